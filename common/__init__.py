@@ -1,0 +1,1 @@
+"""Shared logic of the benchmark: everything that more than one encoder, fold or report needs."""

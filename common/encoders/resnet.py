@@ -1,0 +1,17 @@
+"""ResNet (He et al., CVPR 2016) of torchvision, without its classifier: global average of the last stage."""
+
+from __future__ import annotations
+
+import torchvision.models
+from torch import nn
+
+from common.config import EncoderConfig
+from common.encoder import Encoder, load_network
+from common.weights import WeightSource
+
+
+def build(config: EncoderConfig, source: WeightSource) -> Encoder:
+    """The ResNet named by `architecture` (`resnet50`: 2048-d)."""
+    network = torchvision.models.get_model(config.architecture, weights=None)
+    network.fc = nn.Identity()
+    return Encoder(config, load_network(network, config, source), source)

@@ -1,0 +1,97 @@
+"""Training losses of the head: cross-entropy or focal loss, plus the truncated smoothing loss, over valid frames only.
+
+Targets `(B, T)` hold phase ids, and `IGNORED` where a sequence is padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = -100
+T_MSE_CLAMP = 16.0  # = tau squared, tau 4: Farha and Gall, CVPR 2019, eq. 4
+LOWEST_WEIGHT = 0.1
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms."""
+
+    loss_mse: float = 0.15
+    """Lambda, weight of the smoothing term."""
+    loss_focal: float = 0.0
+    """Focusing parameter gamma; 0 = cross-entropy."""
+    adaptive_mse: bool = False
+    """Smooth less around true phase changes."""
+    window_mse: int = 30
+    """Frames around a change that are smoothed less."""
+
+
+def classification_loss(
+    logits: Tensor, target: Tensor, *, gamma: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Mean focal loss (1 - p_t)^gamma * -log p_t over valid frames (Lin et al., ICCV 2017, eq. 4); gamma 0 is cross-entropy.
+
+    `logits` `(B, num_classes, T)`, `target` `(B, T)`, `class_weights` `(num_classes,)`. With class weights the mean is
+    weighted, as in `torch.nn.functional.cross_entropy`.
+    """
+    if gamma == 0:
+        return F.cross_entropy(logits, target, weight=class_weights, ignore_index=IGNORED)
+    negative_log_p = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="none")
+    valid = target != IGNORED
+    weights = valid.to(logits.dtype)
+    if class_weights is not None:
+        weights = weights * class_weights[target.clamp(min=0)]
+    focus = (1 - torch.exp(-negative_log_p)).clamp(min=0) ** gamma
+    return (weights * focus * negative_log_p).sum() / weights.sum()
+
+
+def smoothing_weights(target: Tensor, window: int) -> Tensor:
+    """Weights `(B, T)` that fall from 1 to 0.1 towards each true phase change and rise again after it.
+
+    A change between frames c-1 and c weighs the frames [c - window/2, c + window/2) by a geometric ramp down and its
+    mirror image; ramps are clipped at the ends of the sequence, and where two meet the smaller weight counts.
+    """
+    half = window // 2
+    ramp = torch.logspace(0, -1, half, base=1 / LOWEST_WEIGHT, dtype=torch.float64)
+    profile = torch.cat((ramp, ramp.flip(0))).to(target.device, torch.float32)
+    weights = torch.ones(target.shape, device=target.device)
+    valid_change = (target[:, 1:] != target[:, :-1]) & (target[:, 1:] != IGNORED)
+    item, frame = valid_change.nonzero(as_tuple=True)
+    positions = frame[:, None] + 1 + torch.arange(-half, half, device=target.device)
+    inside = (positions >= 0) & (positions < target.shape[1])
+    flat = (item[:, None] * target.shape[1] + positions)[inside]
+    values = profile.expand(len(frame), -1)[inside]
+    return weights.view(-1).scatter_reduce(0, flat, values, reduce="amin").view_as(weights)
+
+
+def truncated_mse(logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """Truncated mean squared change of log-probabilities between frames (Farha and Gall, CVPR 2019, eq. 3-5).
+
+    Log-softmax at t minus the detached one at t-1, squared, clamped to 0..16, averaged over classes and over the valid
+    frames that have a predecessor. `weights` `(B, T)` multiplies the term of frame t. 0 when no frame has one.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    change = (log_p[:, :, 1:] - log_p.detach()[:, :, :-1]).square().clamp(max=T_MSE_CLAMP)
+    valid = (target[:, 1:] != IGNORED).to(logits.dtype)
+    per_frame = change.mean(dim=1) * valid
+    if weights is not None:
+        per_frame = per_frame * weights[:, 1:]
+    return per_frame.sum() / valid.sum().clamp(min=1)
+
+
+def head_loss(stages: Tensor, target: Tensor, config: LossConfig, class_weights: Tensor | None = None) -> Tensor:
+    """Sum over stages of classification loss + lambda * smoothing loss, in float32.
+
+    `stages` `(num_stages, B, num_classes, T)`, `target` `(B, T)`.
+    """
+    stages = stages.float()
+    weights = smoothing_weights(target, config.window_mse) if config.adaptive_mse else None
+    total = stages.new_zeros(())
+    for logits in stages:
+        total = total + classification_loss(logits, target, gamma=config.loss_focal, class_weights=class_weights)
+        total = total + config.loss_mse * truncated_mse(logits, target, weights=weights)
+    return total

@@ -1,0 +1,47 @@
+"""Make stratified folds of a data set.
+
+python generate_k_folds.py ./data/SICS155 5
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+from common import paths
+from common.kfold import DEFAULT_SEED, folds_hash, make_folds, prefix_stratum, read_folds, read_patients, write_folds
+from common.phases import require_labels
+from common.runtime import run_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the folds of the labelled videos and print what is in each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", help="a name under data/ or a path, such as ./data/SICS155")
+    parser.add_argument("num_folds", type=int, help="number of folds, usually 5")
+    parser.add_argument(
+        "--stratify", choices=("prefix", "none"), default="prefix", help="balance name prefixes (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="(default: %(default)s)")
+    given = parser.parse_args(argv)
+    dataset = paths.dataset(given.dataset)
+    patients = read_patients(dataset.patients)
+    folds = make_folds(
+        list(require_labels(dataset.ground_truth)),
+        given.num_folds,
+        seed=given.seed,
+        stratify=given.stratify,
+        patients=patients,
+    )
+    write_folds(dataset, folds, seed=given.seed, stratify=given.stratify, patients=patients)
+    for number, fold in enumerate(read_folds(dataset), 1):
+        strata = Counter(map(prefix_stratum, fold)) if given.stratify == "prefix" else {}
+        shares = ", ".join(f"{name or 'no prefix'} {count}" for name, count in sorted(strata.items()))
+        print(f"fold {number}: {len(fold)} test videos {f'({shares})' if shares else ''}".rstrip())
+    grouped = f", {len(set(patients.values()))} patients kept together" if patients else ""
+    print(f"{dataset.splits}: {given.num_folds} folds, seed {given.seed}{grouped}, hash {folds_hash(folds)[:12]}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

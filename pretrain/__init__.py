@@ -1,0 +1,1 @@
+"""Pretraining on unlabelled cataract video (stages 1 to 3)."""

@@ -147,7 +147,7 @@ def read_rows(video: LabelledVideo, *, check: bool = True) -> Tensor:
 
     Raises `UserError` naming the video and the first bad frame.
     """
-    rows = torch.from_numpy(np.ascontiguousarray(video.rows, dtype=np.float32))
+    rows = torch.from_numpy(np.require(video.rows, np.float32, ["C", "W"]))
     if check and not torch.isfinite(rows).all():
         frame = int((~torch.isfinite(rows)).any(dim=1).nonzero()[0])
         raise UserError(

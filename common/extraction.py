@@ -140,7 +140,7 @@ class _VideoLoop:
             "device": str(encoder.device),
             "decoder_version": decoder_version(config.decoder),
             "versions": versions(),
-            "git": git_state(paths.repository_root()),
+            "git": git_state(paths.CHECKOUT),
         }
 
     def run(self, videos: dict[str, Path], folder: Path, summary: Summary) -> None:

@@ -57,13 +57,16 @@ class FeatureWriter:
     def append(self, rows: np.ndarray) -> None:
         """Append the vectors of the next frames, `(n, feature_dim)`.
 
-        Raises `UserError` naming the file when a value is not finite.
+        Raises `UserError` naming the file when a value is not finite, or not in the range of `dtype`.
         """
-        if not np.isfinite(rows).all():
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(rows, dtype=self.dtype)
+        if not np.isfinite(stored).all():
             raise UserError(
-                f"{self.path}: the encoder gave a value that is not finite near frame {self.num_rows}; try --precision fp32"
+                f"{self.path}: the encoder gave a value that is not finite in {self.dtype} near frame {self.num_rows}; "
+                "try --precision fp32 and --dtype float32"
             )
-        self._stream.write(np.ascontiguousarray(rows, dtype=self.dtype))
+        self._stream.write(stored)
         self.num_rows += len(rows)
 
     def finish(self, sidecar: dict[str, Any]) -> None:

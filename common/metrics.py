@@ -77,7 +77,7 @@ def average_precision_per_class(true: np.ndarray, probabilities: np.ndarray) -> 
 
 def segmental_f1(counts: Iterable[SegmentCounts]) -> float:
     """F1 of segment counts added up over videos; NaN when there is no segment at all."""
-    hits, false_positives, false_negatives = (sum(column) for column in zip(*counts, strict=True))
+    hits, false_positives, false_negatives = np.array([(0, 0, 0), *counts]).sum(axis=0).tolist()
     total = 2 * hits + false_positives + false_negatives
     return 2 * hits / total if total else float("nan")
 

@@ -172,5 +172,5 @@ def _run_record(experiment: Experiment, videos: list[LabelledVideo], trained: Ch
         "train_seconds": round(sum(entry["seconds"] for entry in trained.history), 3) if trained else None,
         "num_threads": torch.get_num_threads(),
         "versions": versions(),
-        "git": git_state(paths.repository_root()),
+        "git": git_state(paths.CHECKOUT),
     }

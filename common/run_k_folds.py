@@ -16,6 +16,7 @@ from common.kfold import read_folds
 from common.kfold_summary import print_summary
 from common.options import resolve
 from common.predict import RUN_RECORD, predict
+from common.reports.collect import collect_folds
 from common.runtime import UserError, read_json, run_main
 from common.train import add_train_options, train
 
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         train(experiment, device=given["device"], resume=not given["force"], wandb=given["wandb"])
         predict(experiment, device=given["device"])
     if given["only"] is None:
-        print_summary(experiment.model, experiment.dataset.name, given["folds"], run=config.run_name)
+        print_summary(collect_folds(experiment.model, experiment.dataset, given["folds"], run=config.run_name))
     return 0
 
 

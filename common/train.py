@@ -80,6 +80,11 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     if checkpoint.epoch:
         head.load_state_dict(checkpoint.model)
         optimizer.load_state_dict(checkpoint.optimizer)
+    log.info(
+        "MS-TCN++ of %d + %d x %d layers, %d maps, %s parameters; %d epochs on %d videos",
+        config.num_layers_PG, config.num_R, config.num_layers_R, config.num_f_maps,
+        f"{sum(parameter.numel() for parameter in head.parameters()):,}", config.num_epochs, len(videos),
+    )  # fmt: skip
     loop = _Loop(config, head, optimizer, class_weights(config.class_weights, videos, experiment.mapping))
     batches = BatchGenerator(videos, config.bz, config.seed)
     name = f"{experiment.model.name} {experiment.dataset.name} split {config.split}"

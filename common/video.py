@@ -84,9 +84,14 @@ def _decode_pyav(path: Path) -> Iterator[Frame]:
             stream = _video_stream(path, container)
             stream.thread_type = "AUTO"
             rate = float(stream.average_rate or 25)
-            for frame in container.decode(stream):
-                yield Frame(_rgb(frame), count / rate if frame.time is None else frame.time)
-                count += 1
+            cut_off = False
+            for packet in container.demux(stream):
+                cut_off = packet.is_corrupt if packet.size else cut_off
+                for frame in packet.decode():
+                    yield Frame(_rgb(frame), count / rate if frame.time is None else frame.time)
+                    count += 1
+            if cut_off:
+                raise VideoError(path, "the file ends in the middle of a frame", count)
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(path, error, count) from error
 

@@ -108,6 +108,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     import pickle
 
     import torch
+    from safetensors import SafetensorError
 
     try:
         if path.suffix == ".safetensors":
@@ -115,8 +116,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), "it ends too early")
         raise UserError(
             f"{path}: not a weight file that can be read safely ({reason}); fetch it again or convert it to safetensors"
         ) from error

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 CONSTANT_RATE_TOLERANCE_SECONDS = 2e-3  # containers round timestamps to a millisecond
+EQUALLY_NEAR_SECONDS = 1e-9  # far above the rounding of a float time, far below any frame's duration
 
 
 class Timed(Protocol):
@@ -47,7 +48,7 @@ def sample_at_fps(frames: Iterable[TimedT], fps: float | None) -> Iterator[tuple
 def _pass_grid(grid_point: int, start: float, fps: float, reach: float) -> tuple[bool, int]:
     """Whether a grid point lies at or before `reach`, and the first grid point after it."""
     first = grid_point
-    while start + grid_point / fps <= reach + 1e-9:
+    while start + grid_point / fps <= reach + EQUALLY_NEAR_SECONDS:
         grid_point += 1
     return grid_point > first, grid_point
 
@@ -90,7 +91,7 @@ class Timeline:
         right = np.clip(np.searchsorted(times, label_seconds), 1, max(len(times) - 1, 1))
         left = right - 1
         right = np.minimum(right, len(times) - 1)
-        nearer_right = times[right] - label_seconds < label_seconds - times[left]
+        nearer_right = times[right] - label_seconds < label_seconds - times[left] - EQUALLY_NEAR_SECONDS
         return np.where(nearer_right, right, left)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Tables, plots and workbooks, always computed from prediction files."""

@@ -1,0 +1,39 @@
+# make demo    the whole pipeline on a small synthetic data set
+# make test    the test suite
+# make lint    the linter
+# Everything runs in .venv, which the first of them makes. PYTHON=python3.12 make demo chooses another Python.
+
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+PY := $(CURDIR)/$(BIN)/python
+INSTALLED := .venv/installed
+DEMO_MODELS := EfficientNet-Lite0 ColorHistogram
+
+.PHONY: demo test lint
+
+$(INSTALLED): requirements.txt constraints.txt pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet -r requirements.txt -c constraints.txt
+	$(PY) -m pip install --quiet --no-deps -e .
+	$(PY) -c "import torch, torchvision"
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(PY) data/make_sample.py
+	$(PY) generate_k_folds.py ./data/sample 5
+	for model in $(DEMO_MODELS); do (cd models/$$model && $(PY) extract_features.py --dataset sample) || exit 1; done
+	for model in $(DEMO_MODELS); do $(PY) -m common.run_k_folds --model $$model --folds 5 --config data/sample_head.yaml || exit 1; done
+	$(PY) compute_results.py --dataset sample --model EfficientNet-Lite0 --split 1
+	$(PY) compute_results.py --dataset sample --compare-kfold 5
+
+test: $(INSTALLED)
+	$(PY) -m pytest
+
+lint: $(INSTALLED)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .

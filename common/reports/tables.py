@@ -1,0 +1,52 @@
+"""Comparison tables as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from common.metrics import MEASURES
+from common.reports.collect import EncoderResult
+
+
+def percent(mean: float, std: float = float("nan")) -> str:
+    """A fraction as percent with two decimals, with its spread where there is one; `n/a` where undefined."""
+    if math.isnan(mean):
+        return "n/a"
+    return f"{100 * mean:.2f}" if math.isnan(std) else f"{100 * mean:.2f} ± {100 * std:.2f}"
+
+
+def comparison_rows(results: Sequence[EncoderResult]) -> list[list[str]]:
+    """Header and one row an encoder: name, then every measure."""
+    header = ["Encoder", *MEASURES.values()]
+    return [header] + [[r.name, *(percent(r.mean(key), r.std(key)) for key in MEASURES)] for r in results]
+
+
+def fold_rows(result: EncoderResult) -> list[list[str]]:
+    """Header and one row a fold, then mean ± std."""
+    header = ["Fold", "Videos", "Frames", *MEASURES.values()]
+    rows = [
+        [
+            str(split.record["split"]),
+            str(len(split.scores)),
+            str(sum(score.num_frames for score in split.scores.values())),
+            *(percent(split.summary[key]) for key in MEASURES),
+        ]
+        for split in result.splits
+    ]
+    return [header, *rows, ["mean", "", "", *(percent(result.mean(key), result.std(key)) for key in MEASURES)]]
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows (the first is the header) as aligned text columns: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])

@@ -26,8 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     dataset = paths.dataset(given.dataset)
     patients = read_patients(dataset.patients)
+    labels = require_labels(dataset.ground_truth)
     folds = make_folds(
-        list(require_labels(dataset.ground_truth)),
+        list(labels),
         given.num_folds,
         seed=given.seed,
         stratify=given.stratify,
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         strata = Counter(map(prefix_stratum, fold)) if given.stratify == "prefix" else {}
         shares = ", ".join(f"{name or 'no prefix'} {count}" for name, count in sorted(strata.items()))
         print(f"fold {number}: {len(fold)} test videos {f'({shares})' if shares else ''}".rstrip())
-    grouped = f", {len(set(patients.values()))} patients kept together" if patients else ""
+    grouped = f", {len({patients[v] for v in labels if v in patients})} patients kept together" if patients else ""
     print(f"{dataset.splits}: {given.num_folds} folds, seed {given.seed}{grouped}, hash {folds_hash(folds)[:12]}")
     return 0
 

@@ -64,11 +64,14 @@ def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
 
     Both forms are read: one name a line, and the challenge's header line followed by one line of names.
 
-    Raises `UserError` for a missing or empty file and for an unknown label (with line and nearest known name).
+    Raises `UserError` for a missing, empty or binary file and for an unknown label (with line and nearest known name).
     """
     if not path.is_file():
         raise UserError(f"{path}: no such label file")
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 ({error}); save it as plain text again") from error
     first_line, _, rest = text.partition("\n")
     names = (rest if "Frame level recognition" in first_line else text).split()
     if not names:

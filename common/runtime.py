@@ -127,7 +127,7 @@ def link_file(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
-    except (OSError, NotImplementedError):
+    except (OSError, NotImplementedError, ValueError):  # ValueError: no relative path between Windows drives
         shutil.copyfile(source, target)
 
 

@@ -85,7 +85,7 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
         config.num_layers_PG, config.num_R, config.num_layers_R, config.num_f_maps,
         f"{sum(parameter.numel() for parameter in head.parameters()):,}", config.num_epochs, len(videos),
     )  # fmt: skip
-    loop = _Loop(config, head, optimizer, class_weights(config.class_weights, videos, experiment.mapping))
+    loop = TrainingLoop(config, head, optimizer, class_weights(config.class_weights, videos, experiment.mapping))
     batches = BatchGenerator(videos, config.bz, config.seed)
     name = f"{experiment.model.name} {experiment.dataset.name} split {config.split}"
     with (
@@ -133,7 +133,7 @@ def _start(experiment: Experiment, videos: list[LabelledVideo], resume: bool) ->
     return old
 
 
-class _Loop:
+class TrainingLoop:
     """The inner loop of training over one epoch's batches."""
 
     def __init__(self, config: TrainConfig, head: torch.nn.Module, optimizer: torch.optim.Optimizer, weights):
@@ -152,7 +152,7 @@ class _Loop:
         self.head.use_dropout_generator(generator(self.config.seed, "dropout", epoch, device=self.device))
         total_loss, right, frames = 0.0, 0, 0
         for batch in batches.epoch(epoch):
-            loss, batch_right, batch_frames = self._step(batch)
+            loss, batch_right, batch_frames = self.step(batch)
             if not np.isfinite(loss):
                 raise UserError(
                     f"the loss became {loss} in epoch {epoch + 1} on {', '.join(batch.names)}; check that video's "
@@ -168,7 +168,8 @@ class _Loop:
             "seconds": round(seconds, 4),
         }
 
-    def _step(self, batch: Batch) -> tuple[float, int, int]:
+    def step(self, batch: Batch) -> tuple[float, int, int]:
+        """One optimiser step; returns the loss, the rightly classified frames and the valid frames."""
         features, target = batch.features.to(self.device), batch.target.to(self.device)
         mask = None if batch.mask is None else batch.mask.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):

@@ -38,6 +38,7 @@ class VideoError(UserError):
     """A video that cannot be read to its end; `frames_given` frames came before the failure."""
 
     def __init__(self, path: Path, reason: object, frames_given: int = 0):
+        reason = getattr(reason, "strerror", None) or reason  # without FFmpeg's number and a second path
         super().__init__(
             f"{path}: cannot be decoded after {frames_given} frames ({reason}); "
             "expected a whole video file: copy it again or re-encode it"

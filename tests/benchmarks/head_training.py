@@ -1,0 +1,175 @@
+"""Training the published-size head: this project's loop against the usual one, in one run.
+
+python tests/benchmarks/head_training.py [--num_frames 15000] [--feature_dim 2048] [--steps 6]
+
+Each loop runs in a process of its own on the same made feature files, and prints seconds a step, frames a second and
+peak memory. `plain` restates the usual loop: batch 1, fp32, `np.load` at every step, `nn.Conv1d`, `nn.Dropout`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.batch_gen import BatchGenerator, LabelledVideo, open_video
+from common.checkpoint import build_head
+from common.config import TrainConfig
+from common.features import FeatureWriter
+from common.runtime import keep_freed_memory, peak_memory_bytes
+from common.train import TrainingLoop
+
+NUM_VIDEOS, NUM_CLASSES, LAYERS, STAGES, MAPS = 2, 19, 13, 4, 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num_frames", type=int, default=15_000)
+    parser.add_argument("--feature_dim", type=int, default=2048)
+    parser.add_argument("--steps", type=int, default=6, help="timed steps of each loop, after one that is not")
+    parser.add_argument("--loop", choices=tuple(LOOPS), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.loop:
+        print(json.dumps(measure(given.loop, given.folder, given.feature_dim, given.steps)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        make_videos(Path(folder), given.num_frames, given.feature_dim)
+        print(
+            f"{given.num_frames} frames x {given.feature_dim} features, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        )
+        print(f"{'loop':<16} {'s/step':>8} {'frames/s':>9} {'peak MB':>8} {'time / plain':>13}")
+        plain = None
+        for loop in LOOPS:
+            words = [sys.executable, __file__, "--loop", loop, "--folder", folder]
+            words += ["--feature_dim", str(given.feature_dim), "--steps", str(given.steps)]
+            numbers = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+            plain = plain or numbers["seconds"]
+            rate, megabytes = given.num_frames / numbers["seconds"], numbers["peak_bytes"] / 1e6
+            print(
+                f"{loop:<16} {numbers['seconds']:>8.2f} {rate:>9.0f} {megabytes:>8.0f} {numbers['seconds'] / plain:>13.2f}",
+                flush=True,
+            )
+
+
+def make_videos(folder: Path, num_frames: int, feature_dim: int) -> None:
+    """Random features and segment-like labels of `NUM_VIDEOS` videos."""
+    for index in range(NUM_VIDEOS):
+        random = np.random.default_rng(index)
+        with FeatureWriter(folder / f"video{index}.npy", feature_dim, "float32") as writer:
+            writer.append(random.standard_normal((num_frames, feature_dim), dtype=np.float32))
+            facts = {"num_frames": num_frames, "fps": 25.0, "frame_indices": None}
+            writer.finish({"timeline": facts | {"timestamps": {"policy": "constant", "start": 0.0, "fps": 25.0}}})
+        np.save(
+            folder / f"labels{index}.npy",
+            np.repeat(random.integers(0, NUM_CLASSES, num_frames // 100 + 1), 100)[:num_frames],
+        )
+
+
+def measure(loop: str, folder: Path, feature_dim: int, steps: int) -> dict[str, float]:
+    """Median seconds of a step, reading included, and the peak memory of this process."""
+    step = LOOPS[loop](folder, feature_dim)
+    next(step)  # warm-up
+    seconds = []
+    for _ in range(steps):
+        started = time.perf_counter()
+        next(step)
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": float(np.median(seconds)), "peak_bytes": peak_memory_bytes()}
+
+
+def ours(precision: str):
+    """This project's loop: kept features, prefetched batches, seeded one-bit dropout, channels-last convolutions."""
+
+    def steps(folder: Path, feature_dim: int) -> Iterator[None]:
+        keep_freed_memory()
+        config = TrainConfig(features_dim=feature_dim, adaptive_mse=False, precision=precision)
+        head = build_head(config, NUM_CLASSES)
+        loop = TrainingLoop(config, head, torch.optim.Adam(head.parameters(), lr=config.lr), None)
+        videos = [labelled(folder, index, feature_dim) for index in range(NUM_VIDEOS)]
+        batches = BatchGenerator(videos, config.bz, config.seed)
+        head.train()
+        for epoch in range(10_000):
+            for batch in batches.epoch(epoch):
+                loop.step(batch)
+                yield
+
+    return steps
+
+
+def labelled(folder: Path, index: int, feature_dim: int) -> LabelledVideo:
+    """One made video with its labels."""
+    video = open_video(folder / f"video{index}.npy", feature_dim)
+    video.target = np.load(folder / f"labels{index}.npy")
+    return video
+
+
+def plain(folder: Path, feature_dim: int) -> Iterator[None]:
+    """The usual loop, restated: everything is read and copied again at each step."""
+    model = PlainHead(feature_dim)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
+    for step in range(10_000):
+        features = np.load(folder / f"video{step % NUM_VIDEOS}.npy")
+        target = torch.from_numpy(np.load(folder / f"labels{step % NUM_VIDEOS}.npy"))
+        batch = torch.zeros(1, *features.shape)
+        batch[0] = torch.from_numpy(features)
+        loss = 0
+        for logits in model(batch):
+            loss = loss + F.cross_entropy(logits, target[None])
+            log_p = F.log_softmax(logits, dim=1)
+            change = F.mse_loss(log_p[:, :, 1:], log_p.detach()[:, :, :-1], reduction="none")
+            loss = loss + 0.35 * change.clamp(0, 16).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield
+
+
+class PlainHead(nn.Module):
+    """MS-TCN++ as it is usually written."""
+
+    def __init__(self, feature_dim: int):
+        super().__init__()
+
+        def dilated(exponents: range) -> nn.ModuleList:
+            return nn.ModuleList(nn.Conv1d(MAPS, MAPS, 3, padding=2**e, dilation=2**e) for e in exponents)
+
+        self.first = nn.Conv1d(feature_dim, MAPS, 1)
+        self.falling, self.rising = dilated(range(LAYERS - 1, -1, -1)), dilated(range(LAYERS))
+        self.fusion = nn.ModuleList(nn.Conv1d(2 * MAPS, MAPS, 1) for _ in range(LAYERS))
+        self.outputs = nn.ModuleList(nn.Conv1d(MAPS, NUM_CLASSES, 1) for _ in range(STAGES + 1))
+        self.inputs = nn.ModuleList(nn.Conv1d(NUM_CLASSES, MAPS, 1) for _ in range(STAGES))
+        self.stages = nn.ModuleList(dilated(range(LAYERS)) for _ in range(STAGES))
+        self.mixers = nn.ModuleList(
+            nn.ModuleList(nn.Conv1d(MAPS, MAPS, 1) for _ in range(LAYERS)) for _ in range(STAGES)
+        )
+        self.dropout = nn.Dropout()
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Logits of every stage, each `(1, num_classes, T)`, from `(1, feature_dim, T)`."""
+        x = self.first(x)
+        for falling, rising, fusion in zip(self.falling, self.rising, self.fusion, strict=True):
+            x = x + self.dropout(F.relu(fusion(torch.cat([falling(x), rising(x)], dim=1))))
+        logits = [self.outputs[0](x)]
+        for entry, stage, mixers, output in zip(self.inputs, self.stages, self.mixers, self.outputs[1:], strict=True):
+            x = entry(F.softmax(logits[-1], dim=1))
+            for conv, mixer in zip(stage, mixers, strict=True):
+                x = x + self.dropout(mixer(F.relu(conv(x))))
+            logits.append(output(x))
+        return logits
+
+
+LOOPS = {"plain fp32": plain, "ours fp32": ours("fp32"), "ours bf16": ours("bf16")}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Fixtures for the whole suite: reference data, a workspace of one's own, small videos made on the spot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Test tensors are small: on them two threads mostly wait for each other (4 times slower on a busy machine). Set before
+# torch is imported; subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+CLIP_SIZE = (48, 64)  # height, width
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The root of this repository."""
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """The folder that `REFERENCE_DATA` names (default `../shared`, from the root); the test is skipped without it."""
+    folder = (CHECKOUT / os.environ.get("REFERENCE_DATA", "../shared")).resolve()
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"no reference data in {folder}")
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root of its own, set as `SICS155_ROOT`: an empty `data/`, and every model folder with its config only."""
+    root = tmp_path / "workspace"
+    (root / "data").mkdir(parents=True)
+    for config in sorted((CHECKOUT / "models").glob("*/config.yaml")):
+        (root / "models" / config.parent.name).mkdir(parents=True)
+        shutil.copy(config, root / "models" / config.parent.name)
+    monkeypatch.setenv("SICS155_ROOT", str(root))
+    return root
+
+
+@pytest.fixture(scope="session")
+def solid() -> Callable[..., list[np.ndarray]]:
+    """`solid((r, g, b), num_frames, size=(48, 64))`: frames of one colour."""
+
+    def frames(colour: Sequence[int], num_frames: int, size: tuple[int, int] = CLIP_SIZE) -> list[np.ndarray]:
+        return [np.full((*size, 3), colour, dtype=np.uint8)] * num_frames
+
+    return frames
+
+
+@pytest.fixture(scope="session")
+def make_clip() -> Callable[..., Path]:
+    """`make_clip(path, frames, ...)`: see `write_clip`."""
+    return write_clip
+
+
+def write_clip(
+    path: Path,
+    frames: Iterable,
+    *,
+    fps: float = 25,
+    seconds: Sequence[float] | None = None,
+    matrix: int | None = None,
+    color_range: int | None = None,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write an H.264 video at `path` (.mp4: the same bytes at every call; .mkv) and return `path`.
+
+    `frames` are `(H, W, 3)` uint8 arrays with even sides, or `av.VideoFrame`s in yuv420p, which are stored as they are.
+    `seconds`: one presentation time a frame (default: constant `fps`). `matrix`, `color_range`: tags of the stream and
+    of the conversion (ITU-T H.273 numbers and 1 limited / 2 full; default: untagged). Lossless unless `options` say
+    otherwise.
+    """
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = None
+        for index, frame in enumerate(frames):
+            if not isinstance(frame, av.VideoFrame):
+                rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                frame = rgb.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=color_range)
+            if stream is None:
+                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+                stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
+                stream.options = {"qp": "0", "preset": "ultrafast"} if options is None else options
+                context = stream.codec_context
+                context.thread_count = 1
+                context.time_base = Fraction(1, 90_000)
+                if matrix is not None:
+                    context.colorspace = matrix
+                if color_range is not None:
+                    context.color_range = color_range
+            frame.time_base = Fraction(1, 90_000)
+            frame.pts = round((index / fps if seconds is None else seconds[index]) * 90_000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path

@@ -41,8 +41,10 @@ class FeatureWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.close()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            self._stream.close()  # writes what is still buffered: on a full disk this fails again
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
     def _header(self) -> bytes:
         stream = io.BytesIO()

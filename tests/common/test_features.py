@@ -323,7 +323,7 @@ def test_array_of_another_kind_is_refused(path, shape):
 def test_array_of_objects_is_refused_unopened(path):
     path.parent.mkdir()
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match="not a .npy array"):
+    with pytest.raises(UserError, match=r"not a \.npy array"):
         open_features(path)
 
 

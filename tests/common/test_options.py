@@ -62,12 +62,12 @@ def test_unknown_key_without_a_near_one_lists_the_known_keys():
 
 
 def test_unknown_key_of_a_nested_mapping_is_named_with_its_place():
-    with pytest.raises(UserError, match="run.yaml, inner: unknown key 'sise'; did you mean 'size'"):
+    with pytest.raises(UserError, match=r"run\.yaml, inner: unknown key 'sise'; did you mean 'size'"):
         from_mapping(Nested, {"title": "t", "inner": {"sise": 1}}, "run.yaml")
 
 
 def test_missing_key_is_named():
-    with pytest.raises(UserError, match="run.yaml: missing key 'title'"):
+    with pytest.raises(UserError, match=r"run\.yaml: missing key 'title'"):
         from_mapping(Nested, {"inner": {}}, "run.yaml")
 
 
@@ -186,7 +186,8 @@ def test_wrong_flag_ends_with_the_usage(words, capsys):
 
 
 @pytest.mark.parametrize("cls", [TrainConfig, ExtractionConfig])
-def test_help_shows_every_option_and_its_default(cls, capsys):
+def test_help_shows_every_option_and_its_default(cls, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # no line breaks in the help
     with pytest.raises(SystemExit):
         parse(cls, ["--help"])
     text = capsys.readouterr().out

@@ -118,4 +118,12 @@ def build_encoder(config: EncoderConfig, weights: str | None = None) -> Encoder:
     spec = weights or config.weights
     if spec == RANDOM and weights is None:
         raise UserError("weights: random may only be asked for on the command line, so that no result hides it")
-    return importlib.import_module(FAMILIES[config.family]).build(config, find_weights(spec))
+    source = find_weights(spec)
+    try:
+        family = importlib.import_module(FAMILIES[config.family])
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
+        raise UserError(
+            f"family {config.family}: its library does not load ({error}); install torch and torchvision together: "
+            "pip install -r requirements.txt -c constraints.txt"
+        ) from error
+    return family.build(config, source)

@@ -151,12 +151,14 @@ def load_strictly(
 
 
 def randomise(network: nn.Module) -> None:
-    """Seeded normal values of scale 1 / sqrt(fan in), so that untrained networks are the same everywhere."""
+    """Seeded normal values of scale 1 / sqrt(fan in), biases 0, so that untrained networks are the same everywhere."""
     import torch
 
     source = generator("random weights", RANDOM_SEED)
     with torch.no_grad():
-        for parameter in network.parameters():
+        for name, parameter in network.named_parameters():
             if parameter.ndim > 1:
                 fan_in = parameter[0].numel()
                 parameter.copy_(torch.randn(parameter.shape, generator=source) / fan_in**0.5)
+            elif name.endswith("bias"):
+                parameter.zero_()

@@ -138,9 +138,13 @@ def test_writer_left_without_finishing_leaves_nothing(path):
 
 
 def test_error_in_the_middle_leaves_nothing(path):
-    with pytest.raises(RuntimeError, match="decoder"), FeatureWriter(path, DIM, "float32") as writer:
-        writer.append(rows(10))
-        raise RuntimeError("decoder")
+    def decoding_fails():
+        with FeatureWriter(path, DIM, "float32") as writer:
+            writer.append(rows(10))
+            raise RuntimeError("decoder")
+
+    with pytest.raises(RuntimeError, match="decoder"):
+        decoding_fails()
     assert files(path) == set()
 
 
@@ -217,9 +221,10 @@ class FullDisk:
 def test_full_disk_is_reported_and_leaves_nothing_that_counts_as_finished(path):
     writer = FeatureWriter(path, DIM, "float32")
     writer._stream = FullDisk(writer._stream, room=300)
-    with pytest.raises(OSError, match="No space left"), writer:
+    with writer:
         writer.append(rows(5))
-        writer.append(rows(50))
+        with pytest.raises(OSError, match="No space left"):
+            writer.append(rows(50))
     assert files(path) == set()
 
 

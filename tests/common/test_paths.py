@@ -114,7 +114,7 @@ def test_elsewhere_a_model_must_be_named(workspace, monkeypatch):
 
 
 def test_unknown_model_lists_those_there_are(workspace):
-    with pytest.raises(UserError, match="no model folder 'base' .* present: Base, "):
+    with pytest.raises(UserError, match=r"no model folder 'base' .* present: Base, "):
         paths.model("base")
 
 

@@ -121,9 +121,14 @@ def test_temporary_file_is_hidden_beside_the_target_and_keeps_the_suffix(tmp_pat
 def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "result.txt"
     path.write_text("old")
-    with pytest.raises(error), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise error
+
+    def writing_fails():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        writing_fails()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["result.txt"]
 

@@ -53,7 +53,7 @@ class TrainConfig:
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
         for name in ("num_R", "loss_mse", "loss_focal", "length_tolerance"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # NaN included
                 raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
         if self.window_mse < 2:
             raise UserError(f"window_mse must be at least 2 frames, found {self.window_mse}")
@@ -117,7 +117,7 @@ class ExtractionConfig:
     fps: float | None = option(None, "sample frames at this rate by nearest timestamp (default: every frame)")
     precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the encoder")
     dtype: Literal["float32", "float16"] = option("float32", "number format of the feature files")
-    decoder: str = option("pyav", "video decoder")
+    decoder: Literal["pyav"] = option("pyav", "video decoder")
     batch_size: int | None = option(None, "frames in a batch (default: 16 on a CPU, 64 on a GPU)")
 
     def __post_init__(self) -> None:

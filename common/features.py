@@ -125,13 +125,25 @@ def open_features(path: Path, feature_dim: int | None = None) -> FeatureFile:
         raise UserError(
             f"{path}: expected feature_dim {feature_dim}, found {array.shape[0]} (shape {array.shape}); features of another encoder, or wrong --features_dim"
         )
-    sidecar = read_json(sidecar_path(path)) if sidecar_path(path).is_file() else None
+    sidecar = _read_sidecar(sidecar_path(path))
     if sidecar and list(array.shape) != sidecar["shape"]:
         raise UserError(
             f"{path}: shape {list(array.shape)}, but its sidecar says {sidecar['shape']}; extract this video again with --force"
         )
     timeline = Timeline.from_json(sidecar["timeline"]) if sidecar else Timeline.every_frame(array.shape[1])
     return FeatureFile(path, array, sidecar, timeline)
+
+
+def _read_sidecar(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    sidecar = read_json(path)
+    lacking = (
+        sorted({"shape", "sha256", "timeline", *IDENTITY} - set(sidecar)) if isinstance(sidecar, dict) else ["all"]
+    )
+    if lacking:
+        raise UserError(f"{path}: not a sidecar of this project (without {', '.join(lacking)}); move it away")
+    return sidecar
 
 
 def is_finished(path: Path, identity: dict[str, Any]) -> bool:

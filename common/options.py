@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import types
@@ -59,7 +60,7 @@ def from_mapping(cls: type[ConfigT], values: dict[str, Any], source: object) -> 
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the annotated type `hint`; numbers may be written as integers where a float is meant."""
+    """`value` as the annotated type `hint`; numbers may be written as integers or as 5e-4 where a float is meant."""
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_mapping(hint, value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -72,8 +73,9 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         raise UserError(f"{where}: expected one of {', '.join(map(str, arguments))}, found {value!r}")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(item, arguments[0], where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError):  # YAML reads 5e-4 as text
+            return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise UserError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}")

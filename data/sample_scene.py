@@ -68,10 +68,10 @@ class Canvas:
         self.stroke(points, 0, colour, alpha, blur=blur)
 
     def disc(
-        self, centre: complex, radius: float, colour: Colour, alpha: float, *, soft: float, squeeze: float = 1
+        self, at: complex, radius: float, colour: Colour, alpha: float, *, soft: float, squeeze: float = 1
     ) -> None:
         """Fill an ellipse (height = `squeeze` of its width) that fades over the outer share `soft` of its radius."""
-        self.fill(arc(centre, radius * (1 - 0.5 * soft), 0, 360, squeeze), colour, alpha, blur=0.3 * soft * radius)
+        self.fill(arc(at, radius * (1 - 0.5 * soft), 0, 360, squeeze), colour, alpha, blur=0.3 * soft * radius)
 
 
 class Wander:

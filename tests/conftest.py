@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CLIP_SIZE = (48, 64)  # height, width
+LOSSLESS = {"libx264": {"qp": "0", "preset": "ultrafast"}, "libvpx-vp9": {"lossless": "1"}}
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +71,10 @@ def write_clip(
     seconds: Sequence[float] | None = None,
     matrix: int | None = None,
     color_range: int | None = None,
+    codec: str = "libx264",
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write an H.264 video at `path` (.mp4: the same bytes at every call; .mkv) and return `path`.
+    """Write a video (H.264 unless `codec` says otherwise) at `path` (.mp4: the same bytes at every call; .mkv) and return `path`.
 
     `frames` are `(H, W, 3)` uint8 arrays with even sides, or `av.VideoFrame`s in yuv420p, which are stored as they are.
     `seconds`: one presentation time a frame (default: constant `fps`). `matrix`, `color_range`: tags of the stream and
@@ -89,9 +91,9 @@ def write_clip(
                 rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
                 frame = rgb.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=color_range)
             if stream is None:
-                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+                stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
                 stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
-                stream.options = {"qp": "0", "preset": "ultrafast"} if options is None else options
+                stream.options = LOSSLESS.get(codec, {}) if options is None else options
                 context = stream.codec_context
                 context.thread_count = 1
                 context.time_base = Fraction(1, 90_000)

@@ -25,7 +25,6 @@ from torch import nn
 from common.batch_gen import BatchGenerator, LabelledVideo, open_video
 from common.checkpoint import build_head
 from common.config import TrainConfig
-from common.features import FeatureWriter
 from common.runtime import keep_freed_memory, peak_memory_bytes
 from common.train import TrainingLoop
 
@@ -66,10 +65,8 @@ def make_videos(folder: Path, num_frames: int, feature_dim: int) -> None:
     """Random features and segment-like labels of `NUM_VIDEOS` videos."""
     for index in range(NUM_VIDEOS):
         random = np.random.default_rng(index)
-        with FeatureWriter(folder / f"video{index}.npy", feature_dim, "float32") as writer:
-            writer.append(random.standard_normal((num_frames, feature_dim), dtype=np.float32))
-            facts = {"num_frames": num_frames, "fps": 25.0, "frame_indices": None}
-            writer.finish({"timeline": facts | {"timestamps": {"policy": "constant", "start": 0.0, "fps": 25.0}}})
+        rows = random.standard_normal((num_frames, feature_dim), dtype=np.float32)
+        np.save(folder / f"video{index}.npy", rows.T)  # a frame's vector contiguous, as feature files are
         np.save(
             folder / f"labels{index}.npy",
             np.repeat(random.integers(0, NUM_CLASSES, num_frames // 100 + 1), 100)[:num_frames],

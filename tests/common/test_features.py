@@ -387,3 +387,10 @@ def test_features_put_there_by_hand_are_not_overwritten(path):
     np.save(path, rows(30).T)
     with pytest.raises(UserError, match="has no sidecar"):
         is_finished(path, AS_MADE)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"shape": [7, 20]}'])
+def test_the_json_file_of_another_tool_is_not_taken_for_a_sidecar(path, content):
+    sidecar_path(write(path)).write_text(content)
+    with pytest.raises(UserError, match=r"BL_0001\.json: not a sidecar of this project"):
+        open_features(path)

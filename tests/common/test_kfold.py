@@ -95,6 +95,14 @@ def test_a_patients_videos_stay_together():
     assert Counter(video for fold in folds for video in fold) == Counter(VIDEOS)
 
 
+def test_folds_with_patients_do_not_depend_on_the_order_of_the_names():
+    """Patients whose videos have two prefixes included."""
+    names = [f"{prefix}_{n}" for n in range(12) for prefix in ("BL", "SD")]
+    patients = {name: name.partition("_")[2] for name in names}
+    expected = make_folds(names, 5, patients=patients)
+    assert all(make_folds(random.Random(n).sample(names, 24), 5, patients=patients) == expected for n in range(10))
+
+
 def test_videos_without_a_patient_are_dealt_on_their_own():
     folds = make_folds(["a_1", "a_2", "a_3", "a_4"], 2, patients={"a_1": "p", "a_2": "p"})
     assert sorted(folds) == [["a_1", "a_2"], ["a_3", "a_4"]]

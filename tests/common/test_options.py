@@ -233,6 +233,7 @@ def test_the_studys_command_line_is_read():
         ("lr", float("nan")),
         *((name, -1) for name in ("num_R", "length_tolerance")),
         ("loss_mse", -0.1),
+        ("loss_mse", float("nan")),
         ("loss_focal", -2.0),
         ("window_mse", 1),
         ("split", "0"),
@@ -277,6 +278,12 @@ def test_impossible_extraction_values_are_refused_by_name(changes):
         ExtractionConfig(**changes)
 
 
+def test_unknown_decoder_ends_with_the_choices(capsys):
+    with pytest.raises(SystemExit):
+        parse(ExtractionConfig, ["--decoder", "decord2"])
+    assert "choose from" in capsys.readouterr().err
+
+
 # --- a model's config.yaml ----------------------------------------------------------------------------------------
 
 
@@ -302,3 +309,9 @@ def test_preprocessing_in_a_sidecar_is_plain_json(checkout):
     assert record["mean"] == [0.485, 0.456, 0.406]
     assert record["size"] == 224
     assert "antialiased" in record["resize"]
+
+
+def test_yaml_may_write_a_rate_as_5e_minus_4(tmp_path):
+    path = tmp_path / "head.yaml"
+    path.write_text("lr: 5e-4\n")  # text to PyYAML, which wants 5.0e-4
+    assert resolve(TrainConfig, {}, str(path)).lr == 5e-4

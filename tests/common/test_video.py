@@ -75,9 +75,11 @@ def noise(num_frames: int, size=(48, 64)) -> list[np.ndarray]:
 @pytest.mark.parametrize("color_range", [LIMITED, FULL], ids=["limited", "full"])
 @pytest.mark.parametrize("matrix", [BT601, BT709], ids=["BT.601", "BT.709"])
 @pytest.mark.parametrize("colour", COLOURS, ids=str)
-def test_colour_is_right_under_every_tag(make_clip, tmp_path, colour, matrix, color_range):
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9"])  # H.264's full range has a pixel format of its own
+def test_colour_is_right_under_every_tag(make_clip, tmp_path, colour, matrix, color_range, codec):
     stored = stored_values(colour, matrix, color_range)
-    path = make_clip(tmp_path / "clip.mp4", [yuv_frame(stored)] * 3, matrix=matrix, color_range=color_range)
+    frames = [yuv_frame(stored)] * 3
+    path = make_clip(tmp_path / "clip.mkv", frames, matrix=matrix, color_range=color_range, codec=codec)
     shown = shown_colour(stored, matrix, color_range)
     for image in images(path):
         assert np.abs(image - shown).max() <= SCALER_LEVELS
@@ -259,6 +261,17 @@ def test_truncated_video_with_its_index_is_an_error_after_the_frames_it_gives(ma
     with pytest.raises(VideoError, match=r"BL_0001\.mp4: .*ends in the middle of a frame") as error:
         given += decode(path)
     assert 0 < error.value.frames_given < 30
+
+
+def test_video_whose_frames_are_all_cut_off_is_an_error(make_clip, tmp_path):
+    """The header is whole, and the demuxer just ends."""
+    path = make_clip(tmp_path / "BL_0001.mkv", noise(5))
+    content = path.read_bytes()
+    first_cluster = content.index(b"\x1f\x43\xb6\x75")
+    path.write_bytes(content[: first_cluster + 100])  # in the middle of the first frame
+    assert probe(path).codec == "h264"
+    with pytest.raises(VideoError, match=r"BL_0001\.mkv: .*no frame decodes"):
+        images(path)
 
 
 def audio_only(path):

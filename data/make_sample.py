@@ -29,7 +29,7 @@ from sample_scene import HEIGHT, WIDTH, Look, Wander, draw_eye, draw_reflections
 from common.paths import CHECKOUT, Dataset, repository_root
 from common.runtime import UserError, atomic_path, progress, read_json, run_main, write_json, write_text
 
-GENERATOR_VERSION = 1  # raise it when the drawing changes: sets made by an older one are made again
+GENERATOR_VERSION = 2  # raise it when the drawing changes: sets made by an older one are made again
 FPS = 10
 FEWEST_FRAMES, MOST_FRAMES = 180, 320  # a video
 PREFIXES = ("BL", "BN", "SD")
@@ -96,7 +96,7 @@ def _draw_schedule(name: str, rng: np.random.Generator) -> list[Segment]:
     for phase, typical_frames, _, split_chance in steps:
         length = max(4, round(typical_frames * rng.lognormal(-0.25, 0.5)))
         idle = max(4, round(5 * rng.lognormal(0, 0.4)))
-        if phase != "background" and rng.random() < 0.12:
+        if len(schedule) > 1 and phase != "background" and rng.random() < 0.12:
             schedule.append(Segment("background", idle))
         if length >= 14 and rng.random() < split_chance:
             between = "OVD_injection" if phase == "capsulorrhexis" else "background"
@@ -193,17 +193,17 @@ def video_names(num_videos: int) -> list[str]:
 def plan(dataset: Dataset, num_videos: int, seed: int) -> list[Job]:
     """One job a video of the set."""
     folders = [dataset.ground_truth] * num_videos + [dataset.ground_truth_val] * len(PREFIXES)
-    names = video_names(num_videos)
     return [
         Job(name, seed, dataset.videos / f"{name}.mp4", folder / f"{name}.txt")
-        for name, folder in zip(names, folders, strict=True)
+        for name, folder in zip(video_names(num_videos), folders, strict=True)
     ]
 
 
 def prepare_folder(dataset: Dataset, jobs: list[Job]) -> None:
     """Write the notice and the mapping; remove what a sample set of other parameters left. Never touches other data."""
     notice = dataset.root / "README.txt"
-    if dataset.root.is_dir() and any(dataset.root.iterdir()) and not notice.is_file():
+    ours = notice.is_file() and notice.read_text(encoding="utf-8").startswith("Synthetic:")
+    if not ours and dataset.root.is_dir() and any(dataset.root.iterdir()):
         raise UserError(f"{dataset.root} is not empty and not a sample set; name another folder with --output")
     write_text(notice, NOTICE)
     write_text(dataset.mapping, (CHECKOUT / "mapping.txt").read_text(encoding="utf-8"))

@@ -67,11 +67,9 @@ class Canvas:
         """Fill a polygon; `blur` (eye units) softens its edge."""
         self.stroke(points, 0, colour, alpha, blur=blur)
 
-    def disc(
-        self, at: complex, radius: float, colour: Colour, alpha: float, *, soft: float, squeeze: float = 1
-    ) -> None:
-        """Fill an ellipse (height = `squeeze` of its width) that fades over the outer share `soft` of its radius."""
-        self.fill(arc(at, radius * (1 - 0.5 * soft), 0, 360, squeeze), colour, alpha, blur=0.3 * soft * radius)
+    def disc(self, at: complex, size: float, colour: Colour, alpha: float, *, soft: float, squeeze: float = 1) -> None:
+        """Fill an ellipse, `size` half wide, `squeeze` times as high, that fades over the outer share `soft` of it."""
+        self.fill(arc(at, size * (1 - 0.5 * soft), 0, 360, squeeze), colour, alpha, blur=0.3 * soft * size)
 
 
 class Wander:

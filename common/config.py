@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,8 +72,9 @@ class TrainConfig:
 class Preprocessing:
     """From a decoded frame to a network's input, as data.
 
-    `crop` none resizes the whole field to a square of `size` pixels; `center` resizes the short side to `short_side`
-    and cuts the middle square. Pixels are scaled to 0..1, then (x - mean) / std.
+    `crop` none resizes the whole field to a square of `size` pixels (surgery happens at the borders too); `center` is
+    the library's own rule: the short side to `short_side` pixels, then the middle square. Without a `short_side` the
+    library resizes to the square itself. Pixels are scaled to 0..1, then (x - mean) / std.
     """
 
     size: int = 224
@@ -96,14 +97,31 @@ class EncoderConfig:
     title: str
     feature_dim: int
     weights: str
-    pooling: str
     licence: str
     preprocessing: Preprocessing
-    architecture: str | None = None
+    architecture: str
+    """The family's name for the network (a timm or torchvision name, or a key of the family's table)."""
+    pooling: str = "average"
+    """How tokens or positions become one vector; `poolings` lists what the family offers."""
+    poolings: tuple[str, ...] = ()
+    library: str | None = None
+    clip_len: int | None = None
+    """Frames of a clip encoder's window; None = the encoder sees one frame."""
+    named_weights: dict[str, str] = field(default_factory=dict)
+    """Other published weights by the name that `--weights` takes."""
+    access: str | None = None
+    """What a person must do before the weights can be had, and what works without."""
+    weights_megabytes: int | None = None
+    fp32_modules: tuple[str, ...] = ()
+    """Names of submodules that keep fp32 under bf16, because bf16 changes the features too much there."""
     allowed_missing: tuple[str, ...] = ()
     """Prefixes of network keys that the weights may lack."""
     allowed_unexpected: tuple[str, ...] = ()
     """Prefixes of weight keys that the network does not have (a classifier)."""
+    lora_path: str | None = None
+    """An adapter folder of `pretrain/finetune_lora.py` (default: the one that `weights: pretrain:NAME` means)."""
+    ssl_checkpoint: str | None = None
+    """A Stage 1 export of `pretrain/`: where the adapter's base now is, or alone without any adapter."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +131,41 @@ class ExtractionConfig:
     dataset: str = option(DEFAULT_DATASET, "data set: a name under data/ or a path")
     videos: str | None = option(None, "extract the videos of this folder instead of the data set's videos/")
     variant: str | None = option(None, "write to features/<Encoder>@<variant>/")
-    weights: str | None = option(None, "a local file, or 'random' for untrained weights (default: the model's config)")
+    weights: str | None = option(
+        None,
+        "a published name, a local file or folder, or 'random' for untrained weights (default: the model's config)",
+    )
+    lora_path: str | None = option(
+        None,
+        "CataractFT: an adapter folder of pretrain/finetune_lora.py (default: pretrain/checkpoints/NAME/best_lora)",
+    )
+    ssl_checkpoint: str | None = option(
+        None, "CataractFT: the Stage 1 export under the adapter (default: the recorded one); alone, without any adapter"
+    )
     fps: float | None = option(None, "sample frames at this rate by nearest timestamp (default: every frame)")
-    precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the encoder")
+    pooling: str | None = option(
+        None, "how tokens become one vector, such as cls, mean, cls+mean (default: the config's)"
+    )
+    crop: Literal["none", "center"] | None = option(None, "center: the library's own crop (default: the whole field)")
+    clip_len: int | None = option(None, "clip encoders: frames of a window (default: the model's config)")
+    stride: int = option(1, "clip encoders: a window at every n-th frame, linear interpolation between")
+    mode: Literal["window", "tokens"] = option(
+        "window", "clip encoders: a window around each frame, or (much cheaper) overlapping clips' own tokens"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "arithmetic; auto: bf16 on a GPU that has it, else fp32"
+    )
     dtype: Literal["float32", "float16"] = option("float32", "number format of the feature files")
-    decoder: Literal["pyav"] = option("pyav", "video decoder")
-    batch_size: int | None = option(None, "frames in a batch (default: 16 on a CPU, 64 on a GPU)")
+    decoder: Literal["pyav", "opencv", "decord", "torchcodec"] = option("pyav", "video decoder")
+    batch_size: int | None = option(
+        None, "frames or windows in a batch (default: fixed on a CPU, by free memory on a GPU)"
+    )
+    num_decoders: int = option(1, "decoder processes")
+    compile: bool = option(False, "torch.compile the network")
+    shard: str | None = option(None, "i/n: this process's share of the videos (default: a SLURM array's own)")
 
     def __post_init__(self) -> None:
-        for name in ("fps", "batch_size"):
+        for name in ("fps", "batch_size", "clip_len", "stride", "num_decoders"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
 

@@ -1,24 +1,27 @@
-"""The encoder contract: uint8 frames in, one vector a frame out, frozen.
+"""The encoder contract: uint8 frames or clips in, one vector each out, frozen.
 
 A family module under `common/encoders/` provides
 
     build(config: EncoderConfig, source: WeightSource) -> Encoder
 
-and everything else (finding weights, device, precision, batching, files) is shared.
+and everything else (finding weights, device, precision, batching, windows, files) is shared.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.config import EncoderConfig, Preprocessing
+from common.adapters import apply_adapter, choose_weights
+from common.config import EncoderConfig, ExtractionConfig
+from common.preprocess import normalise
 from common.runtime import UserError
-from common.weights import RANDOM, WeightSource, find_weights, load_strictly, randomise, read_state
+from common.weight_state import load_strictly, randomise, read_state
+from common.weights import RANDOM, WeightSource
 
 Rename = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
 
@@ -27,85 +30,148 @@ FAMILIES = {
     "resnet": "common.encoders.resnet",
     "efficientnet_lite": "common.encoders.efficientnet_lite",
     "color_histogram": "common.encoders.color_histogram",
+    "i3d": "common.encoders.i3d",
+    "dinov3": "common.encoders.dinov3",
+    "vjepa2": "common.encoders.vjepa2",
+    "surgenet": "common.encoders.surgenet",
+    "videomae": "common.encoders.videomae",
 }
 
 
 class Encoder:
-    """A frozen network that sees one frame at a time and gives one vector for it.
+    """A frozen network and what is needed to run it; `ImageEncoder` and `ClipEncoder` say what it sees."""
 
-    `network` maps normalised pixels `(N, 3, size, size)` to features `(N, feature_dim)`.
-    """
+    memory_format = torch.channels_last
 
-    window: dict | None = None
-    """How many neighbouring frames a feature depends on; None = the frame alone."""
-
-    def __init__(self, config: EncoderConfig, network: nn.Module, weights: WeightSource):
+    def __init__(
+        self, config: EncoderConfig, network: nn.Module, weights: WeightSource, feature_dim: int | None = None
+    ):
         self.config = config
-        self.feature_dim = config.feature_dim
+        self.feature_dim = feature_dim or config.feature_dim
         self.preprocessing = config.preprocessing
         self.weights = weights
         self.network = network.eval().requires_grad_(False)
         self.device = torch.device("cpu")
         self.precision = "fp32"
 
-    def prepare(self, device: torch.device, precision: str) -> None:
-        """Move to a device; `bf16` runs under autocast, in channels-last memory."""
-        self.device, self.precision = device, precision
-        self.network.to(device, memory_format=torch.channels_last)
-        self.mean, self.std = (
-            torch.tensor(values, device=device).view(1, -1, 1, 1)
-            for values in (self.preprocessing.mean, self.preprocessing.std)
-        )
-
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.network.parameters())
 
-    @torch.inference_mode()
-    def encode(self, frames: Tensor) -> Tensor:
-        """Features `(N, feature_dim)` float32 on the CPU, from preprocessed uint8 frames `(N, 3, size, size)`.
+    def prepare(self, device: torch.device, precision: str = "fp32", *, compiled: bool = False) -> None:
+        """Move to a device in the fastest memory order. `bf16` runs under autocast, but for the config's `fp32_modules`."""
+        self.device, self.precision = device, precision
+        self.network.to(device, memory_format=self.memory_format)
+        if precision == "bf16":
+            for name in self.config.fp32_modules:
+                _keep_in_fp32(self.network.get_submodule(name), device)
+        if compiled:
+            self.network.compile()
 
-        Raises `UserError` when the network's width is not the `feature_dim` of the config.
-        """
-        pixels = frames.to(self.device, torch.float32).div_(255)
-        pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+    @torch.inference_mode()
+    def _run(self, pixels: Tensor, forward: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Normalise uint8 pixels on the device and run the network (or another of its functions); float32, on the CPU."""
+        inputs = normalise(pixels.to(self.device, non_blocking=True), self.preprocessing)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            features = self.network(pixels)
-        if features.shape != (len(frames), self.feature_dim):
+            features = (forward or self.network)(self._arrange(inputs))
+        if features.shape[-1] != self.feature_dim:
             raise UserError(
-                f"feature_dim: {self.feature_dim} in config.yaml, but the network gives {tuple(features.shape[1:])}"
+                f"{self.config.title}: feature_dim {self.feature_dim} in config.yaml, but the network gives "
+                f"{features.shape[-1]}; put the right number there"
             )
         return features.float().cpu()
 
+    def _arrange(self, inputs: Tensor) -> Tensor:
+        """Normalised pixels as the network takes them."""
+        raise NotImplementedError
 
-def preprocess(image: Tensor, rule: Preprocessing) -> Tensor:
-    """A decoded frame `(H, W, 3)` uint8 as `(3, size, size)` uint8, by antialiased resizing."""
-    pixels = image.permute(2, 0, 1).unsqueeze(0)
-    height, width = pixels.shape[2:]
-    target = (rule.size, rule.size)
-    if rule.crop == "center":
-        short_side = rule.short_side or rule.size * 256 // 224
-        scale = short_side / min(height, width)
-        target = (max(short_side, round(height * scale)), max(short_side, round(width * scale)))
-    resized = F.interpolate(pixels, target, mode=rule.interpolation, antialias=True)[0]
-    top, left = (resized.shape[1] - rule.size) // 2, (resized.shape[2] - rule.size) // 2
-    return resized[:, top : top + rule.size, left : left + rule.size]
+
+class ImageEncoder(Encoder):
+    """Sees one frame: `network` maps `(N, 3, size, size)` to `(N, feature_dim)`."""
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Features `(N, feature_dim)` float32 on the CPU, from resized uint8 frames `(N, 3, size, size)`."""
+        return self._run(frames)
+
+    def _arrange(self, inputs: Tensor) -> Tensor:
+        return inputs.contiguous(memory_format=self.memory_format)
+
+
+class ClipEncoder(Encoder):
+    """Sees a clip: `network` maps `(N, clip_len, 3, size, size)` to `(N, feature_dim)`.
+
+    A network that can also give features over time has a method `tokens` to `(N, clip_len // tubelet, feature_dim)`
+    and an attribute `tubelet`, its frames a token.
+    """
+
+    memory_format = torch.preserve_format
+
+    @property
+    def clip_len(self) -> int:
+        return self.config.clip_len
+
+    @property
+    def tubelet(self) -> int | None:
+        """Frames a token; None when the network gives no features over time."""
+        return getattr(self.network, "tubelet", None)
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """Features `(N, feature_dim)` float32 on the CPU, from resized uint8 clips `(N, clip_len, 3, size, size)`."""
+        return self._run(clips)
+
+    def encode_tokens(self, clips: Tensor) -> Tensor:
+        """Spatially pooled features over time `(N, clip_len // tubelet, feature_dim)` of uint8 clips."""
+        return self._run(clips, self.network.tokens)
+
+    def _arrange(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+
+def _keep_in_fp32(module: nn.Module, device: torch.device) -> None:
+    forward = module.forward
+
+    def in_fp32(*inputs: Tensor, **options) -> Tensor:
+        with torch.autocast(device.type, enabled=False):
+            return forward(*(value.float() if isinstance(value, Tensor) else value for value in inputs), **options)
+
+    module.forward = in_fp32
 
 
 def load_network(
     network: nn.Module, config: EncoderConfig, source: WeightSource, rename: Rename | None = None
 ) -> nn.Module:
-    """Fill `network` from `source`, strictly but for the prefixes that the config allows.
+    """Fill `network` from `source`, strictly but for the prefixes that the config allows, and merge its adapter.
 
     `rename(state, network)` gives the state under this network's names where the file has others.
     """
     if source.is_random:
         randomise(network)
     elif source.path is not None:
-        state = read_state(source.path)
+        state = read_state(source.path, heads=config.allowed_unexpected)
         state = rename(state, network) if rename else state
         load_strictly(network, state, source.path, missing=config.allowed_missing, unexpected=config.allowed_unexpected)
-    return network
+    return apply_adapter(network, source.adapter.path.parent) if source.adapter else network
+
+
+def with_options(config: EncoderConfig, options: ExtractionConfig) -> EncoderConfig:
+    """A model's configuration with what an extraction asks for: pooling, crop, window length, adapter.
+
+    Raises `UserError` where the encoder does not have it.
+    """
+    if options.pooling and options.pooling not in config.poolings:
+        known = ", ".join(config.poolings) or f"{config.pooling} only"
+        raise UserError(f"--pooling {options.pooling}: {config.title} has {known}")
+    clip_flags = options.clip_len or options.stride > 1 or options.mode == "tokens"
+    if clip_flags and config.clip_len is None:
+        raise UserError(f"--clip_len, --stride, --mode tokens: {config.title} sees single frames; use --fps to sample")
+    return replace(
+        config,
+        pooling=options.pooling or config.pooling,
+        clip_len=options.clip_len or config.clip_len,
+        lora_path=options.lora_path or config.lora_path,
+        ssl_checkpoint=options.ssl_checkpoint or config.ssl_checkpoint,
+        preprocessing=replace(config.preprocessing, crop=options.crop or config.preprocessing.crop),
+    )
 
 
 def build_encoder(config: EncoderConfig, weights: str | None = None) -> Encoder:
@@ -115,10 +181,9 @@ def build_encoder(config: EncoderConfig, weights: str | None = None) -> Encoder:
     """
     if config.family not in FAMILIES:
         raise UserError(f"family: {config.family!r} is unknown; known: {', '.join(FAMILIES)}")
-    spec = weights or config.weights
-    if spec == RANDOM and weights is None:
+    if config.weights == RANDOM:
         raise UserError("weights: random may only be asked for on the command line, so that no result hides it")
-    source = find_weights(spec)
+    source = choose_weights(config, weights)
     try:
         family = importlib.import_module(FAMILIES[config.family])
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch

@@ -7,6 +7,7 @@ and the header is written last. A pair counts as finished only when both files a
 from __future__ import annotations
 
 import io
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 
 from common.runtime import UserError, publish, read_json, sha256_of_file, write_json
 from common.windows import Timeline
+
+log = logging.getLogger(__name__)
 
 HEADER_BYTES = 128
 # what must agree before a feature file is used again; the rest of a sidecar is information
@@ -41,6 +44,10 @@ class FeatureWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Give up: remove the temporary file. Does nothing after `finish`."""
         try:
             self._stream.close()  # writes what is still buffered: on a full disk this fails again
         finally:
@@ -146,8 +153,10 @@ def _read_sidecar(path: Path) -> dict[str, Any] | None:
     return sidecar
 
 
-def is_finished(path: Path, identity: dict[str, Any]) -> bool:
-    """Whether the pair at `path` is complete and made in the way that `identity` describes.
+def is_finished(path: Path, identity: dict[str, Any], video_bytes: int | None = None) -> bool:
+    """Whether the pair at `path` is complete, and made in the way that `identity` describes.
+
+    Features of a video file that had another size than `video_bytes` are not of this video: they count as unfinished.
 
     Raises `UserError` when it was made in another way (naming the difference), or came without a sidecar.
     """
@@ -167,4 +176,8 @@ def is_finished(path: Path, identity: dict[str, Any]) -> bool:
         raise UserError(
             f"{path}: made in another way: {'; '.join(differences)}. Use --variant NAME to keep both, or --force to replace"
         )
+    was = sidecar.get("video_bytes")
+    if video_bytes is not None and was is not None and was != video_bytes:
+        log.warning("%s: made from a file of %d bytes, the video has %d now; made again", path, was, video_bytes)
+        return False
     return True

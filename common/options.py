@@ -53,7 +53,10 @@ def from_mapping(cls: type[ConfigT], values: dict[str, Any], source: object) -> 
                 f"{source}: unknown key {key!r}"
                 + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
             )
-    required = [name for name, entry in known.items() if entry.default is dataclasses.MISSING and name not in values]
+    without_default = {
+        name for name, entry in known.items() if entry.default is entry.default_factory is dataclasses.MISSING
+    }
+    required = sorted(without_default - values.keys())
     if required:
         raise UserError(f"{source}: missing key {required[0]!r}")
     return cls(**{key: _convert(value, hints[key], f"{source}, {key}") for key, value in values.items()})
@@ -73,6 +76,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         raise UserError(f"{where}: expected one of {', '.join(map(str, arguments))}, found {value!r}")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(item, arguments[0], where) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _convert(item, arguments[1], where) for key, item in value.items()}
     if hint is float and not isinstance(value, bool):
         with contextlib.suppress(TypeError, ValueError):  # YAML reads 5e-4 as text
             return float(value)

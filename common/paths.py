@@ -143,6 +143,11 @@ def dataset(name_or_path: str) -> Dataset:
     )
 
 
+def pretrained_adapter(name: str) -> Path:
+    """The LoRA adapter that `pretrain/finetune_lora.py` keeps under a model's short name (`vjepa2-l`)."""
+    return repository_root() / "pretrain" / "checkpoints" / name / "best_lora"
+
+
 def default_mapping() -> Path:
     """The repository's own `mapping.txt`: the 19 SICS-155 phases."""
     return CHECKOUT / "mapping.txt"

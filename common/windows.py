@@ -53,6 +53,18 @@ def _pass_grid(grid_point: int, start: float, fps: float, reach: float) -> tuple
     return grid_point > first, grid_point
 
 
+def window_indices(centre: int, clip_len: int, num_frames: int) -> np.ndarray:
+    """Frames `(clip_len,)` of the window that has `centre` at position `clip_len // 2`; edge frames are repeated."""
+    start = centre - clip_len // 2
+    return np.clip(np.arange(start, start + clip_len), 0, num_frames - 1)
+
+
+def blend_weights(clip_len: int) -> np.ndarray:
+    """Weights `(clip_len,)` of a clip's frames where clips overlap: a triangle, highest in the middle."""
+    position = np.arange(clip_len)
+    return np.minimum(position + 1, clip_len - position).astype(np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Timeline:
     """Presentation times of a video's decoded frames, and the frames that have a feature vector."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config import EncoderConfig
-from common.encoder import Encoder
+from common.encoder import ImageEncoder
 from common.weights import WeightSource
 
 
@@ -25,6 +25,6 @@ class ColorHistogram(nn.Module):
         return (counts / bins.shape[2]).flatten(1)
 
 
-def build(config: EncoderConfig, source: WeightSource) -> Encoder:
+def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
     """Histograms with `feature_dim / 3` bins a channel."""
-    return Encoder(config, ColorHistogram(config.feature_dim // 3), source)
+    return ImageEncoder(config, ColorHistogram(config.feature_dim // 3), source)

@@ -6,11 +6,11 @@ import timm
 from torch import Tensor, nn
 
 from common.config import EncoderConfig
-from common.encoder import Encoder, load_network
+from common.encoder import ImageEncoder, load_network
 from common.weights import WeightSource
 
 
-def build(config: EncoderConfig, source: WeightSource) -> Encoder:
+def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
     """The timm architecture named by `architecture`.
 
     The TensorFlow-padded `tf_efficientnet_lite0` is the one that the converted weights are for: timm's plain
@@ -19,7 +19,7 @@ def build(config: EncoderConfig, source: WeightSource) -> Encoder:
     network = timm.create_model(config.architecture, pretrained=False)
     load_network(network, config, source, rename=_in_order)
     network.reset_classifier(0)
-    return Encoder(config, network, source)
+    return ImageEncoder(config, network, source)
 
 
 def _in_order(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

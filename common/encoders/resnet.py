@@ -6,12 +6,12 @@ import torchvision.models
 from torch import nn
 
 from common.config import EncoderConfig
-from common.encoder import Encoder, load_network
+from common.encoder import ImageEncoder, load_network
 from common.weights import WeightSource
 
 
-def build(config: EncoderConfig, source: WeightSource) -> Encoder:
+def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
     """The ResNet named by `architecture` (`resnet50`: 2048-d)."""
     network = torchvision.models.get_model(config.architecture, weights=None)
     network.fc = nn.Identity()
-    return Encoder(config, load_network(network, config, source), source)
+    return ImageEncoder(config, load_network(network, config, source), source)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from common import features, paths
+from common import decoding, features, paths
 from common.config import read_encoder_config
-from common.encoder import Encoder, build_encoder, preprocess
+from common.encoder import ImageEncoder, build_encoder
 from common.extraction import main
+from common.preprocess import resize
 from common.runtime import UserError, sha256_of_file
 from common.train import main as train_main
-from common.video import decode
+from common.video import VideoError, decode
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_one_vector_a_decoded_frame_equal_to_encoding_each_frame_alone(clips):
     encoder = build_encoder(read_encoder_config(paths.model("ColorHistogram").config))
     encoder.prepare(torch.device("cpu"), "fp32")
     frames = [torch.from_numpy(frame.image) for frame in decode(clips.videos / "BL_0.mp4")]
-    alone = [encoder.encode(preprocess(frame, encoder.preprocessing)[None])[0].numpy() for frame in frames]
+    alone = [encoder.encode(resize(frame[None], encoder.preprocessing))[0].numpy() for frame in frames]
     assert file.array.shape == (48, 37)
     assert file.array.dtype == np.float32
     assert np.array_equal(file.array.T, np.stack(alone))
@@ -74,6 +76,14 @@ def test_finished_files_are_skipped_and_force_makes_them_again(clips):
     assert path.stat().st_mtime_ns == before
     run("--force")
     assert path.stat().st_mtime_ns > before
+
+
+def test_features_of_a_video_that_was_replaced_are_made_again(clips, make_clip, solid, caplog):
+    run()
+    make_clip(clips.videos / "BL_1.mp4", solid((200, 10, 30), 9))
+    assert run() == 0
+    assert "BL_1.npy: made from a file of" in caplog.text
+    assert opened(clips, "BL_1").array.shape[1] == 9
 
 
 def test_reuse_under_other_options_is_an_error_that_names_the_difference(clips):
@@ -123,6 +133,80 @@ def test_the_exit_code_is_3_when_every_video_fails(clips):
     assert run() == 3
 
 
+def test_a_bad_video_is_quarantined_with_its_reason_until_it_is_put_right(clips, make_clip, solid):
+    (clips.videos / "BN_bad.mp4").write_bytes(b"not a video")
+    run()
+    note = clips.features("ColorHistogram") / "quarantine" / "BN_bad.json"
+    assert json.loads(note.read_text())["frames_given"] == 0
+    make_clip(clips.videos / "BN_bad.mp4", solid((10, 20, 30), 4))
+    assert run() == 0
+    assert not note.exists()
+
+
+def test_a_failure_in_the_middle_gives_the_frames_it_gave_and_no_features(clips, monkeypatch):
+    def breaks_off(path, decoder):
+        for count, frame in enumerate(decode(path, decoder)):
+            if path.stem == "BL_0" and count == 21:
+                raise VideoError(path, "broken stream", count)
+            yield frame
+
+    monkeypatch.setattr(decoding, "decode", breaks_off)
+    assert run() == 1
+    folder = clips.features("ColorHistogram")
+    assert json.loads((folder / "quarantine" / "BL_0.json").read_text())["frames_given"] == 21
+    assert sorted(path.name for path in folder.glob("*.npy")) == ["BL_1.npy", "BL_2.npy"]
+    assert list(folder.glob("*.partial")) == []
+
+
+def test_shards_cover_every_video_once(clips):
+    seen = []
+    for index in (1, 2):
+        run("--shard", f"{index}/2", "--variant", f"part{index}")
+        seen += [path.stem for path in clips.features("ColorHistogram", f"part{index}").glob("*.npy")]
+    assert sorted(seen) == ["BL_0", "BL_1", "BL_2"]
+
+
+def test_a_slurm_array_shares_the_videos_without_being_told(clips, monkeypatch):
+    for name, value in {"ID": "3", "MIN": "3", "MAX": "4", "COUNT": "2", "STEP": "1"}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    run()
+    first = {path.stem for path in clips.features("ColorHistogram").glob("*.npy")}
+    assert first == {"BL_0"}  # 37 frames against 20 and 5
+
+
+@pytest.mark.slow
+def test_several_decoder_processes_give_the_same_bytes(clips):
+    run()
+    run("--num_decoders", "2", "--variant", "processes")
+    for name in ("BL_0", "BL_1", "BL_2"):
+        one, two = (clips.features("ColorHistogram", v) / f"{name}.npy" for v in (None, "processes"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_bf16_features_agree_with_fp32_on_real_weights_and_a_real_video(workspace, reference_data):
+    videos = workspace / "data" / "clips" / "videos"
+    videos.mkdir(parents=True)
+    shutil.copy(reference_data / "data" / "videos" / "vi_v_GGSY1Qvo990.mp4", videos / "real.mp4")
+    run("--fps", "3", model="EfficientNet-Lite0")
+    run("--fps", "3", "--precision", "bf16", "--variant", "bf16", model="EfficientNet-Lite0")
+    exact, fast = (opened(paths.dataset("clips"), "real", "EfficientNet-Lite0", v).array.T for v in (None, "bf16"))
+    cosine = (exact * fast).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(fast, axis=1)
+    assert len(cosine) > 50
+    assert cosine.min() >= 0.999
+    assert not np.array_equal(exact, fast)
+
+
+@pytest.mark.parametrize("options", [("--stride", "4"), ("--clip_len", "8"), ("--mode", "tokens")])
+def test_window_options_are_refused_for_an_encoder_of_single_frames(clips, options):
+    with pytest.raises(UserError, match="sees single frames"):
+        run(*options)
+
+
+def test_another_pooling_than_the_encoders_is_refused(clips):
+    with pytest.raises(UserError, match="--pooling cls: EfficientNet-Lite0 has average only"):
+        run("--pooling", "cls", model="EfficientNet-Lite0")
+
+
 def test_a_ground_truth_without_its_video_is_reported(clips, caplog):
     clips.ground_truth.mkdir()
     (clips.ground_truth / "SD_9.txt").write_text("background\n")
@@ -155,7 +239,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(clips, monkeypatch)
 
 def test_a_network_that_gives_nan_stops_with_the_files_name(clips, monkeypatch):
     monkeypatch.setattr(
-        Encoder, "encode", lambda self, frames: frames.float().mean((2, 3)).repeat(1, 16) * float("nan")
+        ImageEncoder, "encode", lambda self, frames: frames.float().mean((2, 3)).repeat(1, 16) * float("nan")
     )
     with pytest.raises(UserError, match=r"BL_0\.npy: the encoder gave a value that is not finite"):
         run()
@@ -186,13 +270,15 @@ def test_kill_minus_nine_then_run_again_gives_the_same_bytes(clips, workspace, m
     assert len(resumed) == 4
 
 
-def test_every_model_folder_has_a_thin_script_that_shows_its_help(checkout):
-    for script in sorted((checkout / "models").glob("*/extract_features.py")):
-        shown = subprocess.run(
-            [sys.executable, script.name, "--help"], cwd=script.parent, capture_output=True, text=True
-        )
-        assert shown.returncode == 0, shown.stderr
-        assert "--force" in shown.stdout
+def test_every_model_folder_has_the_same_thin_script_and_it_shows_its_help(checkout):
+    scripts = sorted((checkout / "models").glob("*/extract_features.py"))
+    assert len(scripts) == len(list((checkout / "models").glob("*/config.yaml")))
+    assert len({script.read_text() for script in scripts}) == 1
+    shown = subprocess.run(
+        [sys.executable, "extract_features.py", "--help"], cwd=scripts[0].parent, capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "--force" in shown.stdout
 
 
 def test_unlabelled_videos_are_predicted_one_row_a_frame_with_missing_features_extracted(clips, make_clip, tmp_path):

@@ -1,13 +1,14 @@
 """Decoding: colours against the formula, orientation, timestamps, damaged files, real samples."""
 
 import struct
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
 from common.runtime import UserError
-from common.video import VideoError, decode, decoder_version, probe
+from common.video import VideoError, declared_bytes, decode, decoder_version, probe
 
 BT709, BT601 = 1, 6  # matrix coefficients of ITU-T H.273
 LIMITED, FULL = 1, 2
@@ -272,6 +273,99 @@ def test_video_whose_frames_are_all_cut_off_is_an_error(make_clip, tmp_path):
     assert probe(path).codec == "h264"
     with pytest.raises(VideoError, match=r"BL_0001\.mkv: .*no frame decodes"):
         images(path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9"])
+def test_truncated_matroska_is_an_error_after_the_frames_it_gives(make_clip, tmp_path, codec, share):
+    """Its demuxer ends without a word."""
+    path = make_clip(tmp_path / "BL_0001.mkv", noise(30), codec=codec, options={})
+    assert len(images(path)) == 30
+    cut(path, share)
+    given = []
+    with pytest.raises(VideoError, match=r"BL_0001\.mkv: .*cut off: its header promises [\d,]+ bytes more") as error:
+        given.extend(frame for frame in decode(path))
+    assert 0 < error.value.frames_given < 30
+
+
+def test_matroska_that_lacks_only_its_index_gives_all_frames_and_a_warning(make_clip, tmp_path, caplog):
+    path = make_clip(tmp_path / "BL_0001.mkv", noise(30))
+    path.write_bytes(path.read_bytes()[: path.read_bytes().rindex(b"\x1c\x53\xbb\x6b")])  # Cues
+    assert len(images(path)) == 30
+    assert "BL_0001.mkv" in caplog.text
+    assert "all frames are there" in caplog.text
+
+
+def test_header_that_promises_a_longer_time_refuses_nothing(make_clip, tmp_path):
+    path = make_clip(tmp_path / "clip.mkv", noise(30))
+    content = path.read_bytes()
+    place = content.index(b"\x44\x89\x88") + 3  # Duration, 8 bytes
+    path.write_bytes(content[:place] + struct.pack(">d", 60_000.0) + content[place + 8 :])
+    assert probe(path).seconds == 60
+    assert len(images(path)) == 30
+
+
+def test_header_that_promises_more_frames_refuses_nothing(tmp_path):
+    path = make_avi(tmp_path / "clip.avi")
+    content = path.read_bytes()
+    place = content.index(b"strh") + 8 + 32  # dwLength
+    path.write_bytes(content[:place] + struct.pack("<I", 444) + content[place + 4 :])
+    assert probe(path).header_frames == 444
+    assert len(images(path)) == 30
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm"])
+def test_declared_size_is_that_of_a_whole_file(make_clip, tmp_path, suffix):
+    codec = "libvpx-vp9" if suffix == "webm" else "libx264"
+    path = make_clip(tmp_path / f"clip.{suffix}", noise(5), codec=codec, options={})
+    assert declared_bytes(path) == path.stat().st_size
+
+
+def box(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3\x83abc", b"\x18\x53\x80\x67"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", 0),
+        (b"G" + bytes(187), 0),  # MPEG-TS
+        (box(b"ftyp") + box(b"mdat", b"12345"), 21),
+        (box(b"ftyp") + struct.pack(">I4sQ", 1, b"mdat", 1 << 33), 8 + (1 << 33)),  # 64 bits
+        (box(b"ftyp") + b"\0\0\0\0mdat12345", 8),  # to the end of the file
+        (box(b"ftyp") + box(b"mdat", b"12345") + b"camera's own junk", 21),
+        (EBML + SEGMENT + b"\x84abcd", 8 + 4 + 1 + 4),
+        (EBML + SEGMENT + b"\x01\0\0\0\0\0\x10\0", 8 + 4 + 8 + 4096),
+        (EBML + SEGMENT + b"\xff", 0),  # unknown: a live recording
+        (EBML + SEGMENT + b"\x01" + b"\xff" * 7, 0),
+        (EBML + b"something else", 0),
+        (EBML[:5], 0),
+        (b"RIFF" + struct.pack("<I", 100) + b"AVI ", 108),
+        (b"RIFF" + struct.pack("<I", 4) + b"AVI " + b"RIFF" + struct.pack("<I", 50) + b"AVIX", 12 + 58),  # OpenDML
+        (b"RIFF" + struct.pack("<I", 0) + b"AVI ", 0),  # never filled in
+        (b"RIFF" + struct.pack("<I", 0xFFFFFFFF) + b"AVI ", 0),
+    ],
+)
+def test_declared_size_by_container(tmp_path, content, expected):
+    path = tmp_path / "clip"
+    path.write_bytes(content)
+    assert declared_bytes(path) == expected
+
+
+def make_avi(path):
+    """30 frames of Motion JPEG."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for index, picture in enumerate(noise(30)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
 
 
 def audio_only(path):

@@ -94,25 +94,53 @@ def predict_videos(
     return target
 
 
+def _training_identity(experiment: Experiment) -> dict[str, Any] | None:
+    """How the training features were made; None for features without sidecars."""
+    name = next(iter(experiment.train_labels))
+    return open_features(experiment.features / f"{name}.npy").identity()
+
+
+def _check_like_training(experiment: Experiment, video: LabelledVideo) -> None:
+    if video.source.identity() != _training_identity(experiment):
+        raise UserError(
+            f"{video.source.path}: made in another way than the training features (see the .json files); remove it, "
+            "and it is made again"
+        )
+
+
 def _extraction_like_training(experiment: Experiment, folder: Path) -> ExtractionConfig:
     """The extraction that made the training features, for another folder of videos."""
-    name = next(iter(experiment.train_labels))
-    identity = open_features(experiment.features / f"{name}.npy").identity()
+    identity = _training_identity(experiment)
     if identity is None:
         raise UserError(
             f"{experiment.features}: features without sidecars, so it is unknown how to make more; extract the "
             f"features of {folder} yourself"
         )
-    source = identity["weights"]["source"]
+    window = identity["window"] or {}
     return ExtractionConfig(
         dataset=str(experiment.dataset.root),
         videos=str(folder),
         variant=experiment.config.variant,
-        weights=None if source == experiment.encoder.weights else source,
         fps=identity["sampling"]["fps"],
+        pooling=identity["pooling"] if experiment.encoder.poolings else None,
+        crop=identity["preprocessing"]["crop"],
+        clip_len=window.get("clip_len"),
+        stride=window.get("stride", 1),
+        mode=window.get("mode", "window"),
         dtype=identity["dtype"],
         decoder=identity["decoder"],
+        **_weights_like_training(experiment, identity["weights"]),
     )
+
+
+def _weights_like_training(experiment: Experiment, weights: dict[str, Any]) -> dict[str, str]:
+    """The flags that choose the weights of the training features."""
+    source, adapter = weights["source"], weights.get("adapter")
+    if adapter:
+        return {"ssl_checkpoint": source, "lora_path": adapter["source"]}
+    if source == experiment.encoder.weights:
+        return {}
+    return {"ssl_checkpoint" if experiment.encoder.weights.startswith("pretrain:") else "weights": source}
 
 
 def _clear(folder: Path) -> None:

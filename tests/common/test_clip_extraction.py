@@ -12,6 +12,7 @@ from common.encoder import build_encoder
 from common.extraction import main
 from common.preprocess import resize
 from common.runtime import UserError
+from common.train import main as train_main
 from common.video import decode
 from common.windows import window_indices
 
@@ -111,3 +112,21 @@ def test_another_window_is_not_mixed_with_finished_features(clips):
     run("I3D", "--clip_len", "8")
     with pytest.raises(UserError, match="window: "):
         run("I3D", "--clip_len", "4")
+
+
+def test_new_videos_are_predicted_from_features_made_like_the_training_ones(clips, make_clip, tmp_path):
+    run("I3D", "--clip_len", "8", "--stride", "5", "--variant", "strided")
+    (clips.root / "mapping.txt").write_text("0 background\n1 wash\n")
+    for folder in (clips.ground_truth, clips.ground_truth_val):
+        folder.mkdir()
+        (folder / "BL_0.txt").write_text("background\n" * 9 + "wash\n" * 12)
+    words = ["--dataset", "clips", "--model", "I3D", "--device", "cpu", "--split", "val", "--variant", "strided"]
+    words += ["--num_layers_PG", "2", "--num_layers_R", "2", "--num_R", "1", "--num_f_maps", "4", "--num_epochs", "1"]
+    train_main(words)
+    images = np.random.default_rng(3).integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)
+    make_clip(tmp_path / "new" / "case.mp4", list(images))
+    assert train_main([*words, "--action", "predict", "--videos", str(tmp_path / "new")]) == 0
+    made = features.open_features(clips.features("I3D", "strided") / "case.npy")
+    trained = features.open_features(clips.features("I3D", "strided") / "BL_0.npy")
+    assert made.identity() == trained.identity()
+    assert made.identity()["window"]["stride"] == 5

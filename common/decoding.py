@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -99,6 +99,7 @@ def decode_in_processes(videos: dict[str, Path], plan: DecodePlan, num_processes
     such as a decoder that is not installed.
     """
     context = torch.multiprocessing.get_context("spawn")
+    plan = replace(plan, pin_memory=False)  # pinning would start CUDA in every process
     waiting = list(videos.items())
     running: dict[str, tuple] = {}
     try:

@@ -11,6 +11,7 @@ from typing import Any
 from common import paths
 from common.batch_gen import LabelledVideo, open_split
 from common.config import EncoderConfig, TrainConfig, read_encoder_config
+from common.features import identity_differences
 from common.kfold import folds_hash, read_bundle, read_folds
 from common.phases import PhaseMapping, read_mapping, require_labels
 from common.runtime import UserError, sha256_of_file, sha256_of_json
@@ -86,7 +87,7 @@ class Experiment:
         )
         first = videos[0].source.identity()
         for video in videos:
-            if video.source.identity() != first:
+            if identity_differences(video.source.identity(), first):
                 raise UserError(
                     f"{video.source.path} and {videos[0].source.path} were made in different ways (see their .json); "
                     "extract both again with the same options and --force"

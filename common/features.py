@@ -153,6 +153,26 @@ def _read_sidecar(path: Path) -> dict[str, Any] | None:
     return sidecar
 
 
+def identity_differences(was: dict[str, Any] | None, now: dict[str, Any] | None) -> list[str]:
+    """`key: ... in the file, ... now` for each part of `IDENTITY` in which two features differ; [] = made alike.
+
+    Weights are compared by their hashes: the same file under another path is the same. None: features without sidecar.
+    """
+    if was is None or now is None:
+        return [] if was is now else ["one has a sidecar, the other has none"]
+    return [
+        f"{key}: {was.get(key)!r} in the file, {now[key]!r} now"
+        for key in IDENTITY
+        if _comparable(key, was.get(key)) != _comparable(key, now[key])
+    ]
+
+
+def _comparable(key: str, value: Any) -> Any:
+    if key != "weights" or not isinstance(value, dict) or value.get("sha256") is None:
+        return value
+    return value["sha256"], _comparable(key, value.get("adapter"))
+
+
 def is_finished(path: Path, identity: dict[str, Any], video_bytes: int | None = None) -> bool:
     """Whether the pair at `path` is complete, and made in the way that `identity` describes.
 
@@ -167,11 +187,7 @@ def is_finished(path: Path, identity: dict[str, Any], video_bytes: int | None = 
             f"{path}: has no sidecar, so it is unknown how it was made; move it away, or replace it with --force"
         )
     sidecar = open_features(path).sidecar
-    differences = [
-        f"{key}: {sidecar.get(key)!r} in the file, {identity[key]!r} now"
-        for key in IDENTITY
-        if sidecar.get(key) != identity[key]
-    ]
+    differences = identity_differences(sidecar, identity)
     if differences:
         raise UserError(
             f"{path}: made in another way: {'; '.join(differences)}. Use --variant NAME to keep both, or --force to replace"

@@ -17,7 +17,7 @@ from common.config import ExtractionConfig
 from common.evaluation import score_folder, to_json
 from common.experiment import Experiment, config_record
 from common.extraction import extract
-from common.features import open_features
+from common.features import identity_differences, open_features
 from common.metrics import challenge_summary
 from common.mstcn import MS_TCN2
 from common.phases import PhaseMapping, write_prediction
@@ -101,7 +101,7 @@ def _training_identity(experiment: Experiment) -> dict[str, Any] | None:
 
 
 def _check_like_training(experiment: Experiment, video: LabelledVideo) -> None:
-    if video.source.identity() != _training_identity(experiment):
+    if identity_differences(video.source.identity(), _training_identity(experiment)):
         raise UserError(
             f"{video.source.path}: made in another way than the training features (see the .json files); remove it, "
             "and it is made again"

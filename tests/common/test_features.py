@@ -394,3 +394,15 @@ def test_the_json_file_of_another_tool_is_not_taken_for_a_sidecar(path, content)
     sidecar_path(write(path)).write_text(content)
     with pytest.raises(UserError, match=r"BL_0001\.json: not a sidecar of this project"):
         open_features(path)
+
+
+def test_the_same_weights_under_another_path_are_the_same(path):
+    write(path)
+    assert is_finished(path, AS_MADE | {"weights": {"source": "/elsewhere/w.pth", "file": "w.pth", "sha256": "00ff"}})
+
+
+@pytest.mark.parametrize("change", [{"sha256": "1234"}, {"adapter": {"source": "lora", "sha256": "5678"}}])
+def test_other_weights_or_another_adapter_are_named(path, change):
+    write(path)
+    with pytest.raises(UserError, match=r"made in another way: weights"):
+        is_finished(path, AS_MADE | {"weights": AS_MADE["weights"] | change})

@@ -153,6 +153,15 @@ def load_network(
     return apply_adapter(network, source.adapter.path.parent) if source.adapter else network
 
 
+def check_width(width: int, config: EncoderConfig, source: WeightSource) -> None:
+    """Raise `UserError` when a weight folder's own `config.json` is of another size of the model."""
+    if width != config.feature_dim:
+        raise UserError(
+            f"{source.path}: features of {width} values, but {config.title} has {config.feature_dim}; "
+            "these weights are of another size of the model"
+        )
+
+
 def with_options(config: EncoderConfig, options: ExtractionConfig) -> EncoderConfig:
     """A model's configuration with what an extraction asks for: pooling, crop, window length, adapter.
 

@@ -18,7 +18,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
 
 from common.config import EncoderConfig
-from common.encoder import ImageEncoder, load_network
+from common.encoder import ImageEncoder, check_width, load_network
 from common.runtime import UserError
 from common.weights import WeightSource
 
@@ -125,11 +125,7 @@ def _transformers_config(config: EncoderConfig, source: WeightSource) -> DINOv3V
     stored = source.folder_config
     if stored and stored.get("model_type") == DINOv3ViTConfig.model_type:
         hf_config = DINOv3ViTConfig.from_dict(stored)
-        if hf_config.hidden_size != config.feature_dim:
-            raise UserError(
-                f"{source.path}: features of {hf_config.hidden_size} values, but {config.title} has {config.feature_dim}; "
-                "these weights are of another size of the model"
-            )
+        check_width(hf_config.hidden_size, config, source)
         return hf_config
     _, (width, layers, heads, mlp_width), others = ARCHITECTURES[config.architecture]
     sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import VJEPA2Config, VJEPA2Model
 
 from common.config import EncoderConfig
-from common.encoder import ClipEncoder, load_network
+from common.encoder import ClipEncoder, check_width, load_network
 from common.runtime import UserError
 from common.weights import WeightSource
 
@@ -82,11 +82,7 @@ def _network_config(config: EncoderConfig, source: WeightSource) -> VJEPA2Config
     if stored.get("model_type") != VJEPA2Config.model_type:
         raise UserError(f"{source.path}: expected V-JEPA 2 weights, found model_type {stored.get('model_type')!r}")
     hf_config = VJEPA2Config.from_dict(stored)
-    if hf_config.hidden_size != config.feature_dim:
-        raise UserError(
-            f"{source.path}: features of {hf_config.hidden_size} values, but {config.title} has {config.feature_dim}; "
-            "these weights are of another size of the model"
-        )
+    check_width(hf_config.hidden_size, config, source)
     return hf_config
 
 

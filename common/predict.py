@@ -74,20 +74,25 @@ def predict_videos(
 
     Missing features are extracted in the way that the head's training features were made.
 
-    Raises `UserError` when that way is unknown (training features without a sidecar) or a video cannot be read.
+    Raises `UserError` when that way is unknown (training features without a sidecar), when features that are there
+    were made in another way, or a video cannot be read.
     """
     path = checkpoint or experiment.checkpoint
     head = load_head(path, experiment.config, experiment.mapping.num_classes).to(select_device(device))
     videos = paths.find_videos(folder.resolve())
+    identity = _training_identity(experiment)
     failed: dict[str, str] = {}
     if not videos or any(not (experiment.features / f"{name}.npy").is_file() for name in videos):
-        failed = extract(experiment.model, _extraction_like_training(experiment, folder), device=device).failed
+        failed = extract(
+            experiment.model, _extraction_like_training(experiment, identity, folder), device=device
+        ).failed
     config = experiment.config
     target = experiment.model.unlabelled_results(
         experiment.dataset.name, folder.resolve().name, config.split, config.run_name
     )
     for name in progress([name for name in videos if name not in failed], description="predict", unit="videos"):
         video = open_video(experiment.features / f"{name}.npy", experiment.feature_dim, sample_rate=config.sample_rate)
+        _check_like_training(video, identity)
         _predict_video(head, video, target, experiment.mapping)
     if failed:
         raise UserError(f"{len(failed)} of {len(videos)} videos failed; the others are in {target}")
@@ -100,17 +105,18 @@ def _training_identity(experiment: Experiment) -> dict[str, Any] | None:
     return open_features(experiment.features / f"{name}.npy").identity()
 
 
-def _check_like_training(experiment: Experiment, video: LabelledVideo) -> None:
-    if identity_differences(video.source.identity(), _training_identity(experiment)):
+def _check_like_training(video: LabelledVideo, identity: dict[str, Any] | None) -> None:
+    if identity_differences(video.source.identity(), identity):
         raise UserError(
             f"{video.source.path}: made in another way than the training features (see the .json files); remove it, "
             "and it is made again"
         )
 
 
-def _extraction_like_training(experiment: Experiment, folder: Path) -> ExtractionConfig:
+def _extraction_like_training(
+    experiment: Experiment, identity: dict[str, Any] | None, folder: Path
+) -> ExtractionConfig:
     """The extraction that made the training features, for another folder of videos."""
-    identity = _training_identity(experiment)
     if identity is None:
         raise UserError(
             f"{experiment.features}: features without sidecars, so it is unknown how to make more; extract the "

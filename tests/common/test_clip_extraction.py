@@ -130,3 +130,7 @@ def test_new_videos_are_predicted_from_features_made_like_the_training_ones(clip
     trained = features.open_features(clips.features("I3D", "strided") / "BL_0.npy")
     assert made.identity() == trained.identity()
     assert made.identity()["window"]["stride"] == 5
+
+    run("I3D", "--clip_len", "8", "--stride", "2", "--variant", "strided", "--videos", str(tmp_path / "new"), "--force")
+    with pytest.raises(UserError, match=r"case\.npy: made in another way than the training features"):
+        train_main([*words, "--action", "predict", "--videos", str(tmp_path / "new")])

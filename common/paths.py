@@ -143,9 +143,19 @@ def dataset(name_or_path: str) -> Dataset:
     )
 
 
+def pretraining_checkpoints() -> Path:
+    """Everything that `pretrain/` writes."""
+    return repository_root() / "pretrain" / "checkpoints"
+
+
+def pretrained_backbone(name: str) -> Path:
+    """What Stage 1 keeps under a model's long name (`vjepa2-vitl-fpc64-256`): `final.pt`, `export/`, `manifest.json`."""
+    return pretraining_checkpoints() / "ssl" / name
+
+
 def pretrained_adapter(name: str) -> Path:
     """The LoRA adapter that `pretrain/finetune_lora.py` keeps under a model's short name (`vjepa2-l`)."""
-    return repository_root() / "pretrain" / "checkpoints" / name / "best_lora"
+    return pretraining_checkpoints() / name / "best_lora"
 
 
 def default_mapping() -> Path:

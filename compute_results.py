@@ -1,20 +1,26 @@
-"""Compare encoders, or plot one encoder's split.
+"""Compare encoders, or show one encoder's split.
 
-python compute_results.py --dataset SICS155                     all models, split 1 -> model_comparison.xlsx
-python compute_results.py --compare-kfold 5                     all models, 5 folds -> workbook, chart, table
-python compute_results.py --model Base --split 1                one model's ribbons and confusion matrix
+python compute_results.py --dataset SICS155                     all models, split 1
+python compute_results.py --compare-kfold 5                     all models, 5 folds: page, workbook, pictures
+python compute_results.py --model Base --split 1                one model: workbook, ribbons, confusion matrix
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from common import paths
-from common.phases import PhaseMapping, label_paths, read_labels, read_mapping
-from common.reports import plots, workbook
-from common.reports.collect import EncoderResult, collect_all, collect_split, read_split, remarks
-from common.reports.tables import comparison_rows, format_table
+from common.evaluation import add_protocol_options, chosen_protocols
+from common.phases import read_mapping
+from common.protocols import PROTOCOLS, Protocol
+from common.reports import charts, curves, embedding, page, phase_plots, ribbons, workbook
+from common.reports.collect import EncoderResult, collect_all, collect_split, read_split
+from common.reports.per_video import save_per_video
+from common.reports.published import read_published
+from common.reports.report import Report, make_report
+from common.reports.tables import format_table, leaderboard_rows
 from common.runtime import UserError, run_main
 
 
@@ -24,87 +30,100 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataset", default=paths.DEFAULT_DATASET, help="(default: %(default)s)")
     parser.add_argument("--split", default="1", help="fold number or 'val' (default: %(default)s)")
     parser.add_argument("--compare-kfold", type=int, metavar="K", help="compare all models over K folds")
-    parser.add_argument("--model", help="plot this model's split")
+    parser.add_argument("--model", help="show this model's split")
     parser.add_argument("--run", help="with --model: name of a run (default: the default run)")
+    add_protocol_options(parser)
+    parser.add_argument("--with-published", action="store_true", help="the study's table beside ours, marked as quoted")
+    parser.add_argument("--pdf", action="store_true", help="every picture as PDF too")
     given = parser.parse_args(argv)
     dataset = paths.dataset(given.dataset)
+    protocols = _protocols(given.protocol, given.segments)
     if given.model:
-        written = plot_split(paths.model(given.model), dataset, given.split, run=given.run)
-    elif given.compare_kfold:
-        written = compare_folds(dataset, given.compare_kfold)
+        result = one_result(paths.model(given.model), dataset, given.split, run=given.run)
+        written = write_model(make_report(dataset, [result], protocols), pdf=given.pdf)
     else:
-        written = compare_split(dataset, given.split)
+        folds = given.compare_kfold
+        results = collect_all(dataset, folds) if folds else collect_split(dataset, given.split)
+        published = read_published() if given.with_published else []
+        report = make_report(dataset, results, protocols, published=published)
+        written = write_comparison(report, "kfold" if folds else "model", pdf=given.pdf)
     print("\n".join(f"wrote {path}" for path in written))
     return 0
 
 
-def compare_folds(dataset: paths.Dataset, num_folds: int) -> list[Path]:
-    """Compare every encoder that has all folds: table, chart, workbook, and each one's pooled confusion matrix."""
-    results = collect_all(dataset, num_folds)
-    lines = remarks(results)
-    _print(results, lines)
+def _protocols(names: Sequence[str], last_segment: str | None) -> list[Protocol]:
+    """Those asked for first, the first of them on every picture; the page shows the others too."""
+    return chosen_protocols([*names, *PROTOCOLS], last_segment)
+
+
+def write_comparison(report: Report, stem: str, *, pdf: bool = False) -> list[Path]:
+    """Every table and picture of a comparison, in `comparison_results/`; `stem` begins the files' names."""
+    _print(report)
     folder = paths.comparison_results()
-    title = f"{dataset.name}{_synthetic(results[0])}, {num_folds}-fold cross-validation"
-    mapping = read_mapping(dataset.mapping)
+
+    def picture(name: str) -> Path:
+        return folder / f"{stem}_{name}.png"
+
     return [
-        workbook.save_comparison(results, lines, folder / "kfold_comparison.xlsx"),
-        plots.comparison_chart(results, lines, title, folder / "kfold_comparison_chart.png"),
-        plots.comparison_table(results, lines, title, folder / "kfold_comparison_table.png"),
-        *(_fold_confusion(result, dataset, mapping) for result in results),
+        page.save_page(report, folder / "report.html"),
+        workbook.save_comparison(report, folder / f"{stem}_comparison.xlsx"),
+        save_per_video(report.per_video, folder / "per_video.csv"),
+        *charts.comparison_chart(report, picture("comparison_chart"), pdf=pdf),
+        *charts.comparison_table(report, picture("comparison_table"), pdf=pdf),
+        *phase_plots.phase_heat_map(report, picture("phases"), pdf=pdf),
+        *charts.cost_chart(report, picture("cost"), pdf=pdf),
+        *curves.learning_curves(report, picture("learning_curves"), pdf=pdf),
+        *curves.efficiency_chart(report, picture("label_efficiency"), pdf=pdf),
+        *embedding.feature_map(report, picture("features"), pdf=pdf),
+        *ribbons.comparison_ribbons(report, folder, pdf=pdf),
+        *(path for result in report.results for path in _confusion(result, report, pdf=pdf)),
     ]
 
 
-def compare_split(dataset: paths.Dataset, split: str) -> list[Path]:
-    """Compare every encoder's result on one split."""
-    results = collect_split(dataset, split)
-    lines = remarks(results)
-    _print(results, lines)
-    return [workbook.save_comparison(results, lines, paths.comparison_results() / "model_comparison.xlsx")]
+def one_result(model: paths.Model, dataset: paths.Dataset, split: str, *, run: str | None = None) -> EncoderResult:
+    """One encoder's split.
 
-
-def plot_split(model: paths.Model, dataset: paths.Dataset, split: str, *, run: str | None = None) -> list[Path]:
-    """One encoder's split: a ribbon of truth and prediction for each video, and the confusion matrix.
-
-    Raises `UserError` when the split has not been run.
+    Raises `UserError` when it has not been run.
     """
     folder = model.split_results(dataset.name, split, run)
     if not (folder / "run.json").is_file():
         raise UserError(
             f"{folder}: no finished run; run: python -m common.run_k_folds --model {model.name} --dataset {dataset.name}"
         )
-    mapping = read_mapping(dataset.mapping)
-    result = EncoderResult(model, run, [read_split(folder, dataset, mapping)])
-    _print([result], remarks([result]))
-    labels = label_paths(dataset.ground_truth) | label_paths(dataset.ground_truth_val)
-    ribbons = {
-        name: [
-            ("truth", read_labels(labels[name], mapping)),
-            ("predicted", read_labels(folder / f"{name}.txt", mapping)),
-        ]
-        for name in result.record["videos"]
-    }
-    title = f"{result.name}, {dataset.name}, split {split}{_synthetic(result)}"
-    stem = f"{dataset.name}_split_{split}{f'_{run}' if run else ''}"
-    target = model.visualizations
+    return EncoderResult(model, run, [read_split(folder, dataset, read_mapping(dataset.mapping))])
+
+
+def write_model(report: Report, *, pdf: bool = False) -> list[Path]:
+    """One encoder's split: a ribbon of truth and prediction for each video, confusion, learning curve, features."""
+    _print(report)
+    result = report.results[0]
+    target = result.model.visualizations
+    stem = f"{report.dataset.name}_split_{result.record['split']}{f'_{result.run}' if result.run else ''}"
+    videos = {name: [("truth", s.true), ("predicted", s.predicted)] for name, s in result.scores.items()}
+    rates = {name: score.fps for name, score in result.scores.items()}
     return [
-        plots.ribbon_plot(ribbons, result.record["fps"], mapping, title, target / f"{stem}_ribbons.png"),
-        plots.confusion_plot(result.confusion, mapping, title, target / f"{stem}_confusion.png"),
+        workbook.save_comparison(report, result.model.workbook),
+        *ribbons.ribbon_plot(
+            videos, rates, report.mapping, f"{result.name}, {report.title}", target / f"{stem}_ribbons.png", pdf=pdf
+        ),
+        *_confusion(result, report, target / f"{stem}_confusion.png", pdf=pdf),
+        *curves.learning_curves(report, target / f"{stem}_learning_curve.png", pdf=pdf),
+        *embedding.feature_map(report, target / f"{stem}_features.png", pdf=pdf),
     ]
 
 
-def _fold_confusion(result: EncoderResult, dataset: paths.Dataset, mapping: PhaseMapping) -> Path:
-    title = f"{result.name}, {dataset.name}, {len(result.splits)} test folds{_synthetic(result)}"
-    name = f"{dataset.name}{f'_{result.run}' if result.run else ''}_confusion.png"
-    return plots.confusion_plot(result.confusion, mapping, title, result.model.visualizations_kfold / name)
+def _confusion(result: EncoderResult, report: Report, path: Path | None = None, *, pdf: bool = False) -> list[Path]:
+    name = f"{report.dataset.name}{f'_{result.run}' if result.run else ''}_confusion.png"
+    return phase_plots.confusion_plot(
+        result, report.mapping, report.title, report.remarks, path or result.model.visualizations_kfold / name, pdf=pdf
+    )
 
 
-def _synthetic(result: EncoderResult) -> str:
-    return " (synthetic data)" if result.record["synthetic"] else ""
-
-
-def _print(results: list[EncoderResult], lines: list[str]) -> None:
-    print(format_table(comparison_rows(results)))
-    print("\n".join(lines))
+def _print(report: Report) -> None:
+    print(format_table(leaderboard_rows(report.board)))
+    if len(report.results) > 1:
+        print("Tied: encoders that share a letter do not differ significantly in accuracy over the test videos.")
+    print("\n".join(map(str, report.remarks)))
 
 
 if __name__ == "__main__":

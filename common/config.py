@@ -46,6 +46,9 @@ class TrainConfig:
         16, "frames by which features and labels may differ; the end is trimmed for training"
     )
     precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the head; the loss is always fp32")
+    train_fraction: float = option(
+        1.0, "share of the training videos: nested, stratified subsets for learning curves; the test videos stay"
+    )
 
     def __post_init__(self) -> None:
         positive = ("num_epochs", "num_layers_PG", "num_layers_R", "num_f_maps", "bz", "lr", "sample_rate")
@@ -55,6 +58,8 @@ class TrainConfig:
         for name in ("num_R", "loss_mse", "loss_focal", "length_tolerance"):
             if not getattr(self, name) >= 0:  # NaN included
                 raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
+        if not 0 < self.train_fraction <= 1:
+            raise UserError(f"train_fraction must be greater than 0 and at most 1, found {self.train_fraction}")
         if self.window_mse < 2:
             raise UserError(f"window_mse must be at least 2 frames, found {self.window_mse}")
         if self.split != "val" and not (self.split.isdecimal() and int(self.split) > 0):
@@ -62,8 +67,9 @@ class TrainConfig:
 
     @property
     def run_name(self) -> str | None:
-        """The run's folder name: `run`, or what differs from the defaults among variant, causal and seed, or None."""
+        """The run's folder name: `run`, or what differs from the defaults among the settings below, or None."""
         derived = [self.variant, "causal" if self.causal else None]
+        derived.append(f"fraction{self.train_fraction:g}" if self.train_fraction != 1 else None)
         derived.append(f"seed{self.seed}" if self.seed != TrainConfig.seed else None)
         return self.run or "-".join(part for part in derived if part) or None
 

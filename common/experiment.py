@@ -15,6 +15,7 @@ from common.features import identity_differences
 from common.kfold import folds_hash, read_bundle, read_folds
 from common.phases import PhaseMapping, read_mapping, require_labels
 from common.runtime import UserError, sha256_of_file, sha256_of_json
+from common.subsets import nested_subset
 
 VALIDATION = "val"
 
@@ -56,11 +57,12 @@ class Experiment:
 
     @cached_property
     def train_labels(self) -> dict[str, Path]:
-        """Label files of the training videos."""
+        """Label files of the training videos, of the chosen share of them."""
         labels = require_labels(self.dataset.ground_truth)
-        if self.folds is None:
-            return labels
-        return {name: labels[name] for name in read_bundle(self.dataset.bundle("train", int(self.config.split)))}
+        videos = list(labels)
+        if self.folds is not None:
+            videos = read_bundle(self.dataset.bundle("train", int(self.config.split)))
+        return {name: labels[name] for name in nested_subset(videos, self.config.train_fraction)}
 
     @cached_property
     def test_labels(self) -> dict[str, Path]:
@@ -127,6 +129,11 @@ def config_record(config: TrainConfig) -> dict[str, Any]:
 
 
 def config_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """`key: theirs -> ours` for each setting that differs."""
+    """`key: theirs -> ours` for each setting that differs.
+
+    A record from before a setting existed was made with what is its default now.
+    """
+    defaults = config_record(TrainConfig())
+    ours, theirs = defaults | ours, defaults | theirs
     keys = sorted(ours.keys() | theirs.keys())
     return [f"{key}: {theirs.get(key)} -> {ours.get(key)}" for key in keys if ours.get(key) != theirs.get(key)]

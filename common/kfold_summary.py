@@ -6,9 +6,13 @@ python -m common.kfold_summary --folds 5 --verbose
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from common import paths
-from common.reports.collect import EncoderResult, collect_folds, remarks
+from common.evaluation import add_protocol_options, chosen_protocols
+from common.protocols import CHALLENGE, Protocol
+from common.reports.collect import EncoderResult, collect_folds
+from common.reports.remarks import remarks
 from common.reports.tables import comparison_rows, fold_rows, format_table
 from common.runtime import run_main
 
@@ -21,17 +25,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--run", help="name of a run (default: the default run)")
     parser.add_argument("--verbose", action="store_true", help="a row for each fold too")
+    add_protocol_options(parser)
     given = parser.parse_args(argv)
     dataset = paths.dataset(given.dataset)
     result = collect_folds(paths.model(given.model), dataset, given.folds, run=given.run)
-    print_summary(result, verbose=given.verbose)
+    for protocol in chosen_protocols(given.protocol, given.segments):
+        print_summary([result], protocol, verbose=given.verbose)
     return 0
 
 
-def print_summary(result: EncoderResult, *, verbose: bool = False) -> None:
-    """Print the table of one encoder, with a row for each fold when `verbose`, and what a reader must know."""
-    print(format_table(fold_rows(result) if verbose else comparison_rows([result])))
-    print("\n".join(remarks([result])))
+def print_summary(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE, *, verbose: bool = False) -> None:
+    """Print a row for each result, or with `verbose` a table of each one's folds, and what a reader must know."""
+    tables = [fold_rows(result, protocol) for result in results] if verbose else [comparison_rows(results, protocol)]
+    print("\n\n".join(map(format_table, tables)))
+    print("\n".join(map(str, remarks(results, protocol))))
 
 
 if __name__ == "__main__":

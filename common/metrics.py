@@ -1,19 +1,20 @@
-"""Measures of one video's prediction, and of a set of videos: frame level, segment level, per class. No torch.
+"""Measures of predictions against the truth: frame level, per class, segment counts, calibration. No torch.
 
-A measure that is not defined (no segment, no probabilities, a class that is neither true nor predicted) is NaN here and
-is shown as `n/a`; it never becomes 0.
+Functions of counts take any leading dimensions, so that all draws of a bootstrap are scored at once. A measure that is
+not defined (no segment, no probabilities, a class that is neither true nor predicted) is NaN here and is shown as
+`n/a`; it never becomes 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import warnings
+from typing import Literal
 
 import numpy as np
 
-from common.segments import SegmentCounts, count_overlaps, edit_similarity, find_segments, legacy_last_end
-
 OVERLAP_PERCENTS = (10, 25, 50)
+NUM_BINS = 15  # of the calibration error (Guo et al., ICML 2017)
+LabelSet = Literal["present", "true", "all"]
 
 # key in files -> name in tables; every table and chart keeps this order
 MEASURES = {
@@ -30,36 +31,74 @@ MEASURES = {
 
 def confusion_matrix(true: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
     """Frame counts `(num_classes, num_classes)`: row = true phase, column = predicted phase."""
-    pairs = np.asarray(true) * num_classes + np.asarray(predicted)
+    pairs = np.asarray(true, dtype=np.int64) * num_classes + np.asarray(predicted)
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Element-wise quotient, NaN where the denominator is 0."""
-    result = np.full(numerator.shape, np.nan)
-    return np.divide(numerator, denominator, out=result, where=denominator > 0)
+    result = np.full(np.shape(denominator), np.nan)
+    return np.divide(numerator, denominator, out=result, where=np.asarray(denominator) > 0)
 
 
-def mean_of_defined(values: Iterable[float]) -> float:
-    """Mean of the values that are not NaN; NaN when there is none."""
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
+def _hits(confusion: np.ndarray) -> np.ndarray:
+    return np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)
 
 
-def accuracy(confusion: np.ndarray) -> float:
-    """Share of frames whose phase is right."""
-    return float(np.trace(confusion) / confusion.sum()) if confusion.sum() else float("nan")
+def mean_of_defined(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean along an axis of the values that are not NaN; NaN where there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns where nothing is defined
+        return np.nanmean(np.asarray(values, dtype=float), axis=axis)
+
+
+def accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Share of frames whose phase is right `(...)`, of counts `(..., num_classes, num_classes)`."""
+    return _ratio(_hits(confusion).sum(-1), confusion.sum((-2, -1)))
+
+
+def precision_per_class(confusion: np.ndarray) -> np.ndarray:
+    """Share of a class's predicted frames that are right `(..., num_classes)`; NaN for a class never predicted."""
+    return _ratio(_hits(confusion), confusion.sum(-2))
+
+
+def recall_per_class(confusion: np.ndarray) -> np.ndarray:
+    """Share of a class's true frames that are found `(..., num_classes)`; NaN for a class without a true frame."""
+    return _ratio(_hits(confusion), confusion.sum(-1))
 
 
 def f1_per_class(confusion: np.ndarray) -> np.ndarray:
-    """F1 = 2 TP / (2 TP + FP + FN) of each class `(num_classes,)`; NaN for a class neither true nor predicted."""
-    return _ratio(2.0 * np.diag(confusion), confusion.sum(0) + confusion.sum(1))
+    """F1 = 2 TP / (2 TP + FP + FN) of each class `(..., num_classes)`; NaN for a class neither true nor predicted."""
+    return _ratio(2 * _hits(confusion), confusion.sum(-2) + confusion.sum(-1))
 
 
 def jaccard_per_class(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class `(num_classes,)`; NaN for a class neither true nor predicted."""
-    hits = np.diag(confusion).astype(float)
-    return _ratio(hits, confusion.sum(0) + confusion.sum(1) - hits)
+    """Intersection over union of each class `(..., num_classes)`; NaN for a class neither true nor predicted."""
+    hits = _hits(confusion)
+    return _ratio(hits, confusion.sum(-2) + confusion.sum(-1) - hits)
+
+
+def jaccard_micro(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union of all frames together `(...)`: TP / (2 frames - TP)."""
+    hits = _hits(confusion).sum(-1)
+    return _ratio(hits, 2 * confusion.sum((-2, -1)) - hits)
+
+
+def balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Mean recall over the classes that have a true frame `(...)` (scikit-learn's `balanced_accuracy_score`)."""
+    return mean_of_defined(recall_per_class(confusion))
+
+
+def class_mean(per_class: np.ndarray, confusion: np.ndarray, label_set: LabelSet) -> np.ndarray:
+    """Macro mean `(...)` of a measure `(..., num_classes)` over a set of classes.
+
+    `present`: true or predicted; `true`: with a true frame; `all`: every class, an undefined one counting 0.
+    """
+    if label_set == "all":
+        return np.nan_to_num(per_class).mean(-1)
+    if label_set == "true":
+        per_class = np.where(confusion.sum(-1) > 0, per_class, np.nan)
+    return mean_of_defined(per_class)
 
 
 def average_precision_per_class(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -75,64 +114,22 @@ def average_precision_per_class(true: np.ndarray, probabilities: np.ndarray) -> 
     return result
 
 
-def segmental_f1(counts: Iterable[SegmentCounts]) -> float:
-    """F1 of segment counts added up over videos; NaN when there is no segment at all."""
-    hits, false_positives, false_negatives = np.array([(0, 0, 0), *counts]).sum(axis=0).tolist()
-    total = 2 * hits + false_positives + false_negatives
-    return 2 * hits / total if total else float("nan")
+def segmental_f1(counts: np.ndarray) -> np.ndarray:
+    """F1 `(...)` of segment counts `(..., 3)` (true positives, false positives, false negatives); NaN without any."""
+    hits, false_positives, false_negatives = np.moveaxis(np.asarray(counts), -1, 0)
+    return _ratio(2 * hits, 2 * hits + false_positives + false_negatives)
 
 
-@dataclass(frozen=True)
-class VideoScore:
-    """What one video contributes to every table: frame measures, edit, and segment counts per overlap percent."""
-
-    num_frames: int
-    accuracy: float
-    f1_macro: float
-    edit: float
-    pr_auc: float
-    miou: float
-    confusion: np.ndarray = field(repr=False)
-    overlap_counts: dict[int, SegmentCounts]
+def calibration_bins(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Frames, sum of confidences and right frames `(NUM_BINS, 3)` in bins of equal width of the highest probability."""
+    confidence = probabilities.max(axis=1)
+    where = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    right = probabilities.argmax(axis=1) == true
+    weights = (None, confidence, right)
+    return np.stack([np.bincount(where, weights=each, minlength=NUM_BINS) for each in weights], axis=1)
 
 
-def score_video(
-    true: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None, num_classes: int
-) -> VideoScore:
-    """Score one video: `true` and `predicted` `(T,)` phase ids, `probabilities` `(T, num_classes)` or None.
-
-    Frame measures are macro means over the classes that are true or predicted in this video, PR-AUC over those that
-    are true (MedVisBonn/SICS155_challenge `evaluation.py`; its PR-AUC fails where a class is absent). Segment counts
-    keep the background and end the last segment one frame early (sj-li/MS-TCN2 `eval.py`).
-    """
-    confusion = confusion_matrix(true, predicted, num_classes)
-    true_segments, predicted_segments = find_segments(true), find_segments(predicted)
-    ends = (legacy_last_end(predicted_segments), legacy_last_end(true_segments))
-    no_probabilities = probabilities is None
-    return VideoScore(
-        num_frames=len(true),
-        accuracy=accuracy(confusion),
-        f1_macro=mean_of_defined(f1_per_class(confusion)),
-        edit=edit_similarity(predicted_segments, true_segments),
-        pr_auc=float("nan") if no_probabilities else mean_of_defined(average_precision_per_class(true, probabilities)),
-        miou=mean_of_defined(jaccard_per_class(confusion)),
-        confusion=confusion,
-        overlap_counts={percent: count_overlaps(*ends, percent / 100) for percent in OVERLAP_PERCENTS},
-    )
-
-
-def challenge_summary(videos: Iterable[VideoScore]) -> dict[str, float]:
-    """The measures of `MEASURES` over a set of videos, as fractions of 1.
-
-    Means over videos, but F1@k from segment counts added up over videos. PR-AUC is NaN unless every video has one:
-    a mean over fewer videos would not be comparable.
-    """
-    scores = list(videos)
-    summary = {}
-    for key in MEASURES:
-        if key.startswith("f1@"):
-            percent = int(key.removeprefix("f1@"))
-            summary[key] = segmental_f1(score.overlap_counts[percent] for score in scores)
-        else:
-            summary[key] = float(np.mean([getattr(score, key) for score in scores])) if scores else float("nan")
-    return summary
+def calibration_error(bins: np.ndarray) -> np.ndarray:
+    """Expected calibration error `(...)` of `(..., NUM_BINS, 3)`: mean gap between confidence and accuracy of a frame."""
+    gaps = np.abs(bins[..., 1] - bins[..., 2]).sum(-1)
+    return _ratio(gaps, bins[..., 0].sum(-1))

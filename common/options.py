@@ -68,8 +68,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return from_mapping(hint, value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        inner = next(argument for argument in arguments if argument is not type(None))
-        return None if value is None else _convert(value, inner, where)
+        return None if value is None else _convert(value, _without_none(hint), where)
     if origin is Literal:
         if value in arguments:
             return value
@@ -94,14 +93,20 @@ def add_options(parser: argparse.ArgumentParser, cls: type, *, skip: tuple[str, 
             continue
         default = "" if entry.default is None else f" (default: {entry.default})"
         common: dict[str, Any] = {"default": argparse.SUPPRESS, "help": entry.metadata["help"] + default}
-        hint = hints[entry.name]
+        hint = _without_none(hints[entry.name])
         if hint is bool:
             parser.add_argument(f"--{entry.name}", action=argparse.BooleanOptionalAction, **common)
         elif typing.get_origin(hint) is Literal:
             parser.add_argument(f"--{entry.name}", choices=typing.get_args(hint), **common)
         else:
-            kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
-            parser.add_argument(f"--{entry.name}", type=kinds[0], metavar=kinds[0].__name__.upper(), **common)
+            parser.add_argument(f"--{entry.name}", type=hint, metavar=hint.__name__.upper(), **common)
+
+
+def _without_none(hint: Any) -> Any:
+    """The type of a setting that may also be absent."""
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+        return hint
+    return next(kind for kind in typing.get_args(hint) if kind is not type(None))
 
 
 def resolve(cls: type[ConfigT], given: dict[str, Any], config_file: str | None = None) -> ConfigT:

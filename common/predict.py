@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from common.config import ExtractionConfig
 from common.evaluation import score_folder, to_json
 from common.experiment import Experiment, config_record
 from common.extraction import extract
+from common.extraction_like import extraction_like
 from common.features import identity_differences, open_features
-from common.metrics import challenge_summary
 from common.mstcn import MS_TCN2
 from common.phases import PhaseMapping, write_prediction
+from common.protocols import CHALLENGE, summarise
 from common.runtime import (
     UserError,
     atomic_path,
@@ -48,7 +50,8 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
     keep_freed_memory()
     started = time.monotonic()
     path = checkpoint or experiment.checkpoint
-    head = load_head(path, experiment.config, experiment.mapping.num_classes).to(select_device(device))
+    target_device = select_device(device)
+    head = load_head(path, experiment.config, experiment.mapping.num_classes).to(target_device)
     videos = experiment.open(experiment.test_labels)
     _clear(experiment.results)
     repeated = {}
@@ -59,7 +62,8 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
     record = _run_record(experiment, videos, trained) | {
         "num_parameters": sum(parameter.numel() for parameter in head.parameters()),
         "repeated_rows": {name: count for name, count in repeated.items() if count},
-        "metrics": {"challenge": to_json(challenge_summary(scores.values()))},
+        "metrics": {"challenge": to_json(summarise(scores.values(), CHALLENGE))},
+        "device": device_name(target_device),
         "predict_seconds": round(time.monotonic() - started, 3),
         "peak_memory_bytes": peak_memory_bytes(),
     }
@@ -122,31 +126,12 @@ def _extraction_like_training(
             f"{experiment.features}: features without sidecars, so it is unknown how to make more; extract the "
             f"features of {folder} yourself"
         )
-    window = identity["window"] or {}
-    return ExtractionConfig(
+    return replace(
+        extraction_like(identity, experiment.encoder),
         dataset=str(experiment.dataset.root),
         videos=str(folder),
         variant=experiment.config.variant,
-        fps=identity["sampling"]["fps"],
-        pooling=identity["pooling"] if experiment.encoder.poolings else None,
-        crop=identity["preprocessing"]["crop"],
-        clip_len=window.get("clip_len"),
-        stride=window.get("stride", 1),
-        mode=window.get("mode", "window"),
-        dtype=identity["dtype"],
-        decoder=identity["decoder"],
-        **_weights_like_training(experiment, identity["weights"]),
     )
-
-
-def _weights_like_training(experiment: Experiment, weights: dict[str, Any]) -> dict[str, str]:
-    """The flags that choose the weights of the training features."""
-    source, adapter = weights["source"], weights.get("adapter")
-    if adapter:
-        return {"ssl_checkpoint": source, "lora_path": adapter["source"]}
-    if source == experiment.encoder.weights:
-        return {}
-    return {"ssl_checkpoint" if experiment.encoder.weights.startswith("pretrain:") else "weights": source}
 
 
 def _clear(folder: Path) -> None:
@@ -174,6 +159,13 @@ def phase_probabilities(head: MS_TCN2, video: LabelledVideo) -> np.ndarray:
     device = next(head.parameters()).device
     logits = head(batch.features.to(device))[-1, 0]
     return logits.float().softmax(dim=0).T.cpu().numpy()
+
+
+def device_name(device: torch.device) -> str:
+    """A device and what decides its last digits: the GPU's model, or the CPU's vector instructions."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()})" if device.type == "cpu" else device.type
 
 
 def _run_record(experiment: Experiment, videos: list[LabelledVideo], trained: Checkpoint | None) -> dict[str, Any]:
@@ -204,6 +196,7 @@ def _run_record(experiment: Experiment, videos: list[LabelledVideo], trained: Ch
         "fps": {video.name: video.timeline.fps for video in videos if video.source.sidecar},
         "history": trained.history if trained else None,
         "train_seconds": round(sum(entry["seconds"] for entry in trained.history), 3) if trained else None,
+        "num_train_videos": len(experiment.train_labels) if trained else None,
         "num_threads": torch.get_num_threads(),
         "versions": versions(),
         "git": git_state(paths.CHECKOUT),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,14 +21,6 @@ class Segments:
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         return zip(self.labels.tolist(), self.starts.tolist(), self.ends.tolist(), strict=True)
-
-
-class SegmentCounts(NamedTuple):
-    """True positives, false positives and false negatives of a set of segments."""
-
-    true_positives: int
-    false_positives: int
-    false_negatives: int
 
 
 def find_segments(labels: np.ndarray) -> Segments:
@@ -51,6 +42,12 @@ def legacy_last_end(segments: Segments) -> Segments:
     return replace(segments, ends=ends)
 
 
+def without(segments: Segments, label: int | None) -> Segments:
+    """The segments that do not hold `label`; all of them for None."""
+    kept = segments.labels != label if label is not None else np.ones(len(segments), dtype=bool)
+    return Segments(segments.labels[kept], segments.starts[kept], segments.ends[kept])
+
+
 def edit_similarity(predicted: Segments, true: Segments) -> float:
     """1 - Levenshtein distance of the two label orders / the longer one's length; 1 when both are empty."""
     from rapidfuzz.distance import Levenshtein
@@ -58,21 +55,20 @@ def edit_similarity(predicted: Segments, true: Segments) -> float:
     return Levenshtein.normalized_similarity(predicted.labels.tolist(), true.labels.tolist())
 
 
-def count_overlaps(predicted: Segments, true: Segments, threshold: float) -> SegmentCounts:
-    """Segments matched at an intersection over union of at least `threshold` (Lea et al., CVPR 2017, F1@k).
+def count_overlaps(predicted: Segments, true: Segments, thresholds: Sequence[float]) -> np.ndarray:
+    """Segments matched at an intersection over union of at least each threshold (Lea et al., CVPR 2017, F1@k).
 
-    As in the MS-TCN evaluation: predictions in order of time, each compared with its one best segment of the same
-    label, which can be matched once.
+    Returns `(thresholds, 3)`: true positives, false positives, false negatives. As in the MS-TCN evaluation, a prediction
+    is compared with its one best segment of the same label, which can be matched once.
     """
-    if not len(true):
-        return SegmentCounts(0, len(predicted), 0)
-    matched = np.zeros(len(true), dtype=bool)
-    for label, start, end in predicted:
-        intersection = np.minimum(end, true.ends) - np.maximum(start, true.starts)
-        union = np.maximum(end, true.ends) - np.minimum(start, true.starts)
-        iou = np.where(true.labels == label, intersection / np.maximum(union, 1), 0.0)
-        best = int(iou.argmax())
-        if iou[best] >= threshold:
-            matched[best] = True
-    hits = int(matched.sum())
-    return SegmentCounts(hits, len(predicted) - hits, len(true) - hits)
+    hits = np.zeros(len(thresholds), dtype=np.int64)
+    if len(true) and len(predicted):
+        intersection = np.minimum(predicted.ends[:, None], true.ends) - np.maximum(
+            predicted.starts[:, None], true.starts
+        )
+        union = np.maximum(predicted.ends[:, None], true.ends) - np.minimum(predicted.starts[:, None], true.starts)
+        iou = np.where(predicted.labels[:, None] == true.labels, intersection / np.maximum(union, 1), 0.0)
+        best = iou.argmax(axis=1)
+        reached = iou[np.arange(len(predicted)), best]
+        hits[:] = [len(np.unique(best[reached >= threshold])) for threshold in thresholds]
+    return np.stack([hits, len(predicted) - hits, len(true) - hits], axis=1)

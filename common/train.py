@@ -74,6 +74,8 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     target_device = select_device(device)
     config = experiment.config
     videos = experiment.open(experiment.train_labels)
+    if config.train_fraction < 1:
+        _warn_of_untrained_phases(config.train_fraction, videos, experiment.mapping)
     checkpoint = _start(experiment, videos, resume)
     head = build_head(config, experiment.mapping.num_classes).to(target_device)
     optimizer = torch.optim.Adam(head.parameters(), lr=config.lr)
@@ -103,6 +105,14 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
             bar.set_postfix(loss=f"{numbers['loss']:.4f}", accuracy=f"{numbers['accuracy']:.3f}")
             bar.update()
     return checkpoint
+
+
+def _warn_of_untrained_phases(fraction: float, videos: list[LabelledVideo], mapping: PhaseMapping) -> None:
+    """Say which phases a head cannot learn from a subset of the training videos."""
+    trained = np.unique(np.concatenate([video.target for video in videos]))
+    without = [name for number, name in enumerate(mapping.names) if number not in trained]
+    if without:
+        log.warning("train_fraction %g: no training frame of %s", fraction, ", ".join(without))
 
 
 def _start(experiment: Experiment, videos: list[LabelledVideo], resume: bool) -> Checkpoint:

@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOT_SCRIPTS = ("generate_k_folds", "compute_results")
-LEAVES = ("phases", "segments", "kfold", "metrics", "mstcn", "losses", "video", "decoders", "windows")
+LEAVES = (
+    "phases", "segments", "boundaries", "kfold", "metrics", "stats", "fingerprint", "mstcn", "losses", "video",
+    "decoders", "windows",
+)  # fmt: skip
 LEAF_MAY_IMPORT = {"paths", "runtime", "segments"}
 LOWER_HALF = {"video": "decoders"}  # one concept in two files, for their length
 SKIPPED_FOLDERS = {".venv", ".git", "build", "__pycache__"}
@@ -98,7 +101,8 @@ def loaded_by(code: str) -> set[str]:
 
 
 REPORTS = [f"common.reports.{path.stem}" for path in sources("common/reports") if path.stem != "__init__"]
-LIGHT_MODULES = ["common.metrics", "common.phases", "common.kfold", "common.evaluation", "common.reports", *REPORTS]
+LIGHT_NAMES = ("metrics", "stats", "protocols", "phases", "kfold", "evaluation", "audit", "reports")
+LIGHT_MODULES = [*(f"common.{name}" for name in LIGHT_NAMES), *REPORTS]
 
 
 @pytest.mark.parametrize("module", LIGHT_MODULES)

@@ -13,31 +13,31 @@ import numpy as np
 from common import paths
 from common.evaluation import score_folder
 from common.kfold import folds_hash, read_folds
-from common.metrics import MEASURES, VideoScore, challenge_summary
 from common.phases import PhaseMapping, label_paths, read_mapping
+from common.protocols import CHALLENGE, Protocol, summarise, video_values
 from common.runtime import UserError, read_json
+from common.scoring import VideoScore
 
 log = logging.getLogger(__name__)
-
-# settings that make two encoders' rows comparable when they are equal
-HEAD_SETTINGS = (
-    "num_epochs", "num_layers_PG", "num_layers_R", "num_R", "num_f_maps", "bz", "lr", "loss_mse", "adaptive_mse",
-    "window_mse", "loss_focal", "class_weights", "sample_rate", "causal", "precision",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class SplitResult:
-    """One scored split: its `run.json` and the scores of its videos."""
+    """One scored split: its `run.json` and the scores of its videos by name."""
 
     folder: Path
     record: dict[str, Any]
     scores: dict[str, VideoScore]
 
     @cached_property
-    def summary(self) -> dict[str, float]:
-        """The challenge measures over the split's videos, as fractions of 1."""
-        return challenge_summary(self.scores.values())
+    def _summaries(self) -> dict[Protocol, dict[str, float]]:
+        return {}
+
+    def summary(self, protocol: Protocol) -> dict[str, float]:
+        """The measures over the split's videos, as fractions of 1."""
+        if protocol not in self._summaries:
+            self._summaries[protocol] = summarise(self.scores.values(), protocol)
+        return self._summaries[protocol]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,23 +60,38 @@ class EncoderResult:
         marks += ["random weights"] if self.record["features"]["random_weights"] else []
         return self.model.name + (f" ({', '.join(marks)})" if marks else "")
 
-    def values(self, measure: str) -> np.ndarray:
+    def values(self, measure: str, protocol: Protocol = CHALLENGE) -> np.ndarray:
         """A measure of every split, `(num_splits,)`, as fractions of 1."""
-        return np.array([split.summary[measure] for split in self.splits])
+        return np.array([split.summary(protocol)[measure] for split in self.splits])
 
-    def mean(self, measure: str) -> float:
+    def mean(self, measure: str, protocol: Protocol = CHALLENGE) -> float:
         """Mean over splits."""
-        return float(self.values(measure).mean())
+        return float(self.values(measure, protocol).mean())
 
-    def std(self, measure: str) -> float:
+    def std(self, measure: str, protocol: Protocol = CHALLENGE) -> float:
         """Standard deviation over splits (ddof 1); NaN for a single one."""
-        values = self.values(measure)
+        values = self.values(measure, protocol)
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+    @cached_property
+    def scores(self) -> dict[str, VideoScore]:
+        """The scores of every video of every split, by name: with folds, each video is scored by a head that never saw it."""
+        return {name: score for split in self.splits for name, score in split.scores.items()}
+
+    @cached_property
+    def _video_values(self) -> dict[Protocol, dict[str, dict[str, float]]]:
+        return {}
+
+    def video_values(self, protocol: Protocol = CHALLENGE) -> dict[str, dict[str, float]]:
+        """Every measure of every video (video -> measure -> fraction of 1); NaN where undefined."""
+        if protocol not in self._video_values:
+            self._video_values[protocol] = {name: video_values(score, protocol) for name, score in self.scores.items()}
+        return self._video_values[protocol]
 
     @cached_property
     def confusion(self) -> np.ndarray:
         """Frame counts over all videos of all splits, `(num_classes, num_classes)`, rows = truth."""
-        return sum(score.confusion for split in self.splits for score in split.scores.values())
+        return sum(score.confusion for score in self.scores.values())
 
 
 def read_split(folder: Path, dataset: paths.Dataset, mapping: PhaseMapping) -> SplitResult:
@@ -93,7 +108,8 @@ def read_split(folder: Path, dataset: paths.Dataset, mapping: PhaseMapping) -> S
         raise UserError(
             f"{folder}: predictions for videos that have no labels in {dataset.root}: {', '.join(gone[:5])}"
         )
-    return SplitResult(folder, record, score_folder({n: labels[n] for n in record["videos"]}, folder, mapping, folder))
+    chosen = {name: labels[name] for name in record["videos"]}
+    return SplitResult(folder, record, score_folder(chosen, folder, mapping, folder, fps=record["fps"]))
 
 
 def run_names(model: paths.Model, dataset: paths.Dataset) -> list[str | None]:
@@ -166,25 +182,3 @@ def _ranked(results: list[EncoderResult], dataset: paths.Dataset) -> list[Encode
             f"python -m common.run_k_folds --dataset {dataset.name} --model MODEL"
         )
     return sorted(results, key=lambda result: -result.mean("accuracy"))
-
-
-def remarks(results: list[EncoderResult]) -> list[str]:
-    """What a reader of a table must know: synthetic data, random weights, unequal heads, what the numbers are."""
-    lines = []
-    if any(result.record["synthetic"] for result in results):
-        lines.append("Synthetic data: drawn videos. These numbers say nothing about surgery.")
-    if any(result.record["features"]["random_weights"] for result in results):
-        lines.append("Rows marked 'random weights' come from untrained encoders.")
-    for key in HEAD_SETTINGS:
-        used = {result.name: result.record["config"].get(key) for result in results}
-        if len(set(used.values())) > 1:
-            values = ", ".join(f"{name} {value}" for name, value in used.items())
-            lines.append(f"Not a like-for-like comparison: {key} differs ({values}).")
-    splits = len(results[0].splits)
-    spread = f"mean ± standard deviation (ddof 1) over {splits} folds" if splits > 1 else "one split"
-    measures = f"{MEASURES['accuracy']}, {MEASURES['f1_macro']}, {MEASURES['edit']}, {MEASURES['pr_auc']} and {MEASURES['miou']}"
-    lines.append(
-        f"Protocol challenge, in percent, {spread}. {measures} are means over videos; F1@k from segments of all videos. "
-        "Background is counted. The last epoch is scored."
-    )
-    return lines

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 from common.metrics import MEASURES
+from common.protocols import CHALLENGE, Protocol
 from common.reports.collect import EncoderResult
+from common.reports.leaderboard import HEADLINE, Leaderboard
 
 
 def percent(mean: float, std: float = float("nan")) -> str:
@@ -16,13 +18,21 @@ def percent(mean: float, std: float = float("nan")) -> str:
     return f"{100 * mean:.2f}" if math.isnan(std) else f"{100 * mean:.2f} ± {100 * std:.2f}"
 
 
-def comparison_rows(results: Sequence[EncoderResult]) -> list[list[str]]:
+def comparison_rows(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) -> list[list[str]]:
     """Header and one row an encoder: name, then every measure."""
     header = ["Encoder", *MEASURES.values()]
-    return [header] + [[r.name, *(percent(r.mean(key), r.std(key)) for key in MEASURES)] for r in results]
+    rows = [[r.name, *(percent(r.mean(key, protocol), r.std(key, protocol)) for key in MEASURES)] for r in results]
+    return [header, *rows]
 
 
-def fold_rows(result: EncoderResult) -> list[list[str]]:
+def leaderboard_rows(board: Leaderboard) -> list[list[str]]:
+    """Header and one row an encoder: name, the letters that it shares with encoders it is tied with, every measure."""
+    header, *rows = comparison_rows(board.results, board.protocol)
+    letters = board.letters[HEADLINE]
+    return [["Encoder", "Tied", *header[1:]]] + [[name, letters[name], *cells] for name, *cells in rows]
+
+
+def fold_rows(result: EncoderResult, protocol: Protocol = CHALLENGE) -> list[list[str]]:
     """Header and one row a fold, then mean ± std."""
     header = ["Fold", "Videos", "Frames", *MEASURES.values()]
     rows = [
@@ -30,11 +40,12 @@ def fold_rows(result: EncoderResult) -> list[list[str]]:
             str(split.record["split"]),
             str(len(split.scores)),
             str(sum(score.num_frames for score in split.scores.values())),
-            *(percent(split.summary[key]) for key in MEASURES),
+            *(percent(split.summary(protocol)[key]) for key in MEASURES),
         ]
         for split in result.splits
     ]
-    return [header, *rows, ["mean", "", "", *(percent(result.mean(key), result.std(key)) for key in MEASURES)]]
+    means = [percent(result.mean(key, protocol), result.std(key, protocol)) for key in MEASURES]
+    return [header, *rows, ["mean", "", "", *means]]
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:

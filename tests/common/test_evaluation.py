@@ -104,3 +104,44 @@ def test_a_prediction_of_another_data_set_names_the_unknown_phase(folders):
     (folders / "predicted" / "a.txt").write_text("background\n" * 5 + "cut_tomato\n" * 5)
     with pytest.raises(UserError, match=r"a\.txt, line 6: unknown phase 'cut_tomato'"):
         run(folders)
+
+
+def test_any_number_of_protocols_at_once(folders, capsys):
+    run(folders, "--protocol", "challenge", "mstcn", "pooled", "--json", folders / "scores.json")
+    scores = json.loads((folders / "scores.json").read_text())
+    assert list(scores) == ["challenge", "mstcn", "pooled"]
+    assert scores["mstcn"]["accuracy"] == pytest.approx(17 / 20)
+    printed = capsys.readouterr().out
+    assert "mstcn (percent)\nAccuracy: 85.0000" in printed
+    assert "Protocol pooled: " in printed
+
+
+def test_the_rule_of_the_last_segment_can_be_replaced(folders):
+    for name, true, predicted in (("a", [0] * 8 + [1] * 2, [0] * 9 + [1]), ("b", [0] * 10, [0] * 10)):
+        (folders / "true" / f"{name}.txt").write_text("".join(f"{['background', 'incision'][i]}\n" for i in true))
+        (folders / "predicted" / f"{name}.txt").write_text(
+            "".join(f"{['background', 'incision'][i]}\n" for i in predicted)
+        )
+    values = {}
+    for rule in ("legacy", "fixed"):
+        run(folders, "--protocol", "mstcn-background", "--segments", rule, "--json", folders / "scores.json")
+        values[rule] = json.loads((folders / "scores.json").read_text())["mstcn-background"]["f1@10"]
+    assert values == {"legacy": pytest.approx(4 / 6), "fixed": 1.0}
+
+
+def test_details_show_further_measures_and_every_phase(folders, capsys):
+    run(folders, "--details", "--fps", "1", "--relaxed_seconds", "1", "--json", folders / "scores.json")
+    details = json.loads((folders / "scores.json").read_text())["details"]
+    assert details["relaxed_accuracy"] == 1.0
+    assert details["phases"]["incision"]["recall"] == pytest.approx(4 / 5)
+    assert details["phases"]["wash"]["frames"] == 7
+    assert details["calibration_error"] is None
+    printed = capsys.readouterr().out
+    assert "boundaries relaxed by ±1 s, mean over videos: 100.00 %" in printed
+    assert "Expected calibration error, 15 bins, all frames: n/a" in printed
+
+
+def test_an_unknown_protocol_is_refused_with_the_known_ones(folders, capsys):
+    with pytest.raises(SystemExit):
+        run(folders, "--protocol", "officer")
+    assert "mstcn-background" in capsys.readouterr().err

@@ -23,6 +23,7 @@ class Config:
     name: str | None = option(None, "a name")
     fast: bool = option(True, "a switch")
     mode: Literal["a", "b"] = option("a", "a choice")
+    crop: Literal["none", "center"] | None = option(None, "a choice that may be absent")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ def yaml_file(tmp_path):
     return write
 
 
+def test_a_choice_that_may_be_absent_is_a_flag_with_choices(capsys):
+    assert parse(Config, ["--crop", "center"]).crop == "center"
+    assert parse(Config, []).crop is None
+    with pytest.raises(SystemExit):
+        parse(Config, ["--crop", "left"])
+    assert "center" in capsys.readouterr().err
+
+
 # --- mappings -----------------------------------------------------------------------------------------------------
 
 
@@ -57,7 +66,7 @@ def test_unknown_key_names_the_file_and_the_nearest_known_key():
 
 
 def test_unknown_key_without_a_near_one_lists_the_known_keys():
-    with pytest.raises(UserError, match="known: rate, count, name, fast, mode"):
+    with pytest.raises(UserError, match="known: rate, count, name, fast, mode, crop"):
         from_mapping(Config, {"zzz": 1}, "run.yaml")
 
 
@@ -231,6 +240,7 @@ def test_the_studys_command_line_is_read():
         ("lr", 0.0),
         ("lr", -1.0),
         ("lr", float("nan")),
+        *(("train_fraction", value) for value in (0.0, -0.5, 1.001, float("nan"))),
         *((name, -1) for name in ("num_R", "length_tolerance")),
         ("loss_mse", -0.1),
         ("loss_mse", float("nan")),
@@ -263,7 +273,9 @@ def test_values_at_the_edge_are_allowed(changes):
         ({"seed": 7}, "seed7"),
         ({"causal": True}, "causal"),
         ({"variant": "SSL"}, "SSL"),
-        ({"variant": "SSL", "causal": True, "seed": 7}, "SSL-causal-seed7"),
+        ({"train_fraction": 0.25}, "fraction0.25"),
+        ({"train_fraction": 1.0}, None),
+        ({"variant": "SSL", "causal": True, "train_fraction": 0.1, "seed": 7}, "SSL-causal-fraction0.1-seed7"),
         ({"run": "mine"}, "mine"),
         ({"run": "mine", "seed": 7, "causal": True}, "mine"),
     ],

@@ -10,9 +10,9 @@ from common.checkpoint import build_head, load_head
 from common.config import TrainConfig
 from common.evaluation import score_folder
 from common.experiment import load_experiment
-from common.metrics import challenge_summary
 from common.phases import read_labels
 from common.predict import RUN_RECORD, phase_probabilities, predict
+from common.protocols import CHALLENGE, summarise
 from common.runtime import UserError
 from common.train import main, train
 
@@ -52,9 +52,8 @@ def test_run_record_says_what_was_run_and_its_metrics_are_those_of_the_files(tra
     record = predict(trained, device="cpu")
     on_disk = json.loads((trained.results / RUN_RECORD).read_text())
     assert on_disk == record
-    again = challenge_summary(
-        score_folder(trained.test_labels, trained.results, trained.mapping, trained.results).values()
-    )
+    scores = score_folder(trained.test_labels, trained.results, trained.mapping, trained.results)
+    again = summarise(scores.values(), CHALLENGE)
     assert record["metrics"]["challenge"] == pytest.approx(again)
     assert record["config"]["num_f_maps"] == 8
     assert record["seed"] == 42
@@ -63,6 +62,8 @@ def test_run_record_says_what_was_run_and_its_metrics_are_those_of_the_files(tra
     assert len(record["history"]) == 3
     assert {"python", "torch", "numpy"} <= record["versions"].keys()
     assert record["peak_memory_bytes"] > 0
+    assert record["device"].startswith("cpu (")
+    assert record["num_train_videos"] == 3
 
 
 def test_last_row_is_repeated_where_the_video_is_shorter_than_its_labels(made):
@@ -142,6 +143,15 @@ def test_validation_split_trains_on_all_labels_and_scores_the_validation_set(mad
     record = predict(experiment, device="cpu")
     assert sorted(path.stem for path in experiment.results.glob("*.txt")) == ["BL_8", "SD_8"]
     assert record["folds_hash"] is None
+
+
+def test_a_fraction_of_the_validation_splits_training_videos_is_scored_on_all_its_test_videos(made):
+    experiment = load_experiment(made.config(split="val", train_fraction=0.5))
+    train(experiment, device="cpu")
+    record = predict(experiment, device="cpu")
+    assert experiment.results.parent.name == "fraction0.5"
+    assert (record["num_train_videos"], record["config"]["train_fraction"]) == (3, 0.5)
+    assert record["videos"] == ["BL_8", "SD_8"]
 
 
 def test_predict_from_the_command_line(trained, capsys):

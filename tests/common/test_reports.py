@@ -2,21 +2,16 @@
 
 import json
 
-import numpy as np
-import openpyxl
-import pandas as pd
 import pytest
-from PIL import Image
 
-import compute_results
-from common import export_to_excel, paths
+from common import paths
 from common.experiment import load_experiment
 from common.kfold import make_folds, read_folds, write_folds
 from common.metrics import MEASURES
-from common.phases import read_mapping, write_prediction
-from common.reports import plots, workbook
-from common.reports.collect import collect_all, collect_folds, remarks
+from common.phases import write_prediction
+from common.reports.collect import collect_all, collect_folds
 from common.reports.palette import BACKGROUND, PHASE_COLOURS, phase_colours
+from common.reports.remarks import remarks
 from common.reports.tables import comparison_rows, format_table, percent
 from common.run_k_folds import main as run_k_folds
 from common.runtime import UserError
@@ -59,54 +54,6 @@ def test_every_run_is_a_row_best_first(compared):
     assert means == sorted(means, reverse=True)
 
 
-def test_compare_kfold_writes_workbook_chart_and_table_and_says_where(compared, capsys):
-    assert compute_results.main(["--dataset", "made", "--compare-kfold", "2"]) == 0
-    printed = capsys.readouterr().out
-    for name in ("kfold_comparison.xlsx", "kfold_comparison_chart.png", "kfold_comparison_table.png"):
-        assert f"wrote {paths.comparison_results() / name}" in printed
-    for name in ("kfold_comparison_chart.png", "kfold_comparison_table.png"):
-        pixels = np.asarray(Image.open(paths.comparison_results() / name).convert("L"))
-        assert pixels.std() > 5, "the picture is empty"
-
-
-def test_the_workbook_holds_numbers_with_the_best_marked_and_a_frozen_header(compared):
-    compute_results.main(["--dataset", "made", "--compare-kfold", "2"])
-    results = collect_all(compared.dataset, 2)
-    book = openpyxl.load_workbook(paths.comparison_results() / "kfold_comparison.xlsx")
-    assert book.sheetnames == ["comparison", "splits", "videos", "runs", "notes"]
-    sheet = book["comparison"]
-    assert sheet.freeze_panes == "B2"
-    header = [cell.value for cell in sheet[1]]
-    column = header.index("Accuracy mean %")
-    values = [row[column].value for row in sheet.iter_rows(min_row=2)]
-    assert values == pytest.approx([100 * result.mean("accuracy") for result in results])
-    best = [row[column].font.bold for row in sheet.iter_rows(min_row=2)]
-    assert best == [True, False]
-    assert book["videos"].max_row == 1 + 2 * 6
-    assert all(isinstance(row[4].value, float) for row in book["videos"].iter_rows(min_row=2))
-
-
-def test_model_comparison_of_one_split(compared, capsys):
-    compute_results.main(["--dataset", "made", "--split", "2"])
-    book = openpyxl.load_workbook(paths.comparison_results() / "model_comparison.xlsx")
-    assert {row[1].value for row in book["splits"].iter_rows(min_row=2)} == {"2"}
-    assert "one split" in capsys.readouterr().out
-
-
-def test_plots_of_one_model_and_split(compared):
-    compute_results.main(["--dataset", "made", "--model", "ColorHistogram", "--split", "1"])
-    names = {path.name for path in paths.model("ColorHistogram").visualizations.iterdir()}
-    assert names == {"made_split_1_ribbons.png", "made_split_1_confusion.png"}
-
-
-def test_export_to_excel_has_every_run(compared, capsys):
-    export_to_excel.main(["--dataset", "made", "--model", "ColorHistogram"])
-    path = paths.model("ColorHistogram").workbook
-    assert capsys.readouterr().out.strip() == str(path)
-    encoders = {row[0].value for row in openpyxl.load_workbook(path)["splits"].iter_rows(min_row=2)}
-    assert encoders == {"ColorHistogram", "ColorHistogram (seed7)"}
-
-
 def test_an_incomplete_encoder_is_left_out_with_a_warning(compared, caplog):
     (load_experiment(compared.config(num_epochs=2, split="2", seed=7)).results / "run.json").unlink()
     assert [result.name for result in collect_all(compared.dataset, 2)] == ["ColorHistogram"]
@@ -128,7 +75,7 @@ def test_nothing_to_compare_says_what_to_run(made):
 
 def test_remarks_name_synthetic_data_random_weights_and_unequal_heads(compared):
     results = collect_all(compared.dataset, 2)
-    plain = " ".join(remarks(results))
+    plain = " ".join(map(str, remarks(results)))
     assert "Synthetic" not in plain
     assert "random" not in plain
     assert "ddof 1" in plain
@@ -136,10 +83,11 @@ def test_remarks_name_synthetic_data_random_weights_and_unequal_heads(compared):
         split.record["synthetic"] = True
         split.record["features"]["random_weights"] = True
         split.record["config"]["num_epochs"] = 99
-    marked = " ".join(remarks(results))
+    marked = " ".join(map(str, remarks(results)))
     assert "Synthetic data" in marked
     assert "untrained encoders" in marked
     assert "num_epochs differs" in marked
+    assert [remark.alarming for remark in remarks(results) if "differs" in str(remark)] == [True]
     assert results[0].name.endswith("random weights)")
 
 
@@ -174,19 +122,3 @@ def test_a_phase_always_has_the_same_colour_and_background_is_grey():
     assert phase_colours(names)[1:] == list(PHASE_COLOURS[:2])
     nineteen = phase_colours(["background", *map(str, range(18))])
     assert len(set(nineteen)) == 19
-
-
-def test_an_undefined_measure_is_written_as_such_in_excel(tmp_path):
-    table = pd.DataFrame({"Encoder": ["a", "b"], "PR-AUC mean %": [float("nan"), 12.5]})
-    path = workbook.save_workbook({"t": table}, tmp_path / "t.xlsx", mark_best={"t": ["PR-AUC mean %"]})
-    sheet = openpyxl.load_workbook(path)["t"]
-    assert [sheet["B2"].value, sheet["B3"].value] == ["n/a", 12.5]
-    assert sheet["B3"].font.bold
-
-
-def test_ribbons_in_minutes_only_where_every_frame_rate_is_known(tmp_path, made):
-    mapping = read_mapping(made.dataset.mapping)
-    ribbons = {"v": [("truth", np.array([0, 1, 1, 2])), ("predicted", np.array([0, 1, 2, 2]))]}
-    for fps in (10.0, None):
-        path = plots.ribbon_plot(ribbons, {"v": fps}, mapping, "title", tmp_path / f"{fps}.png")
-        assert path.stat().st_size > 5000

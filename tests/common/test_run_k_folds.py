@@ -14,8 +14,18 @@ WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--de
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
 
 
-def records(made):
-    return [load_experiment(made.config(split=str(k))).results / RUN_RECORD for k in (1, 2)]
+def records(made, **changes):
+    return [load_experiment(made.config(split=str(k), **changes)).results / RUN_RECORD for k in (1, 2)]
+
+
+def run_folders(made):
+    """Run name -> number of finished folds."""
+    root = records(made)[0].parents[1]
+    return {
+        folder.name: len(list(folder.glob("split_*/run.json")))
+        for folder in root.iterdir()
+        if "split" not in folder.name
+    }
 
 
 def test_all_folds_are_run_and_summarised(made, capsys):
@@ -77,3 +87,103 @@ def test_changed_labels_make_a_fold_run_again(made):
 def test_another_number_of_folds_is_an_error_with_both(made):
     with pytest.raises(UserError, match=r"--folds 5: .* has 2 folds"):
         main([*WORDS[:4], "--folds", "5", *HEAD])
+
+
+# --- several fractions and seeds ----------------------------------------------------------------------------------
+
+
+def test_every_pair_of_fraction_and_seed_is_a_run_with_a_row(made, capsys):
+    main([*WORDS, *HEAD, "--train_fraction", "0.34,1", "--seed", "42,43"])
+    assert run_folders(made) == {"fraction0.34": 2, "fraction0.34-seed43": 2, "seed43": 2}
+    assert all(path.is_file() for path in records(made))
+    rows = capsys.readouterr().out.splitlines()[2:6]
+    assert [row.split("  ")[0] for row in rows] == [
+        "ColorHistogram (fraction0.34)",
+        "ColorHistogram (fraction0.34-seed43)",
+        "ColorHistogram",
+        "ColorHistogram (seed43)",
+    ]
+    record = json.loads(records(made, train_fraction=0.34, seed=43)[1].read_text())
+    assert (record["config"]["train_fraction"], record["seed"], record["num_train_videos"]) == (0.34, 43, 1)
+
+
+def test_finished_runs_of_a_series_are_not_run_again(made):
+    main([*WORDS, *HEAD, "--seed", "43"])
+    before = [path.stat().st_mtime_ns for path in records(made, seed=43)]
+    main([*WORDS, *HEAD, "--seed", "42,43"])
+    assert [path.stat().st_mtime_ns for path in records(made, seed=43)] == before
+    assert all(path.is_file() for path in records(made))
+
+
+def test_a_named_series_keeps_its_runs_apart(made):
+    main([*WORDS, *HEAD, "--train_fraction", "0.34,1.0", "--run", "curve", "--only", "1"])
+    assert run_folders(made) == {"curve": 1, "curve-fraction0.34": 1}
+
+
+def test_a_single_value_leaves_the_name_as_it_is(made):
+    main([*WORDS, *HEAD, "--seed", "43", "--run", "mine", "--only", "1"])
+    assert run_folders(made) == {"mine": 1}
+
+
+def test_values_of_a_configuration_file_give_way_to_a_list(made, tmp_path):
+    path = tmp_path / "head.yaml"
+    path.write_text("seed: 7\ntrain_fraction: 0.67\n")
+    main([*WORDS, *HEAD, "--config", str(path), "--seed", "42,43", "--only", "1"])
+    assert run_folders(made) == {"fraction0.67": 1, "fraction0.67-seed43": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", "42,x"], r"--seed 42,x: expected one number, or several .* such as 42,43,44"),
+        (["--seed", "42,"], r"--seed 42,: expected one number"),
+        (["--seed", "1.5"], r"--seed 1\.5: expected one number"),
+        (["--train_fraction", "0.1;0.5"], r"--train_fraction 0\.1;0\.5: expected .* such as 0\.1,0\.25,1"),
+        (["--train_fraction", "0.5,2"], "train_fraction must be greater than 0 and at most 1, found 2.0"),
+        (["--train_fraction", "0.5,0.50"], r"ask twice for fraction0\.5"),
+        (["--seed", "42,7,42"], "ask twice for the default run"),
+        (["--seed", "7,8,7", "--run", "mine"], "ask twice for mine-seed7"),
+    ],
+)
+def test_a_wrong_list_is_refused_before_anything_runs(made, words, message):
+    with pytest.raises(UserError, match=message):
+        main([*WORDS, *HEAD, *words])
+    assert not records(made)[0].parents[1].exists()
+
+
+def test_a_run_recorded_before_a_setting_existed_counts_as_finished(made):
+    main([*WORDS, *HEAD])
+    for path in records(made):
+        record = json.loads(path.read_text())
+        del record["config"]["train_fraction"]
+        path.write_text(json.dumps(record))
+    before = [path.stat().st_mtime_ns for path in records(made)]
+    main([*WORDS, *HEAD])
+    assert [path.stat().st_mtime_ns for path in records(made)] == before
+
+
+def test_help_lists_both_settings_with_their_defaults(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "several with commas, a run for each (default: 1.0)" in text
+    assert "several with commas, a run for each (default: 42)" in text
+
+
+# --- repetition: the words; what it does is in test_reproduce.py ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [(["--lr", "0.1", "--seed", "7"], "--lr, --seed"), (["--force"], "--force"), (["--only", "1"], "--only")],
+)
+def test_settings_beside_a_record_are_refused_rather_than_left_out(made, words, named):
+    with pytest.raises(UserError, match=f"takes the configuration from the record; leave out {named}$"):
+        main(["--reproduce", "run.json", *words])
+
+
+def test_keep_without_a_record_is_refused(made, tmp_path):
+    with pytest.raises(UserError, match="--keep goes with --reproduce only"):
+        main([*WORDS, *HEAD, "--keep", str(tmp_path / "kept")])

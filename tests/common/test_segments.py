@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.segments import SegmentCounts, count_overlaps, edit_similarity, find_segments, legacy_last_end
+from common.segments import count_overlaps, edit_similarity, find_segments, legacy_last_end, without
 
 
 def runs(*lengths_by_label: tuple[int, int]) -> np.ndarray:
@@ -74,8 +74,22 @@ def test_edit_similarity_equals_a_naive_levenshtein():
         assert edit_similarity(first, second) == pytest.approx(expected)
 
 
-def counts(predicted: np.ndarray, true: np.ndarray, threshold: float) -> SegmentCounts:
-    return count_overlaps(find_segments(predicted), find_segments(true), threshold)
+def counts(predicted: np.ndarray, true: np.ndarray, threshold: float) -> tuple[int, int, int]:
+    """True positives, false positives, false negatives."""
+    return tuple(count_overlaps(find_segments(predicted), find_segments(true), [threshold])[0].tolist())
+
+
+def test_segments_of_a_label_can_be_left_out():
+    segments = find_segments(runs((0, 2), (1, 3), (0, 1), (2, 4)))
+    assert list(without(segments, 0)) == [(1, 2, 5), (2, 6, 10)]
+    assert list(without(segments, None)) == list(segments)
+    assert len(without(find_segments(np.zeros(4, int)), 0)) == 0
+
+
+def test_every_threshold_is_counted_at_once():
+    true, predicted = runs((0, 10), (1, 10)), runs((0, 4), (2, 6), (1, 10))
+    several = count_overlaps(find_segments(predicted), find_segments(true), [0.1, 0.25, 0.5])
+    assert several.tolist() == [list(counts(predicted, true, threshold)) for threshold in (0.1, 0.25, 0.5)]
 
 
 def test_perfect_prediction_is_all_true_positives():
@@ -110,4 +124,4 @@ def test_a_prediction_takes_its_one_best_segment_even_if_that_is_matched():
     """MS-TCN's rule: the second prediction overlaps the first true segment best, and does not fall back."""
     true = runs((1, 10), (0, 1), (1, 10))
     predicted = runs((1, 6), (2, 1), (1, 4), (0, 10))
-    assert counts(predicted, true, 0.1).true_positives == 1
+    assert counts(predicted, true, 0.1)[0] == 1

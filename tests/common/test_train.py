@@ -111,6 +111,27 @@ def test_an_exploding_loss_stops_with_the_names_of_the_videos(made):
         train(load_experiment(made.config(split=split)), device="cpu")
 
 
+def test_phases_without_a_training_frame_in_a_subset_are_named_once(made, caplog):
+    experiment = load_experiment(made.config(train_fraction=0.34, num_epochs=2))
+    (labels,) = experiment.train_labels.values()
+    labels.write_text(labels.read_text().replace("wash", "incision").replace("suture", "incision"))
+    train(experiment, device="cpu")
+    assert [message for message in caplog.messages if "no training frame" in message] == [
+        "train_fraction 0.34: no training frame of wash, suture"
+    ]
+
+
+def test_a_subset_with_every_phase_gives_no_warning(made, caplog):
+    train(load_experiment(made.config(train_fraction=0.67, num_epochs=1)), device="cpu")
+    assert "no training frame" not in caplog.text
+
+
+def test_resume_does_not_go_on_with_another_fraction(made):
+    train(load_experiment(made.config(run="a")), device="cpu")
+    with pytest.raises(UserError, match=r"train_fraction: 1\.0 -> 0\.67"):
+        train(load_experiment(made.config(run="a", train_fraction=0.67)), device="cpu", resume=True)
+
+
 def test_features_made_in_different_ways_are_not_mixed(made):
     experiment = load_experiment(made.config())
     name = list(experiment.train_labels)[1]

@@ -1,0 +1,53 @@
+"""What an encoder costs: parameters, seconds to extract a video, space of its features."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+
+from common import paths
+from common.features import open_features
+from common.reports.collect import EncoderResult
+from common.runtime import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Cost(NamedTuple):
+    """A kind of cost; `label` names its unit."""
+
+    key: str
+    label: str
+
+
+COSTS = (
+    Cost("parameters", "parameters of the encoder, millions"),
+    Cost("seconds_per_video", "extraction, seconds a video (as it was run)"),
+    Cost("megabytes_per_video", "features on disk, MB a video"),
+)
+
+
+def encoder_costs(result: EncoderResult, dataset: paths.Dataset) -> dict[str, float]:
+    """The costs of `COSTS` of one encoder; NaN where unknown (features without sidecars, or no longer on this disk)."""
+    parameters = result.record["features"]["num_parameters"]
+    folder = dataset.features(result.model.name, result.record["config"]["variant"])
+    seconds, sizes = [], []
+    for name in result.scores:
+        path = folder / f"{name}.npy"
+        if not path.is_file():
+            continue
+        sizes.append(path.stat().st_size / 1e6)
+        try:
+            sidecar = open_features(path).sidecar
+        except UserError as error:
+            log.warning("%s", error)
+            continue
+        if sidecar and "seconds" in sidecar:
+            seconds.append(sidecar["seconds"])
+    return {
+        "parameters": parameters / 1e6 if parameters else np.nan,
+        "seconds_per_video": float(np.mean(seconds)) if seconds else np.nan,
+        "megabytes_per_video": float(np.mean(sizes)) if sizes else np.nan,
+    }

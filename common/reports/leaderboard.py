@@ -1,0 +1,153 @@
+"""Encoders ranked under one protocol, with intervals, paired tests and who is statistically tied with whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import combinations
+
+import numpy as np
+
+from common.comparisons import corrected_resampled_t_test, holm, tie_letters
+from common.metrics import MEASURES
+from common.protocols import Protocol, contributions, from_sums
+from common.reports.collect import EncoderResult
+from common.stats import EffectSize, Interval, effect_size, paired_permutation_test, sum_interval
+
+ALPHA = 0.05
+HEADLINE = "accuracy"
+UNDEFINED = Interval(float("nan"), float("nan"), float("nan"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measure of one encoder, as fractions of 1: mean and std (ddof 1) over splits, 95 % interval over videos."""
+
+    mean: float
+    std: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class PairTest:
+    """Two encoders compared on the same test videos; `first` is the better one. `p_holm` is corrected over all pairs of a measure."""
+
+    measure: str
+    first: str
+    second: str
+    num_videos: int
+    effect: EffectSize
+    p_videos: float
+    """Paired permutation test over videos."""
+    p_holm: float
+    p_folds: float
+    """Corrected resampled t-test over folds; NaN for a single split."""
+
+    @property
+    def is_significant(self) -> bool:
+        return self.p_holm < ALPHA
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """Rows by the headline measure, best first."""
+
+    protocol: Protocol
+    results: list[EncoderResult]
+    cells: dict[str, dict[str, Cell]]
+    """Encoder -> measure -> cell."""
+    tests: list[PairTest]
+    letters: dict[str, dict[str, str]]
+    """Measure -> encoder -> letters; encoders that share one are statistically tied."""
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [result.name for result in self.results]
+
+    def best(self, measure: str) -> str | None:
+        """The encoder with the highest mean; None where the measure is undefined for all."""
+        defined = {name: self.cells[name][measure].mean for name in self.names}
+        defined = {name: mean for name, mean in defined.items() if not np.isnan(mean)}
+        return max(defined, key=defined.__getitem__) if defined else None
+
+
+def make_leaderboard(
+    results: Sequence[EncoderResult], protocol: Protocol, patients: Mapping[str, str] | None = None
+) -> Leaderboard:
+    """Rank encoders, estimate intervals and test every pair of encoders for every measure.
+
+    Intervals resample patients where `patients` (video -> patient) names them, else videos.
+    """
+    ranked = sorted(results, key=lambda result: -np.nan_to_num(result.mean(HEADLINE, protocol), nan=-1))
+    cells = {result.name: _cells(result, protocol, patients) for result in ranked}
+    tests: list[PairTest] = []
+    letters = {}
+    for measure in MEASURES:
+        by_mean = sorted(ranked, key=lambda result: -np.nan_to_num(result.mean(measure, protocol), nan=-1))
+        found = _pair_tests(by_mean, measure, protocol, patients)
+        tests += found
+        letters[measure] = _letters([result.name for result in by_mean], found)
+    return Leaderboard(protocol, ranked, cells, tests, letters)
+
+
+def _groups(names: Sequence[str], patients: Mapping[str, str] | None) -> list[str] | None:
+    """The patient of each video, a video without one standing for itself; None where no patient is known."""
+    return [patients.get(name, f"video:{name}") for name in names] if patients else None
+
+
+def _cells(result: EncoderResult, protocol: Protocol, patients: Mapping[str, str] | None) -> dict[str, Cell]:
+    groups = _groups(list(result.scores), patients)
+    cells = {}
+    for measure in MEASURES:
+        added = contributions(list(result.scores.values()), measure, protocol)
+        interval = UNDEFINED
+        if added is not None and not np.isnan(added).any():
+            interval = sum_interval(added, partial(from_sums, measure, protocol=protocol), groups=groups)
+        cells[measure] = Cell(result.mean(measure, protocol), result.std(measure, protocol), interval)
+    return cells
+
+
+def _pair_tests(
+    results: Sequence[EncoderResult], measure: str, protocol: Protocol, patients: Mapping[str, str] | None
+) -> list[PairTest]:
+    """Tests of every pair, the better encoder first; undefined videos of either are left out of a pair."""
+    values = {result.name: _values_by_video(result, measure, protocol) for result in results}
+    pairs = []
+    for first, second in combinations(results, 2):
+        names = sorted(values[first.name].keys() & values[second.name].keys())
+        a, b = (np.array([values[result.name][name] for name in names]) for result in (first, second))
+        groups = _groups(names, patients)
+        p_folds = _fold_test(first, second, measure, protocol)
+        pairs.append((first.name, second.name, len(names), effect_size(a, b, groups=groups), a, b, groups, p_folds))
+    p_values = [paired_permutation_test(a, b, groups=groups) if len(a) > 1 else np.nan for *_, a, b, groups, _ in pairs]
+    corrected = holm(np.array(p_values, dtype=float))
+    return [
+        PairTest(measure, first, second, count, effect, float(p), float(p_holm), p_folds)
+        for (first, second, count, effect, *_, p_folds), p, p_holm in zip(pairs, p_values, corrected, strict=True)
+    ]
+
+
+def _values_by_video(result: EncoderResult, measure: str, protocol: Protocol) -> dict[str, float]:
+    """The videos for which the measure is defined."""
+    values = {name: row[measure] for name, row in result.video_values(protocol).items()}
+    return {name: value for name, value in values.items() if not np.isnan(value)}
+
+
+def _fold_test(first: EncoderResult, second: EncoderResult, measure: str, protocol: Protocol) -> float:
+    """The corrected resampled t-test over folds that both encoders were trained and scored on."""
+    if len(first.splits) < 2 or [list(s.scores) for s in first.splits] != [list(s.scores) for s in second.splits]:
+        return float("nan")
+    total = len(first.scores)
+    test_sizes = np.array([len(split.scores) for split in first.splits])
+    differences = first.values(measure, protocol) - second.values(measure, protocol)
+    return float(corrected_resampled_t_test(differences, total - test_sizes, test_sizes))
+
+
+def _letters(names: Sequence[str], tests: Sequence[PairTest]) -> dict[str, str]:
+    place = {name: index for index, name in enumerate(names)}
+    p_values = np.ones((len(names), len(names)))
+    for test in tests:
+        first, second = place[test.first], place[test.second]
+        p_values[first, second] = p_values[second, first] = np.nan_to_num(test.p_holm, nan=1.0)
+    return tie_letters(names, p_values, alpha=ALPHA)

@@ -1,0 +1,120 @@
+"""Checkpoints of a training, the same whether one process, replicas or shards wrote them.
+
+A file holds tensors by parameter name and plain Python values only. It gets its name when it is complete.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.optim import Optimizer
+
+from common.runtime import UserError, atomic_path
+from pretrain.engine.distributed import Processes
+from pretrain.engine.method import Method
+from pretrain.engine.run_folder import RunFolder
+
+FORMAT = 1
+TENSORS = ("model", "optimizer")
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+@dataclass
+class TrainingState:
+    """What a training knows besides its tensors."""
+
+    recipe: str
+    config: dict[str, Any]
+    total_steps: int
+    world_size: int
+    num_threads: int
+    init: dict[str, Any]
+    """Where the start weights came from."""
+    step: int = 0
+    """Finished optimiser steps, skipped ones included."""
+    samples: int = 0
+    """Number of the next sample of the run."""
+    skipped: int = 0
+    """Steps without a finite loss."""
+    monitor: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    path: Path, state: TrainingState, method: Method, optimizer: Optimizer, processes: Processes
+) -> None:
+    """Write everything that a training needs to go on; all processes call it, the first one writes."""
+    model, moments = get_state_dict(method, optimizer, options=WHOLE)
+    if processes.is_first:
+        content = {"format": FORMAT, "model": model, "optimizer": moments} | asdict(state)
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    processes.barrier()
+
+
+def load_checkpoint(path: Path, method: Method, optimizer: Optimizer, processes: Processes) -> TrainingState:
+    """Put a checkpoint's tensors into `method` and `optimizer`; every process reads the file.
+
+    Raises `UserError` naming the file when it is damaged or of another method.
+    """
+    # mapped where all tensors leave for a device anyway, so that several processes share one copy of the file
+    content = read_checkpoint(path, mapped=processes.device.type == "cuda")
+    try:
+        set_state_dict(
+            method,
+            optimizer,
+            model_state_dict=content["model"],
+            optim_state_dict=content["optimizer"],
+            options=StateDictOptions(full_state_dict=True),
+        )
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"{path}: this checkpoint is of another model or recipe ({reason}); give --output another folder"
+        ) from error
+    return state_of(content)
+
+
+def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint on the CPU; `mapped` reads tensors only when they are used.
+
+    Raises `UserError` naming the file when it is damaged or something else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:  # OSError: a short file
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"{path}: damaged or unsafe checkpoint ({reason}); delete it to go on from the one before"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of this training; give --output another folder")
+    return content
+
+
+def state_of(content: dict[str, Any]) -> TrainingState:
+    """The plain values of a checkpoint's content."""
+    return TrainingState(**{entry.name: content[entry.name] for entry in fields(TrainingState)})
+
+
+def newest_checkpoint(folder: RunFolder) -> Path | None:
+    """The file with the most steps: a step file, or `final.pt` unless a longer training has gone beyond it."""
+    files = folder.step_files()
+    if folder.final.is_file():
+        files[read_checkpoint(folder.final, mapped=True)["step"]] = folder.final
+    return files[max(files)] if files else None
+
+
+def whole_model_state(method: Method) -> dict[str, Tensor]:
+    """All tensors of a method by name, on the CPU of the first process (empty on the others); all processes call it."""
+    return get_model_state_dict(method, options=WHOLE)

@@ -1,0 +1,83 @@
+"""The trained backbone in a folder of its own, for feature extraction and for LoRA: `common.adapters` reads it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from common import paths
+from common.runtime import git_state, publish, sha256_of_file, versions, write_json
+from pretrain.engine.checkpoint import TrainingState
+from pretrain.engine.method import Method
+from pretrain.engine.run_folder import RunFolder
+from pretrain.ssl_config import SslModel, find_model
+
+PROVENANCE_FILE = "provenance.json"
+
+
+def export_backbone(method: Method, tensors: dict[str, Tensor], state: TrainingState, folder: RunFolder) -> Path:
+    """Write `export/`: `config.json`, `model.safetensors`, `provenance.json`, all at once or not at all.
+
+    `tensors` are the method's whole state (`whole_model_state`, or a checkpoint's `model`).
+    """
+    network = method.exported()
+    partial = folder.root / ".export.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model = find_model(state.config["model"])
+    _write_network(network, _tensors_of(network, method, tensors), model, partial)
+    write_json(partial / PROVENANCE_FILE, provenance(state, model, folder))
+    for file in partial.iterdir():
+        publish(file, file)  # safetensors' files are for their owner alone
+    _replace_folder(partial, folder.export)
+    return folder.export
+
+
+def provenance(state: TrainingState, model: SslModel, folder: RunFolder) -> dict[str, Any]:
+    """What an export was made of, from and by."""
+    manifest = folder.manifest
+    return {
+        "model": model.name,
+        "family": model.family,
+        "stage": "ssl",
+        "recipe": state.recipe,
+        "step": state.step,
+        "init": state.init,
+        "config": state.config,
+        "manifest_sha256": sha256_of_file(manifest) if manifest.is_file() else None,
+        **git_state(paths.CHECKOUT),
+        "versions": versions(),
+    }
+
+
+def _tensors_of(network: nn.Module, method: Method, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's state out of the whole method's: its parameters are the method's own, found by identity."""
+    names = {id(value): name for name, value in method.state_dict(keep_vars=True).items()}
+    found = {}
+    for name, value in network.state_dict(keep_vars=True).items():
+        if id(value) not in names:
+            raise ValueError(f"the exported network's {name} is no tensor of {type(method).__name__}")
+        found[name] = tensors[names[id(value)]].contiguous()
+    return found
+
+
+def _write_network(network: nn.Module, tensors: dict[str, Tensor], model: SslModel, folder: Path) -> None:
+    if isinstance(network, PreTrainedModel):
+        network.save_pretrained(folder, state_dict=tensors)
+        return
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_json(folder / "config.json", {"library": "timm", "architecture": model.architecture})
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    former = target.with_name(f".{target.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    if target.exists():
+        target.rename(former)
+    new.rename(target)
+    shutil.rmtree(former, ignore_errors=True)

@@ -1,0 +1,77 @@
+"""Time limits and cancellations: a signal is noted, and the training stops at the next step, saved.
+
+SLURM warns a job by `#SBATCH --signal=B:USR1@120`: the batch shell forwards the signal, and `srun` may deliver it too.
+Either, and any repetition, is the same one request.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from types import FrameType
+from typing import Any
+
+from common.runtime import UserError
+
+log = logging.getLogger(__name__)
+
+# what a signal asks for; the larger wins where processes got different ones
+STOP, REQUEUE = 1, 2
+SIGNALS = {"SIGTERM": STOP, "SIGUSR1": REQUEUE}  # by name: Windows has no SIGUSR1
+EXIT_CODE = 130
+SCONTROL_SECONDS = 60
+ARRIVAL_SECONDS = 2
+
+
+class Interruption:
+    """A context in which signals only set `request`; leaving it puts the former handlers back."""
+
+    def __init__(self) -> None:
+        self.request = 0
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        for name in SIGNALS:
+            if hasattr(signal, name):
+                number = getattr(signal, name)
+                self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def arrives(self, seconds: float = ARRIVAL_SECONDS) -> bool:
+        """Whether a signal has come, or comes within `seconds`: it does not reach all processes at once."""
+        deadline = time.monotonic() + seconds
+        while not self.request and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self.request > 0
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.request = max(self.request, SIGNALS[signal.Signals(number).name])
+
+
+def slurm_job() -> str | None:
+    """The number of the SLURM job that this process is part of."""
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def requeue(job: str) -> None:
+    """Ask SLURM to run the job again, which ends it here.
+
+    Raises `UserError` with the command when SLURM refuses.
+    """
+    command = ["scontrol", "requeue", job]
+    log.info("the job's time is nearly up: %s", " ".join(command))
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SCONTROL_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"everything is saved, but `{' '.join(command)}` failed ({error}); submit it again") from error
+    if done.returncode:
+        raise UserError(
+            f"everything is saved, but `{' '.join(command)}` said {done.stderr.strip()!r}; submit the job again to go on"
+        )

@@ -1,0 +1,220 @@
+"""The training loop that all self-supervised recipes share: start or resume, step, check, save, export."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.runtime import UserError
+from common.weights import WeightSource
+from pretrain.engine.checkpoint import (
+    TrainingState,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+    whole_model_state,
+)
+from pretrain.engine.distributed import Processes
+from pretrain.engine.export import export_backbone
+from pretrain.engine.interruption import EXIT_CODE, REQUEUE, Interruption, requeue, slurm_job
+from pretrain.engine.method import Batch, Method
+from pretrain.engine.monitor import HealthMonitor
+from pretrain.engine.reporting import Report
+from pretrain.engine.resume import require_same_training
+from pretrain.engine.run_folder import RunFolder
+from pretrain.engine.step import TrainingStep
+from pretrain.reduce import all_gather
+from pretrain.ssl_config import TrainingOptions
+
+log = logging.getLogger(__name__)
+
+# this process's micro-batches from a sample number of the run on, without end. A step takes the next
+# `batch_size * accumulate * processes` numbers; of each micro-batch's, rank r has the r-th run of `batch_size`
+Batches = Callable[[int], Iterable[Batch]]
+Features = Callable[[Batch], Tensor]
+# numbers of a phase probe, the one that decides what is best first; all processes call it and get the same
+PhaseProbe = Callable[[Features], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained: a method, the weights it was built on, and its data."""
+
+    name: str
+    method: Method
+    init: WeightSource
+    batches: Batches
+    steps_per_epoch: int
+    """Where the options do not say."""
+    phase_probe: PhaseProbe | None = None
+
+
+def train(recipe: Recipe, options: TrainingOptions, processes: Processes) -> int:
+    """Train to the last step, from the newest checkpoint if there is one; returns the command's exit code.
+
+    0: finished, or put back into SLURM's queue; 130: saved after a signal.
+
+    Raises `UserError` when the folder holds another training, losses are not finite, or the features collapse.
+    """
+    with Interruption() as interruption:
+        return Training(recipe, options, processes, interruption).run()
+
+
+class Training:
+    """One training in one process; all processes go through it in step."""
+
+    def __init__(self, recipe: Recipe, options: TrainingOptions, processes: Processes, interruption: Interruption):
+        options = options.completed(on_gpu=processes.device.type == "cuda", world_size=processes.world_size)
+        self.recipe, self.options, self.processes, self.interruption = recipe, options, processes, interruption
+        self.folder = RunFolder(options.output_folder)
+        self.state = TrainingState(
+            recipe=recipe.name,
+            config=options.to_json(),
+            total_steps=options.total_steps(recipe.steps_per_epoch),
+            world_size=processes.world_size,
+            num_threads=torch.get_num_threads(),
+            init=recipe.init.to_json(),
+        )
+        schedules = recipe.method.schedules(self.state.total_steps)
+        self.train_step = TrainingStep(recipe.method, schedules, options, processes)
+        self.monitor = HealthMonitor(options.stop_on_collapse)
+        self._resume()
+        self.report = Report(self.state, options, processes, recipe.method.flops_per_sample())
+
+    def run(self) -> int:
+        """All remaining steps; returns the exit code."""
+        if self.state.step >= self.state.total_steps and self.folder.export.is_dir():
+            log.info("%s: finished after %d steps; nothing left to do", self.folder.root, self.state.step)
+            return 0
+        with self.report.opened(self.folder, wandb=self.options.wandb):
+            micro_batches = iter(self.recipe.batches(self.state.samples))
+            if self.options.monitor_every:
+                self._start_monitor()
+            while self.state.step < self.state.total_steps:
+                started = time.monotonic()
+                batches = self._fetch(micro_batches)
+                data_seconds = time.monotonic() - started
+                request = self.processes.largest(self.interruption.request)
+                if request:
+                    return self._stop(request)
+                self._advance(batches, started, data_seconds)
+        self._finish()
+        return 0
+
+    def _resume(self) -> None:
+        if self.processes.is_first:
+            self.folder.remove_partial()
+        self.processes.barrier()
+        newest = newest_checkpoint(self.folder)
+        self._saved = newest
+        if newest is None:
+            return
+        if self.options.resume == "never":
+            raise UserError(
+                f"{self.folder.root} holds a training ({newest.name}); give --output another folder, delete it, or "
+                "leave --resume never out to go on"
+            )
+        old = load_checkpoint(newest, self.recipe.method, self.train_step.optimizer.optimizer, self.processes)
+        require_same_training(newest, old, self.state)
+        self.state.step, self.state.samples, self.state.skipped = old.step, old.samples, old.skipped
+        self.state.init = old.init
+        self.monitor.restore(old.monitor)
+        log.info("%s: going on after step %d of %d", newest, old.step, self.state.total_steps)
+
+    def _fetch(self, micro_batches: Iterator[Batch]) -> list[Batch]:
+        """The micro-batches of a step; none when a signal to the whole job has ended the processes that read them."""
+        try:
+            return [next(micro_batches) for _ in range(self.options.accumulate)]
+        except (RuntimeError, UserError):
+            if not self.interruption.arrives():
+                raise
+            return []
+
+    def _advance(self, batches: list[Batch], started: float, data_seconds: float) -> None:
+        """One step, and what is due after it: a check, a record, a checkpoint."""
+        numbers = self.train_step(self.state.step, batches)
+        seconds = time.monotonic() - started
+        self.state.step += 1
+        self.state.samples += self.report.samples_per_step
+        self.state.skipped += self.train_step.is_skipped
+        numbers |= {"skipped": self.state.skipped} | self.report.rates(seconds, data_seconds)
+        is_last = self.state.step == self.state.total_steps
+        if self.options.monitor_every and (self.state.step % self.options.monitor_every == 0 or is_last):
+            numbers |= self._check(numbers)
+        self.report.write(numbers)
+        self.report.show(numbers)
+        if self.monitor.has_collapsed:
+            raise self.monitor.collapse(self.state.step, self._what_is_kept())
+        if self.state.step % self.options.save_every == 0 and not is_last:
+            self._save_step()
+
+    def _start_monitor(self) -> None:
+        """Fix the batch that is checked, the first samples of the run, and take the measure of the start."""
+        count = math.ceil(self.options.monitor_samples / (self.options.batch_size * self.processes.world_size))
+        self._watched = list(islice(self.recipe.batches(0), count))
+        if self.state.step == 0:
+            self.report.write(self._check({}))
+
+    def _check(self, numbers: dict[str, float]) -> dict[str, float]:
+        """Health of the features of the fixed batch, and the phase probe; a new best score is saved."""
+        parts = [all_gather(self._features(batch)) for batch in self._watched]  # in the order of sample numbers
+        features = torch.cat(parts)[: self.options.monitor_samples]
+        found = self.monitor.check(self.state.step, features, numbers)
+        if self.recipe.phase_probe is not None:
+            scores = self.recipe.phase_probe(self._features)
+            found |= {f"probe/{name}": value for name, value in scores.items()}
+            # at step 0 the best are the start weights, which need no copy
+            if self.monitor.is_best(self.state.step, next(iter(scores.values()))) and self.state.step:
+                self._save(self.folder.best)
+        return found
+
+    def _features(self, batch: Batch) -> Tensor:
+        return self.train_step.features(batch)
+
+    def _save(self, path: Path) -> None:
+        self.state.monitor = self.monitor.state
+        save_checkpoint(path, self.state, self.recipe.method, self.train_step.optimizer.optimizer, self.processes)
+
+    def _save_step(self) -> None:
+        path = self.folder.step_file(self.state.step)
+        if self.state.step and path != self._saved:
+            self._save(path)
+            self._saved = path
+        if self.processes.is_first:
+            self.folder.prune(self.options.keep_last, self.monitor.last_good if self.monitor.bad_running else None)
+
+    def _stop(self, request: int) -> int:
+        """Save and leave; under SLURM a warning of the time limit puts the job back into the queue."""
+        self._save_step()
+        job = slurm_job()
+        if request == REQUEUE and job:
+            if self.processes.is_first:
+                requeue(job)
+            return 0
+        log.info(
+            "stopped by a signal after step %d of %d and saved; run the same command again to go on",
+            self.state.step, self.state.total_steps,
+        )  # fmt: skip
+        return EXIT_CODE
+
+    def _finish(self) -> None:
+        self._save(self.folder.final)
+        tensors = whole_model_state(self.recipe.method)
+        if self.processes.is_first:
+            log.info("exported to %s", export_backbone(self.recipe.method, tensors, self.state, self.folder))
+        self.processes.barrier()
+
+    def _what_is_kept(self) -> str:
+        if self.folder.best.is_file():
+            return f"{self.folder.best} is of step {self.monitor.best_step}, the best for the phase probe"
+        files = self.folder.step_files()
+        healthy = [path for step, path in files.items() if step <= self.monitor.last_good]
+        return f"{healthy[-1]} is from before" if healthy else "No checkpoint is from before; the start weights are"

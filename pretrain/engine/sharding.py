@@ -1,0 +1,104 @@
+"""A method made ready for its device and processes: recomputed blocks, compilation, DDP or FSDP2, autocast."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from pretrain.engine.distributed import Processes, require_equal_start
+from pretrain.engine.method import Batch, Method
+from pretrain.ssl_config import TrainingOptions
+
+
+class PreparedMethod:
+    """A method on its device, called as the options say; `method` is the same object, its parameters maybe sharded."""
+
+    def __init__(self, method: Method, options: TrainingOptions, processes: Processes):
+        """`options` are completed; `method` is on the CPU and is changed in place."""
+        require_equal_start(method, processes)
+        self.method, self.device = method, processes.device
+        self.in_bf16 = options.precision == "bf16"
+        self.is_sharded = options.sharding == "fsdp"
+        method.teacher.requires_grad_(False)
+        method.train()
+        if options.gradient_checkpointing == "all":
+            recompute_blocks(method)
+        if options.compile:
+            for block in _blocks(method, method.block_classes):
+                block.compile()
+        if self.is_sharded:
+            shard(method, processes, in_bf16=self.in_bf16)
+        method.to(processes.device)
+        self._forward: nn.Module = method
+        if options.sharding == "ddp":
+            self._forward = _replicated(method, processes)
+
+    def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The method's numbers for one micro-batch, which lies on the device already."""
+        with self._autocast():
+            return self._forward(batch, step)
+
+    @contextlib.contextmanager
+    def micro_batch(self, is_last: bool) -> Iterator[None]:
+        """Around forward and backward of a micro-batch: replicas average their gradients once, with the last.
+
+        Shards do at every one, so that no process ever holds all gradients.
+        """
+        waits = isinstance(self._forward, DistributedDataParallel) and not is_last
+        with self._forward.no_sync() if waits else contextlib.nullcontext():
+            yield
+
+    @torch.no_grad()
+    def features(self, batch: Batch) -> Tensor:
+        """`(N, D)` float32 features of the network that will be exported, in eval mode; all processes call it."""
+        self.method.eval()
+        try:
+            with self._autocast():
+                return self.method.features(batch).float()
+        finally:
+            self.method.train()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bf16)
+
+
+def recompute_blocks(method: Method) -> None:
+    """Keep only the inputs of the student's blocks and compute the rest again in the backward pass."""
+    for block in _blocks(method.student, method.block_classes):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def shard(method: Method, processes: Processes, *, in_bf16: bool) -> None:
+    """Shard parameters, gradients and optimiser over all processes (FSDP2), student and teacher alike.
+
+    Every block is a unit and the method itself the last, so that a moving average needs no communication and a recipe
+    may call parts of a network. Stored parameters and reductions are float32; bf16 is for computing.
+    """
+    settings = {
+        "mesh": init_device_mesh(processes.device.type, (processes.world_size,)),
+        "reshard_after_forward": True,  # also of the root: whatever reads parameters finds shards
+    }
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if in_bf16 else None, reduce_dtype=torch.float32)
+    for block in _blocks(method, method.block_classes):
+        fully_shard(block, mp_policy=policy, **settings)
+    # a batch may hold what must stay float32
+    fully_shard(method, mp_policy=replace(policy, cast_forward_inputs=False), **settings)
+    register_fsdp_forward_method(method, "features")
+
+
+def _blocks(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> list[nn.Module]:
+    return [part for part in module.modules() if isinstance(part, classes)]
+
+
+def _replicated(method: Method, processes: Processes) -> DistributedDataParallel:
+    devices = [processes.device] if processes.device.type == "cuda" else None
+    return DistributedDataParallel(method, device_ids=devices, gradient_as_bucket_view=True)

@@ -1,0 +1,63 @@
+"""The projection head of DINO and iBOT: features to scores of learned prototypes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+INITIAL_STD = 0.02
+
+
+@dataclass(frozen=True)
+class HeadSize:
+    """Widths of a `PrototypeHead`; the defaults are those of DINOv3's ViT-L recipe, for both of its heads."""
+
+    hidden: int = 2048
+    bottleneck: int = 256
+    prototypes: int = 65536
+    layers: int = 3
+
+
+# of DINOv3's 7B network and of those distilled from it
+DINO_7B = HeadSize(hidden=8192, bottleneck=512, prototypes=262144)
+IBOT_7B = HeadSize(hidden=4096, bottleneck=384, prototypes=98304)
+
+
+class PrototypeHead(nn.Module):
+    """MLP with GELU to a bottleneck, L2 normalisation, and a linear layer without bias to K prototypes.
+
+    As in DINOv3 (`dinov3/layers/dino_head.py`) without batch norm, and without DINOv2's weight norm of the prototypes.
+    The class tokens' head and the patches' head are separate networks.
+    """
+
+    def __init__(
+        self, feature_dim: int, size: HeadSize | None = None, *, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        size = size or HeadSize()
+        widths = [feature_dim, *[size.hidden] * (size.layers - 1), size.bottleneck]
+        layers: list[nn.Module] = []
+        for width_in, width_out in pairwise(widths):
+            layers += [nn.Linear(width_in, width_out), nn.GELU()]
+        self.mlp = nn.Sequential(*layers[:-1])
+        self.prototypes = nn.Linear(size.bottleneck, size.prototypes, bias=False)
+        self.initialise(generator)
+
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw weights from a truncated normal of standard deviation 0.02 and set biases to zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=INITIAL_STD, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(..., feature_dim)` -> scores `(..., K)`."""
+        bottleneck = self.mlp(features)
+        # 1e-12 is zero in half precision
+        eps = 1e-6 if bottleneck.dtype == torch.float16 else 1e-12
+        return self.prototypes(F.normalize(bottleneck, dim=-1, eps=eps))

@@ -1,0 +1,232 @@
+"""V-JEPA 2's masked prediction in the space of features (Assran et al., 2025), to go on training published weights."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import VJEPA2Model
+from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Layer
+
+from common.preprocess import normalise
+from common.runtime import UserError
+from pretrain.engine.flops import transformer_flops
+from pretrain.engine.method import Batch, Method, Schedules
+from pretrain.latent_losses import latent_loss, latent_targets
+from pretrain.masks_video import Grid, Multiblock, TokenMasks, Tube, masking
+from pretrain.methods.vjepa2_masked import embed, encode, mask_token_norms, predict
+from pretrain.parameter_groups import ParameterGroup, backbone_groups, head_groups
+from pretrain.schedules import Constant, Linear, Schedule, Warmup, truncated_cosine, truncated_linear
+from pretrain.ssl_config import SslModel, TrainingOptions, option
+
+log = logging.getLogger(__name__)
+
+STEPS_LOOKED_AT = 8  # of which the mean number of kept tokens is taken
+
+
+@dataclass(frozen=True)
+class VJEPA2Options(TrainingOptions):
+    """Defaults for going on with published weights on few GPUs; the help names what they were made with."""
+
+    clip_len: int | None = option(None, "frames of a clip, an even number (default: the model's, 16)")
+    fps: float = option(4.0, "frames of a clip in a second of video")
+    mask_mode: Literal["multiblock", "tube"] = option(
+        "multiblock",
+        "what is hidden: blocks over the whole clip, 8 small and 2 large ones in turn, as published; or the same random "
+        "places at all times",
+    )
+    mask_ratio: float = option(
+        0.9,
+        "share of tokens hidden from the encoder: exactly this under tube, at least this under multiblock, where large "
+        "blocks may hide more; 0: what the blocks hide, as published, about 0.76 and 0.95",
+    )
+    full_complement: bool = option(False, "under multiblock, predict all that is hidden, not only what the blocks hide")
+    mask_token: int | None = option(
+        None, "number of the predictor's mask token (default: the one that the start weights were trained with)"
+    )
+    loss_exponent: float = option(1.0, "p of the loss |prediction - target|^p / p")
+    learning_rate: float = option(5e-5, "after warm-up (published: 5.25e-4 for batches of 3072)")
+    start_learning_rate: float = option(1e-5, "at the first step (published: 1e-4)")
+    final_learning_rate: float = option(1e-6, "at the end of the decay")
+    lr_schedule: Literal["linear", "cosine", "constant"] = option(
+        "linear",
+        "decay after warm-up (published: constant, then linear in the last phase); cosine is planned for 1.25 times the "
+        "training",
+    )
+    warmup: float = option(0.05, "share of all steps in which the learning rate rises")
+    weight_decay: float = option(0.04, "of AdamW, but for biases and norms")
+    momentum: float = option(0.99925, "of the teacher's moving average")
+    final_momentum: float | None = option(
+        None, "momentum rises in a straight line to this, planned for 1.25 times the training (default: it stays)"
+    )
+    clip_norm: float = option(3.0, "largest gradient norm of encoder and of predictor; 0: any, as published")
+    export: Literal["ema", "online"] = option(
+        "ema", "encoder to export: the moving average, or the one that is trained, as in the published weight folders"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clip_len is not None and (self.clip_len < 2 or self.clip_len % 2):
+            raise UserError(f"clip_len must be an even number, as frames are taken in pairs, found {self.clip_len}")
+        for name in ("fps", "loss_exponent", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
+        for name in ("start_learning_rate", "final_learning_rate", "weight_decay", "clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
+        for name in ("momentum", "final_momentum"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must lie between 0 and 1, found {getattr(self, name)}")
+        for name in ("warmup", "mask_ratio"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 0 and below 1, found {getattr(self, name)}")
+        if self.mask_mode == "tube" and not self.mask_ratio:
+            raise UserError("--mask_mode tube hides a share of the places: give --mask_ratio a value above 0")
+
+    def clip_len_of(self, model: SslModel) -> int:
+        """Frames of a clip."""
+        return self.clip_len or model.clip_len
+
+
+class VJEPA2(Method):
+    """The encoder sees part of a clip; the predictor says what its moving average finds in the rest of the whole clip.
+
+    Batches hold `clip` `(B, T, 3, S, S)` uint8 and `number` `(B,)`. Masks are drawn for several families, by sample
+    number, and the loss is their mean.
+    """
+
+    block_classes = (VJEPA2Layer,)
+
+    def __init__(self, backbone: VJEPA2Model, options: VJEPA2Options, model: SslModel):
+        """`backbone` is taken over, predictor included."""
+        super().__init__()
+        self.student = nn.ModuleDict({"backbone": backbone.encoder, "predictor": backbone.predictor})
+        self.teacher = nn.ModuleDict({"backbone": copy.deepcopy(backbone.encoder)}).requires_grad_(False)
+        self.config, self.options = backbone.config, options
+        self.preprocessing = model.encoder_config().preprocessing
+        side = self.config.crop_size // self.config.patch_size
+        self.grid: Grid = (options.clip_len_of(model) // self.config.tubelet_size, side, side)
+        self.batch_size = options.batch_size or model.batch_size
+        self.families = self._families(across_processes=True)
+        self.mask_token = _choose_mask_token(mask_token_norms(backbone.predictor), options.mask_token)
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        student, predictor = self.student["backbone"], self.student["predictor"]
+        clips = normalise(batch["clip"], self.preprocessing)
+        masks = self.masks(batch, step)
+        targets = self._targets(clips, masks)
+        tokens = embed(student, clips)
+        predictions = [
+            predict(predictor, encode(student, tokens, mask.context), mask, mask_token=self.mask_token)
+            for mask in masks.values()
+        ]
+        loss = latent_loss(predictions, targets, exponent=self.options.loss_exponent)
+        return {"loss": loss} | _shares(masks, tokens)
+
+    def masks(self, batch: Batch, step: int) -> dict[str, TokenMasks]:
+        """The masks of a batch's samples by family, on the batch's device."""
+        device, samples = batch["clip"].device, batch["number"].tolist()
+        drawn = {name: self._draw(family, step, samples) for name, family in self.families.items()}
+        return {name: TokenMasks(*(places.to(device) for places in mask)) for name, mask in drawn.items()}
+
+    @torch.no_grad()
+    def _targets(self, clips: Tensor, masks: dict[str, TokenMasks]) -> list[Tensor]:
+        teacher = self.teacher["backbone"]
+        states = encode(teacher, embed(teacher, clips))
+        return [latent_targets(states, mask.target) for mask in masks.values()]
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [*backbone_groups(self.student["backbone"]), *head_groups(self.student["predictor"], "predictor")]
+
+    def schedules(self, total_steps: int) -> Schedules:
+        options = self.options
+        momentum: Schedule = Constant(options.momentum)
+        if options.final_momentum is not None:
+            momentum = truncated_linear(options.momentum, options.final_momentum, total_steps=total_steps)
+        rate, decay = self._learning_rate(total_steps), Constant(options.weight_decay)
+        return Schedules(rate, decay, momentum, options.clip_norm or None)
+
+    def _learning_rate(self, total_steps: int) -> Schedule:
+        options = self.options
+        start, peak, end = options.start_learning_rate, options.learning_rate, options.final_learning_rate
+        warmup_steps = round(options.warmup * total_steps)
+        if options.lr_schedule == "cosine":
+            return truncated_cosine(start, peak, end, warmup_steps=warmup_steps, total_steps=total_steps)
+        then = Linear(peak, end, total_steps - warmup_steps) if options.lr_schedule == "linear" else Constant(peak)
+        return Warmup(start, warmup_steps, then)
+
+    def features(self, batch: Batch) -> Tensor:
+        encoder = self._exported_encoder
+        return encode(encoder, embed(encoder, normalise(batch["clip"], self.preprocessing))).mean(dim=1)
+
+    def exported(self) -> nn.Module:
+        """The whole model, so that a later training finds a predictor too."""
+        with torch.device("meta"):
+            network = VJEPA2Model(self.config)
+        network.encoder, network.predictor = self._exported_encoder, self.student["predictor"]
+        return network
+
+    @property
+    def _exported_encoder(self) -> nn.Module:
+        return (self.teacher if self.options.export == "ema" else self.student)["backbone"]
+
+    def flops_per_sample(self) -> float:
+        """Of the blocks, on the mean number of tokens that masks leave to the encoder and ask of the predictor."""
+        num_tokens = self.grid[0] * self.grid[1] * self.grid[2]
+        total = _flops(self.teacher["backbone"], num_tokens, backward=False)
+        for family in self._families(across_processes=False).values():
+            draws = [self._draw(family, step, range(self.batch_size)) for step in range(STEPS_LOOKED_AT)]
+            kept, asked = (sum(places.shape[1] for places in part) for part in zip(*draws, strict=True))
+            total += _flops(self.student["backbone"], kept // STEPS_LOOKED_AT)
+            total += _flops(self.student["predictor"], (kept + asked) // STEPS_LOOKED_AT)
+        return total
+
+    def _families(self, *, across_processes: bool) -> dict[str, Multiblock | Tube]:
+        options = self.options
+        families = masking(
+            options.mask_mode,
+            mask_ratio=options.mask_ratio or None,
+            targets="complement" if options.full_complement else "blocks",
+            across_processes=across_processes,
+        )
+        return {family.name if isinstance(family, Multiblock) else "tube": family for family in families}
+
+    def _draw(self, family: Multiblock | Tube, step: int, samples: Sequence[int]) -> TokenMasks:
+        return family.draw(self.grid, seed=self.options.seed, step=step, samples=samples)
+
+
+def _choose_mask_token(norms: Tensor, asked_for: int | None) -> int:
+    """The number asked for, or that of the token with the largest norm; 0 where none was trained.
+
+    transformers always takes 1; training takes one for each length of clips, 0 where there is a single length
+    (`vjepa2:src/utils/wrappers.py`).
+    """
+    if asked_for is not None and not 0 <= asked_for < len(norms):
+        raise UserError(f"--mask_token {asked_for}: the predictor has {len(norms)} mask tokens, from 0 on")
+    chosen = int(norms.argmax()) if asked_for is None else asked_for
+    listed = " ".join(f"{norm:.3g}" for norm in norms.tolist())
+    log.info("mask token %d of the predictor is trained; norms at the start: %s", chosen, listed)
+    return chosen
+
+
+def _shares(masks: dict[str, TokenMasks], tokens: Tensor) -> dict[str, Tensor]:
+    """Shares of all tokens that the encoder sees and that are predicted."""
+    return {
+        f"{part}/{name}": tokens.new_tensor(places.shape[1] / tokens.shape[1], dtype=torch.float32)
+        for name, mask in masks.items()
+        for part, places in (("seen", mask.context), ("predicted", mask.target))
+    }
+
+
+def _flops(network: nn.Module, num_tokens: int, *, backward: bool = True) -> float:
+    """Of an encoder's or a predictor's blocks."""
+    num_parameters = sum(parameter.numel() for parameter in network.layer.parameters())
+    width = network.layer[0].hidden_size
+    return transformer_flops(
+        num_parameters, num_tokens, num_layers=len(network.layer), width=width, backward=backward
+    )

@@ -1,0 +1,102 @@
+"""The phase probe of a training: do its features tell the phases of a labelled data set apart, by nearest neighbours?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from common import paths
+from pretrain.clips import ClipReader
+from pretrain.engine.distributed import Processes
+from pretrain.engine.loop import Features
+from pretrain.knn_probe import knn_accuracy
+from pretrain.labelled_clips import LabelledClips
+from pretrain.phase_classes import read_phase_classes
+from pretrain.reduce import all_gather
+from pretrain.ssl_config import SslModel
+
+MOST_CLIPS = 1024  # of either split
+NEIGHBOURS = 20
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """What a recipe's network sees of a video."""
+
+    crop_size: int
+    clip_len: int = 1
+    fps: float = 4.0
+
+
+class NearestPhases:
+    """A `PhaseProbe`: clips of one part of a data set's videos are told by their neighbours in the other part.
+
+    The same clips at every check, shared out among the processes.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        model: SslModel,
+        shape: ClipShape,
+        processes: Processes,
+        *,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int = 42,
+    ):
+        """Raises `UserError` for a data set that is absent, or that no importer of `pretrain/` wrote."""
+        self.processes, self.batch_size, self.num_workers = processes, batch_size, num_workers
+        rule = replace(model.encoder_config().preprocessing, size=shape.crop_size)
+        clips = partial(
+            LabelledClips, [paths.dataset(dataset)], read_phase_classes(), reader=ClipReader(), preprocessing=rule,
+            clip_len=shape.clip_len, fps=shape.fps, seed=seed,
+        )  # fmt: skip
+        self.bank, self.queries = clips(split="train"), clips(split="validation")
+
+    def __call__(self, features: Features) -> dict[str, float]:
+        """`balanced_accuracy`, which decides what is best, and `accuracy` of the nearest neighbours' vote."""
+        bank_numbers, query_numbers = list(range(min(len(self.bank), MOST_CLIPS))), evenly(len(self.queries))
+        accuracy, balanced = knn_accuracy(
+            self._features(features, self.bank, bank_numbers),
+            torch.tensor([self.bank.draw(number).label for number in bank_numbers]),
+            self._features(features, self.queries, query_numbers),
+            torch.tensor([self.queries.grid[number].label for number in query_numbers]),
+            k=min(NEIGHBOURS, len(bank_numbers)),
+        )
+        return {"balanced_accuracy": balanced, "accuracy": accuracy}
+
+    def _features(self, features: Features, clips: LabelledClips, numbers: list[int]) -> Tensor:
+        """`(len(numbers), D)` on the CPU, the same in all processes."""
+        own = list(self._own_batches(numbers))
+        batches = DataLoader(
+            clips, batch_sampler=own, num_workers=self.num_workers, collate_fn=stacked,
+            multiprocessing_context="spawn" if self.num_workers else None,
+        )  # fmt: skip
+        parts = [all_gather(features(batch)).cpu() for batch in batches]
+        return torch.cat(parts)[: len(numbers)]
+
+    def _own_batches(self, numbers: list[int]) -> Iterator[list[int]]:
+        """This process's part of each batch of all processes; the last is filled up with its last number."""
+        size = self.batch_size * self.processes.world_size
+        for start in range(0, len(numbers), size):
+            together = numbers[start : start + size]
+            together += together[-1:] * (size - len(together))
+            first = self.processes.rank * self.batch_size
+            yield together[first : first + self.batch_size]
+
+
+def evenly(count: int, most: int = MOST_CLIPS) -> list[int]:
+    """At most `most` numbers below `count`, spread evenly."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+
+
+def stacked(samples: list[dict]) -> dict[str, Tensor]:
+    """A batch for a recipe's `features`: `clip` `(B, T, 3, S, S)` uint8."""
+    return {"clip": torch.stack([sample["clip"] for sample in samples])}

@@ -1,0 +1,169 @@
+"""Samples of self-supervised training: views of frames or clips, drawn by number and decoded straight from the videos.
+
+Sample number k of a run (k = step * global batch + position in it) decides everything about the sample through
+`common.runtime.generator(seed, "sample", k, attempt)`. There is no state to save: a run that goes on at sample k gets
+what an uninterrupted one gets, with any number of worker processes.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from common.runtime import UserError, generator
+from common.video import VideoError
+from pretrain.augment import MultiCrop, MultiScaleCrop, VideoCrop, crop_clip, multi_crop, multi_scale_crop
+from pretrain.clips import ClipReader
+from pretrain.sampling import BalancedSampling, SampleOrder
+
+log = logging.getLogger(__name__)
+
+FAILURES_IN_A_ROW = 10
+BATCHES_AHEAD = 2  # of each worker
+
+Sample = dict[str, Any]
+
+
+class VideoSamples(TorchDataset, ABC):
+    """Clips of `clip_len` frames at `fps`, as `views` shows them.
+
+    Sample k is a dict of uint8 views, `number` (k) and `skipped`: the videos (`<corpus>/<video>`) that could not be read
+    before one was drawn that could. After ten clips in a row it raises `UserError`.
+    """
+
+    def __init__(
+        self, sampling: BalancedSampling, *, seed: int, clip_len: int = 1, fps: float = 4.0, open_videos: int = 8
+    ):
+        if clip_len < 1 or not fps > 0:
+            raise ValueError(f"clip_len {clip_len} at fps {fps}: not a clip")
+        self.sampling, self.seed = sampling, seed
+        self.offsets = np.arange(clip_len) / fps
+        self.reader = ClipReader(open_videos)
+
+    @abstractmethod
+    def views(self, clip: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        """Random views of a clip `(T, 3, H, W)` uint8."""
+
+    def __getitem__(self, number: int) -> Sample:
+        failures: dict[str, VideoError] = {}
+        for attempt in range(FAILURES_IN_A_ROW):
+            random = generator(self.seed, "sample", number, attempt)
+            moment = self.sampling.draw(random, float(self.offsets[-1]))
+            try:
+                frames = self.reader.read(moment.video.path, moment.start_seconds + self.offsets)
+            except VideoError as error:
+                failures[f"{moment.corpus}/{moment.video.name}"] = error
+                continue
+            clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
+            return self.views(clip, random) | {"number": torch.tensor(number), "skipped": list(failures)}
+        raise UserError(
+            f"sample {number}: {FAILURES_IN_A_ROW} clips in a row cannot be read, of {', '.join(failures)}; the last: "
+            f"{failures.popitem()[1]}; look whether the disk with the videos is there"
+        )
+
+
+class FrameDataset(VideoSamples):
+    """Single frames for DINO: `global_crops`, `local_crops` and perhaps `gram_crops`; see `multi_crop`."""
+
+    def __init__(self, sampling: BalancedSampling, crops: MultiCrop, *, seed: int, open_videos: int = 8):
+        super().__init__(sampling, seed=seed, open_videos=open_videos)
+        self.crops = crops
+
+    def views(self, clip: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        return multi_crop(clip[0], self.crops, random)
+
+
+class ClipDataset(VideoSamples):
+    """Clips for V-JEPA 2: `clip` `(T, 3, size, size)`; see `VideoCrop`."""
+
+    def __init__(self, sampling: BalancedSampling, crop: VideoCrop, **options: Any):
+        """`options`: those of `VideoSamples`."""
+        super().__init__(sampling, **options)
+        self.crop = crop
+
+    def views(self, clip: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        return {"clip": crop_clip(clip, self.crop, random)}
+
+
+class MaeDataset(VideoSamples):
+    """Clips for VideoMAE and SurgVISTA: `clip` and perhaps `teacher_frames`; see `MultiScaleCrop`."""
+
+    def __init__(self, sampling: BalancedSampling, crop: MultiScaleCrop, **options: Any):
+        """`options`: those of `VideoSamples`."""
+        super().__init__(sampling, **options)
+        self.crop = crop
+
+    def views(self, clip: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        return multi_scale_crop(clip, self.crop, random)
+
+
+class SampleLoader(DataLoader):
+    """Batches of tensors `(B, ...)` in the order of `SampleOrder`; `skipped` counts the videos that could not be read."""
+
+    skipped: Counter[str]
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Raises `UserError` when samples cannot be read, or when a worker process dies."""
+        batches = super().__iter__()
+        while True:
+            try:
+                batch = next(batches, None)
+            except UserError as error:  # raised in a worker, its traceback wrapped into the message
+                raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise UserError(_worker_died(error)) from error
+            if batch is None:
+                return
+            self._count(batch.pop("skipped"))
+            yield batch
+
+    def _count(self, skipped: list[str]) -> None:
+        for video in skipped:
+            if video not in self.skipped:
+                log.warning("%s: a clip of it cannot be read and is left out; further ones are only counted", video)
+            self.skipped[video] += 1
+
+
+def _worker_died(error: RuntimeError) -> str:
+    return (
+        f"a process that reads videos died ({error}): out of memory, a full /dev/shm, or a damaged video that takes the "
+        "decoder down; resume with fewer --num_workers, or find the video with --num_workers 0"
+    )
+
+
+def loader(
+    dataset: VideoSamples, order: SampleOrder, batch_size: int, *, num_workers: int = 4, pin_memory: bool = False
+) -> SampleLoader:
+    """Batches of `batch_size` samples in `order`, read ahead by `num_workers` processes (0: by this one, when asked).
+
+    `batch_size` divides what `order` takes of a step. `pin_memory` is for CUDA.
+    """
+    ahead: dict[str, Any] = {}
+    if num_workers:
+        ahead = {"prefetch_factor": BATCHES_AHEAD, "persistent_workers": True, "multiprocessing_context": "spawn"}
+    made = SampleLoader(
+        dataset, batch_size, sampler=order, num_workers=num_workers, collate_fn=collate, pin_memory=pin_memory, **ahead
+    )
+    made.skipped = Counter()
+    return made
+
+
+def collate(samples: list[Sample]) -> dict[str, Any]:
+    """A batch of samples: tensors stacked, skipped videos listed."""
+    batch = {
+        name: torch.utils.data.default_collate([sample[name] for sample in samples])
+        for name in samples[0]
+        if name != "skipped"
+    }
+    return batch | {"skipped": [video for sample in samples for video in sample["skipped"]]}

@@ -1,0 +1,197 @@
+"""Several processes do what one does: replicas, shards, accumulation, checkpoints that all of them read."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed as dist
+from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
+
+from common.runtime import UserError
+from pretrain.engine.backbone import start_backbone
+from pretrain.engine.checkpoint import TrainingState, load_checkpoint, save_checkpoint, whole_model_state
+from pretrain.engine.distributed import Processes, require_equal_start, start_processes
+from pretrain.engine.export import export_backbone
+from pretrain.engine.metrics_file import read_metrics
+from pretrain.engine.run_folder import RunFolder
+from pretrain.engine.step import TrainingStep
+from pretrain.ssl_config import find_model
+from tests.pretrain.distributed import two_processes
+from tests.pretrain.engine.test_export import Bare
+from tests.pretrain.engine.toy import ALONE, OPTIONS, ToyMethod, batches_of, train_toy
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def run():
+    with two_processes() as run:
+        yield run
+
+
+def here() -> Processes:
+    """This process, alone or one of two."""
+    return Processes(dist.get_rank(), 2, torch.device("cpu")) if dist.is_initialized() else ALONE
+
+
+def state(world_size: int) -> TrainingState:
+    return TrainingState("toy", {"model": "dinov3-tiny"}, 10, world_size, 1, {"source": "random"})
+
+
+def trained(sharding, batch_size, accumulate=1, precision="fp32", saved=None, loaded=None, steps=STEPS, first=0):
+    """Numbers of each step, features, and the whole state after `steps` steps from step `first` on."""
+    options = replace(OPTIONS, sharding=sharding, precision=precision, gradient_checkpointing="all")
+    processes = here()
+    method = ToyMethod()
+    step = TrainingStep(method, method.schedules(10), options, processes)
+    if loaded:
+        load_checkpoint(loaded, method, step.optimizer.optimizer, processes)
+    source = batches_of(processes, batch_size)(first * batch_size * accumulate * processes.world_size)
+    numbers = [step(first + index, [next(source) for _ in range(accumulate)]) for index in range(steps)]
+    features = step.features(next(batches_of(ALONE, 8)(0)))
+    if saved:
+        save_checkpoint(saved, state(processes.world_size), method, step.optimizer.optimizer, processes)
+    return numbers, features, whole_model_state(method)
+
+
+def assert_same(one, other, rtol=1e-5):
+    for found, expected in zip(one[0], other[0], strict=True):
+        assert found == pytest.approx(expected, rel=rtol)
+    torch.testing.assert_close(one[1], other[1], rtol=rtol, atol=rtol)
+    assert one[2].keys() == other[2].keys()
+    for name, value in one[2].items():
+        torch.testing.assert_close(value, other[2][name], rtol=rtol, atol=rtol / 10)
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_are_one_on_the_concatenated_batch(run, sharding, accumulate):
+    alone = trained("none", batch_size=4, accumulate=accumulate)
+    first, second = run(trained, sharding, 2, accumulate)
+    assert_same(first, alone)
+    assert first[0] == second[0]
+    assert torch.equal(first[1], second[1])
+
+
+def test_shards_are_replicas_in_bf16_too(run):
+    replicas, shards = (run(trained, sharding, 2, 1, "bf16")[0] for sharding in ("ddp", "fsdp"))
+    for found, expected in zip(shards[0], replicas[0], strict=True):
+        assert found == pytest.approx(expected, rel=0.03)
+    torch.testing.assert_close(shards[1], replicas[1], rtol=0.02, atol=0.02)
+    assert {value.dtype for value in shards[2].values()} == {torch.float32}
+
+
+def sharded_parameters() -> tuple[set[str], int]:
+    options = replace(OPTIONS, sharding="fsdp", precision="fp32", gradient_checkpointing="none")
+    method = ToyMethod()
+    step = TrainingStep(method, method.schedules(10), options, here())
+    step.features(next(batches_of(ALONE, 8)(0)))
+    kinds = {type(parameter).__name__ for parameter in method.parameters()}
+    return kinds, sum(parameter.to_local().numel() for parameter in method.parameters())
+
+
+def test_a_process_keeps_half_of_student_and_teacher(run):
+    total = sum(parameter.numel() for parameter in ToyMethod().parameters())
+    for kinds, count in run(sharded_parameters):
+        assert kinds == {"DTensor"}
+        assert count == total // 2
+
+
+@pytest.mark.parametrize("writer", ["none", "ddp", "fsdp"])
+def test_every_way_reads_every_way_s_checkpoints(run, tmp_path, writer):
+    path = tmp_path / "step_000002.pt"
+    size = {"none": 4, "ddp": 2, "fsdp": 2}
+    write = [writer, size[writer], 1, "fp32", path, None, 2]
+    trained(*write) if writer == "none" else run(trained, *write)
+    unbroken = trained("none", 4)
+    rest = {way: [way, size[way], 1, "fp32", None, path, 1, 2] for way in size}
+    continued = [trained(*rest["none"]), run(trained, *rest["ddp"])[0], run(trained, *rest["fsdp"])[0]]
+    for found in continued:
+        assert_same(found, (unbroken[0][2:], *unbroken[1:]))
+
+
+def sharded_training(folder) -> int:
+    return train_toy(folder, processes=here(), sharding="fsdp", batch_size=2, monitor_every=2)
+
+
+def test_a_whole_sharded_training_writes_what_one_process_writes(run, tmp_path):
+    assert run(sharded_training, tmp_path / "two") == [0, 0]
+    assert train_toy(tmp_path / "one", monitor_every=2) == 0
+    two, one = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("two", "one"))
+    timeless = [name for name in one[-1] if name.startswith(("loss", "health/", "gradient_norm/", "monitor/"))]
+    assert len(timeless) == 10
+    for found, expected in zip(two, one, strict=True):
+        present = [name for name in timeless if name in expected]
+        assert [found[name] for name in present] == pytest.approx([expected[name] for name in present], 1e-4, 1e-6)
+    names = sorted(path.name for path in (tmp_path / "one").rglob("*"))
+    assert names == sorted(path.name for path in (tmp_path / "two").rglob("*"))
+    assert "model.safetensors" in names
+
+
+def sharded_export(folder) -> dict[str, torch.Tensor]:
+    """A transformers network, sharded block by block and exported; returns what the teacher was before."""
+    backbone, _ = start_backbone(find_model("dinov3-tiny"), "random")
+    method, processes = Bare(backbone), here()
+    method.block_classes = (DINOv3ViTLayer,)
+    before = {name: value.clone() for name, value in method.teacher["backbone"].state_dict().items()}
+    options = replace(OPTIONS, sharding="fsdp", precision="fp32", gradient_checkpointing="none")
+    TrainingStep(method, method.schedules(1), options, processes)
+    tensors = whole_model_state(method)
+    if processes.is_first:
+        export_backbone(method, tensors, TrainingState("bare", options.to_json(), 1, 2, 1, {}), RunFolder(folder))
+    return before
+
+
+def test_a_sharded_transformers_network_is_exported_whole(run, tmp_path):
+    before, _ = run(sharded_export, tmp_path)
+    found, _ = start_backbone(find_model("dinov3-tiny"), str(tmp_path / "export"))
+    assert found.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in found.state_dict().items())
+
+
+def start_differently() -> str:
+    torch.manual_seed(dist.get_rank())
+    try:
+        require_equal_start(torch.nn.Linear(2, 2), here())
+    except RuntimeError as error:
+        return str(error)
+    return "nothing noticed"
+
+
+def test_different_start_values_are_refused(run):
+    assert all("built with different start values" in message for message in run(start_differently))
+
+
+def test_one_process_needs_no_environment(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with start_processes("cpu") as processes:
+        assert (processes.rank, processes.world_size, processes.is_first) == (0, 1, True)
+        assert processes.largest(2) == 2
+        assert not dist.is_initialized()
+
+
+def test_half_an_environment_is_an_error(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with (
+        pytest.raises(UserError, match=r"LOCAL_RANK.* not set: start several processes with torchrun"),
+        start_processes(),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_torchrun_starts_two_processes(checkout, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "tests.pretrain.engine.toy", str(tmp_path / "run")]
+    done = subprocess.run(
+        command, cwd=checkout, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["samples"] == 6 * 4 * 2
+    assert done.stderr.count("exported to") == 1

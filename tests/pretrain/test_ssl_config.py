@@ -1,0 +1,137 @@
+"""Names of models, folders of their outputs, options of a training."""
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from common.runtime import UserError
+from pretrain.ssl_config import (
+    MODELS,
+    TrainingOptions,
+    adapter_folder,
+    add_training_options,
+    backbone_folder,
+    find_model,
+    read_training_options,
+    steps_per_epoch,
+)
+
+NAMES = {
+    "vjepa2-l": "vjepa2-vitl-fpc64-256",
+    "vjepa2-g": "vjepa2-vitg-fpc64-384",
+    "dinov3-b": "dinov3-vitb16",
+    "dinov3-l": "dinov3-vitl16",
+    "dinov3-7b": "dinov3-vit7b16",
+    "dinov3-tiny": "dinov3-tiny",
+    "vjepa2-tiny": "vjepa2-tiny",
+    "caformer-s18": "caformer-s18",
+    "videomae-b": "videomae-b",
+    "videomae-tiny": "videomae-tiny",
+}
+
+
+@pytest.mark.parametrize(("short", "long"), NAMES.items())
+def test_both_names_mean_the_same_model(short, long):
+    assert find_model(short) is find_model(long)
+    assert (find_model(short).short, find_model(short).name) == (short, long)
+
+
+def test_no_name_is_used_twice():
+    names = [name for model in MODELS for name in {model.name, model.short}]
+    assert len(names) == len(set(names))
+
+
+def test_an_unknown_name_lists_the_models_and_the_nearest():
+    with pytest.raises(UserError, match=r"--model vjepa2-L: there are .*dinov3-vitb16 \(dinov3-b\).*mean 'vjepa2-l'"):
+        find_model("vjepa2-L")
+    with pytest.raises(UserError, match="--model is missing: there are"):
+        find_model(None)
+
+
+def test_output_folders_take_either_name(workspace):
+    checkpoints = workspace / "pretrain" / "checkpoints"
+    for name in ("vjepa2-l", "vjepa2-vitl-fpc64-256"):
+        assert backbone_folder(name) == checkpoints / "ssl" / "vjepa2-vitl-fpc64-256"
+        assert adapter_folder(name) == checkpoints / "vjepa2-l" / "best_lora"
+        assert TrainingOptions(model=name).output_folder == backbone_folder(name)
+    assert str(TrainingOptions(model="vjepa2-l", output="/scratch/run").output_folder) == "/scratch/run"
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_every_model_has_an_encoder_under_models(model, workspace):
+    config = model.encoder_config()
+    assert config.architecture == model.architecture
+    assert config.feature_dim == model.width
+    assert config.family == {"caformer": "surgenet"}.get(model.family, model.family)
+    assert model.crop_size % 16 == 0
+
+
+def read(*words: str, **given) -> TrainingOptions:
+    parser = argparse.ArgumentParser()
+    add_training_options(parser)
+    values = vars(parser.parse_args(list(words)))
+    return read_training_options(values | given, config_file=values["config"])
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
+    (tmp_path / "run.yaml").write_text("model: dinov3-b\nvideos: [one, two]\nepochs: 3\nseed: 7\n")
+    options = read("--config", str(tmp_path / "run.yaml"), "--epochs", "5", "--videos", "three")
+    assert (options.model, options.videos, options.epochs, options.seed) == ("dinov3-b", ("three",), 5, 7)
+    assert options.save_every == TrainingOptions.save_every
+
+
+def test_every_option_has_a_help_text(capsys):
+    parser = argparse.ArgumentParser()
+    add_training_options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    said = capsys.readouterr().out
+    assert all(f"--{name}" in said for name in TrainingOptions.__dataclass_fields__)
+
+
+def test_the_model_s_own_settings_fill_what_is_not_given():
+    given = read("--model", "vjepa2-g")
+    found = given.completed(on_gpu=True, world_size=4)
+    assert (found.model, found.batch_size, found.precision) == ("vjepa2-vitg-fpc64-384", 2, "bf16")
+    assert (found.sharding, found.gradient_checkpointing) == ("fsdp", "all")
+    alone = given.completed(on_gpu=False, world_size=1)
+    assert (alone.precision, alone.sharding) == ("fp32", "none")
+    said = read("--model", "vjepa2-g", "--batch_size", "5", "--precision", "bf16", "--gradient_checkpointing", "none")
+    found = said.completed(on_gpu=False, world_size=2)
+    assert (found.batch_size, found.precision, found.gradient_checkpointing) == (5, "bf16", "none")
+
+
+def test_processes_that_would_train_apart_are_refused():
+    with pytest.raises(UserError, match="--sharding none with 2 processes: each would train alone; use ddp or fsdp"):
+        read("--model", "dinov3-b", "--sharding", "none").completed(on_gpu=True, world_size=2)
+
+
+@pytest.mark.parametrize("name", ["epochs", "steps_per_epoch", "batch_size", "accumulate", "keep_last"])
+def test_counts_must_be_positive(name):
+    with pytest.raises(UserError, match=f"{name} must be greater than 0, found 0"):
+        TrainingOptions(**{name: 0})
+
+
+def test_health_needs_two_samples():
+    with pytest.raises(UserError, match="monitor_samples must be at least 2, found 1"):
+        TrainingOptions(monitor_samples=1)
+
+
+def test_the_length_of_a_training():
+    assert TrainingOptions(epochs=3).total_steps(10) == 30
+    assert TrainingOptions(epochs=3, steps_per_epoch=4).total_steps(10) == 12
+    assert TrainingOptions(epochs=3, max_steps=7).total_steps(10) == 7
+
+
+@pytest.mark.parametrize(
+    ("seconds", "per_sample", "batch", "expected"), [(3600, 1, 64, 57), (3600, 4, 64, 15), (10, 4, 64, 1)]
+)
+def test_an_epoch_draws_a_sample_for_each_stretch_of_video(seconds, per_sample, batch, expected):
+    assert steps_per_epoch(seconds, per_sample, batch) == expected
+
+
+def test_the_table_needs_no_torch(checkout):
+    code = "import pretrain.ssl_config, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=checkout).returncode == 0

@@ -56,7 +56,7 @@ def read_corpora(
                 seen.add(entry.fingerprint)
         if repeated:
             names = ", ".join(entry.name for entry in repeated)
-            log.warning("%s: left out %d videos, excluded or copies of others: %s", name, len(repeated), names)
+            log.warning("%s: %d left out, excluded or copies of others: %s", name, len(repeated), names)
         if not kept:
             raise UserError(
                 f"corpus {name}: none of its {len(videos)} videos is left to learn from; see the warnings above"

@@ -34,7 +34,7 @@ def learning_curves(report: Report, path: Path, *, pdf: bool = False) -> list[Pa
     for axes in (left, right):
         tidy(axes, grid="both")
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
     write_title(figure, f"{report.title}: training of the head")
     folds = "Line: mean over folds; band: lowest to highest fold. " if len(shown[0].splits) > 1 else ""
     figure.supxlabel(

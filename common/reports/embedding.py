@@ -13,8 +13,9 @@ from matplotlib.patches import Patch
 
 from common.features import open_features
 from common.reports.collect import EncoderResult
-from common.reports.figures import QUIET, save, write_remarks, write_title
+from common.reports.figures import save, write_remarks, write_title
 from common.reports.palette import phase_colours
+from common.reports.remarks import Remark
 from common.reports.report import Report
 from common.runtime import UserError
 
@@ -42,7 +43,7 @@ def feature_map(report: Report, path: Path, *, pdf: bool = False) -> list[Path]:
         return []
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(3.4 * columns, 3.5 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(3.4 * columns + 2, 3.6 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
@@ -51,13 +52,12 @@ def feature_map(report: Report, path: Path, *, pdf: bool = False) -> list[Path]:
         _panel(axes, name, points, [colours[phase] for phase in phases])
     shown = sorted({int(phase) for _, phases in panels.values() for phase in np.unique(phases)})
     handles = [Patch(color=colours[phase], label=report.mapping.names[phase]) for phase in shown]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, 2 * columns), fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside right center", fontsize=7.5, frameon=False)
     write_title(figure, f"{report.title}: frame features before the head (t-SNE)")
-    write_remarks(figure, [remark for remark in report.remarks if remark.alarming])
-    figure.supxlabel(
-        f"At most {FRAMES_PER_PHASE} frames of each phase. Axes have no unit; distances between clusters mean little.",
-        fontsize=8, color=QUIET,
-    )  # fmt: skip
+    note = (
+        f"At most {FRAMES_PER_PHASE} frames of each phase. Axes have no unit; distances between clusters mean little."
+    )
+    write_remarks(figure, [*(remark for remark in report.remarks if remark.alarming), Remark(note)])
     return save(figure, path, pdf=pdf)
 
 

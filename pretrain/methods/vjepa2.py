@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,24 +14,30 @@ from torch import Tensor, nn
 from transformers import VJEPA2Model
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Layer
 
+from common.options import option
 from common.preprocess import normalise
 from common.runtime import UserError
+from pretrain.augment import VideoCrop
 from pretrain.engine.flops import transformer_flops
 from pretrain.engine.method import Batch, Method, Schedules
 from pretrain.latent_losses import latent_loss, latent_targets
 from pretrain.masks_video import Grid, Multiblock, TokenMasks, Tube, masking
 from pretrain.methods.vjepa2_masked import embed, encode, mask_token_norms, predict
 from pretrain.parameter_groups import ParameterGroup, backbone_groups, head_groups
+from pretrain.pretraining_options import PretrainingOptions
+from pretrain.sampling import BalancedSampling
 from pretrain.schedules import Constant, Linear, Schedule, Warmup, truncated_cosine, truncated_linear
-from pretrain.ssl_config import SslModel, TrainingOptions, option
+from pretrain.ssl_config import SslModel
+from pretrain.ssl_dataset import ClipDataset
 
 log = logging.getLogger(__name__)
 
+PATCH_SIZE = 16
 STEPS_LOOKED_AT = 8  # of which the mean number of kept tokens is taken
 
 
 @dataclass(frozen=True)
-class VJEPA2Options(TrainingOptions):
+class VJEPA2Options(PretrainingOptions):
     """Defaults for going on with published weights on few GPUs; the help names what they were made with."""
 
     clip_len: int | None = option(None, "frames of a clip, an even number (default: the model's, 16)")
@@ -89,7 +96,6 @@ class VJEPA2Options(TrainingOptions):
             raise UserError("--mask_mode tube hides a share of the places: give --mask_ratio a value above 0")
 
     def clip_len_of(self, model: SslModel) -> int:
-        """Frames of a clip."""
         return self.clip_len or model.clip_len
 
 
@@ -103,15 +109,15 @@ class VJEPA2(Method):
     block_classes = (VJEPA2Layer,)
 
     def __init__(self, backbone: VJEPA2Model, options: VJEPA2Options, model: SslModel):
-        """`backbone` is taken over, predictor included."""
+        """`backbone` is taken over, predictor included; `options` are completed.
+
+        Raises `UserError` for a mask token that the predictor has not.
+        """
         super().__init__()
         self.student = nn.ModuleDict({"backbone": backbone.encoder, "predictor": backbone.predictor})
         self.teacher = nn.ModuleDict({"backbone": copy.deepcopy(backbone.encoder)}).requires_grad_(False)
-        self.config, self.options = backbone.config, options
+        self.config, self.options, self.clip_len = backbone.config, options, options.clip_len_of(model)
         self.preprocessing = model.encoder_config().preprocessing
-        side = self.config.crop_size // self.config.patch_size
-        self.grid: Grid = (options.clip_len_of(model) // self.config.tubelet_size, side, side)
-        self.batch_size = options.batch_size or model.batch_size
         self.families = self._families(across_processes=True)
         self.mask_token = _choose_mask_token(mask_token_norms(backbone.predictor), options.mask_token)
 
@@ -130,9 +136,9 @@ class VJEPA2(Method):
 
     def masks(self, batch: Batch, step: int) -> dict[str, TokenMasks]:
         """The masks of a batch's samples by family, on the batch's device."""
-        device, samples = batch["clip"].device, batch["number"].tolist()
-        drawn = {name: self._draw(family, step, samples) for name, family in self.families.items()}
-        return {name: TokenMasks(*(places.to(device) for places in mask)) for name, mask in drawn.items()}
+        clips, samples = batch["clip"], batch["number"].tolist()
+        drawn = {name: self._draw(family, clips.shape[1], step, samples) for name, family in self.families.items()}
+        return {name: TokenMasks(*(places.to(clips.device) for places in mask)) for name, mask in drawn.items()}
 
     @torch.no_grad()
     def _targets(self, clips: Tensor, masks: dict[str, TokenMasks]) -> list[Tensor]:
@@ -177,10 +183,10 @@ class VJEPA2(Method):
 
     def flops_per_sample(self) -> float:
         """Of the blocks, on the mean number of tokens that masks leave to the encoder and ask of the predictor."""
-        num_tokens = self.grid[0] * self.grid[1] * self.grid[2]
-        total = _flops(self.teacher["backbone"], num_tokens, backward=False)
+        total = _flops(self.teacher["backbone"], math.prod(self._grid(self.clip_len)), backward=False)
         for family in self._families(across_processes=False).values():
-            draws = [self._draw(family, step, range(self.batch_size)) for step in range(STEPS_LOOKED_AT)]
+            samples = range(self.options.batch_size)
+            draws = [self._draw(family, self.clip_len, step, samples) for step in range(STEPS_LOOKED_AT)]
             kept, asked = (sum(places.shape[1] for places in part) for part in zip(*draws, strict=True))
             total += _flops(self.student["backbone"], kept // STEPS_LOOKED_AT)
             total += _flops(self.student["predictor"], (kept + asked) // STEPS_LOOKED_AT)
@@ -196,8 +202,12 @@ class VJEPA2(Method):
         )
         return {family.name if isinstance(family, Multiblock) else "tube": family for family in families}
 
-    def _draw(self, family: Multiblock | Tube, step: int, samples: Sequence[int]) -> TokenMasks:
-        return family.draw(self.grid, seed=self.options.seed, step=step, samples=samples)
+    def _draw(self, family: Multiblock | Tube, num_frames: int, step: int, samples: Sequence[int]) -> TokenMasks:
+        return family.draw(self._grid(num_frames), seed=self.options.seed, step=step, samples=samples)
+
+    def _grid(self, num_frames: int) -> Grid:
+        side = self.config.crop_size // self.config.patch_size
+        return num_frames // self.config.tubelet_size, side, side
 
 
 def _choose_mask_token(norms: Tensor, asked_for: int | None) -> int:
@@ -227,6 +237,18 @@ def _flops(network: nn.Module, num_tokens: int, *, backward: bool = True) -> flo
     """Of an encoder's or a predictor's blocks."""
     num_parameters = sum(parameter.numel() for parameter in network.layer.parameters())
     width = network.layer[0].hidden_size
-    return transformer_flops(
-        num_parameters, num_tokens, num_layers=len(network.layer), width=width, backward=backward
-    )
+    return transformer_flops(num_parameters, num_tokens, num_layers=len(network.layer), width=width, backward=backward)
+
+
+def build_clips(options: VJEPA2Options, model: SslModel, sampling: BalancedSampling) -> ClipDataset:
+    """The data of a command.
+
+    Raises `UserError` for a side that does not divide into patches.
+    """
+    size = options.crop_size_of(model)
+    if size % PATCH_SIZE:
+        raise UserError(f"--crop_size {size}: {model.name} takes multiples of {PATCH_SIZE} pixels")
+    return ClipDataset(
+        sampling, VideoCrop(size), seed=options.seed, clip_len=options.clip_len_of(model), fps=options.fps,
+        open_videos=options.open_videos,
+    )  # fmt: skip

@@ -23,7 +23,9 @@ def embed(encoder: VJEPA2Encoder, clips: Tensor) -> Tensor:
     config = encoder.config
     num_frames, size = clips.shape[1], tuple(clips.shape[-2:])
     if size != (config.crop_size, config.crop_size):
-        raise ValueError(f"clips of {size} pixels for a network whose positions are those of {config.crop_size} squared")
+        raise ValueError(
+            f"clips of {size} pixels for a network whose positions are those of {config.crop_size} squared"
+        )
     if num_frames % config.tubelet_size:
         raise ValueError(f"clips of {num_frames} frames, which do not divide by {config.tubelet_size}")
     return encoder.embeddings(clips)

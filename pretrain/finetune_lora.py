@@ -1,0 +1,77 @@
+"""Stage 2 of pretraining: adapt a network to annotated cataract videos with LoRA.
+
+    python finetune_lora.py --model vjepa2-l --ssl_checkpoint ./checkpoints/ssl/vjepa2-vitl-fpc64-256/final.pt
+    python finetune_lora.py --model dinov3-b --datasets Cataract-101 --base published
+
+Writes pretrain/checkpoints/<short name>/best_lora, which the CataractFT folders under models/ read. A training that was
+stopped goes on where it was when the same command is run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from common.config import EncoderConfig, read_encoder_config
+from common.runtime import UserError, keep_freed_memory, run_main, select_device
+from pretrain.finetune_options import FinetuneOptions, add_finetune_options, read_finetune_options
+from pretrain.phase_classes import read_phase_classes
+from pretrain.ssl_config import find_model
+from pretrain.stages import encoder_folder, find_base
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train, or go on; returns 0, or 130 after a signal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_finetune_options(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ... (default: the best there is)")
+    given = vars(parser.parse_args(argv))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("LoRA fine-tuning runs in one process on one device: start it without torchrun")
+    options = read_finetune_options(given, given["config"])
+    code = finetune(options, device=given["device"])
+    if code == 0:
+        print(options.best_lora)
+    return code
+
+
+def finetune(options: FinetuneOptions, *, device: str = "auto") -> int:
+    """Train as the options (completed) say; returns the exit code.
+
+    Raises `UserError` for what is missing, and for an output folder of another training.
+    """
+    from common.encoder import build_encoder
+    from common.extraction import choose_precision
+    from pretrain.lora import add_adapters, restore_folder
+    from pretrain.phase_classifier import PhaseClassifier, recompute_blocks
+    from pretrain.stage2 import Finetuning
+    from pretrain.stage2_data import read_clips, seen_corpora
+    from pretrain.stage2_output import AdapterWriter
+
+    keep_freed_memory()
+    target = select_device(device)
+    config = training_config(options)
+    classes = read_phase_classes(Path(options.classes)) if options.classes else read_phase_classes()
+    clips = read_clips(options, classes, config.preprocessing)
+    restore_folder(options.best_lora)
+    encoder = build_encoder(config)
+    adapted = add_adapters(
+        encoder.network,
+        rank=options.rank,
+        alpha=options.alpha,
+        dropout=options.dropout,
+        mlp=options.mlp,
+        seed=options.seed,
+    )
+    if options.gradient_checkpointing == "all":
+        recompute_blocks(encoder.network)
+    encoder.prepare(target, precision := choose_precision(options.precision, target))
+    classifier = PhaseClassifier(encoder, len(classes.names), seed=options.seed)
+    writer = AdapterWriter(adapted, classifier, options, encoder.weights, classes.names, seen_corpora(clips))
+    training = Finetuning(classifier, clips, options, writer, device=target, in_bf16=precision == "bf16")
+    ...

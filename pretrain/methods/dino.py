@@ -1,0 +1,48 @@
+"""DINO (Caron et al., ICCV 2021): crops of a frame are to be of one kind, whose centre and sharpness keep kinds apart.
+
+The surgical backbones of SurgeNet (Jaspers et al., Medical Image Analysis 2025) were pretrained so, a CAFormer on video
+frames. The head is that of `pretrain.heads`, without weight norm.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import DINOv3ViTModel
+
+from pretrain.centering import SoftmaxCentering
+from pretrain.engine.method import Batch
+from pretrain.losses import class_token_loss, mean_entropy
+from pretrain.methods.self_distillation import NUM_GLOBAL, SelfDistillation, SelfDistillationOptions, summary
+from pretrain.ssl_config import SslModel
+
+
+class Dino(SelfDistillation):
+    """The summary of every crop against the teacher's of the other global crops, by a centred and sharpened softmax."""
+
+    def __init__(self, backbone: nn.Module, options: SelfDistillationOptions, model: SslModel, steps_per_epoch: int):
+        """`backbone` is taken over; `options` are completed."""
+        if isinstance(backbone, DINOv3ViTModel):
+            backbone.embeddings.mask_token.requires_grad_(False)  # nothing is masked
+        size = options.head_size(model)
+        super().__init__(backbone, options, model, heads={"dino_head": size}, steps_per_epoch=steps_per_epoch)
+        self.centering = SoftmaxCentering(size.prototypes)
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        global_crops, local_crops = self.crops(batch["global_crops"]), self.crops(batch["local_crops"])
+        targets = self._targets(global_crops, self.temperature(step))
+        backbone = self.student["backbone"]
+        logits = self.class_logits(summary(backbone, global_crops), summary(backbone, local_crops))
+        loss = class_token_loss(logits[:NUM_GLOBAL], logits[NUM_GLOBAL:], targets)
+        return {
+            "loss": loss.total,
+            "loss/global_crops": loss.global_crops.detach(),
+            "loss/local_crops": loss.local_crops.detach(),
+            "monitor/teacher_entropy": mean_entropy(targets),
+        }
+
+    @torch.no_grad()
+    def _targets(self, global_crops: Tensor, temperature: float) -> Tensor:
+        """The teacher's probabilities `(2, B, K)`."""
+        scores = self.teacher["dino_head"](summary(self.teacher["backbone"], global_crops))
+        return self.centering(scores, temperature).unflatten(0, (NUM_GLOBAL, -1))

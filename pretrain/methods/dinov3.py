@@ -1,0 +1,213 @@
+"""DINOv3 (Simeoni et al., 2025): DINO on class tokens, iBOT on hidden patches, KoLeo, and Gram anchoring.
+
+Made for going on with published weights, which come without heads. While a student trains, transformers scales the
+positions of all patches of a batch by a random factor (`position_rescale`); a teacher's positions are exact.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import DINOv3ViTModel
+
+from common.options import option
+from common.runtime import UserError
+from common.weights import RANDOM
+from pretrain.augment import MultiCrop
+from pretrain.centering import sinkhorn_knopp
+from pretrain.engine.flops import transformer_flops
+from pretrain.engine.method import Batch
+from pretrain.heads import DINO_7B, IBOT_7B
+from pretrain.losses import class_token_loss, gram_loss, koleo_loss, masked_patch_loss, mean_entropy, resize_patches
+from pretrain.masks_image import PatchMasking, masked_places, patch_masks, patch_weights
+from pretrain.methods.self_distillation import NUM_GLOBAL, PATCH_SIZE, SelfDistillation, SelfDistillationOptions
+from pretrain.reduce import rank, world_size
+from pretrain.schedules import gram_weight
+from pretrain.ssl_config import SslModel
+
+PUBLISHED_HEADS = {"vit7b16": (DINO_7B, IBOT_7B)}  # those of the others are the default widths
+GRAM_WEIGHT = 1.0
+
+
+@dataclass(frozen=True)
+class DINOv3Options(SelfDistillationOptions):
+    """Defaults for going on with published weights on few GPUs."""
+
+    recipe: Literal["auto", "dinov3", "dino"] = option(
+        "auto",
+        "dinov3: all losses below, for its vision transformers; dino: class tokens alone; auto: as the model allows",
+    )
+    local_weight: float = option(1.0, "weight of the local crops' part of the loss (published with a Gram loss: 0.5)")
+    ibot_weight: float = option(1.0, "weight of the loss on hidden patches")
+    mask_share: float = option(0.5, "share of the global crops in which patches are hidden, 0.1 to 0.5 of them")
+    koleo_weight: float = option(0.1, "weight of the loss that spreads class tokens, of each global crop")
+    koleo_across_processes: bool = option(False, "seek the nearest class tokens in the batches of all processes")
+    gram_weight: float | None = option(
+        None,
+        "weight of the loss that holds similarities between patches to the start weights' (default: 1, untrained 0)",
+    )
+    gram_scale: int = option(2, "resolution at which the start weights see the global crops, times theirs")
+    gram_ramp_epochs: float = option(1.0, "epochs over which that weight rises, after the backbone is unfrozen")
+    position_rescale: float = option(2.0, "largest random factor of the student's positions; 1: none")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("local_weight", "ibot_weight", "koleo_weight", "gram_weight", "gram_ramp_epochs"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
+        if not 0 <= self.mask_share <= 1:
+            raise UserError(f"mask_share must lie between 0 and 1, found {self.mask_share}")
+        for name in ("gram_scale", "position_rescale"):
+            if not getattr(self, name) >= 1:
+                raise UserError(f"{name} must be at least 1, found {getattr(self, name)}")
+
+    def recipe_of(self, model: SslModel) -> str:
+        """`dinov3` or `dino`.
+
+        Raises `UserError` for a network that DINOv3's losses do not fit, and for options that DINO has no use for.
+        """
+        recipe = self.recipe
+        if recipe == "auto":
+            recipe = "dinov3" if model.family == "dinov3" else "dino"
+        if recipe == "dinov3" and model.family != "dinov3":
+            raise UserError(f"--recipe dinov3 is for DINOv3's vision transformers; {model.name} takes --recipe dino")
+        if recipe == "dino":
+            own = fields(DINOv3Options)[len(fields(SelfDistillationOptions)) :]
+            useless = [
+                entry.name for entry in own if entry.name != "recipe" and getattr(self, entry.name) != entry.default
+            ]
+            if useless:
+                raise UserError(f"--{', --'.join(useless)}: of the recipe dinov3; --recipe dino has class tokens alone")
+        return recipe
+
+    @property
+    def anchor_weight(self) -> float:
+        """The weight of the Gram loss: random start weights are no anchor."""
+        default = 0.0 if self.init == RANDOM else GRAM_WEIGHT
+        return default if self.gram_weight is None else self.gram_weight
+
+    def crops(self, model: SslModel) -> MultiCrop:
+        rule = super().crops(model)
+        has_gram = self.anchor_weight and self.recipe_of(model) == "dinov3"
+        return replace(rule, gram_size=self.gram_scale * rule.global_size if has_gram else None)
+
+
+class Hidden(NamedTuple):
+    """What the student does not see of `C` global crops of `N` patches."""
+
+    masks: Tensor
+    """`(C, N)`, True where hidden."""
+    places: Tensor
+    """`(M,)` in the `C * N` patches."""
+    weights: Tensor
+    """`(M,)`, of a crop's hidden patches together 1."""
+
+
+class DINOv3(SelfDistillation):
+    """Class tokens of all crops, and hidden patches of the global ones, against the teacher's by Sinkhorn-Knopp.
+
+    Batches hold `number` `(B,)` and perhaps `gram_crops` `(B, 2, 3, S, S)` besides. Masks are drawn by sample number.
+    """
+
+    def __init__(self, backbone: DINOv3ViTModel, options: DINOv3Options, model: SslModel, steps_per_epoch: int):
+        """`backbone` is taken over; `options` are completed."""
+        published = PUBLISHED_HEADS.get(model.architecture, (None, None))
+        roles = ("dino_head", "ibot_head")
+        heads = {role: options.head_size(model, size) for role, size in zip(roles, published, strict=True)}
+        gram_teacher = copy.deepcopy(backbone) if options.anchor_weight else None
+        backbone.rope_embeddings.config.pos_embed_rescale = options.position_rescale
+        super().__init__(backbone, options, model, heads=heads, steps_per_epoch=steps_per_epoch)
+        self.gram_teacher = gram_teacher.requires_grad_(False) if gram_teacher else None
+        self.rule = options.crops(model)
+        self.gram_schedule = gram_weight(
+            self.steps(options.freeze_backbone_epochs),
+            self.steps(options.gram_ramp_epochs),
+            weight=options.anchor_weight,
+        )
+        self.first_patch = 1 + backbone.config.num_register_tokens
+
+    def train(self, mode: bool = True) -> DINOv3:
+        super().train(mode)
+        if self.gram_teacher is not None:
+            self.gram_teacher.eval()
+        return self
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        options, backbone = self.options, self.student["backbone"]
+        first = int(batch["number"][0])
+        global_crops, local_crops = self.crops(batch["global_crops"]), self.crops(batch["local_crops"])
+        with torch.no_grad():
+            teacher_tokens = self.teacher["backbone"](global_crops).last_hidden_state
+        hidden = self.hidden_patches(first, len(batch["number"]), global_crops.device)  # while a GPU is busy
+        class_targets, patch_targets = self._targets(teacher_tokens, hidden, self.temperature(step))
+
+        tokens = backbone(global_crops, bool_masked_pos=hidden.masks).last_hidden_state
+        class_tokens, patches = tokens[:, 0], tokens[:, self.first_patch :]
+        logits = self.class_logits(class_tokens, backbone(local_crops).last_hidden_state[:, 0])
+        class_loss = class_token_loss(
+            logits[:NUM_GLOBAL], logits[NUM_GLOBAL:], class_targets, local_weight=options.local_weight
+        )
+        patch_logits = self.student["ibot_head"](patches.flatten(0, 1)[hidden.places])
+        ibot = masked_patch_loss(patch_logits, patch_targets, hidden.weights, len(tokens))
+        total, parts = class_loss.total + options.ibot_weight * ibot, {"ibot": ibot}
+        if options.koleo_weight:
+            parts["koleo"] = self._koleo(class_tokens)
+            total = total + options.koleo_weight * parts["koleo"]
+        if self.gram_teacher is not None:
+            parts["gram"] = gram_loss(patches, self._anchor(batch["gram_crops"]))
+            total = total + self.gram_schedule(step) * parts["gram"]
+        parts |= {"global_crops": class_loss.global_crops, "local_crops": class_loss.local_crops}
+        numbers = {f"loss/{name}": value.detach() for name, value in parts.items()}
+        return {"loss": total, "monitor/teacher_entropy": mean_entropy(class_targets)} | numbers
+
+    def hidden_patches(self, first: int, batch_size: int, device: torch.device) -> Hidden:
+        """Of this process's global crops; `first` is the number of its first sample in the run."""
+        side, own = self.rule.global_size // PATCH_SIZE, rank() * batch_size
+        crops = [NUM_GLOBAL * (own + sample) + view for view in range(NUM_GLOBAL) for sample in range(batch_size)]
+        masks = patch_masks(
+            (side, side), crops, NUM_GLOBAL * batch_size * world_size(),
+            seed=self.options.seed, step=first - own, masking=PatchMasking(self.options.mask_share),
+        )  # fmt: skip
+        parts = masks, masked_places(masks), patch_weights(masks)
+        return Hidden(*(part.to(device, non_blocking=True) for part in parts))
+
+    @torch.no_grad()
+    def _targets(self, tokens: Tensor, hidden: Hidden, temperature: float) -> tuple[Tensor, Tensor]:
+        """The teacher's probabilities of class tokens `(2, B, K)` and of hidden patches `(M, K)`."""
+        patches = tokens[:, self.first_patch :].flatten(0, 1)[hidden.places]
+        classes = sinkhorn_knopp(self.teacher["dino_head"](tokens[:, 0]), temperature)
+        return classes.unflatten(0, (NUM_GLOBAL, -1)), sinkhorn_knopp(self.teacher["ibot_head"](patches), temperature)
+
+    def _koleo(self, class_tokens: Tensor) -> Tensor:
+        across = self.options.koleo_across_processes
+        return sum(koleo_loss(crop, across_processes=across) for crop in class_tokens.chunk(NUM_GLOBAL))
+
+    @torch.no_grad()
+    def _anchor(self, views: Tensor) -> Tensor:
+        """The start weights' patches `(2 * B, N, D)` of larger global crops, at the student's places."""
+        side = self.rule.global_size // PATCH_SIZE
+        larger = self.options.gram_scale * side
+        patches = self.gram_teacher(self.crops(views)).last_hidden_state[:, self.first_patch :]
+        return resize_patches(patches, (larger, larger), (side, side))
+
+    def flops_per_sample(self) -> float:
+        """Of the backbones' blocks; the heads, a few hundredths more, are left out."""
+        rule, scale = self.rule, self.options.gram_scale
+        total = NUM_GLOBAL * (self._flops(rule.global_size) + self._flops(rule.global_size, backward=False))
+        total += rule.num_local * self._flops(rule.local_size)
+        if self.gram_teacher is not None:
+            total += NUM_GLOBAL * self._flops(scale * rule.global_size, backward=False)
+        return total
+
+    def _flops(self, size: int, *, backward: bool = True) -> float:
+        backbone = self.student["backbone"]
+        blocks = [part for part in backbone.modules() if isinstance(part, self.block_classes)]
+        num_parameters = sum(parameter.numel() for block in blocks for parameter in block.parameters())
+        return transformer_flops(
+            num_parameters, (size // PATCH_SIZE) ** 2 + self.first_patch,
+            num_layers=len(blocks), width=backbone.config.hidden_size, backward=backward,
+        )  # fmt: skip

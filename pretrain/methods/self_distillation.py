@@ -1,0 +1,221 @@
+"""What DINO and DINOv3 share: a network learns to say of a crop what its moving average says of another of the same frame."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from timm.layers import DropPath
+from timm.models.metaformer import MetaFormerBlock
+from torch import Tensor, nn
+from transformers import DINOv3ViTModel
+from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
+
+from common.options import option
+from common.preprocess import normalise
+from common.runtime import UserError, generator
+from pretrain.augment import MultiCrop
+from pretrain.engine.method import Batch, Method, Schedules
+from pretrain.heads import HeadSize, PrototypeHead
+from pretrain.parameter_groups import ParameterGroup, backbone_groups, head_groups
+from pretrain.pretraining_options import PretrainingOptions
+from pretrain.reduce import world_size
+from pretrain.sampling import BalancedSampling
+from pretrain.schedules import Constant, Cosine, Schedule, square_root_scaled, teacher_temperature, warmup_cosine
+from pretrain.ssl_config import SslModel
+from pretrain.ssl_dataset import FrameDataset
+
+PATCH_SIZE = 16
+NUM_GLOBAL = 2
+LOCAL_SHARE = 96 / 224  # of the sides of local and global crops
+PATCH_EMBEDDING_SCALE = 0.2
+TINY_HEAD = HeadSize(hidden=64, bottleneck=16, prototypes=64)
+
+
+@dataclass(frozen=True)
+class SelfDistillationOptions(PretrainingOptions):
+    """Defaults for going on with published weights on few GPUs."""
+
+    local_size: int | None = option(
+        None, "side of the local crops in pixels (default: 96 for crops of 224, in proportion)"
+    )
+    num_local: int = option(8, "local crops of a frame")
+    blur: Literal["paper", "reference"] = option(
+        "paper", "how often crops are blurred: as published, or as the published code does it"
+    )
+    learning_rate: float = option(
+        1e-4, "after warm-up, for 64 frames a step; multiplied by 4 sqrt(frames a step / 1024)"
+    )
+    final_learning_rate: float = option(1e-6, "at the end of the cosine; multiplied likewise")
+    warmup: float = option(0.1, "share of all steps in which the learning rate rises")
+    layer_decay: float = option(0.9, "factor of the learning rate from each block to the one before")
+    weight_decay: float = option(0.04, "of AdamW, but for biases, norms and layer scales")
+    final_weight_decay: float | None = option(None, "weight decay rises along a cosine to this (default: it stays)")
+    momentum: float = option(0.999, "of the teacher's moving average")
+    final_momentum: float | None = option(None, "momentum rises along a cosine to this (default: it stays)")
+    temperature: float = option(0.07, "of the teacher, after its warm-up")
+    start_temperature: float = option(0.04, "of the teacher, at the first step")
+    temperature_warmup: float = option(0.3, "share of all steps in which the teacher's temperature rises")
+    clip_norm: float = option(3.0, "largest gradient norm of the backbone and of each head; 0: any")
+    drop_path: float = option(0.0, "share of the samples for which a residual branch is left out")
+    freeze_backbone_epochs: float = option(1.0, "epochs in which only the heads learn, which start at random values")
+    freeze_prototypes_epochs: float = option(
+        1.0, "epochs in which the prototypes, the heads' last layers, do not learn"
+    )
+    prototypes: int | None = option(None, "outputs of a head (default: 65536; of the 7B network 262144 and 98304)")
+    head_hidden: int | None = option(None, "width of a head's hidden layers (default: 2048; 7B: 8192 and 4096)")
+    head_bottleneck: int | None = option(None, "width of a head's bottleneck (default: 256; 7B: 512 and 384)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("learning_rate", "layer_decay", "temperature", "start_temperature", "num_local", "local_size",
+                     "prototypes", "head_hidden", "head_bottleneck"):  # fmt: skip
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
+        for name in ("final_learning_rate", "weight_decay", "final_weight_decay", "clip_norm", "freeze_backbone_epochs",
+                     "freeze_prototypes_epochs"):  # fmt: skip
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
+        for name in ("momentum", "final_momentum", "warmup", "temperature_warmup"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must lie between 0 and 1, found {getattr(self, name)}")
+        if not 0 <= self.drop_path < 1:
+            raise UserError(f"drop_path must be at least 0 and below 1, found {self.drop_path}")
+
+    def crops(self, model: SslModel) -> MultiCrop:
+        """The views of a frame.
+
+        Raises `UserError` for a side that a vision transformer cannot cut into patches.
+        """
+        global_size = self.crop_size_of(model)
+        local_size = self.local_size or max(1, round(global_size * LOCAL_SHARE / PATCH_SIZE)) * PATCH_SIZE
+        for name, size in (("crop_size", global_size), ("local_size", local_size)):
+            if model.family == "dinov3" and size % PATCH_SIZE:
+                raise UserError(f"--{name} {size}: {model.name} takes multiples of {PATCH_SIZE} pixels")
+        return MultiCrop(global_size, local_size, self.num_local, blur=self.blur)
+
+    def head_size(self, model: SslModel, published: HeadSize | None = None) -> HeadSize:
+        """The widths of a head, by default as `published` (for the tiny networks, tiny ones)."""
+        size = TINY_HEAD if model.is_tiny else published or HeadSize()
+        return HeadSize(
+            self.head_hidden or size.hidden, self.head_bottleneck or size.bottleneck, self.prototypes or size.prototypes
+        )
+
+    def require_training(self, steps_per_epoch: int) -> None:
+        """Raise `UserError` when the backbone would be frozen to the end."""
+        frozen, total = round(self.freeze_backbone_epochs * steps_per_epoch), self.total_steps(steps_per_epoch)
+        if frozen >= total:
+            raise UserError(
+                f"the backbone would not learn at all: it is frozen for {frozen} steps ({self.freeze_backbone_epochs:g} "
+                f"epochs) of {total}; give --freeze_backbone_epochs less, or --epochs or --max_steps more"
+            )
+
+
+class SelfDistillation(Method):
+    """A backbone and its heads, trained against their moving averages.
+
+    Batches hold `global_crops` `(B, 2, 3, G, G)` and `local_crops` `(B, n, 3, L, L)` uint8.
+    """
+
+    block_classes = (MetaFormerBlock, DINOv3ViTLayer, PrototypeHead)
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        options: SelfDistillationOptions,
+        model: SslModel,
+        *,
+        heads: Mapping[str, HeadSize],
+        steps_per_epoch: int,
+    ):
+        """`backbone` is taken over; `options` are completed; `heads` are the heads' widths by role.
+
+        Raises `UserError` when the backbone would be frozen to the end.
+        """
+        super().__init__()
+        options.require_training(steps_per_epoch)
+        self.options, self.preprocessing = options, model.encoder_config().preprocessing
+        self.steps_per_epoch = steps_per_epoch
+        set_drop_path(backbone, options.drop_path)
+        made = {
+            role: PrototypeHead(model.width, size, generator=generator(options.seed, role))
+            for role, size in heads.items()
+        }
+        self.student = nn.ModuleDict({"backbone": backbone} | made)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.temperature = teacher_temperature(
+            round(options.temperature_warmup * options.total_steps(steps_per_epoch)),
+            start=options.start_temperature, end=options.temperature,
+        )  # fmt: skip
+
+    def crops(self, views: Tensor) -> Tensor:
+        """uint8 views `(B, n, 3, S, S)` as normalised `(n * B, 3, S, S)`, the first crops of all frames first."""
+        return normalise(views.transpose(0, 1).flatten(0, 1), self.preprocessing)
+
+    def class_logits(self, global_tokens: Tensor, local_tokens: Tensor) -> Tensor:
+        """Class tokens `(2 * B, D)` and `(n * B, D)` -> the student's scores `(2 + n, B, K)`."""
+        tokens = torch.cat([global_tokens, local_tokens])
+        batch_size = len(global_tokens) // NUM_GLOBAL
+        return self.student["dino_head"](tokens).unflatten(0, (-1, batch_size))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        options, network = self.options, self.student["backbone"]
+        groups = backbone_groups(
+            network, layer_decay=options.layer_decay, patch_embedding_scale=PATCH_EMBEDDING_SCALE,
+            frozen_until=self.steps(options.freeze_backbone_epochs),
+        )  # fmt: skip
+        frozen = self.steps(options.freeze_prototypes_epochs)
+        for role, head in self.student.items():
+            if isinstance(head, PrototypeHead):
+                groups += head_groups(head, role, prototypes_frozen_until=frozen)
+        return groups
+
+    def steps(self, epochs: float) -> int:
+        """Optimiser steps of so many epochs."""
+        return round(epochs * self.steps_per_epoch)
+
+    def schedules(self, total_steps: int) -> Schedules:
+        options = self.options
+        global_batch = options.batch_size * options.accumulate * world_size()
+        peak, end = (
+            square_root_scaled(rate, global_batch) for rate in (options.learning_rate, options.final_learning_rate)
+        )
+        rate = warmup_cosine(0.0, peak, end, warmup_steps=round(options.warmup * total_steps), total_steps=total_steps)
+        decay = _towards(options.weight_decay, options.final_weight_decay, total_steps)
+        momentum = _towards(options.momentum, options.final_momentum, total_steps)
+        return Schedules(rate, decay, momentum, options.clip_norm or None)
+
+    def features(self, batch: Batch) -> Tensor:
+        """Of the first global crops, or of the first frames of a probe's clips."""
+        images = batch["clip"] if "clip" in batch else batch["global_crops"]
+        return summary(self.teacher["backbone"], self.crops(images[:, :1]))
+
+    def exported(self) -> nn.Module:
+        return self.teacher["backbone"]
+
+
+def summary(backbone: nn.Module, pixels: Tensor) -> Tensor:
+    """`(N, D)`: the class token of a vision transformer after its last norm, or what a network of timm gives."""
+    if isinstance(backbone, DINOv3ViTModel):
+        return backbone(pixels).last_hidden_state[:, 0]
+    return backbone(pixels)
+
+
+def set_drop_path(network: nn.Module, rate: float) -> None:
+    """Give every residual branch the same stochastic depth, as DINOv3 does."""
+    for block in network.modules():
+        for name in ("drop_path", "drop_path1", "drop_path2"):
+            if isinstance(getattr(block, name, None), nn.Module):
+                setattr(block, name, DropPath(rate) if rate else nn.Identity())
+
+
+def _towards(start: float, end: float | None, total_steps: int) -> Schedule:
+    return Constant(start) if end is None else Cosine(start, end, total_steps)
+
+
+def build_frames(options: SelfDistillationOptions, model: SslModel, sampling: BalancedSampling) -> FrameDataset:
+    """The data of a command."""
+    return FrameDataset(sampling, options.crops(model), seed=options.seed, open_videos=options.open_videos)

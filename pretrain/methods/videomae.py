@@ -1,0 +1,249 @@
+"""Video masked autoencoder (Tong et al., NeurIPS 2022), SurgRec-MAE's recipe, and SurgVISTA's distillation beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+from transformers import VideoMAEForPreTraining
+from transformers.models.videomae.modeling_videomae import VideoMAELayer
+
+from common.encoders.videomae import EPSILON
+from common.preprocess import normalise
+from common.runtime import UserError, generator
+from pretrain.engine.flops import transformer_flops
+from pretrain.engine.method import Batch, Method, Schedules
+from pretrain.latent_losses import distillation_loss, gather_tokens, pixel_loss, pixel_targets
+from pretrain.masks_video import Grid, TokenMasks, Tube
+from pretrain.methods.image_teacher import ImageTeacher, require_grid
+from pretrain.methods.videomae_decoder import TokenDecoder, image_decoder, pixel_decoder
+from pretrain.parameter_groups import ParameterGroup, backbone_groups, head_groups
+from pretrain.pretraining_options import PretrainingOptions
+from pretrain.reduce import world_size
+from pretrain.schedules import Constant, legacy_warmup_cosine, linearly_scaled
+from pretrain.ssl_config import SslModel, option
+
+MASK_RATIO, MASK_RATIO_WITH_TEACHER = 0.9, 0.85
+LEVELS = 255  # of a uint8 pixel
+BETAS = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class VideoMAEOptions(PretrainingOptions):
+    """Defaults are those of Video MAE and, with an image teacher, of SurgVISTA."""
+
+    clip_len: int | None = option(None, "frames of a clip, an even number (default: the model's, 16)")
+    fps: float = option(4.0, "frames of a clip in a second of video")
+    mask_ratio: float | None = option(
+        None, f"share of places hidden in all frames (default: {MASK_RATIO}; {MASK_RATIO_WITH_TEACHER} with an image teacher)"
+    )  # fmt: skip
+    image_teacher: str | None = option(
+        None,
+        "image encoder whose patch features are predicted too, as in SurgVISTA: a folder under models/ by name, or a "
+        "config.yaml like theirs, or the folder that holds it",
+    )
+    image_teacher_weights: str | None = option(
+        None, "weights of the image teacher (default: its config's), as --weights of extract_features.py"
+    )
+    teacher_size: int | None = option(
+        None, "side in pixels of the frames that the image teacher sees (default: the student's)"
+    )
+    normalise_teacher: bool = option(False, "bring each feature vector of the image teacher to mean 0 and variance 1")
+    pixel_weight: float = option(1.0, "weight of the pixels in the loss")
+    distillation_weight: float = option(0.05, "weight of the image teacher's features in the loss")
+    learning_rate: float = option(1.5e-4, "after warm-up, for 256 samples a step; scaled with their number")
+    start_learning_rate: float = option(1e-6, "at the first step, scaled likewise")
+    final_learning_rate: float = option(1e-4, "at the end of the cosine, scaled likewise")
+    warmup: float = option(0.2, "share of all steps in which the learning rate rises (published: 40 of 201 epochs)")
+    weight_decay: float = option(0.05, "of AdamW, but for biases and norms")
+    drop_path: float = option(0.1, "chance that a sample skips a branch of the last block, rising from 0 at the first")
+    clip_norm: float = option(0.0, "largest gradient norm of the encoder and of each decoder; 0: any, as published")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clip_len is not None and (self.clip_len < 2 or self.clip_len % 2):
+            raise UserError(f"clip_len must be an even number, as frames are taken in pairs, found {self.clip_len}")
+        if self.mask_ratio is not None and not 0 < self.mask_ratio < 1:
+            raise UserError(f"mask_ratio must lie between 0 and 1, found {self.mask_ratio}")
+        for name in ("fps", "learning_rate", "pixel_weight", "distillation_weight"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
+        for name in ("start_learning_rate", "final_learning_rate", "weight_decay", "clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
+        for name in ("warmup", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 0 and below 1, found {getattr(self, name)}")
+        alone = [f"--{name}" for name in ("image_teacher_weights", "teacher_size") if getattr(self, name) is not None]
+        if alone and self.image_teacher is None:
+            raise UserError(f"{' and '.join(alone)} without --image_teacher: name the image encoder too")
+
+    def clip_len_of(self, model: SslModel) -> int:
+        """Frames of a clip."""
+        return self.clip_len or model.clip_len
+
+    def teacher_size_of(self, model: SslModel) -> int | None:
+        """Side in pixels of the image teacher's frames; None without one."""
+        return None if self.image_teacher is None else self.teacher_size or self.crop_size_of(model)
+
+    @property
+    def mask(self) -> Tube:
+        """What is hidden."""
+        return Tube(self.mask_ratio or (MASK_RATIO_WITH_TEACHER if self.image_teacher else MASK_RATIO))
+
+
+class VideoMAE(Method):
+    """The encoder sees the visible tokens of a clip, decoders say what the hidden ones hold: pixels, teacher's features.
+
+    Batches hold `clip` `(B, T, 3, S, S)` uint8, `number` `(B,)` and, for an image teacher, `teacher_frames`
+    `(B, T / 2, 3, R, R)` uint8, the first frame of each tubelet.
+    """
+
+    block_classes = (VideoMAELayer,)
+
+    def __init__(
+        self,
+        network: VideoMAEForPreTraining,
+        options: VideoMAEOptions,
+        model: SslModel,
+        image_teacher: ImageTeacher | None = None,
+    ):
+        """`network` is taken over, decoder included. Raises `UserError` when the teacher's patches are not its own."""
+        super().__init__()
+        self.config, self.options, self.image_teacher = network.config, options, image_teacher
+        self.preprocessing = model.encoder_config().preprocessing
+        self.batch_size = options.batch_size or model.batch_size
+        self.patch, self.tubelet = self.config.patch_size, self.config.tubelet_size
+        side = self.config.image_size // self.patch
+        self.grid: Grid = (self.config.num_frames // self.tubelet, side, side)
+        self.student = nn.ModuleDict({"backbone": network.videomae, "pixel_decoder": pixel_decoder(network)})
+        if image_teacher is not None:
+            width = require_grid(image_teacher, options.teacher_size_of(model), side)
+            self.student["image_decoder"] = image_decoder(network, width, generator(options.seed, "image decoder"))
+        for part in (network.videomae.encoder.layer, *(decoder.blocks.decoder_layers for decoder in self.decoders)):
+            drop_paths(part, options.drop_path)
+        self.teacher = nn.ModuleDict()
+        self.register_buffer("positions", network.videomae.embeddings.position_embeddings[0], persistent=False)
+
+    @property
+    def decoders(self) -> list[TokenDecoder]:
+        """That of the pixels, and that of the image teacher's features."""
+        return [part for part in self.student.values() if isinstance(part, TokenDecoder)]
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        options, masks = self.options, self.masks(batch, step)
+        patches = cut(batch["clip"], self.patch, self.tubelet)
+        states = self._encode(self._embed(_at(patches, masks.context), masks.context))
+        losses = {"pixel_loss": self._pixel_loss(states, _at(patches, masks.target), masks)}
+        loss = options.pixel_weight * losses["pixel_loss"]
+        if self.image_teacher is not None:
+            losses["distillation_loss"] = self._distillation_loss(states, batch["teacher_frames"], masks)
+            loss = loss + options.distillation_weight * losses["distillation_loss"]
+        return {"loss": loss} | {name: value.detach() for name, value in losses.items()}
+
+    def masks(self, batch: Batch, step: int) -> TokenMasks:
+        """The masks of a batch's samples, on the batch's device."""
+        samples = batch["number"].tolist()
+        drawn = self.options.mask.draw(self.grid, seed=self.options.seed, step=step, samples=samples)
+        return TokenMasks(*(places.to(batch["clip"].device) for places in drawn))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        heads = (name for name in self.student if name != "backbone")
+        groups = [group for name in heads for group in head_groups(self.student[name], name)]
+        return [*backbone_groups(self.student["backbone"]), *groups]
+
+    def schedules(self, total_steps: int) -> Schedules:
+        options = self.options
+        global_batch = self.batch_size * options.accumulate * world_size()
+        rates = (options.start_learning_rate, options.learning_rate, options.final_learning_rate)
+        rate = legacy_warmup_cosine(
+            *(linearly_scaled(rate, global_batch) for rate in rates),
+            warmup_steps=round(options.warmup * total_steps), total_steps=total_steps,
+        )  # fmt: skip
+        return Schedules(rate, Constant(options.weight_decay), clip_norm=options.clip_norm or None, betas=BETAS)
+
+    def features(self, batch: Batch) -> Tensor:
+        patches = cut(batch["clip"], self.patch, self.tubelet)
+        encoder = self.student["backbone"].encoder
+        mean = encoder(self._embed(patches)).last_hidden_state.float().mean(dim=1)
+        return F.layer_norm(mean, mean.shape[-1:], eps=EPSILON)  # as common.encoders.videomae without learned values
+
+    def exported(self) -> nn.Module:
+        """The encoder with its pixel decoder, so that a later training finds one too."""
+        with torch.device("meta"):
+            network = VideoMAEForPreTraining(self.config)
+        decoder = self.student["pixel_decoder"]
+        network.videomae, network.decoder = self.student["backbone"], decoder.blocks
+        network.encoder_to_decoder, network.mask_token = decoder.embed, decoder.mask_token
+        return network
+
+    def flops_per_sample(self) -> float:
+        """Of the blocks of encoder and decoders, and of the image teacher as far as its parameters tell."""
+        num_tokens = self.grid[0] * self.grid[1] * self.grid[2]
+        num_visible = self.options.mask.draw(self.grid, seed=0, step=0, samples=[0]).context.shape[1]
+        total = _flops(self.student["backbone"].encoder.layer, num_visible, self.config.hidden_size)
+        for decoder in self.decoders:
+            total += _flops(decoder.blocks.decoder_layers, num_tokens, self.config.decoder_hidden_size)
+        if self.image_teacher is not None:
+            num_parameters = self.image_teacher.encoder.num_parameters
+            total += transformer_flops(num_parameters, num_tokens, num_layers=0, width=0, backward=False)
+        return total
+
+    def _embed(self, patches: Tensor, places: Tensor | slice = slice(None)) -> Tensor:
+        """Patches `(B, K, tubelet, 3, patch, patch)` uint8 at `places` -> tokens `(B, K, D)`.
+
+        The same numbers as the convolution over the whole clip, computed for the visible tokens alone.
+        """
+        projection = self.student["backbone"].embeddings.patch_embeddings.projection
+        pixels = normalise(patches, self.preprocessing).flatten(2)
+        tokens = F.linear(pixels, projection.weight.transpose(1, 2).flatten(1), projection.bias)
+        return tokens + self.positions[places].to(tokens.dtype)
+
+    def _encode(self, tokens: Tensor) -> Tensor:
+        """States `(B, K, D)` for the decoders, normalised where the network has a norm of its own for that."""
+        backbone = self.student["backbone"]
+        states = backbone.encoder(tokens).last_hidden_state
+        return states if backbone.layernorm is None else backbone.layernorm(states)
+
+    def _pixel_loss(self, states: Tensor, hidden: Tensor, masks: TokenMasks) -> Tensor:
+        """Of the hidden patches `(B, M, tubelet, 3, patch, patch)` uint8, each taken for a clip of one token."""
+        scale = (1 / LEVELS,) * 3
+        targets = pixel_targets(hidden.flatten(0, 1), mean=(0,) * 3, std=scale, patch=self.patch, tubelet=self.tubelet)
+        predictions = self.student["pixel_decoder"](states, masks)
+        return pixel_loss(predictions, targets.view(predictions.shape))
+
+    def _distillation_loss(self, states: Tensor, frames: Tensor, masks: TokenMasks) -> Tensor:
+        features = gather_tokens(self.image_teacher(frames), masks.target)
+        predictions = self.student["image_decoder"](states, masks)
+        return distillation_loss(predictions, features, normalise_teacher=self.options.normalise_teacher)
+
+
+def cut(clips: Tensor, patch: int, tubelet: int) -> Tensor:
+    """Clips `(B, T, 3, H, W)` -> patches `(B, N, tubelet, 3, patch, patch)`, by time, row, column."""
+    parts = clips.unflatten(4, (-1, patch)).unflatten(3, (-1, patch)).unflatten(1, (-1, tubelet))
+    # (B, time, within tubelet, 3, row, within row, column, within column)
+    return parts.permute(0, 1, 4, 6, 2, 3, 5, 7).flatten(1, 3)
+
+
+def drop_paths(blocks: Iterable[nn.Module], rate: float) -> None:
+    """Stochastic depth (Huang et al., ECCV 2016), rising from 0 at the first block to `rate` at the last.
+
+    transformers' Video MAE has none, but a dropout of rate 0 at the end of both branches of a block: in its place.
+    """
+    blocks = list(blocks)
+    for block, chance in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
+        block.attention.output.dropout, block.output.dropout = DropPath(chance), DropPath(chance)
+
+
+def _at(patches: Tensor, places: Tensor) -> Tensor:
+    """The patches `(B, K, ...)` of `(B, N, ...)` at the places `(B, K)`."""
+    return gather_tokens(patches.flatten(2), places).unflatten(2, patches.shape[2:])
+
+
+def _flops(blocks: nn.ModuleList, num_tokens: int, width: int) -> float:
+    num_parameters = sum(parameter.numel() for parameter in blocks.parameters())
+    return transformer_flops(num_parameters, num_tokens, num_layers=len(blocks), width=width)

@@ -61,8 +61,9 @@ def _load(path: Path) -> Any:
         raise UserError(f"{path}: no such checkpoint; run --action train first")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: damaged or unsafe checkpoint ({str(error).splitlines()[0]}); train again") from error
+    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:  # OSError: a short file
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path}: damaged or unsafe checkpoint ({reason}); train again") from error
 
 
 def build_head(config: TrainConfig, num_classes: int) -> MS_TCN2:

@@ -80,7 +80,7 @@ def _read_file(path: Path) -> Any:
         # published checkpoints often hold their command line, a plain record of values
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError, SafetensorError) as error:
+    except (RuntimeError, ValueError, EOFError, OSError, LookupError, pickle.UnpicklingError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), "it ends too early")
         raise UserError(
             f"{path}: not a weight file that can be read safely ({reason}); fetch it again or convert it to safetensors"

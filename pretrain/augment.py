@@ -1,7 +1,7 @@
 """Random views of frames and clips, every draw from one explicit generator.
 
-Views stay uint8, a quarter of float32 on the way to the device, where `common.preprocess.normalise` makes them floats. Where
-colours are distorted this is done in float32 and rounded once at the end, to half a level.
+Views stay uint8, a quarter of float32 on the way to the device, where `common.preprocess.normalise` makes them floats.
+Where colours are distorted this is done in float32 and rounded once at the end, to half a level.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
 BLUR_CHANCES = {"paper": (1.0, 0.1, 0.5), "reference": (0.0, 0.9, 0.5)}
-"""Of the first global crop, the second, and a local one. DINO and its successors publish the first row; the code of DINOv2
-and DINOv3 hands on the opposite chance and in effect does the second."""
+"""Of the first global crop, the second, and a local one. DINO and its successors publish the first row; the code of
+DINOv2 and DINOv3 hands on the opposite chance and in effect does the second."""
 
 CROP_TRIES = 10
 MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
@@ -83,8 +83,8 @@ class VideoCrop:
 class MultiScaleCrop:
     """The view of VideoMAE (after Temporal Segment Networks, Wang et al. 2016): sides are shares of the shorter side.
 
-    The two sides are neighbours in `scales` or equal, the place one of 13. With `teacher_size` an image teacher sees the
-    same rectangle of every `teacher_stride`-th frame in another resolution (SurgVISTA: the first of each tubelet).
+    The two sides are neighbours in `scales` or equal, the place one of 13. With `teacher_size` an image teacher sees
+    the same rectangle of every `teacher_stride`-th frame in another resolution (SurgVISTA: the first of each tubelet).
     """
 
     size: int = 224
@@ -123,7 +123,7 @@ def crop_clip(clip: Tensor, rule: VideoCrop, random: torch.Generator) -> Tensor:
 
 
 def multi_scale_crop(clip: Tensor, rule: MultiScaleCrop, random: torch.Generator) -> dict[str, Tensor]:
-    """The view `clip` `(T, 3, size, size)` of a clip `(T, 3, H, W)` uint8, and `teacher_frames` where the rule has them."""
+    """Views of a clip `(T, 3, H, W)` uint8: `clip` `(T, 3, size, size)`, `teacher_frames` where the rule has them."""
     box = draw_multi_scale_box(*clip.shape[-2:], rule.scales, random)
     flipped = happens(rule.flip_chance, random)
     views = {"clip": resized_crop(clip, box, rule.size, flipped=flipped)}
@@ -136,8 +136,8 @@ def multi_scale_crop(clip: Tensor, rule: MultiScaleCrop, random: torch.Generator
 def draw_box(height: int, width: int, scale: Range, ratio: Range, *, random: torch.Generator) -> Box:
     """A rectangle for a picture: area uniform in `scale`, log of width over height uniform in `ratio`, place uniform.
 
-    What does not fit is drawn again; after ten tries the largest rectangle in the middle with a ratio allowed (Szegedy et
-    al. 2015, as torchvision does it).
+    What does not fit is drawn again; after ten tries the largest rectangle in the middle with a ratio allowed (Szegedy
+    et al. 2015, as torchvision does it).
     """
     for _ in range(CROP_TRIES):
         area = height * width * uniform(scale, random)
@@ -160,7 +160,7 @@ def draw_multi_scale_box(height: int, width: int, scales: tuple[float, ...], ran
 
 
 def resized_crop(images: Tensor, box: Box, size: int, *, flipped: bool, mode: str = "bilinear") -> Tensor:
-    """A rectangle of pictures `([T,] 3, H, W)` uint8 as `([T,] 3, size, size)` uint8, antialiased, mirrored if `flipped`."""
+    """A rectangle of pictures `([T,] 3, H, W)` uint8 as `([T,] 3, size, size)`, antialiased, mirrored if `flipped`."""
     cut = images[..., box.top : box.top + box.height, box.left : box.left + box.width]
     batch = cut if cut.ndim == 4 else cut[None]
     resized = torch.nn.functional.interpolate(batch, (size, size), mode=mode, antialias=True)

@@ -1,10 +1,10 @@
 """Clusters of clips by what they show, for sampling that sees rare scenes more often.
 
 SurgRec (arXiv 2603.29966) balances its corpus by hierarchical clustering of clips: features of a pretrained encoder are
-clustered, and clips are drawn so that large clusters do not drown small ones. The features, the numbers of clusters and the
-rule of drawing were not published. Ours: unit-length features, k-means with many clusters, then k-means of their centroids
-with fewer (as in Vo et al., arXiv 2405.15613: centroids lie more evenly over what is shown than clips do, so the upper
-clusters follow meaning more than frequency), and draws in proportion to a power of a cluster's seconds
+clustered, and clips are drawn so that large clusters do not drown small ones. The features, the numbers of clusters and
+the rule of drawing were not published. Ours: unit-length features, k-means with many clusters, then k-means of their
+centroids with fewer (as in Vo et al., arXiv 2405.15613: centroids lie more evenly over what is shown than clips do, so
+the upper clusters follow meaning more than frequency), and draws in proportion to a power of a cluster's seconds
 (`pretrain.sampling`). The numbers of clusters are a guess for some 100,000 clips.
 """
 

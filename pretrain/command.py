@@ -6,8 +6,9 @@ import argparse
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -36,6 +37,8 @@ from pretrain.ssl_dataset import VideoSamples, loader
 from pretrain.training_plan import TrainingPlan
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 # options (completed), model, backbone, where its weights are from, steps of an epoch
 BuildMethod = Callable[[Any, SslModel, nn.Module, WeightSource, int], Method]
@@ -93,10 +96,8 @@ class PretrainingCommand:
         method = build_method(options, model, backbone, start, steps)
         dataset = build_dataset(options, model, sampling)
         probe = self.phase_probe()
-        if self.processes.is_first:
-            self.record_videos(corpora, start)
-            self.plan(method, start, corpora, sampling, steps).show()
-        self.processes.barrier()
+        self.plan(method, start, corpora, sampling, steps).show()
+        first_alone(self.processes, partial(self.record_videos, corpora, start))
         name = type(method).__module__.rpartition(".")[2]
         return train(Recipe(name, method, start, self.batches(dataset), steps, probe), options, self.processes)
 
@@ -113,13 +114,9 @@ class PretrainingCommand:
 
     def read_corpora(self) -> list[Corpus]:
         """The corpora; the first process looks into new videos, the others read what it found."""
-        if not self.processes.is_first:
-            self.processes.barrier()
         index = paths.pretraining_checkpoints() / "video_index.json"
-        corpora = read_corpora(self.options.videos, index, exclude=self.options.exclude)
-        if self.processes.is_first:
-            self.processes.barrier()
-        return corpora
+        read = partial(read_corpora, self.options.videos, index, exclude=self.options.exclude)
+        return first_alone(self.processes, read) or read()
 
     def batches(self, dataset: VideoSamples) -> Batches:
         """This process's micro-batches from a sample number on."""
@@ -174,6 +171,22 @@ class PretrainingCommand:
             self.options, self.model, self.processes, method=method, start=start, corpora=corpora,
             shares=sampling.corpus_shares, steps_per_epoch=steps,
         )  # fmt: skip
+
+
+def first_alone(processes: Processes, action: Callable[[], Result]) -> Result | None:
+    """What `action` gives in the first process, None in the others, which wait for it.
+
+    Raises in all when it raises `UserError`.
+    """
+    result = failure = None
+    if processes.is_first:
+        try:
+            result = action()
+        except UserError as error:
+            failure = error
+    if processes.largest(failure is not None):
+        raise failure or UserError("the first process cannot start, for the reason that it gives")
+    return result
 
 
 def warn_of_labelled_videos(manifest: Path) -> None:

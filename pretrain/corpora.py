@@ -38,10 +38,10 @@ def read_corpora(
 ) -> list[Corpus]:
     """The corpora that `sources` name: folders with all below them, or data sets (their `videos/`).
 
-    Left out with a warning are videos that cannot be read, that `exclude` names (see `excluded_fingerprints`), and copies
-    of earlier ones. The file `index` keeps what was found; of several processes of a training one calls this first.
-    `num_processes` look into new videos (default: one a core, at most 8; 0: this process). Raises `UserError` for a source
-    without videos, two corpora of one name, and a corpus of which nothing is left.
+    Left out with a warning are videos that cannot be read, that `exclude` names (see `excluded_fingerprints`), and
+    copies of earlier ones. The file `index` keeps what was found; of several processes of a training one calls this
+    first. `num_processes` look into new videos (default: one a core, at most 8; 0: this process). Raises `UserError`
+    for a source without videos, two corpora of one name, and a corpus of which nothing is left.
     """
     files = find_corpora(sources)
     entries = probe_videos([path for videos in files.values() for path in videos.values()], index, num_processes)

@@ -10,10 +10,10 @@ stopped goes on where it was when the same command is run again.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.config import EncoderConfig, read_encoder_config
 from common.runtime import UserError, keep_freed_memory, run_main, select_device
@@ -22,22 +22,23 @@ from pretrain.phase_classes import read_phase_classes
 from pretrain.ssl_config import find_model
 from pretrain.stages import encoder_folder, find_base
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import torch
+
+    from pretrain.stage2 import Finetuning
+
+CHECKED_CLIPS = 2
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, or go on; returns 0, or 130 after a signal."""
+    """Train, or go on; returns 0 when finished or put back into SLURM's queue, 130 when stopped by a signal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_finetune_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ... (default: the best there is)")
     given = vars(parser.parse_args(argv))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("LoRA fine-tuning runs in one process on one device: start it without torchrun")
-    options = read_finetune_options(given, given["config"])
-    code = finetune(options, device=given["device"])
-    if code == 0:
-        print(options.best_lora)
-    return code
+    return finetune(read_finetune_options(given, given["config"]), device=given["device"])
 
 
 def finetune(options: FinetuneOptions, *, device: str = "auto") -> int:
@@ -45,6 +46,28 @@ def finetune(options: FinetuneOptions, *, device: str = "auto") -> int:
 
     Raises `UserError` for what is missing, and for an output folder of another training.
     """
+    keep_freed_memory()
+    config = training_config(options)
+    training = prepare(options, config, select_device(device))
+    code = training.run()
+    if training.is_finished:
+        if not options.best_lora.is_dir():
+            raise UserError(f"{training.last} is of a finished training, but {options.best_lora} is gone; delete both")
+        training.writer.check(config, training.validation_clips(CHECKED_CLIPS))
+        print(options.best_lora)
+    return code
+
+
+def training_config(options: FinetuneOptions) -> EncoderConfig:
+    """The encoder that Stage 3 uses, on the chosen base and with the clips of training."""
+    model = find_model(options.model)
+    config = read_encoder_config(encoder_folder(model).config)
+    base = find_base(model, options.base, options.ssl_checkpoint)
+    return replace(config, ssl_checkpoint=str(base), clip_len=options.clip_len if config.clip_len else None)
+
+
+def prepare(options: FinetuneOptions, config: EncoderConfig, device: torch.device) -> Finetuning:
+    """Data, network with adapters and classifier, ready to train or to go on."""
     from common.encoder import build_encoder
     from common.extraction import choose_precision
     from pretrain.lora import add_adapters, restore_folder
@@ -53,25 +76,20 @@ def finetune(options: FinetuneOptions, *, device: str = "auto") -> int:
     from pretrain.stage2_data import read_clips, seen_corpora
     from pretrain.stage2_output import AdapterWriter
 
-    keep_freed_memory()
-    target = select_device(device)
-    config = training_config(options)
     classes = read_phase_classes(Path(options.classes)) if options.classes else read_phase_classes()
     clips = read_clips(options, classes, config.preprocessing)
     restore_folder(options.best_lora)
     encoder = build_encoder(config)
-    adapted = add_adapters(
-        encoder.network,
-        rank=options.rank,
-        alpha=options.alpha,
-        dropout=options.dropout,
-        mlp=options.mlp,
-        seed=options.seed,
-    )
+    adapted = add_adapters(encoder.network, rank=options.rank, alpha=options.alpha, dropout=options.dropout,
+                           mlp=options.mlp, seed=options.seed)  # fmt: skip
     if options.gradient_checkpointing == "all":
         recompute_blocks(encoder.network)
-    encoder.prepare(target, precision := choose_precision(options.precision, target))
+    precision = choose_precision(options.precision, device)
+    encoder.prepare(device, precision)
     classifier = PhaseClassifier(encoder, len(classes.names), seed=options.seed)
     writer = AdapterWriter(adapted, classifier, options, encoder.weights, classes.names, seen_corpora(clips))
-    training = Finetuning(classifier, clips, options, writer, device=target, in_bf16=precision == "bf16")
-    ...
+    return Finetuning(classifier, clips, options, writer, device=device, in_bf16=precision == "bf16")
+
+
+if __name__ == "__main__":
+    run_main(main)

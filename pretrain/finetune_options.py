@@ -40,7 +40,9 @@ class FinetuneOptions:
     clip_len: int | None = option(None, "frames of a clip, for models of clips (default: the model's)")
     fps: float = option(4.0, "frames a second of a clip")
     validation_share: float = option(0.2, "share of each data set's videos that choose the best adapter")
-    grid_seconds: float = option(5.0, "seconds between validation clips; an epoch has one clip for each so many seconds")
+    grid_seconds: float = option(
+        5.0, "seconds between validation clips; an epoch has one clip for each so many seconds"
+    )
     epochs: int = option(10, "most epochs")
     steps_per_epoch: int | None = option(None, "optimiser steps between validations (default: an epoch's clips)")
     patience: int = option(3, "stop after so many validations without a better balanced accuracy")
@@ -113,4 +115,3 @@ def add_finetune_options(parser: argparse.ArgumentParser) -> None:
 def read_finetune_options(given: dict[str, Any], config_file: str | None = None) -> FinetuneOptions:
     """Defaults < YAML file < flags, as `common.options.resolve`, completed by the model's own."""
     return resolve(FinetuneOptions, given, config_file).completed()
-

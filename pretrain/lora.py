@@ -99,6 +99,7 @@ def load_adapter(folder: Path, adapted: PeftModel) -> None:
     set_peft_model_state_dict(adapted, load_file(folder / ADAPTER_FILE))
 
 
+@torch.no_grad()
 def relative_difference(features: Tensor, expected: Tensor) -> float:
     """Largest absolute difference, as a share of the largest feature."""
     return float((features - expected).abs().max() / expected.abs().max())

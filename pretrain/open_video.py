@@ -1,8 +1,11 @@
 """An open video from which frames are taken by time.
 
-What is read is what decoding from the first frame gives: it starts at a keyframe that is shown at or before the first frame
-wanted, and what the decoder shows before that keyframe is dropped (pictures of an open group, which lean on frames that were
-not read). Where no such keyframe is found, decoding starts with the first frame.
+What is read is what decoding from the first frame gives: it starts at a keyframe that is shown at or before the first
+frame wanted, and what the decoder shows before that keyframe is dropped (pictures of an open group, which lean on
+frames that were not read). Where no such keyframe is found, decoding starts with the first frame.
+
+Files that store frames out of order without saying when to show them (H.264 with B-frames in AVI) give times that are
+off by a few frames, here as in sequential decoding.
 """
 
 from __future__ import annotations
@@ -114,7 +117,7 @@ class OpenVideo:
         return first.seconds, last.seconds
 
     def frames_around(self, wanted: np.ndarray) -> Iterator[TimedPicture]:
-        """Frames in order of presentation, among them those nearest to the ascending times `wanted`, and all after them."""
+        """Frames in order of presentation: those nearest to the ascending times `wanted`, some others, all later."""
         first_wanted = float(wanted[0])
         for step_back in STEPS_BACK_SECONDS if self.is_searchable else ():
             if first_wanted - step_back <= self._start_seconds:
@@ -132,7 +135,7 @@ class OpenVideo:
         yield from self._decode(self._container.demux(self._stream))
 
     def _frames_from_keyframe(self, seconds: float, wanted: np.ndarray) -> Iterator[TimedPicture]:
-        """The same after a search for `seconds`; nothing when that did not lead to a keyframe before the first wanted."""
+        """The same after a search for `seconds`; nothing unless it led to a keyframe before the first wanted."""
         self._is_fresh = False
         try:
             self._container.seek(int(seconds / self._stream.time_base + 1e-6), stream=self._stream)
@@ -151,7 +154,7 @@ class OpenVideo:
             yield from frames
 
     def _packets_until(self, seconds: float, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
-        """Packets in order of decoding, up to where no later one is shown before the first that is shown after `seconds`."""
+        """Packets as they are decoded, until no later one can be shown before the first shown after `seconds`."""
         shown_after = math.inf
         for packet in packets:
             yield packet
@@ -161,7 +164,7 @@ class OpenVideo:
                 shown_after = min(shown_after, self._seconds(packet.pts))
 
     def _needed(self, ahead: list[av.Packet], wanted: np.ndarray) -> set[int]:
-        """Time stamps, from the keyframe on, of the frames nearest to the times wanted; all where they are not certain."""
+        """Time stamps of the frames nearest to the times wanted; all from the keyframe on where that is not certain."""
         ahead = [packet for packet in ahead if packet.size]
         stamps = sorted({packet.pts for packet in ahead if packet.pts is not None and packet.pts >= ahead[0].pts})
         is_certain = all(packet.pts is not None and packet.dts is not None for packet in ahead)

@@ -48,13 +48,10 @@ class PhaseClassifier(nn.Module):
                 module.train(mode)
         return self
 
-    def parameter_groups(self, learning_rate: float, head_learning_rate: float) -> list[dict]:
-        """AdamW's groups; `peak` is what a schedule multiplies."""
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The adapters' factors, and the head."""
         adapters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        return [
-            {"params": adapters, "peak": learning_rate},
-            {"params": list(self.head.parameters()), "peak": head_learning_rate},
-        ]
+        return adapters, list(self.head.parameters())
 
     def trainable_state(self) -> dict[str, Tensor]:
         """What training changes, by name."""

@@ -1,7 +1,8 @@
 """Which clip is sample number k of a training: corpus, cluster, video and time, as a pure function of seed and k.
 
-A corpus, and a cluster inside it, is drawn in proportion to a power of its seconds of video: with the power 1 every clip is
-equally likely, with 0 every corpus (or cluster), and between them small ones are seen more often than their size gives.
+A corpus, and a cluster inside it, is drawn in proportion to a power of its seconds of video: with the power 1 every
+clip is equally likely, with 0 every corpus (or cluster), and between them small ones are seen more often than their
+size gives.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class BalancedSampling:
         clusters: Clusters | None = None,
         cluster_alpha: float = 0.5,
     ):
-        """`weights` (by corpus, any scale) replace the powers of the sizes, `alpha`; `cluster_alpha` is that of clusters.
+        """`alpha` is the power for corpora, unless their `weights` (any scale) are given; `cluster_alpha` for clusters.
 
         Raises `UserError` for weights that do not fit the corpora, videos without a cluster, and a corpus of no length.
         """
@@ -85,8 +86,9 @@ class BalancedSampling:
     def draw(self, random: torch.Generator, clip_seconds: float = 0.0) -> Moment:
         """A moment for a clip whose last frame comes `clip_seconds` after its first.
 
-        An instant is drawn, and the clip laid around it so that it stays inside the video: as far through the clip as it
-        is through the video. Starts are thus uniform over those possible. A clip longer than the video starts with it.
+        An instant is drawn, and the clip laid around it so that it stays inside the video: as far through the clip as
+        it is through the video. Starts are thus uniform over those possible. A clip longer than the video starts with
+        it.
         """
         which, where = torch.rand(2, dtype=torch.float64, generator=random).tolist()
         index = int(np.searchsorted(self._bounds, which * self._bounds[-1], side="right"))
@@ -147,9 +149,9 @@ def _pool(corpus: str, cluster: int | None, share: float, stretches: list[Stretc
 class SampleOrder(Sampler[int]):
     """The sample numbers of one process: of each global batch the `batch_size` from `rank * batch_size` on.
 
-    Global batches follow each other from sample `start` on, so that several processes together see what one process with
-    batches as large as all theirs sees. `batch_size` counts what a process takes of an optimiser step, all micro-batches.
-    Endless, or as many whole global batches as end at or before sample `total`.
+    Global batches follow each other from sample `start` on, so that several processes together see what one process
+    with batches as large as all theirs sees. `batch_size` counts what a process takes of an optimiser step, all
+    micro-batches. Endless, or as many whole global batches as end at or before sample `total`.
     """
 
     def __init__(

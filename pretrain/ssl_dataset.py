@@ -36,8 +36,8 @@ Sample = dict[str, Any]
 class VideoSamples(TorchDataset, ABC):
     """Clips of `clip_len` frames at `fps`, as `views` shows them.
 
-    Sample k is a dict of uint8 views, `number` (k) and `skipped`: the videos (`<corpus>/<video>`) that could not be read
-    before one was drawn that could. After ten clips in a row it raises `UserError`.
+    Sample k is a dict of uint8 views, `number` (k) and `skipped`: the videos (`<corpus>/<video>`) that could not be
+    read before one was drawn that could. After ten clips in a row it raises `UserError`.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class MaeDataset(VideoSamples):
 
 
 class SampleLoader(DataLoader):
-    """Batches of tensors `(B, ...)` in the order of `SampleOrder`; `skipped` counts the videos that could not be read."""
+    """Batches of tensors `(B, ...)` in the order of `SampleOrder`; `skipped` counts videos that could not be read."""
 
     skipped: Counter[str]
 
@@ -137,7 +137,7 @@ class SampleLoader(DataLoader):
 
 def _worker_died(error: RuntimeError) -> str:
     return (
-        f"a process that reads videos died ({error}): out of memory, a full /dev/shm, or a damaged video that takes the "
+        f"a process that reads videos died ({error}): out of memory, a full /dev/shm, or a damaged video that took the "
         "decoder down; resume with fewer --num_workers, or find the video with --num_workers 0"
     )
 

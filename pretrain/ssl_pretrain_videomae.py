@@ -1,55 +1,71 @@
-"""Stage 1 for Video MAE: go on training it on surgical videos without labels, alone or with an image teacher.
+"""Stage 1 for Video MAE: go on pretraining it on clips of surgical video, alone or beside an image teacher.
 
-    python ssl_pretrain_videomae.py --model videomae-b --videos DATASET
-    python ssl_pretrain_videomae.py --model videomae-b --videos DATASET --image_teacher DinoV3-ViT-L16
+    python ssl_pretrain_videomae.py --model videomae-b
+    python ssl_pretrain_videomae.py --model videomae-b --videos Cataracts-1K ~/more_videos --corpus_alpha 0
+    python ssl_pretrain_videomae.py --model videomae-b --image_teacher DinoV3-ViT-L16
+    torchrun --nproc_per_node 8 ssl_pretrain_videomae.py --model videomae-b --batch_size 32
 
-The first is SurgRec-MAE's recipe, the second SurgVISTA's.
+The first is SurgRec-MAE's recipe, the third SurgVISTA's. Writes checkpoints/ssl/<model>/: final.pt, export/ for feature
+extraction (models/SurgRec-MAE --weights), manifest.json of the videos seen, metrics.jsonl. The same command goes on where
+it stopped.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
 from common.runtime import run_main
-from common.weights import WeightSource
-from pretrain.augment import MultiScaleCrop
-from pretrain.command import pretrain_main
-from pretrain.methods.image_teacher import load_image_teacher
-from pretrain.methods.videomae import VideoMAE, VideoMAEOptions
-from pretrain.sampling import BalancedSampling
-from pretrain.ssl_config import SslModel
-from pretrain.ssl_dataset import MaeDataset
 
+if TYPE_CHECKING:
+    from torch import nn
 
-def build_method(
-    options: VideoMAEOptions, model: SslModel, network: nn.Module, start: WeightSource, steps_per_epoch: int
-) -> VideoMAE:
-    """The recipe on start weights, with the image teacher that `options` name."""
-    teacher = None
-    if options.image_teacher is not None:
-        teacher = load_image_teacher(options.image_teacher, options.image_teacher_weights)
-    return VideoMAE(network, options, model, teacher)
-
-
-def build_dataset(options: VideoMAEOptions, model: SslModel, sampling: BalancedSampling) -> MaeDataset:
-    """Clips and, for an image teacher, the first frame of each tubelet."""
-    crop = MultiScaleCrop(size=options.crop_size_of(model), teacher_size=options.teacher_size_of(model))
-    return MaeDataset(
-        sampling, crop, seed=options.seed, clip_len=options.clip_len_of(model), fps=options.fps,
-        open_videos=options.open_videos,
-    )  # fmt: skip
+    from common.weights import WeightSource
+    from pretrain.methods.videomae import VideoMAE
+    from pretrain.methods.videomae_options import VideoMAEOptions
+    from pretrain.sampling import BalancedSampling
+    from pretrain.ssl_config import SslModel
+    from pretrain.ssl_dataset import MaeDataset
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train as the flags say; returns the exit code."""
+    """Train; returns the exit code."""
+    # here, because every process that reads videos imports this file
+    from pretrain.command import pretrain_main
+    from pretrain.methods.videomae_options import VideoMAEOptions
+
     return pretrain_main(
         argv,
         description=__doc__,
         options_class=VideoMAEOptions,
         families=("videomae",),
         build_method=build_method,
-        build_dataset=build_dataset,
+        build_dataset=build_clips,
     )
+
+
+def build_method(
+    options: VideoMAEOptions, model: SslModel, backbone: nn.Module, start: WeightSource, steps_per_epoch: int
+) -> VideoMAE:
+    """The recipe on start weights, with the image teacher that the options name."""
+    from pretrain.methods.image_teacher import load_image_teacher
+    from pretrain.methods.videomae import VideoMAE
+
+    teacher = None
+    if options.image_teacher is not None:
+        teacher = load_image_teacher(options.image_teacher, options.image_teacher_weights)
+    return VideoMAE(backbone, options, model, teacher)
+
+
+def build_clips(options: VideoMAEOptions, model: SslModel, sampling: BalancedSampling) -> MaeDataset:
+    """Clips and, for an image teacher, the first frame of each tubelet."""
+    from pretrain.augment import MultiScaleCrop
+    from pretrain.ssl_dataset import MaeDataset
+
+    crop = MultiScaleCrop(size=options.crop_size_of(model), teacher_size=options.teacher_size_of(model))
+    return MaeDataset(
+        sampling, crop, seed=options.seed, clip_len=options.clip_len_of(model), fps=options.fps,
+        open_videos=options.open_videos,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

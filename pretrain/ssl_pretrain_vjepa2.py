@@ -1,33 +1,52 @@
-"""Go on with the self-supervised training of V-JEPA 2 on surgical videos; `--help` lists the options."""
+"""Stage 1 for V-JEPA 2: go on pretraining it on clips of surgical video, by masked prediction of its own features.
+
+    python ssl_pretrain_vjepa2.py --model vjepa2-vitl-fpc64-256 --batch_size 2 --epochs 100
+    python ssl_pretrain_vjepa2.py --model vjepa2-l --videos Cataracts-1K ~/more_videos --exclude SICS155
+    python ssl_pretrain_vjepa2.py --model vjepa2-l --mask_ratio 0 --clip_len 64 --batch_size 1
+    torchrun --nproc_per_node 8 ssl_pretrain_vjepa2.py --model vjepa2-g
+
+Nine tenths of a clip are hidden from the encoder; a predictor says what the encoder's moving average finds there.
+Writes checkpoints/ssl/<model>/: final.pt, export/ for feature extraction and LoRA, manifest.json of the videos seen,
+metrics.jsonl. The same command goes on where it stopped.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from common.runtime import run_main
-from pretrain.command import pretrain_main
-from pretrain.methods.vjepa2 import VJEPA2, VJEPA2Options, build_clips
 
-DESCRIPTION = """Go on with the self-supervised training of V-JEPA 2 on videos without labels.
+if TYPE_CHECKING:
+    from transformers import VJEPA2Model
 
-Nine tenths of a clip are hidden from the encoder, and a predictor learns to say what a moving average of the encoder finds
-there, in the space of features. Writes final.pt, the encoder for feature extraction and LoRA under export/, manifest.json
-(the videos seen) and metrics.jsonl to the output folder. Run again, the command goes on where it stopped.
-
-  python ssl_pretrain_vjepa2.py --model vjepa2-vitl-fpc64-256 --batch_size 2 --epochs 100
-  torchrun --nproc_per_node 4 ssl_pretrain_vjepa2.py --model vjepa2-vitg-fpc64-384 --videos cataract1k my/videos
-  python ssl_pretrain_vjepa2.py --model vjepa2-l --mask_ratio 0 --clip_len 64 --batch_size 1
-"""
+    from common.weights import WeightSource
+    from pretrain.methods.vjepa2 import VJEPA2, VJEPA2Options
+    from pretrain.ssl_config import SslModel
 
 
 def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit code."""
+    # here, because every process that reads videos imports this file
+    from pretrain.command import pretrain_main
+    from pretrain.methods.vjepa2 import VJEPA2Options, build_clips
+
     return pretrain_main(
         argv,
-        description=DESCRIPTION,
+        description=__doc__,
         options_class=VJEPA2Options,
         families=("vjepa2",),
-        build_method=lambda options, model, backbone, start, steps_per_epoch: VJEPA2(backbone, options, model),
+        build_method=build_method,
         build_dataset=build_clips,
     )
+
+
+def build_method(
+    options: VJEPA2Options, model: SslModel, backbone: VJEPA2Model, start: WeightSource, steps_per_epoch: int
+) -> VJEPA2:
+    """The recipe on start weights."""
+    from pretrain.methods.vjepa2 import VJEPA2
+
+    return VJEPA2(backbone, options, model)
 
 
 if __name__ == "__main__":

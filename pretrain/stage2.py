@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +20,12 @@ from common.runtime import UserError, generator, progress
 from common.tracking import track
 from pretrain.engine.interruption import EXIT_CODE, REQUEUE, Interruption, requeue, slurm_job
 from pretrain.finetune_options import FinetuneOptions
+from pretrain.labelled_clips import LabelledClips
 from pretrain.phase_classifier import PhaseClassifier
 from pretrain.schedules import warmup_cosine
 from pretrain.stage2_data import Clips, read_batches
 from pretrain.stage2_output import AdapterWriter
 from pretrain.stage2_state import FinetuneState, read_state
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +54,7 @@ class Finetuning:
         self.total_steps = options.epochs * self.steps_per_epoch
         warmup_steps = round(options.warmup_share * self.total_steps)
         self.schedule = warmup_cosine(0.0, 1.0, 0.0, warmup_steps=warmup_steps, total_steps=self.total_steps)
-        groups = classifier.parameter_groups(options.learning_rate, options.head_learning_rate)
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+        self.optimizer = torch.optim.AdamW([{"params": group} for group in classifier.parameter_groups()])
         self.state = self._start()
 
     @property
@@ -68,15 +65,13 @@ class Finetuning:
 
     def run(self) -> int:
         """All remaining epochs; returns the exit code: 0, or 130 when saved after a signal."""
+        name, folder = f"LoRA {self.options.model}", self.options.output_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._describe()
         with (
             Interruption() as interruption,
-            progress(total=self.total_steps, description=f"LoRA {self.options.model}", unit="steps") as self._bar,
-            track(
-                self.options.wandb,
-                name=f"LoRA {self.options.model}",
-                config=self.state.options,
-                folder=self.options.output_folder,
-            ) as self._track,
+            progress(total=self.total_steps, description=name, unit="steps") as self._bar,
+            track(self.options.wandb, name=name, config=self.state.options, folder=folder) as self._track,
         ):
             self._bar.update(self.state.step)
             batches = self._training_batches()
@@ -84,16 +79,35 @@ class Finetuning:
             while not self.is_finished:
                 validating = self.state.step == (len(self.state.history) + 1) * self.steps_per_epoch
                 try:
-                    self._validate(interruption) if validating else self._train_step(next(batches))
+                    if validating:
+                        self._validate(interruption)
+                    else:
+                        self._train_step(next(batches))
                 except UserError:
                     if not interruption.request:  # the same signal may have ended a reader
                         raise
-                if interruption.request:
+                if interruption.request and not self.is_finished:
                     return self._stop(interruption.request)
         return 0
 
+    def validation_clips(self, count: int) -> Tensor:
+        """The first clips `(count, T, 3, size, size)` uint8 of the validation videos, on the device."""
+        return torch.stack([self.clips.validation[number]["clip"] for number in range(count)]).to(self.device)
+
+    def _describe(self) -> None:
+        train, validation = self.clips.train, self.clips.validation
+        adapters, _ = self.classifier.parameter_groups()
+        log.info(
+            "%s: adapters of %s parameters on %s; %d epochs of %d steps of %d clips from %d videos, validation on %d clips "
+            "from %d others", self.options.model, f"{sum(factor.numel() for factor in adapters):,}", self.writer.base.path,
+            self.options.epochs, self.steps_per_epoch, self.options.batch_size, len(train.videos), len(validation),
+            len(validation.videos),
+        )  # fmt: skip
+
     def _start(self) -> FinetuneState:
-        fresh = FinetuneState(self.options.to_json(), self.writer.base.sha256, list(self.clips.class_names))
+        fresh = FinetuneState(
+            self.options.to_json(), self.writer.base.sha256, list(self.clips.class_names), self.steps_per_epoch
+        )
         if not self.last.is_file():
             return fresh
         if self.options.resume == "never":
@@ -111,21 +125,19 @@ class Finetuning:
         size = self.options.batch_size
         return self._read(self.clips.train, range(self.state.step * size, self.total_steps * size))
 
-    def _read(self, clips: Dataset, numbers: range) -> Iterator[dict[str, Any]]:
+    def _read(self, clips: LabelledClips, numbers: range) -> Iterator[dict[str, Any]]:
+        on_gpu = self.device.type == "cuda"
         return read_batches(
-            clips,
-            numbers,
-            self.options.batch_size,
-            num_workers=self.options.num_workers,
-            pin_memory=self.device.type == "cuda",
+            clips, numbers, self.options.batch_size, num_workers=self.options.num_workers, pin_memory=on_gpu
         )
 
     def _train_step(self, batch: dict[str, Any]) -> None:
         """One optimiser step. Dropout is seeded by the step: no generator needs to be saved."""
         step = self.state.step
         torch.manual_seed(generator(self.options.seed, "step", step).initial_seed())
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * self.schedule(step)
+        peaks = (self.options.learning_rate, self.options.head_learning_rate)
+        for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
+            group |= {"lr": peak * self.schedule(step), "weight_decay": self.options.weight_decay}
         self.classifier.train()
         loss = F.cross_entropy(self._logits(batch), batch["label"].to(self.device))
         loss.backward()
@@ -200,9 +212,7 @@ class Finetuning:
         if request == REQUEUE and job:
             requeue(job)
             return 0
-        log.info(
-            "stopped by a signal after step %d and saved; run the same command again to go on", self.state.step
-        )
+        log.info("stopped by a signal after step %d and saved; run the same command again to go on", self.state.step)
         return EXIT_CODE
 
 

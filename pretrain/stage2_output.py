@@ -55,11 +55,20 @@ class AdapterWriter:
             write_adapter(folder, self.adapted, self.classifier.head)
             write_json(folder / METRICS_FILE, metrics)
             write_json(folder / PROVENANCE_FILE, self._provenance(target))
-            earlier = stage_1_manifest(self.base.path)
-            based_on = [_place(earlier, target)] if earlier else []
+            manifest = folder / leaks.FILE_NAME
             write_manifest(
-                folder / leaks.FILE_NAME, "lora", self.options.model, corpora=self.corpora, based_on=based_on
+                manifest, "lora", self.options.model, corpora=self.corpora, based_on=self._earlier_manifests(target)
             )
+
+    def _earlier_manifests(self, target: Path) -> list[str]:
+        """Those of Stage 1; published weights have none."""
+        found = stage_1_manifest(self.base.path)
+        if found is None and self.options.base == "stage1":
+            log.warning(
+                "%s: no %s says which videos Stage 1 has seen, so leaks of it cannot be found; copy it with the weights",
+                self.base.path, leaks.FILE_NAME,
+            )  # fmt: skip
+        return [_place(found, target)] if found else []
 
     def _provenance(self, target: Path) -> dict[str, Any]:
         return {
@@ -87,7 +96,7 @@ class AdapterWriter:
         load_adapter(self.options.best_lora, self.adapted)
         expected = self.classifier.eval().features(clips)
         self.classifier.cpu()
-        encoder = build_encoder(replace(config, lora_path=str(self.options.best_lora)))
+        encoder = build_encoder(replace(config, lora_path=str(self.options.best_lora), ssl_checkpoint=None))
         encoder.prepare(clips.device)
         pixels = normalise(clips if self.classifier.sees_clips else clips[:, 0], config.preprocessing)
         difference = relative_difference(encoder.network(pixels), expected)

@@ -28,6 +28,7 @@ class FinetuneState:
     options: dict[str, Any]
     base_sha256: str
     classes: list[str]
+    steps_per_epoch: int
     step: int = 0
     """Finished optimiser steps."""
     loss_sum: float = 0.0
@@ -66,7 +67,7 @@ class FinetuneState:
 def read_state(path: Path, fresh: FinetuneState) -> FinetuneState:
     """The state of a file that may be continued with what `fresh` says.
 
-    Raises `UserError` for a damaged file and for one of another model, base or set of classes; logs other changes.
+    Raises `UserError` for a damaged file and for one of another model, base, set of classes, epoch or adapter; logs other changes.
     """
     content = read_checkpoint(path)
     lacking = [entry.name for entry in fields(FinetuneState) if entry.name not in content]
@@ -77,10 +78,11 @@ def read_state(path: Path, fresh: FinetuneState) -> FinetuneState:
         ("model", old.options["model"], fresh.options["model"]),
         ("base", old.base_sha256, fresh.base_sha256),
         ("classes", old.classes, fresh.classes),
-        ("layers with adapters", _shape(old), _shape(fresh)),
+        ("number of steps an epoch", old.steps_per_epoch, fresh.steps_per_epoch),
+        ("adapter", _shape(old), _shape(fresh)),
     ):
         if former != present:
-            raise UserError(f"{path}: another {what}: {former}, not {present}; give --output another folder")
+            raise UserError(f"{path}: of the {what} {former}, not {present}; give --output another folder")
     changed = [
         f"{name} {present} instead of {old.options.get(name)}"
         for name, present in fresh.options.items()

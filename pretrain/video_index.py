@@ -68,8 +68,8 @@ def probe_video(path: Path) -> VideoEntry:
 def probe_videos(videos: Sequence[Path], index: Path, num_processes: int | None = None) -> dict[Path, VideoEntry]:
     """The readable ones of `videos` with what is known of them; the others are named in warnings.
 
-    The file `index` is read and, with what is new, written; an interruption loses nothing that was found. New videos are
-    looked into by `num_processes` (default: one a core, at most 8; 0: this one), of which a decoder may kill some.
+    The file `index` is read and, with what is new, written; an interruption loses nothing that was found. New videos
+    are looked into by `num_processes` (default: one a core, at most 8; 0: this one), of which a decoder may kill some.
     """
     states = {path: _state(path) for path in videos}
     records = _read_index(index)

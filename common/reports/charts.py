@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from common.metrics import MEASURES
 from common.reports.costs import COSTS, Cost, encoder_costs
-from common.reports.figures import QUIET, RULE, save, tidy, write_remarks, write_title
+from common.reports.figures import RULE, save, tidy, write_remarks, write_title
 from common.reports.leaderboard import HEADLINE
-from common.reports.palette import SERIES_COLOURS
+from common.reports.palette import QUIET, SERIES_COLOURS
 from common.reports.remarks import Remark
 from common.reports.report import Report
 from common.reports.tables import leaderboard_rows, percent

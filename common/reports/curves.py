@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from common.metrics import MEASURES
 from common.reports.collect import EncoderResult
-from common.reports.figures import QUIET, save, series_style, tidy, write_remarks, write_title
+from common.reports.figures import save, series_style, tidy, write_remarks, write_title
+from common.reports.palette import QUIET
 from common.reports.report import EfficiencyPoint, Report
 
 EFFICIENCY_MEASURES = ("accuracy", "f1_macro", "edit", "f1@50")

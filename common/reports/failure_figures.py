@@ -86,6 +86,29 @@ def pair_label(pair: ConfusedPair, mapping: PhaseMapping) -> str:
     return f"{true} \N{RIGHTWARDS ARROW} {predicted}"
 
 
+def prefix_chart(strata: Strata) -> go.Figure:
+    """A row an encoder, a mark a name prefix: share of wrong frames."""
+    names = list(strata.errors)
+    figure = go.Figure()
+    for index, group in enumerate(strata.groups):
+        figure.add_scatter(
+            x=[100 * errors[index] for errors in strata.errors.values()],
+            y=list(range(len(names))),
+            name=plain(group),
+            mode="markers",
+            marker=series(index)["marker"] | {"size": 10},
+            text=[plain(name) for name in names],
+            hovertemplate="<b>%{text}</b><br>%{fullData.name}: %{x:.1f} % wrong<extra></extra>",
+        )
+    style(figure, 130 + ROW_PIXELS * len(names), legend=True)
+    figure.update_layout(margin={"t": 10}, legend={"title": strata.axis, "y": -60 / (20 + ROW_PIXELS * len(names))})
+    figure.update_xaxes(title="wrong frames, %", rangemode="tozero")
+    figure.update_yaxes(
+        tickvals=list(range(len(names))), ticktext=[plain(name) for name in names], range=[len(names) - 0.4, -0.6]
+    )
+    return figure
+
+
 def strata_chart(strata: Strata, best: str) -> go.Figure:
     """A line an encoder, the best one bold: share of wrong frames of each group."""
     figure = go.Figure()

@@ -51,7 +51,6 @@ class ConfusedPair:
 class Strata:
     """Errors by group of frames: `errors[encoder]` is the share of wrong frames of each group, NaN for an empty one."""
 
-    title: str
     axis: str
     groups: list[str]
     frames: np.ndarray
@@ -66,7 +65,9 @@ class FailureAtlas:
     encoder: str
     worst: list[VideoAccuracies]
     pairs: list[ConfusedPair]
-    strata: list[Strata]
+    by_prefix: Strata
+    by_length: Strata
+    by_distance: Strata
 
 
 def failure_atlas(results: Sequence[EncoderResult]) -> FailureAtlas:
@@ -76,7 +77,9 @@ def failure_atlas(results: Sequence[EncoderResult]) -> FailureAtlas:
         encoder=results[0].name,
         worst=sorted(video_accuracies(results), key=lambda video: video.mean)[:NUM_WORST],
         pairs=confused_pairs(results),
-        strata=[by_prefix(results, truths), by_segment_length(results, truths), by_distance(results, truths)],
+        by_prefix=by_prefix(results, truths),
+        by_length=by_segment_length(results, truths),
+        by_distance=by_distance(results, truths),
     )
 
 
@@ -137,7 +140,7 @@ def by_prefix(results: Sequence[EncoderResult], truths: Mapping[str, VideoScore]
     places = {name: np.full(s.num_frames, names.index(prefix_stratum(name))) for name, s in truths.items()}
     counts = [sum(prefix_stratum(video) == name for video in truths) for name in names]
     groups = [f"{name or 'no prefix'} ({count})" for name, count in zip(names, counts, strict=True)]
-    return stratify(results, places, groups, title="By name prefix", axis="name prefix (videos)")
+    return stratify(results, places, groups, "name prefix (videos)")
 
 
 def by_segment_length(results: Sequence[EncoderResult], truths: Mapping[str, VideoScore]) -> Strata:
@@ -150,9 +153,7 @@ def by_segment_length(results: Sequence[EncoderResult], truths: Mapping[str, Vid
         name: np.repeat(np.digitize(lengths[name], edges), s.segments[1].ends - s.segments[1].starts)
         for name, s in truths.items()
     }
-    return stratify(
-        results, places, _between(edges, unit), title="By length of the true segment", axis="length of the true segment"
-    )
+    return stratify(results, places, _between(edges, unit), "length of the true segment")
 
 
 def by_distance(results: Sequence[EncoderResult], truths: Mapping[str, VideoScore]) -> Strata:
@@ -160,8 +161,7 @@ def by_distance(results: Sequence[EncoderResult], truths: Mapping[str, VideoScor
     rates, unit = _rates(truths)
     edges = np.array(NEAR_SECONDS if unit == "s" else NEAR_FRAMES, dtype=float)
     places = {name: np.digitize(change_distances(s.true) / rates[name], edges) for name, s in truths.items()}
-    axis = "distance to the nearest true phase change"
-    return stratify(results, places, _between(edges, unit), title="By distance to a phase change", axis=axis)
+    return stratify(results, places, _between(edges, unit), "distance to the nearest true phase change")
 
 
 def change_distances(true: np.ndarray) -> np.ndarray:
@@ -190,7 +190,7 @@ def _between(edges: np.ndarray, unit: str) -> list[str]:
 
 
 def stratify(
-    results: Sequence[EncoderResult], places: Mapping[str, np.ndarray], groups: list[str], *, title: str, axis: str
+    results: Sequence[EncoderResult], places: Mapping[str, np.ndarray], groups: list[str], axis: str
 ) -> Strata:
     """Share of wrong frames of every group and encoder; `places` holds the group of each frame `(T,)` of each video."""
     frames = sum(np.bincount(place, minlength=len(groups)) for place in places.values())
@@ -201,4 +201,4 @@ def stratify(
             wrong += np.bincount(places[name], weights=_is_wrong(score), minlength=len(groups))
             total += np.bincount(places[name], minlength=len(groups))
         errors[result.name] = np.divide(wrong, total, out=np.full(len(groups), np.nan), where=total > 0)
-    return Strata(title, axis, groups, frames, errors)
+    return Strata(axis, groups, frames, errors)

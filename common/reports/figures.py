@@ -9,13 +9,12 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.reports.palette import SERIES_COLOURS
+from common.reports.palette import ALARM, QUIET, SERIES_COLOURS
 from common.reports.remarks import Remark
 from common.runtime import atomic_path
 
 DPI = 150
-QUIET, GRID, RULE = "#555555", "#DDDDDD", "#BBBBBB"
-ALARM = "#B00020"
+GRID, RULE = "#DDDDDD", "#BBBBBB"
 MARKERS = "osD^vP*X"
 CHARACTERS_PER_INCH = 16  # of the text below a picture
 

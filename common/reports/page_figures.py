@@ -1,4 +1,4 @@
-"""Interactive charts of the page: what all share, the leaderboard, ranks, phases, cost and label efficiency."""
+"""Interactive charts of the page: what all share, the leaderboard, and ranks under every protocol."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from common.further_measures import per_phase
 from common.metrics import MEASURES
-from common.reports.charts import pareto_front
-from common.reports.costs import COSTS
-from common.reports.curves import EFFICIENCY_MEASURES
 from common.reports.leaderboard import HEADLINE, Leaderboard
 from common.reports.palette import SERIES_COLOURS
 from common.reports.published import PublishedRow
-from common.reports.report import Report
 from common.reports.tables import percent
-from common.reports.timeline import readable
 from common.stats import Interval
 
 INK, QUIET, GRID = "#1f2328", "#59636e", "#e4e7eb"
@@ -28,6 +22,7 @@ OURS, BEST, QUOTED = SERIES_COLOURS[0], SERIES_COLOURS[5], "#7d8590"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "cross")
 DASHES = ("solid", "dash", "dot")
 ROW_PIXELS = 22
+FOLD_OFFSET = 0.3  # of a row: folds stand below the mean
 TITLE_FONT = {"size": 13, "color": INK}
 
 
@@ -61,7 +56,12 @@ def series(index: int) -> dict[str, dict]:
     """Marker and line of the series number `index`: beyond the seven colours told apart by symbol and dashes."""
     colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]
     return {
-        "marker": {"color": colour, "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 8},
+        "marker": {
+            "color": colour,
+            "symbol": SYMBOLS[index % len(SYMBOLS)],
+            "size": 8,
+            "line": {"color": INK, "width": 0.5},
+        },
         "line": {"color": colour, "dash": DASHES[index // len(SERIES_COLOURS) % len(DASHES)], "width": 2},
     }
 
@@ -92,7 +92,7 @@ def board_chart(board: Leaderboard, published: Sequence[PublishedRow]) -> go.Fig
         note.update(y=1 if place < 4 else share)
     labels = [plain(name) for name in board.names] + [plain(row.label) for row in published]
     figure.update_yaxes(tickvals=list(range(rows)), ticktext=labels, ticks="")
-    figure.update_xaxes(ticksuffix=" ", nticks=5)
+    figure.update_xaxes(nticks=5)
     left_titles(figure)
     return figure
 
@@ -102,27 +102,36 @@ def _board_traces(board: Leaderboard, measure: str) -> list[go.Scatter]:
     colours = [BEST if name == best else OURS for name in board.names]
     cells = [board.cells[name][measure] for name in board.names]
     folds = [100 * result.values(measure, board.protocol) for result in board.results]
-    bounds = [value for cell in cells for value in (100 * cell.interval.low, 100 * cell.interval.high, None)]
-    rows = [place for row in range(len(cells)) for place in (row, row, None)]
     hovers = [
         f"<b>{plain(name)}</b><br>{MEASURES[measure]} {percent(cell.mean, cell.std)}<br>"
         f"95 % interval {interval_text(cell.interval)}<br>tied: {board.letters[measure][name]}"
         for name, cell in zip(board.names, cells, strict=True)
     ]
+    lines = [
+        go.Scatter(
+            x=[100 * cell.interval.low, 100 * cell.interval.high],
+            y=[row, row],
+            mode="lines",
+            line={"color": colour, "width": 3},
+            opacity=0.55,
+            hoverinfo="skip",
+        )
+        for row, (cell, colour) in enumerate(zip(cells, colours, strict=True))
+    ]
     return [
-        go.Scatter(x=bounds, y=rows, mode="lines", line={"color": QUIET, "width": 1.5}, hoverinfo="skip"),
+        *lines,
         go.Scatter(
             x=np.concatenate(folds).tolist(),
-            y=[row for row, values in enumerate(folds) for _ in values],
+            y=[row + FOLD_OFFSET for row, values in enumerate(folds) for _ in values],
             mode="markers",
-            marker={"size": 4, "color": QUIET, "opacity": 0.5},
+            marker={"size": 4, "color": QUIET, "opacity": 0.6},
             hoverinfo="skip",
         ),
         go.Scatter(
             x=[100 * cell.mean for cell in cells],
             y=list(range(len(cells))),
             mode="markers",
-            marker={"size": 10, "color": colours, "line": {"color": "white", "width": 1}},
+            marker={"size": 9, "color": colours, "line": {"color": "white", "width": 1}},
             text=hovers,
             hovertemplate="%{text}<extra></extra>",
         ),
@@ -143,9 +152,11 @@ def _quoted_trace(published: Sequence[PublishedRow], measure: str, first_row: in
     )
 
 
-def interval_text(interval: Interval) -> str:
+def interval_text(interval: Interval, digits: int = 1) -> str:
     """An interval in percent; `n/a` where undefined."""
-    return "n/a" if math.isnan(interval.low) else f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+    if math.isnan(interval.low):
+        return "n/a"
+    return f"{100 * interval.low:.{digits}f} to {100 * interval.high:.{digits}f}"
 
 
 def ranks(board: Leaderboard, measure: str) -> list[float]:
@@ -201,101 +212,3 @@ def menu(buttons: list[dict]) -> dict:
         "bordercolor": "#c8ced5",
         "showactive": True,
     }
-
-
-def phase_map(report: Report) -> go.Figure:
-    """F1 over all test frames, a row an encoder, a column a phase with its share of the true frames."""
-    phases = [per_phase(list(result.scores.values())) for result in report.results]
-    values = 100 * np.array([row["f1"] for row in phases])
-    shares = 100 * phases[0]["frames"] / phases[0]["frames"].sum()
-    columns = [f"{readable(plain(n))}  {share:.1f} %" for n, share in zip(report.mapping.names, shares, strict=True)]
-    figure = go.Figure(
-        go.Heatmap(
-            z=[[None if math.isnan(value) else round(value, 2) for value in row] for row in values.tolist()],
-            x=columns,
-            y=[plain(result.name) for result in report.results],
-            colorscale="Blues",
-            zmin=10 * math.floor(np.nanmin(values, initial=90) / 10),
-            zmax=100,
-            xgap=1,
-            ygap=1,
-            text=[["n/a" if math.isnan(value) else f"{value:.0f}" for value in row] for row in values.tolist()],
-            texttemplate="%{text}",
-            hovertemplate="<b>%{y}</b><br>%{x} of the frames<br>F1 %{z:.1f} %<extra></extra>",
-            hoverongaps=False,
-            colorbar={"title": {"text": "F1, %", "side": "right"}, "thickness": 10, "outlinewidth": 0},
-        )
-    )
-    style(figure, 190 + 26 * len(values))
-    figure.update_xaxes(tickangle=-50, showgrid=False)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_layout(margin={"t": 10})
-    return figure
-
-
-def cost_chart(report: Report, costs: dict[str, dict[str, float]]) -> go.Figure:
-    """Accuracy against each kind of cost; dashed: encoders that no cheaper one beats. `costs`: encoder -> key -> value."""
-    figure = make_subplots(1, len(COSTS), shared_yaxes=True, horizontal_spacing=0.04)
-    for column, cost in enumerate(COSTS, 1):
-        points = {
-            name: (values[cost.key], 100 * report.board.cells[name][HEADLINE].mean)
-            for name, values in costs.items()
-            if not math.isnan(values[cost.key])
-        }
-        for trace in _cost_traces(points) if points else ():
-            figure.add_trace(trace, row=1, col=column)
-        unknown = "" if points else " (n/a)"
-        figure.update_xaxes(title=f"{cost.label}{unknown}", type="log", dtick="D2", col=column, showticklabels=bool(points))
-    style(figure, 380)
-    figure.update_yaxes(title="accuracy, %", col=1)
-    figure.update_layout(margin={"t": 16, "b": 60})
-    return figure
-
-
-def _cost_traces(points: dict[str, tuple[float, float]]) -> list[go.Scatter]:
-    front = pareto_front(points)
-    dashed = go.Scatter(
-        x=[points[name][0] for name in front],
-        y=[points[name][1] for name in front],
-        mode="lines",
-        line={"color": BEST, "dash": "dash", "width": 1.5},
-        hoverinfo="skip",
-    )
-    dots = go.Scatter(
-        x=[x for x, _ in points.values()],
-        y=[y for _, y in points.values()],
-        mode="markers+text",
-        marker={"size": 10, "color": [BEST if name in front else OURS for name in points]},
-        text=[plain(name) for name in points],
-        textposition="top center",
-        textfont={"size": 10, "color": QUIET},
-        hovertemplate="<b>%{text}</b><br>%{x:.3g}<br>accuracy %{y:.2f} %<extra></extra>",
-    )
-    return [dashed, dots]
-
-
-def efficiency_chart(report: Report) -> go.Figure:
-    """Measures against the number of training videos, with the standard deviation over folds."""
-    titles = [MEASURES[measure] for measure in EFFICIENCY_MEASURES]
-    figure = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=0.05)
-    for index, (name, points) in enumerate(report.efficiency.items()):
-        counts = [point.num_videos for point in points]
-        for column, measure in enumerate(EFFICIENCY_MEASURES, 1):
-            means, stds = (100 * np.array([point.values[measure][part] for point in points]) for part in (0, 1))
-            trace = go.Scatter(
-                x=counts,
-                y=means.tolist(),
-                error_y={"type": "data", "array": np.nan_to_num(stds).tolist(), "thickness": 1, "width": 3},
-                name=plain(name),
-                legendgroup=name,
-                showlegend=column == 1,
-                hovertemplate="<b>%{fullData.name}</b><br>%{x:.0f} training videos: %{y:.1f} %<extra></extra>",
-                **series(index),
-            )
-            figure.add_trace(trace, row=1, col=column)
-    counts = sorted({round(point.num_videos) for points in report.efficiency.values() for point in points})
-    style(figure, 380, legend=True)
-    figure.update_xaxes(type="log", tickvals=counts, ticktext=list(map(str, counts)), title="training videos of a fold")
-    figure.update_yaxes(title="percent", col=1)
-    left_titles(figure)
-    return figure

@@ -40,9 +40,16 @@ def ribbon_chart(report: Report) -> go.Figure:
     names, colours = report.mapping.names, phase_colours(report.mapping.names)
     for name, colour, first in zip(names, colours, bars[0], strict=False):
         figure.add_bar(
-            orientation="h", name=readable(plain(name)), marker={"color": colour}, width=0.72, hovertemplate=HOVER, **first
+            orientation="h",
+            name=readable(plain(name)),
+            marker={"color": colour},
+            width=0.72,
+            hovertemplate=HOVER,
+            **first,
         )
-    figure.add_bar(orientation="h", name="wrong", marker={"color": "black"}, width=0.09, hoverinfo="skip", **bars[0][-1])
+    figure.add_bar(
+        orientation="h", name="wrong", marker={"color": "black"}, width=0.09, hoverinfo="skip", **bars[0][-1]
+    )
     rows = 1 + len(report.results)
     style(figure, 190 + ROW_PIXELS * rows, legend=True)
     buttons = [_button(report, video, each) for video, each in zip(videos, bars, strict=True)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 BACKGROUND = "#DDDDDD"
+QUIET = "#555555"  # notes, undefined values
+ALARM = "#B00020"  # leaks, numbers that must not be compared
 # Colours of Paul Tol (SRON/EPS/TN/09-002), chosen so that the least difference between any two, and between phases that
 # follow each other, is large for normal, protanopic and deuteranopic vision (Machado et al. 2009)
 PHASE_COLOURS = (

@@ -14,7 +14,8 @@ from common.reports.report import Report
 from common.reports.sheet import IDENTIFIER, MEANS, STDS, Sheet, mark_rows
 from common.reports.sheets import split_name
 
-HASH_WIDTH = 14  # the rest of a hash is in the cell, behind its neighbour
+HASH_WIDTH = 16  # the rest of a hash is in the cell, behind its neighbour
+TEXT_WIDTH = 110
 READING = (
     "Row 1 of a sheet names the data set, row 2 says what the sheet holds, row 3 has the headers.",
     "Cells hold unrounded numbers. n/a is an undefined value (no probabilities, a phase that does not occur, a single "
@@ -95,7 +96,12 @@ def methods_sheet(report: Report) -> Sheet:
         }
         for board in report.boards
     )
-    return Sheet("methods", "How measures are taken under each protocol; the first is that of the other sheets.", table)
+    return Sheet(
+        "methods",
+        "How measures are taken under each protocol; the first is that of the other sheets.",
+        table,
+        widths={"Methods": TEXT_WIDTH},
+    )
 
 
 def runs_sheet(report: Report) -> Sheet:
@@ -151,5 +157,9 @@ def notes_sheet(report: Report) -> Sheet:
     table = pd.DataFrame(rows)
     alarming = [row for row, remark in enumerate(remarks) if remark.alarming]
     return Sheet(
-        "notes", "What to know before believing the numbers.", table, marks=mark_rows(alarming, table.columns, "alarm")
+        "notes",
+        "What to know before believing the numbers.",
+        table,
+        marks=mark_rows(alarming, table.columns, "alarm"),
+        widths={"Note": TEXT_WIDTH},
     )

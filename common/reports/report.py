@@ -106,10 +106,10 @@ def train_fraction(result: EncoderResult) -> float:
 
 
 def _family(result: EncoderResult, *varying: str) -> tuple:
-    """What runs have in common that differ in `varying` settings and their name alone."""
+    """What runs have in common, folds included, that differ in `varying` settings and their name alone."""
     left_out = {*varying, "run", "split"}
-    config = {key: value for key, value in result.record["config"].items() if key not in left_out}
-    return (result.model.name, *sorted((key, str(value)) for key, value in config.items()))
+    config = sorted((key, str(value)) for key, value in result.record["config"].items() if key not in left_out)
+    return result.model.name, tuple(split.record["split"] for split in result.splits), *config
 
 
 def _families(results: Sequence[EncoderResult], *varying: str) -> list[list[EncoderResult]]:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from common.phases import PhaseMapping
-from common.reports.figures import QUIET, save, write_title
+from common.reports.figures import save, write_title
 from common.reports.leaderboard import HEADLINE
-from common.reports.palette import phase_colours
+from common.reports.palette import QUIET, phase_colours
 from common.reports.report import Report
 from common.runtime import progress
 from common.segments import find_segments

@@ -59,7 +59,7 @@ def _summary_row(result: EncoderResult, report: Report) -> dict[str, Any]:
     return (
         row
         | {"Splits": len(result.splits), "Videos": len(result.scores)}
-        | {cost.label.capitalize(): costs[cost.key] for cost in COSTS}
+        | {cost.label[0].upper() + cost.label[1:]: costs[cost.key] for cost in COSTS}
         | {"Feature dimension": result.record["config"]["features_dim"]}
         | {"Seed": seeds[0] if len(seeds) == 1 else ", ".join(map(str, seeds)), "Weights": weights_source(result)}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from common.config import read_encoder_config
 from common.encoder import ImageEncoder, build_encoder
 from common.preprocess import normalise
 from common.runtime import UserError
+
+LOOK = 128  # pixels of the picture that shows how large a teacher's patches are
 
 
 class ImageTeacher:
@@ -53,17 +56,17 @@ def load_image_teacher(name: str, weights: str | None = None) -> ImageTeacher:
 
 
 def require_grid(teacher: ImageTeacher, size: int, num_sides: int) -> int:
-    """The width D of the teacher's features, after a look that frames of `size` pixels have `num_sides` squared patches.
+    """The width D of the teacher's features, whose patches in frames of `size` pixels are `num_sides` squared.
 
     Raises `UserError` where a patch of the student would not be one of the teacher.
     """
-    num_patches, width = teacher(torch.zeros(1, 1, 3, size, size, dtype=torch.uint8)).shape[1:]
-    if num_patches == num_sides**2 and size % num_sides == 0:
+    num_patches, width = teacher(torch.zeros(1, 1, 3, LOOK, LOOK, dtype=torch.uint8)).shape[1:]
+    patch = LOOK // math.isqrt(num_patches)
+    if size == num_sides * patch:
         return width
-    found = round(num_patches**0.5)
     raise UserError(
-        f"--image_teacher: {teacher.name} has {found} x {found} patches in frames of {size} pixels, but those of the "
-        f"student, {num_sides} x {num_sides}, must show the same; give --teacher_size {size // found * num_sides}"
+        f"--image_teacher: {teacher.name} has patches of {patch} pixels, so that frames of {size} pixels do not show the "
+        f"{num_sides} x {num_sides} patches of the student; give --teacher_size {num_sides * patch}"
     )
 
 

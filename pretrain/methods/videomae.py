@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,82 +17,18 @@ from common.runtime import UserError, generator
 from pretrain.engine.flops import transformer_flops
 from pretrain.engine.method import Batch, Method, Schedules
 from pretrain.latent_losses import distillation_loss, gather_tokens, pixel_loss, pixel_targets
+from pretrain.masks_image import whole_share
 from pretrain.masks_video import Grid, TokenMasks, Tube
 from pretrain.methods.image_teacher import ImageTeacher, require_grid
 from pretrain.methods.videomae_decoder import TokenDecoder, image_decoder, pixel_decoder
+from pretrain.methods.videomae_options import VideoMAEOptions
 from pretrain.parameter_groups import ParameterGroup, backbone_groups, head_groups
-from pretrain.pretraining_options import PretrainingOptions
 from pretrain.reduce import world_size
 from pretrain.schedules import Constant, legacy_warmup_cosine, linearly_scaled
-from pretrain.ssl_config import SslModel, option
+from pretrain.ssl_config import SslModel
 
-MASK_RATIO, MASK_RATIO_WITH_TEACHER = 0.9, 0.85
 LEVELS = 255  # of a uint8 pixel
 BETAS = (0.9, 0.95)
-
-
-@dataclass(frozen=True)
-class VideoMAEOptions(PretrainingOptions):
-    """Defaults are those of Video MAE and, with an image teacher, of SurgVISTA."""
-
-    clip_len: int | None = option(None, "frames of a clip, an even number (default: the model's, 16)")
-    fps: float = option(4.0, "frames of a clip in a second of video")
-    mask_ratio: float | None = option(
-        None, f"share of places hidden in all frames (default: {MASK_RATIO}; {MASK_RATIO_WITH_TEACHER} with an image teacher)"
-    )  # fmt: skip
-    image_teacher: str | None = option(
-        None,
-        "image encoder whose patch features are predicted too, as in SurgVISTA: a folder under models/ by name, or a "
-        "config.yaml like theirs, or the folder that holds it",
-    )
-    image_teacher_weights: str | None = option(
-        None, "weights of the image teacher (default: its config's), as --weights of extract_features.py"
-    )
-    teacher_size: int | None = option(
-        None, "side in pixels of the frames that the image teacher sees (default: the student's)"
-    )
-    normalise_teacher: bool = option(False, "bring each feature vector of the image teacher to mean 0 and variance 1")
-    pixel_weight: float = option(1.0, "weight of the pixels in the loss")
-    distillation_weight: float = option(0.05, "weight of the image teacher's features in the loss")
-    learning_rate: float = option(1.5e-4, "after warm-up, for 256 samples a step; scaled with their number")
-    start_learning_rate: float = option(1e-6, "at the first step, scaled likewise")
-    final_learning_rate: float = option(1e-4, "at the end of the cosine, scaled likewise")
-    warmup: float = option(0.2, "share of all steps in which the learning rate rises (published: 40 of 201 epochs)")
-    weight_decay: float = option(0.05, "of AdamW, but for biases and norms")
-    drop_path: float = option(0.1, "chance that a sample skips a branch of the last block, rising from 0 at the first")
-    clip_norm: float = option(0.0, "largest gradient norm of the encoder and of each decoder; 0: any, as published")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.clip_len is not None and (self.clip_len < 2 or self.clip_len % 2):
-            raise UserError(f"clip_len must be an even number, as frames are taken in pairs, found {self.clip_len}")
-        if self.mask_ratio is not None and not 0 < self.mask_ratio < 1:
-            raise UserError(f"mask_ratio must lie between 0 and 1, found {self.mask_ratio}")
-        for name in ("fps", "learning_rate", "pixel_weight", "distillation_weight"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
-        for name in ("start_learning_rate", "final_learning_rate", "weight_decay", "clip_norm"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
-        for name in ("warmup", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 0 and below 1, found {getattr(self, name)}")
-        alone = [f"--{name}" for name in ("image_teacher_weights", "teacher_size") if getattr(self, name) is not None]
-        if alone and self.image_teacher is None:
-            raise UserError(f"{' and '.join(alone)} without --image_teacher: name the image encoder too")
-
-    def clip_len_of(self, model: SslModel) -> int:
-        """Frames of a clip."""
-        return self.clip_len or model.clip_len
-
-    def teacher_size_of(self, model: SslModel) -> int | None:
-        """Side in pixels of the image teacher's frames; None without one."""
-        return None if self.image_teacher is None else self.teacher_size or self.crop_size_of(model)
-
-    @property
-    def mask(self) -> Tube:
-        """What is hidden."""
-        return Tube(self.mask_ratio or (MASK_RATIO_WITH_TEACHER if self.image_teacher else MASK_RATIO))
 
 
 class VideoMAE(Method):
@@ -112,13 +47,16 @@ class VideoMAE(Method):
         model: SslModel,
         image_teacher: ImageTeacher | None = None,
     ):
-        """`network` is taken over, decoder included. Raises `UserError` when the teacher's patches are not its own."""
+        """`network` is taken over, decoder included.
+
+        Raises `UserError` for a size that cannot be cut or leaves nothing to hide, and a teacher with other patches.
+        """
         super().__init__()
         self.config, self.options, self.image_teacher = network.config, options, image_teacher
         self.preprocessing = model.encoder_config().preprocessing
         self.batch_size = options.batch_size or model.batch_size
         self.patch, self.tubelet = self.config.patch_size, self.config.tubelet_size
-        side = self.config.image_size // self.patch
+        side = _side(self.config.image_size, self.patch, options.mask)
         self.grid: Grid = (self.config.num_frames // self.tubelet, side, side)
         self.student = nn.ModuleDict({"backbone": network.videomae, "pixel_decoder": pixel_decoder(network)})
         if image_teacher is not None:
@@ -138,12 +76,12 @@ class VideoMAE(Method):
         options, masks = self.options, self.masks(batch, step)
         patches = cut(batch["clip"], self.patch, self.tubelet)
         states = self._encode(self._embed(_at(patches, masks.context), masks.context))
-        losses = {"pixel_loss": self._pixel_loss(states, _at(patches, masks.target), masks)}
-        loss = options.pixel_weight * losses["pixel_loss"]
-        if self.image_teacher is not None:
-            losses["distillation_loss"] = self._distillation_loss(states, batch["teacher_frames"], masks)
-            loss = loss + options.distillation_weight * losses["distillation_loss"]
-        return {"loss": loss} | {name: value.detach() for name, value in losses.items()}
+        pixels = self._pixel_loss(states, _at(patches, masks.target), masks)
+        if self.image_teacher is None:
+            return {"loss": options.pixel_weight * pixels, "loss/pixels": pixels.detach()}
+        image = self._distillation_loss(states, batch["teacher_frames"], masks)
+        loss = options.pixel_weight * pixels + options.distillation_weight * image
+        return {"loss": loss, "loss/pixels": pixels.detach(), "loss/image_features": image.detach()}
 
     def masks(self, batch: Batch, step: int) -> TokenMasks:
         """The masks of a batch's samples, on the batch's device."""
@@ -242,6 +180,18 @@ def drop_paths(blocks: Iterable[nn.Module], rate: float) -> None:
 def _at(patches: Tensor, places: Tensor) -> Tensor:
     """The patches `(B, K, ...)` of `(B, N, ...)` at the places `(B, K)`."""
     return gather_tokens(patches.flatten(2), places).unflatten(2, patches.shape[2:])
+
+
+def _side(size: int, patch: int, mask: Tube) -> int:
+    """Patches a side of the input, of which the mask hides at least one."""
+    side, rest = divmod(size, patch)
+    if rest:
+        raise UserError(f"--crop_size {size}: Video MAE takes multiples of {patch} pixels")
+    if not whole_share(mask.mask_ratio, side**2):
+        raise UserError(
+            f"--crop_size {size}: a mask ratio of {mask.mask_ratio} hides none of {side} x {side} places; raise one of them"
+        )
+    return side
 
 
 def _flops(blocks: nn.ModuleList, num_tokens: int, width: int) -> float:

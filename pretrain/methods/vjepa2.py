@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,15 +21,13 @@ from pretrain.engine.flops import transformer_flops
 from pretrain.engine.method import Batch, Method, Schedules
 from pretrain.latent_losses import latent_loss, latent_targets
 from pretrain.masks_video import Grid, Multiblock, TokenMasks, Tube, masking
-from pretrain.methods.vjepa2_masked import embed, encode, mask_token_norms, predict
+from pretrain.methods.vjepa2_masked import choose_mask_token, embed, encode, predict
 from pretrain.parameter_groups import ParameterGroup, backbone_groups, head_groups
 from pretrain.pretraining_options import PretrainingOptions
 from pretrain.sampling import BalancedSampling
 from pretrain.schedules import Constant, Linear, Schedule, Warmup, truncated_cosine, truncated_linear
 from pretrain.ssl_config import SslModel
 from pretrain.ssl_dataset import ClipDataset
-
-log = logging.getLogger(__name__)
 
 PATCH_SIZE = 16
 STEPS_LOOKED_AT = 8  # of which the mean number of kept tokens is taken
@@ -44,13 +41,12 @@ class VJEPA2Options(PretrainingOptions):
     fps: float = option(4.0, "frames of a clip in a second of video")
     mask_mode: Literal["multiblock", "tube"] = option(
         "multiblock",
-        "what is hidden: blocks over the whole clip, 8 small and 2 large ones in turn, as published; or the same random "
-        "places at all times",
+        "what is hidden all through a clip: blocks, as published once 8 small and once 2 large ones, or single places",
     )
     mask_ratio: float = option(
         0.9,
         "share of tokens hidden from the encoder: exactly this under tube, at least this under multiblock, where large "
-        "blocks may hide more; 0: what the blocks hide, as published, about 0.76 and 0.95",
+        "blocks may hide more; 0: what the blocks hide, as published, in batches of 24 about 0.76 and 0.95",
     )
     full_complement: bool = option(False, "under multiblock, predict all that is hidden, not only what the blocks hide")
     mask_token: int | None = option(
@@ -62,8 +58,8 @@ class VJEPA2Options(PretrainingOptions):
     final_learning_rate: float = option(1e-6, "at the end of the decay")
     lr_schedule: Literal["linear", "cosine", "constant"] = option(
         "linear",
-        "decay after warm-up (published: constant, then linear in the last phase); cosine is planned for 1.25 times the "
-        "training",
+        "decay after warm-up (published: constant, then linear in the last phase); cosine is planned for 1.25 times "
+        "the training",
     )
     warmup: float = option(0.05, "share of all steps in which the learning rate rises")
     weight_decay: float = option(0.04, "of AdamW, but for biases and norms")
@@ -119,7 +115,7 @@ class VJEPA2(Method):
         self.config, self.options, self.clip_len = backbone.config, options, options.clip_len_of(model)
         self.preprocessing = model.encoder_config().preprocessing
         self.families = self._families(across_processes=True)
-        self.mask_token = _choose_mask_token(mask_token_norms(backbone.predictor), options.mask_token)
+        self.mask_token = choose_mask_token(backbone.predictor, options.mask_token)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         student, predictor = self.student["backbone"], self.student["predictor"]
@@ -208,20 +204,6 @@ class VJEPA2(Method):
     def _grid(self, num_frames: int) -> Grid:
         side = self.config.crop_size // self.config.patch_size
         return num_frames // self.config.tubelet_size, side, side
-
-
-def _choose_mask_token(norms: Tensor, asked_for: int | None) -> int:
-    """The number asked for, or that of the token with the largest norm; 0 where none was trained.
-
-    transformers always takes 1; training takes one for each length of clips, 0 where there is a single length
-    (`vjepa2:src/utils/wrappers.py`).
-    """
-    if asked_for is not None and not 0 <= asked_for < len(norms):
-        raise UserError(f"--mask_token {asked_for}: the predictor has {len(norms)} mask tokens, from 0 on")
-    chosen = int(norms.argmax()) if asked_for is None else asked_for
-    listed = " ".join(f"{norm:.3g}" for norm in norms.tolist())
-    log.info("mask token %d of the predictor is trained; norms at the start: %s", chosen, listed)
-    return chosen
 
 
 def _shares(masks: dict[str, TokenMasks], tokens: Tensor) -> dict[str, Tensor]:

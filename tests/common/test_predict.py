@@ -98,8 +98,10 @@ def test_predicting_before_training_says_so(made):
         predict(load_experiment(made.config()), device="cpu")
 
 
-def test_a_damaged_checkpoint_is_named(trained):
-    trained.checkpoint.write_bytes(trained.checkpoint.read_bytes()[:500])
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_named(trained, share):
+    content = trained.checkpoint.read_bytes()
+    trained.checkpoint.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match=r"last\.pt: damaged or unsafe checkpoint"):
         predict(trained, device="cpu")
 

@@ -1,199 +1,23 @@
-"""V-JEPA 2's masked prediction: nothing hidden reaches the encoder, targets and loss by hand, several processes, export."""
+"""V-JEPA 2's recipe: masks, the loss by hand, gradients, features, schedules, options."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
-from transformers import VJEPA2Model
 
-from common.adapters import choose_weights
-from common.config import read_encoder_config
-from common.encoder import build_encoder
-from common.paths import model as model_folder
-from common.runtime import UserError, generator
-from common.weights import WeightSource
+from common.runtime import UserError
 from pretrain.engine.backbone import start_backbone
-from pretrain.engine.checkpoint import read_checkpoint, whole_model_state
-from pretrain.engine.distributed import Processes
 from pretrain.engine.flops import transformer_flops
-from pretrain.engine.loop import Recipe, train
-from pretrain.engine.metrics_file import read_metrics
-from pretrain.engine.step import TrainingStep
 from pretrain.masks_video import TokenMasks
-from pretrain.methods.vjepa2 import VJEPA2, VJEPA2Options
-from pretrain.methods.vjepa2_masked import embed, encode, predict
-from pretrain.ssl_config import find_model
-from tests.pretrain.distributed import two_processes
-
-TINY = find_model("vjepa2-tiny")
-OPTIONS = VJEPA2Options(
-    model="vjepa2-tiny", init="random", max_steps=6, batch_size=4, save_every=2, monitor_every=0, monitor_samples=4,
-    learning_rate=3e-3, start_learning_rate=1e-3, momentum=0.9,
-)  # fmt: skip
-ALONE = Processes(0, 1, torch.device("cpu"))
-WHOLE = {"mask_ratio": 0.0}
-
-
-def network(seed: int = 1) -> VJEPA2Model:
-    """A tiny network whose mask tokens and norms are not those of the start, so that every one can be told apart."""
-    found, _ = start_backbone(TINY, "random", seed=seed)
-    with torch.no_grad():
-        for number, parameter in enumerate(found.parameters()):
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator("network", seed, number)))
-    return found.eval()
-
-
-def made(**changes) -> VJEPA2:
-    """The recipe from the start values of seed 42."""
-    options = replace(OPTIONS, **changes)
-    return VJEPA2(start_backbone(TINY, "random", seed=options.seed)[0], options, TINY)
-
-
-@cache
-def sample(number: int) -> torch.Tensor:
-    """Clip number `number`: a bright square on its way over a dim one-coloured ground."""
-    random = generator("clip", number)
-    colour, ground = torch.randint(256, (3, 1, 1), generator=random), torch.randint(100, (3, 1, 1), generator=random)
-    top, left, down, right = torch.randint(0, 5, (4,), generator=random).tolist()
-    clip = ground.expand(TINY.clip_len, 3, 64, 64).clone()
-    for time in range(TINY.clip_len):
-        row, column = 4 * top + time * down, 4 * left + time * right
-        clip[time, :, row : row + 16, column : column + 16] = colour
-    return clip.to(torch.uint8)
-
-
-def batch_of(*numbers: int) -> dict[str, torch.Tensor]:
-    return {"clip": torch.stack([sample(number) for number in numbers]), "number": torch.tensor(numbers)}
-
-
-def batches_of(processes: Processes, batch_size: int):
-    """The engine's `Batches` of one process."""
-
-    def batches(first: int) -> Iterator[dict[str, torch.Tensor]]:
-        while True:
-            start = first + processes.rank * batch_size
-            yield batch_of(*range(start, start + batch_size))
-            first += processes.world_size * batch_size
-
-    return batches
-
-
-@pytest.fixture
-def clips() -> torch.Tensor:
-    """Normalised clips `(2, 8, 3, 64, 64)`: 4 x 4 x 4 tokens."""
-    return torch.randn(2, 8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def masks() -> TokenMasks:
-    """6 tokens of context and 20 targets of 64, others of either sample, in no order."""
-    orders = [torch.randperm(64, generator=generator("order", row)) for row in range(2)]
-    return TokenMasks(torch.stack([o[:6] for o in orders]), torch.stack([o[6:26] for o in orders]))
-
-
-# encoder
-
-
-def test_all_places_give_the_stock_output(clips):
-    model = network()
-    expected = model(clips, skip_predictor=True).last_hidden_state
-    tokens = embed(model.encoder, clips)
-    torch.testing.assert_close(encode(model.encoder, tokens), expected, rtol=1e-5, atol=1e-5)
-    places = torch.arange(64).expand(2, -1)
-    torch.testing.assert_close(encode(model.encoder, tokens, places), expected, rtol=1e-5, atol=1e-5)
-
-
-def with_other_hidden_pixels(clips: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-    """The clips with noise wherever no context token looks."""
-    seen = torch.zeros(len(clips), 64).scatter(1, context, 1.0).view(-1, 1, 4, 4, 4)
-    seen = F.interpolate(seen, scale_factor=(2, 16, 16)).transpose(1, 2)
-    return torch.where(seen.bool(), clips, torch.randn(clips.shape, generator=torch.Generator().manual_seed(1)))
-
-
-def test_hidden_pixels_do_not_reach_the_context(clips, masks):
-    model, others = network(), with_other_hidden_pixels(clips, masks.context)
-    assert (clips != others).float().mean() > 0.8
-    one, other = (encode(model.encoder, embed(model.encoder, each), masks.context) for each in (clips, others))
-    assert one.shape == (2, 6, 48)
-    assert torch.equal(one, other)
-    stock = [model(each, context_mask=[masks.context], target_mask=[masks.target]) for each in (clips, others)]
-    assert not torch.allclose(*(each.masked_hidden_state for each in stock), atol=0.1)
-
-
-def test_places_give_the_positions(clips, masks):
-    """The order in which tokens are kept does not matter; where they were does."""
-    encoder = network().encoder
-    tokens = embed(encoder, clips)
-    found = encode(encoder, tokens, masks.context)
-    torch.testing.assert_close(encode(encoder, tokens, masks.context.flip(1)).flip(1), found, rtol=1e-5, atol=1e-5)
-    elsewhere = (masks.context + 4) % 64  # the same tokens a row below
-    moved = torch.zeros_like(tokens).scatter(1, elsewhere[..., None].expand(-1, -1, 48), gather(tokens, masks.context))
-    assert not torch.allclose(encode(encoder, moved, elsewhere), found, atol=1e-2)
-
-
-def gather(tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    return torch.stack([own[where] for own, where in zip(tokens, places, strict=True)])
-
-
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ((1, 8, 3, 32, 32), r"clips of \(32, 32\) pixels .* those of 64 squared"),
-        ((1, 8, 3, 64, 48), r"clips of \(64, 48\) pixels"),
-        ((1, 7, 3, 64, 64), "clips of 7 frames, which do not divide by 2"),
-    ],
-)
-def test_clips_that_the_network_would_misread_are_refused(shape, message):
-    with pytest.raises(ValueError, match=message):
-        embed(network().encoder, torch.zeros(shape))
-
-
-# predictor
-
-
-def test_both_ways_to_drive_the_predictor_agree(clips, masks):
-    """transformers' own takes the context out of a whole clip's states, and always the mask token 1."""
-    model = network()
-    context = encode(model.encoder, embed(model.encoder, clips), masks.context)
-    whole = torch.zeros(2, 64, 48).scatter(1, masks.context[..., None].expand(-1, -1, 48), context)
-    expected = model.predictor(whole, [masks.context], [masks.target]).last_hidden_state
-    found = predict(model.predictor, context, masks, mask_token=1)
-    assert found.shape == (2, 20, 48)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(predict(model.predictor, context, masks, mask_token=0), expected, atol=1e-2)
-
-
-def test_predictions_come_in_the_order_of_targets(clips, masks):
-    model = network()
-    context = encode(model.encoder, embed(model.encoder, clips), masks.context)
-    found = predict(model.predictor, context, masks)
-    turned = predict(model.predictor, context, TokenMasks(masks.context, masks.target.flip(1)))
-    torch.testing.assert_close(turned.flip(1), found, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(turned, found, atol=1e-3)
-
-
-def test_the_trained_mask_token_is_found(caplog):
-    caplog.set_level("INFO")
-    backbone = start_backbone(TINY, "random")[0]
-    assert VJEPA2(backbone, OPTIONS, TINY).mask_token == 0
-    with torch.no_grad():
-        backbone.predictor.embeddings.mask_tokens[3] = 0.5
-    assert VJEPA2(backbone, OPTIONS, TINY).mask_token == 3
-    assert "mask token 3 of the predictor is trained; norms at the start: 0 0 0 2.45 0 0" in caplog.text
-    assert VJEPA2(backbone, replace(OPTIONS, mask_token=7), TINY).mask_token == 7
-    with pytest.raises(UserError, match="--mask_token 10: the predictor has 10 mask tokens, from 0 on"):
-        VJEPA2(backbone, replace(OPTIONS, mask_token=10), TINY)
-
+from pretrain.methods.vjepa2 import VJEPA2
+from pretrain.methods.vjepa2_masked import encode, predict
+from tests.pretrain.methods.vjepa2_clips import OPTIONS, PUBLISHED_MASKS, TINY, batch_of, made
 
 # masks
 
 
-@pytest.mark.parametrize("changes", [{}, WHOLE, {"full_complement": True}, {"mask_mode": "tube"}])
+@pytest.mark.parametrize("changes", [{}, PUBLISHED_MASKS, {"full_complement": True}, {"mask_mode": "tube"}])
 def test_context_and_targets_are_apart(changes):
     for step in range(3):
         for name, mask in made(**changes).masks(batch_of(0, 1, 2), step).items():
@@ -263,7 +87,7 @@ def by_hand(method: VJEPA2, batch: dict, step: int, exponent: float = 1.0) -> to
     return sum(families) / len(families)
 
 
-@pytest.mark.parametrize("changes", [{}, WHOLE, {"mask_mode": "tube"}, {"loss_exponent": 2.0}])
+@pytest.mark.parametrize("changes", [{}, PUBLISHED_MASKS, {"mask_mode": "tube"}, {"loss_exponent": 2.0}])
 def test_the_loss_is_the_one_assembled_by_hand(changes):
     method, batch = made(**changes), batch_of(0, 1, 2)
     found = method(batch, 7)
@@ -393,112 +217,3 @@ def test_operations_are_those_of_the_tokens_that_are_there():
 def test_values_without_sense_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         replace(OPTIONS, **changes)
-
-
-# training
-
-
-def train_in(folder, method: VJEPA2 | None = None, **changes) -> int:
-    options = replace(OPTIONS, output=str(folder), **changes)
-    batches = batches_of(ALONE, options.batch_size)
-    recipe = Recipe("vjepa2", method or made(**changes), WeightSource("random"), batches, steps_per_epoch=10)
-    return train(recipe, options, ALONE)
-
-
-def test_the_loss_falls(tmp_path):
-    train_in(tmp_path, max_steps=40, mask_mode="tube", lr_schedule="constant")
-    losses = [record["loss"] for record in read_metrics(tmp_path / "metrics.jsonl")]
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-
-
-class Stopped(Exception):
-    """Ends a training as if it were killed."""
-
-
-class Stopping(VJEPA2):
-    """Ends the training at its fourth step."""
-
-    def forward(self, batch, step):
-        if step == 3:
-            raise Stopped
-        return super().forward(batch, step)
-
-
-def test_a_training_that_was_cut_off_ends_bit_identical(tmp_path):
-    with pytest.raises(Stopped):
-        train_in(tmp_path / "cut", Stopping(start_backbone(TINY, "random")[0], OPTIONS, TINY))
-    for name in ("cut", "whole"):
-        assert train_in(tmp_path / name) == 0
-    cut, whole = (read_checkpoint(tmp_path / name / "final.pt") for name in ("cut", "whole"))
-    assert cut["model"].keys() == whole["model"].keys()
-    assert all(torch.equal(cut["model"][name], value) for name, value in whole["model"].items())
-    losses = [
-        [record["loss"] for record in read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("cut", "whole")
-    ]
-    assert losses[0] == losses[1]
-    assert len(losses[0]) == 6
-
-
-def test_the_study_s_encoder_reads_the_export(workspace, tmp_path):
-    """Into the folder of the fine-tuned encoder, with the features of the average; a later training finds a predictor."""
-    method = made()
-    train_in(tmp_path, method)
-    config = read_encoder_config(model_folder("V-JEPA2-ViT-L-CataractFT").config)
-    config = replace(
-        config, architecture="tiny", feature_dim=48, clip_len=8, ssl_checkpoint=str(tmp_path / "final.pt"),
-        preprocessing=replace(config.preprocessing, size=64),
-    )  # fmt: skip
-    encoder = build_encoder(config)
-    assert choose_weights(config).path == tmp_path / "export"
-    seen = []
-    encoder.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    batch = batch_of(0, 1)
-    found = encoder.encode(batch["clip"])
-    with torch.no_grad():
-        teacher, student = (
-            part["backbone"](seen[0]).last_hidden_state.mean(1) for part in (method.teacher, method.student)
-        )
-    torch.testing.assert_close(found, teacher, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(found, student, atol=1e-3)
-    again, source = start_backbone(TINY, str(tmp_path / "export"))
-    assert torch.equal(again.predictor.proj.weight, method.student["predictor"].proj.weight)
-    assert not source.is_random
-
-
-# several processes
-
-
-@pytest.fixture(scope="module")
-def run():
-    with two_processes() as run:
-        yield run
-
-
-def here() -> Processes:
-    """This process, alone or one of two."""
-    return Processes(dist.get_rank(), 2, torch.device("cpu")) if dist.is_initialized() else ALONE
-
-
-def trained(sharding: str, batch_size: int, steps: int, changes: dict):
-    """Numbers of each step, features, and the whole state afterwards."""
-    processes = here()
-    options = replace(OPTIONS, sharding=sharding, precision="fp32", gradient_checkpointing="all", batch_size=batch_size)
-    method = made(batch_size=batch_size, **changes)
-    step = TrainingStep(method, method.schedules(10), options, processes)
-    source = batches_of(processes, batch_size)(0)
-    numbers = [step(index, [next(source)]) for index in range(steps)]
-    return numbers, step.features(batch_of(0, 1)), whole_model_state(method)
-
-
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-@pytest.mark.parametrize("changes", [WHOLE, {"mask_mode": "tube"}])
-def test_two_processes_are_one_on_the_concatenated_batch(run, sharding, changes):
-    """Sums in another order differ by rounding, which AdamW's first steps make large where a gradient is nearly 0."""
-    alone = trained("none", 4, 2, changes)
-    first, second = run(trained, sharding, 2, 2, changes)
-    assert first[0] == second[0]
-    for found, expected in zip(first[0], alone[0], strict=True):
-        assert found == pytest.approx(expected, rel=1e-4)
-    torch.testing.assert_close(first[1], alone[1], rtol=1e-3, atol=1e-4)
-    for name, value in alone[2].items():
-        torch.testing.assert_close(first[2][name], value, rtol=1e-3, atol=1e-4)

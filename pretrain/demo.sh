@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The three stages of pretraining on drawn videos with tiny networks, in minutes on a CPU: from videos to rows of the
+# comparison table. `make demo-pretrain` calls this.
+#
+# Usage: demo.sh        PYTHON=... names another interpreter than .venv's
+#
+# Stages 1 and 2 learn from two drawn sets that have no video in common with the one that is scored, nor with each other.
+# The networks are tiny and start from random weights: their numbers say nothing of the encoders they are named after.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=models/launch_common.sh
+source models/launch_common.sh
+prepare_python
+root="${SICS155_ROOT:-.}"
+say() { printf '\n== %s\n' "$*"; }
+run() { "$PYTHON" "$@"; }
+
+say "drawn videos: one set for each stage, of other seeds"
+run data/make_sample.py
+run data/make_sample.py --output "$root/data/demo/unlabelled" --num_videos 5 --seed 8
+run data/make_sample.py --output "$root/data/sample-annotated" --num_videos 9 --seed 9
+run generate_k_folds.py ./data/sample 5
+
+demo() { # FAMILY FOLDER [OPTIONS OF STAGE 1...]
+    local model="$1-tiny" stage_1=(--init random --videos "$root/data/demo/unlabelled/videos" --exclude sample sample-annotated)
+    say "$model, Stage 1: self-supervised pretraining on data/demo/unlabelled"
+    run "pretrain/ssl_pretrain_$1.py" --model "$model" "${stage_1[@]}" --num_workers 1 --save_every 25 --device cpu "${@:3}"
+    say "$model, Stage 2: LoRA on data/sample-annotated"
+    run pretrain/finetune_lora.py --model "$model" --datasets sample-annotated --classes pretrain/demo_classes.yaml \
+        --epochs 2 --steps_per_epoch 30 --num_workers 1 --device cpu
+    say "$model, Stage 3: features of data/sample, the head on its folds"
+    run pretrain/extract_ssl_features.py --model "$model" --dataset sample --device cpu
+    run -m common.run_k_folds --model "$2" --folds 5 --config data/sample_head.yaml
+}
+
+demo dinov3 DinoV3-Tiny --max_steps 60 --batch_size 4 --freeze_backbone_epochs 0 --freeze_prototypes_epochs 0
+demo vjepa2 V-JEPA2-Tiny --max_steps 60 --batch_size 2
+
+say "the comparison"
+run compute_results.py --dataset sample --compare-kfold 5
+echo
+echo "Drawn videos, tiny networks, trained from random weights: this shows that the stages fit together, and nothing else."

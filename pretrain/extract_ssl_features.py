@@ -1,0 +1,68 @@
+"""Stage 3 of pretraining: features of a data set by a pretrained network, for the same heads as any encoder's.
+
+    python extract_ssl_features.py --model vjepa2-l
+    python extract_ssl_features.py --model vjepa2-vitl-fpc64-256 --checkpoint ./checkpoints/ssl/vjepa2-vitl-fpc64-256
+
+The first takes the adapter of finetune_lora.py and its base, and is the same as extract_features.py in the CataractFT
+folder of the encoder. The second is the variant without LoRA, kept apart as features/<Encoder>@ssl. An adapter folder as
+--checkpoint is the same as --lora_path.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from common.adapters import ADAPTER_CONFIG
+from common.config import ExtractionConfig
+from common.options import add_options, resolve
+from common.runtime import run_main
+from common.shards import shard_from_environment
+from pretrain.ssl_config import find_model
+from pretrain.stages import encoder_folder, find_checkpoint
+
+WITHOUT_LORA = "ssl"  # the variant of features of Stage 1 alone
+WEIGHT_OPTIONS = ("weights", "lora_path", "ssl_checkpoint")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Extract; returns the exit code of `common.extraction`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", help="network, by its long or short name in pretrain/")
+    add("--checkpoint", "--ssl_checkpoint", metavar="PATH",
+        help="Stage 1 output, a final.pt or an export: without --lora_path the features are its own, variant 'ssl'; or an "
+        "adapter folder (default: the export that the adapter was trained on)")  # fmt: skip
+    add("--lora_path", metavar="FOLDER",
+        help="adapter folder of finetune_lora.py (default, without --checkpoint: the model's own best_lora)")  # fmt: skip
+    add_options(parser, ExtractionConfig, skip=WEIGHT_OPTIONS)
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:0 ... (default: the best there is)")
+    add("--force", action="store_true", help="extract again what is finished")
+    given = vars(parser.parse_args(argv))
+    config = extraction_config(given)
+
+    from common.extraction import extract
+
+    folder = encoder_folder(find_model(given["model"]))
+    return extract(folder, config, device=given["device"], force=given["force"]).exit_code
+
+
+def extraction_config(given: dict[str, Any]) -> ExtractionConfig:
+    """The configuration of an extraction by these flags.
+
+    Raises `UserError` for weights that are not there.
+    """
+    config = resolve(ExtractionConfig, {key: value for key, value in given.items() if key not in WEIGHT_OPTIONS})
+    if config.shard is None and (own := shard_from_environment()):
+        config = replace(config, shard=f"{own[0]}/{own[1]}")
+    adapter = find_checkpoint(given["lora_path"], "--lora_path") if given["lora_path"] else None
+    base = find_checkpoint(given["checkpoint"], "--checkpoint") if given["checkpoint"] else None
+    if base and not adapter and (base / ADAPTER_CONFIG).is_file():
+        adapter, base = base, None
+    variant = config.variant or (WITHOUT_LORA if base and not adapter else None)
+    return replace(config, variant=variant, lora_path=adapter and str(adapter), ssl_checkpoint=base and str(base))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,147 @@
+"""Speed of the samples of self-supervised training, by number of workers, against the plain way.
+
+python tests/benchmarks/ssl_data.py [--video FILE] [--num_samples 96] [--num_workers 0 1 2]
+
+Without --video a 720p H.264 clip is made, with keyframes 250 frames apart as encoders put them. It stands for
+`--num_videos` videos (links to it), so that most samples open one. The plain way has the same workers, times and views;
+for each sample it opens the file, seeks, decodes every frame and converts those that it keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+from common.runtime import generator
+from pretrain.augment import MultiCrop, VideoCrop
+from pretrain.corpora import Corpus
+from pretrain.sampling import BalancedSampling, SampleOrder
+from pretrain.ssl_dataset import ClipDataset, FrameDataset, VideoSamples, loader
+from pretrain.video_index import probe_video
+
+BATCH_SIZE = 4
+SEED = 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--video", type=Path, help="a real video (default: a made 720p H.264 clip)")
+    parser.add_argument("--num_frames", type=int, default=1000, help="of the made clip")
+    parser.add_argument("--num_videos", type=int, default=32, help="links to the video")
+    parser.add_argument("--open_videos", type=int, default=8)
+    parser.add_argument("--num_samples", type=int, default=96)
+    parser.add_argument("--num_workers", type=int, nargs="+", default=[0, 1, 2])
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        video = given.video or make_clip(Path(name) / "made_720p.mp4", given.num_frames)
+        links = [Path(name) / f"{number}{video.suffix}" for number in range(given.num_videos)]
+        for link in links:
+            link.symlink_to(video.resolve())
+        entry = probe_video(video)
+        report(Corpus("links", tuple(replace(entry, path=link, name=link.stem) for link in links)), given)
+
+
+def report(corpus: Corpus, given: argparse.Namespace) -> None:
+    """Measure and print all rows."""
+    for kind in ("frames", "clips"):
+        ours, plain = (dataset(kind, corpus, given.open_videos, reader) for reader in (None, PlainReader()))
+        count = max(1, given.num_samples // 4)
+        (reading, viewing), (plain_reading, _) = processor_seconds(ours, count), processor_seconds(plain, count)
+        print(
+            f"\n{kind}: processor time a sample {reading * 1e3:.0f} ms to read (plain {plain_reading * 1e3:.0f}, ratio "
+            f"{plain_reading / reading:.2f}), {viewing * 1e3:.0f} ms to view"
+        )
+        print(f"{'workers':>8} {'samples/s':>10} {'plain':>8} {'ratio':>6}")
+        for num_workers in given.num_workers:
+            rate, plain_rate = (samples_per_second(data, given.num_samples, num_workers) for data in (ours, plain))
+            print(f"{num_workers:>8} {rate:>10.1f} {plain_rate:>8.1f} {rate / plain_rate:>6.2f}", flush=True)
+
+
+def dataset(kind: str, corpus: Corpus, open_videos: int, reader: PlainReader | None) -> VideoSamples:
+    """Frames for DINOv3 or clips of 16 frames at 4 a second for V-JEPA 2."""
+    sampling = BalancedSampling([corpus])
+    if kind == "frames":
+        made: VideoSamples = FrameDataset(sampling, MultiCrop(), seed=SEED, open_videos=open_videos)
+    else:
+        made = ClipDataset(sampling, VideoCrop(), seed=SEED, clip_len=16, fps=4, open_videos=open_videos)
+    if reader is not None:
+        made.reader = reader
+    return made
+
+
+def processor_seconds(samples: VideoSamples, count: int) -> tuple[float, float]:
+    """Processor time a sample for reading frames and for making views, all threads together.
+
+    Unlike rates it is the same, within a fifth or so, on a busy machine.
+    """
+    torch.set_num_threads(1)
+    reading = viewing = 0.0
+    for number in range(count):
+        random = generator(SEED, "sample", number, 0)
+        moment = samples.sampling.draw(random, float(samples.offsets[-1]))
+        started = time.process_time()
+        frames = samples.reader.read(moment.video.path, moment.start_seconds + samples.offsets)
+        read = time.process_time()
+        samples.views(torch.from_numpy(frames).permute(0, 3, 1, 2), random)
+        reading, viewing = reading + read - started, viewing + time.process_time() - read
+    return reading / count, viewing / count
+
+
+def samples_per_second(samples: VideoSamples, count: int, num_workers: int) -> float:
+    """Rate of a loader, after the first batch."""
+    batches = iter(loader(samples, SampleOrder(BATCH_SIZE), BATCH_SIZE, num_workers=num_workers))
+    warm_up = max(1, 3 * num_workers)  # batches that may be ready before the clock starts
+    for _ in range(warm_up):
+        next(batches)
+    started = time.perf_counter()
+    for _ in range(count // BATCH_SIZE):
+        next(batches)
+    return count // BATCH_SIZE * BATCH_SIZE / (time.perf_counter() - started)
+
+
+class PlainReader:
+    """Frames by time, each read for itself."""
+
+    def read(self, path: Path, seconds: np.ndarray) -> np.ndarray:
+        """The frames `(T, H, W, 3)` nearest to the ascending times `(T,)`."""
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            container.seek(int(seconds[0] / stream.time_base), stream=stream)
+            frames, times = [], []
+            for frame in container.decode(stream):
+                frames.append(frame)
+                times.append(frame.time)
+                if frame.time >= seconds[-1]:
+                    break
+        nearest = [int(np.abs(np.array(times) - second).argmin()) for second in seconds]
+        return np.stack([frames[index].to_ndarray(format="rgb24") for index in nearest])
+
+
+def make_clip(path: Path, num_frames: int) -> Path:
+    """A 1280 x 720 H.264 clip at 25 fps: a soft scene that moves, with the noise of a sensor."""
+    random = np.random.default_rng(0)
+    coarse = torch.from_numpy(random.uniform(0, 255, (1, 3, 30, 50))).float()
+    scene = torch.nn.functional.interpolate(coarse, (900, 1500), mode="bicubic")[0].permute(1, 2, 0).numpy()
+    noise = [random.normal(0, 4, (720, 1280, 1)).astype(np.float32) for _ in range(8)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        stream.options = {"preset": "veryfast", "x264-params": "keyint=250:bframes=3"}
+        for index in range(num_frames):
+            top, left = int(90 + 80 * np.sin(index / 40)), int(110 + 100 * np.cos(index / 55))
+            image = scene[top : top + 720, left : left + 1280] + noise[index % len(noise)]
+            frame = av.VideoFrame.from_ndarray(image.clip(0, 255).astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    return path
+
+
+if __name__ == "__main__":
+    main()

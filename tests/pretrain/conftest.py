@@ -1,0 +1,38 @@
+"""Fixtures of several files: two processes, which take longer to start than the tests to run, and a labelled data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from common.paths import Dataset
+from tests.pretrain.distributed import TwoProcesses, two_processes
+
+COLOURS = {"Incision": (250, 20, 20), "Rhexis": (20, 20, 250)}
+
+
+@pytest.fixture(scope="session")
+def run() -> Iterator[TwoProcesses]:
+    """See `two_processes`."""
+    with two_processes() as run:
+        yield run
+
+
+@pytest.fixture
+def cataract101(workspace: Path, solid: Callable, make_clip: Callable) -> Dataset:
+    """Five operations as an importer leaves them: ten seconds of one phase in one colour, ten of another in another."""
+    dataset = Dataset(workspace / "data" / "Cataract-101")
+    for folder in (dataset.videos, dataset.ground_truth):
+        folder.mkdir(parents=True)
+    dataset.mapping.write_text("0 Incision\n1 Rhexis\n")
+    names = [f"case_{number}" for number in range(5)]
+    for name in names:
+        frames = [frame for colour in COLOURS.values() for frame in solid(colour, 20)]
+        make_clip(dataset.videos / f"{name}.mp4", frames, fps=2)
+        (dataset.ground_truth / f"{name}.txt").write_text("".join(f"{phase}\n" * 20 for phase in COLOURS))
+    entries = {name: {"fps": 2.0, "stratum": ""} for name in names}
+    (dataset.root / "manifest.json").write_text(json.dumps({"release": "Cataract-101", "videos": entries}))
+    return dataset

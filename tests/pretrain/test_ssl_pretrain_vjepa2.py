@@ -1,0 +1,117 @@
+"""The command: the study's own words, a whole training on made clips, what it refuses."""
+
+import argparse
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import VJEPA2Model
+
+from common.runtime import UserError, read_json
+from pretrain.engine.checkpoint import read_checkpoint
+from pretrain.engine.metrics_file import read_metrics
+from pretrain.methods.vjepa2 import VJEPA2Options
+from pretrain.ssl_config import add_training_options, read_training_options
+from pretrain.ssl_pretrain_vjepa2 import main
+
+TINY = ["--model", "vjepa2-tiny", "--init", "random", "--device", "cpu", "--num_workers", "0", "--max_steps", "3"]
+TINY += ["--fps", "8", "--monitor_every", "2", "--monitor_samples", "4", "--save_every", "2"]
+
+
+@pytest.fixture
+def videos(workspace, make_clip):
+    """Two videos of two seconds."""
+    folder = workspace / "films"
+    random = np.random.default_rng(0)
+    for name in ("one", "two"):
+        start = random.integers(0, 200, (48, 64, 3))
+        make_clip(folder / f"{name}.mp4", [(start + time).astype(np.uint8) for time in range(50)])
+    return folder
+
+
+def parsed(*arguments: str) -> VJEPA2Options:
+    parser = argparse.ArgumentParser()
+    add_training_options(parser, VJEPA2Options)
+    given = vars(parser.parse_args(arguments))
+    return read_training_options(given, VJEPA2Options, given["config"])
+
+
+def test_the_study_s_command_is_understood():
+    options = parsed("--model", "vjepa2-vitl-fpc64-256", "--batch_size", "2", "--epochs", "100")
+    assert (options.model, options.batch_size, options.epochs) == ("vjepa2-vitl-fpc64-256", 2, 100)
+    assert (options.mask_mode, options.mask_ratio, options.export) == ("multiblock", 0.9, "ema")
+    options = options.completed(on_gpu=True, world_size=1)
+    assert (options.precision, options.gradient_checkpointing) == ("bf16", "all")
+
+
+def test_a_file_of_settings_gives_way_to_flags(tmp_path):
+    (tmp_path / "settings.yaml").write_text("clip_len: 64\nlearning_rate: 1e-4\nmask_mode: tube\n")
+    options = parsed("--model", "vjepa2-l", "--config", str(tmp_path / "settings.yaml"), "--clip_len", "32")
+    assert (options.clip_len, options.learning_rate, options.mask_mode) == (32, 1e-4, "tube")
+
+
+def test_help_says_what_it_writes(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["--help"])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("final.pt", "export/", "--mask_ratio", "--full_complement", "--mask_token"))
+
+
+def test_a_training_writes_all_files_and_is_not_repeated(videos, workspace):
+    output = workspace / "run"
+    arguments = [*TINY, "--videos", str(videos), "--output", str(output)]
+    assert main(arguments) == 0
+    names = {"config.json", "model.safetensors", "provenance.json"}
+    assert {path.name for path in (output / "export").iterdir()} == names
+    state = read_checkpoint(output / "final.pt")
+    assert (state["step"], state["recipe"]) == (3, "vjepa2")
+    assert [video["name"] for video in read_json(output / "manifest.json")["videos"]] == ["one", "two"]
+    records = [record for record in read_metrics(output / "metrics.jsonl") if record["step"]]
+    assert [record["step"] for record in records] == [1, 2, 3]
+    assert all(record["seen/short"] == pytest.approx(6 / 64) for record in records)  # int(0.1 * 64)
+    assert "health/effective_rank" in records[1]
+    before = (output / "final.pt").stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert (output / "final.pt").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("choice", "role"), [("ema", "teacher"), ("online", "student")])
+def test_the_export_holds_the_encoder_asked_for_and_the_predictor(videos, workspace, choice, role):
+    output = workspace / "run"
+    main([*TINY, "--videos", str(videos), "--output", str(output), "--export", choice, "--learning_rate", "1e-2"])
+    saved = read_checkpoint(output / "final.pt")["model"]
+    exported = VJEPA2Model.from_pretrained(output / "export")
+    for part, name in ((exported.encoder, f"{role}.backbone"), (exported.predictor, "student.predictor")):
+        for key, value in part.state_dict().items():
+            assert torch.equal(value, saved[f"{name}.{key}"])
+    assert not torch.equal(saved["teacher.backbone.layernorm.weight"], saved["student.backbone.layernorm.weight"])
+
+
+@pytest.mark.slow
+def test_it_runs_from_its_own_folder(videos, workspace, checkout):
+    """As the study does."""
+    command = [sys.executable, "ssl_pretrain_vjepa2.py", *TINY, "--videos", str(videos)]
+    environment = os.environ | {"SICS155_ROOT": str(workspace)}
+    done = subprocess.run(command, cwd=checkout / "pretrain", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "mask token 0 of the predictor is trained" in done.stderr
+    assert (workspace / "pretrain" / "checkpoints" / "ssl" / "vjepa2-tiny" / "final.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "dinov3-tiny"], "this command trains vjepa2-vitl-fpc64-256, vjepa2-vitg-fpc64-384, vjepa2-tiny"),
+        (["--clip_len", "7"], "clip_len must be an even number, as frames are taken in pairs, found 7"),
+        (["--crop_size", "100"], "--crop_size 100: vjepa2-tiny takes multiples of 16 pixels"),
+        (["--mask_token", "10"], "--mask_token 10: the predictor has 10 mask tokens"),
+        (["--mask_ratio", "0.999"], "a ratio of 0.999 leaves no context of 64 tokens"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(videos, workspace, arguments, message):
+    with pytest.raises(UserError, match=message):
+        main([*TINY, "--videos", str(videos), "--output", str(workspace / "run"), *arguments])

@@ -59,7 +59,7 @@ def decode_pyav(path: Path) -> Iterator[Frame]:
             for packet in container.demux(stream):
                 cut_off = packet.is_corrupt if packet.size else cut_off
                 for frame in packet.decode():
-                    yield Frame(_rgb(frame), count / rate if frame.time is None else frame.time)
+                    yield Frame(to_rgb(frame), count / rate if frame.time is None else frame.time)
                     count += 1
             if cut_off:
                 raise VideoError(path, "the file ends in the middle of a frame", count)
@@ -74,7 +74,7 @@ def video_stream(path: Path, container):
     return container.streams.video[0]
 
 
-def _rgb(frame) -> np.ndarray:
+def to_rgb(frame) -> np.ndarray:
     """RGB of a PyAV frame under its own colour matrix and range, turned upright.
 
     Untagged matrices count as BT.601 and untagged ranges as limited, as in FFmpeg.

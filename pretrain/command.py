@@ -197,7 +197,7 @@ def warn_of_labelled_videos(manifest: Path) -> None:
         videos = leaks.leaked_videos(dataset, seen)
         if videos:
             log.warning(
-                "%s: %s of it with labels will be learned from (%s). Where encoders are scored on them, leave them out: "
-                "--exclude %s, or the .bundle of a test fold", dataset.name, counted(len(videos), "video"),
+                "%s: %s of it with labels will be learned from (%s). Where encoders are scored on them, leave them "
+                "out: --exclude %s, or the .bundle of a test fold", dataset.name, counted(len(videos), "video"),
                 listed(videos), dataset.name,
             )  # fmt: skip

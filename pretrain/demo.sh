@@ -14,27 +14,39 @@ prepare_python
 root="${SICS155_ROOT:-.}"
 say() { printf '\n== %s\n' "$*"; }
 run() { "$PYTHON" "$@"; }
+train() { OMP_NUM_THREADS=1 "$PYTHON" "$@"; } # in networks this small, threads mostly wait for each other
 
 say "drawn videos: one set for each stage, of other seeds"
 run data/make_sample.py
 run data/make_sample.py --output "$root/data/demo/unlabelled" --num_videos 5 --seed 8
 run data/make_sample.py --output "$root/data/sample-annotated" --num_videos 9 --seed 9
 run generate_k_folds.py ./data/sample 5
+# what an import writes last: the annotated videos, their rate, and the group in which validation videos are chosen
+run - "$root/data/sample-annotated" <<'RECORD'
+import sys
+from pathlib import Path
+from common.runtime import write_json
+
+root = Path(sys.argv[1])
+names = sorted(path.stem for path in (root / "groundTruth").glob("*.txt"))
+videos = {name: {"fps": 10.0, "stratum": name[:2]} for name in names}
+write_json(root / "manifest.json", {"release": "sample-annotated", "videos": videos})
+RECORD
 
 demo() { # FAMILY FOLDER [OPTIONS OF STAGE 1...]
     local model="$1-tiny" stage_1=(--init random --videos "$root/data/demo/unlabelled/videos" --exclude sample sample-annotated)
     say "$model, Stage 1: self-supervised pretraining on data/demo/unlabelled"
-    run "pretrain/ssl_pretrain_$1.py" --model "$model" "${stage_1[@]}" --num_workers 1 --save_every 25 --device cpu "${@:3}"
+    train "pretrain/ssl_pretrain_$1.py" --model "$model" "${stage_1[@]}" --num_workers 1 --save_every 50 --device cpu "${@:3}"
     say "$model, Stage 2: LoRA on data/sample-annotated"
-    run pretrain/finetune_lora.py --model "$model" --datasets sample-annotated --classes pretrain/demo_classes.yaml \
+    train pretrain/finetune_lora.py --model "$model" --datasets sample-annotated --classes pretrain/demo_classes.yaml \
         --epochs 2 --steps_per_epoch 30 --num_workers 1 --device cpu
     say "$model, Stage 3: features of data/sample, the head on its folds"
     run pretrain/extract_ssl_features.py --model "$model" --dataset sample --device cpu
     run -m common.run_k_folds --model "$2" --folds 5 --config data/sample_head.yaml
 }
 
-demo dinov3 DinoV3-Tiny --max_steps 60 --batch_size 4 --freeze_backbone_epochs 0 --freeze_prototypes_epochs 0
-demo vjepa2 V-JEPA2-Tiny --max_steps 60 --batch_size 2
+demo dinov3 DinoV3-Tiny --max_steps 200 --batch_size 8 --freeze_backbone_epochs 0 --freeze_prototypes_epochs 0
+demo vjepa2 V-JEPA2-Tiny --max_steps 200 --batch_size 4
 
 say "the comparison"
 run compute_results.py --dataset sample --compare-kfold 5

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from common.decoders import VideoError, _rgb, video_stream
+from common.decoders import VideoError, to_rgb, video_stream
 from common.windows import EQUALLY_NEAR_SECONDS, TimedT
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class OpenVideo:
         shown = image = None
         for place, frame in zip(order, _nearest(self.frames_around(wanted), wanted), strict=False):
             if frame is not shown:
-                shown, image = frame, _rgb(frame.picture)
+                shown, image = frame, to_rgb(frame.picture)
             if images is None:
                 images = np.empty((len(seconds), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:

@@ -1,4 +1,4 @@
-"""The phase probe of a training: do its features tell the phases of a labelled data set apart, by nearest neighbours?"""
+"""The phase probe of a training: do features tell the phases of a labelled data set apart, by nearest neighbours?"""
 
 from __future__ import annotations
 

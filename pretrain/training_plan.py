@@ -54,7 +54,8 @@ class TrainingPlan:
             ("start", start),
             *corpora,
             ("training", self._steps()),
-            ("parameters", f"{millions(trained(self.method))} trained, {millions(frozen(self.method))} averaged or frozen"),
+            ("parameters", f"{millions(trained(self.method))} trained, {millions(frozen(self.method))} averaged or "
+             "frozen"),
             ("computing", f"{self.processes.device.type}, processes {self.processes.world_size}, "
              f"{options.precision}, sharding {options.sharding}, recomputed blocks {options.gradient_checkpointing}"),
             ("memory", f"{self.state_bytes() / 1e9:.1f} GB a process for weights, gradients and averages; activations "

@@ -23,10 +23,10 @@ from common.segments import Segments, find_segments
 
 ROW_PIXELS = 34
 TRUTH = "truth"
-HOVER = (
-    "<b>%{fullData.name}</b><br>%{customdata[0]}<br>duration %{customdata[1]}"
-    "<br>mean probability %{customdata[2]}<extra>%{y}</extra>"
-)
+MINUTE_DIGITS = 3  # 0.06 s: finer than anyone reads off the axis
+HOVER = "<b>%{{fullData.name}}</b><br>{times}<br>mean probability %{{customdata[3]}}<extra>%{{y}}</extra>"  # y: the label of the row
+IN_MINUTES = "%{customdata[0]} to %{customdata[1]}<br>duration %{customdata[2]:.1f} s"
+IN_FRAMES = "frame %{customdata[0]} to %{customdata[1]}<br>duration %{customdata[2]} frames"
 Bars = dict[str, list]  # base, x (length), y (row), customdata of the bars of one phase
 
 
@@ -37,6 +37,7 @@ def ribbon_chart(report: Report) -> go.Figure:
     shown = progress(videos, description="page ribbons", unit="videos")
     bars = [_video_bars(report.results, video.name, report.mapping.num_classes, in_minutes) for video in shown]
     figure = go.Figure()
+    hover = HOVER.format(times=IN_MINUTES if in_minutes else IN_FRAMES)
     names, colours = report.mapping.names, phase_colours(report.mapping.names)
     for name, colour, first in zip(names, colours, bars[0], strict=False):
         figure.add_bar(
@@ -44,11 +45,17 @@ def ribbon_chart(report: Report) -> go.Figure:
             name=readable(plain(name)),
             marker={"color": colour},
             width=0.72,
-            hovertemplate=HOVER,
+            hovertemplate=hover,
             **first,
         )
     figure.add_bar(
-        orientation="h", name="wrong", marker={"color": "black"}, width=0.09, hoverinfo="skip", **bars[0][-1]
+        orientation="h",
+        name="wrong",
+        marker={"color": "black"},
+        offset=0.38,
+        width=0.09,
+        hoverinfo="skip",
+        **bars[0][-1],
     )
     rows = 1 + len(report.results)
     style(figure, 190 + ROW_PIXELS * rows, legend=True)
@@ -95,11 +102,11 @@ def _video_bars(results: Sequence[EncoderResult], video: str, num_classes: int, 
         predicted, true = score.segments
         if row == min(scores):
             _add_segments(bars, 0, true, ["n/a"] * len(true), score, in_minutes)
-        _add_segments(bars, row, predicted, _probability_texts(score), score, in_minutes)
+        _add_segments(bars, row, predicted, _probabilities(score), score, in_minutes)
         scale = 60 * score.fps if in_minutes else 1
         for is_wrong, start, end in find_segments(score.true != score.predicted):
             if is_wrong:
-                _add_bar(bars[-1], row + 0.42, start / scale, end / scale)
+                _add_bar(bars[-1], row, start / scale, end / scale)
     return bars
 
 
@@ -112,24 +119,23 @@ def _add_segments(
         bars[phase]["customdata"].append([*_times(start, end, score.fps if in_minutes else None), probability])
 
 
-def _add_bar(bars: Bars, row: float, start: float, end: float) -> None:
-    digits = 4  # of a minute: 6 ms
-    bars["base"].append(round(start, digits))
-    bars["x"].append(round(end - start, digits))
+def _add_bar(bars: Bars, row: int, start: float, end: float) -> None:
+    bars["base"].append(round(start, MINUTE_DIGITS))
+    bars["x"].append(round(end - start, MINUTE_DIGITS))
     bars["y"].append(row)
 
 
-def _times(start: int, end: int, fps: float | None) -> tuple[str, str]:
-    """From when to when, and how long: `1:02 to 1:40`, `38.2 s`."""
+def _times(start: int, end: int, fps: float | None) -> tuple:
+    """From when to when, and how long: `1:02`, `1:40`, `38.2`; frames without `fps`."""
     if fps is None:
-        return f"frame {start} to {end}", f"{end - start} frames"
-    return f"{clock(start / fps)} to {clock(end / fps)}", f"{(end - start) / fps:.1f} s"
+        return start, end, end - start
+    return clock(start / fps), clock(end / fps), round((end - start) / fps, 1)
 
 
-def _probability_texts(score: VideoScore) -> list[str]:
+def _probabilities(score: VideoScore) -> list[float | str]:
     """The mean probability of the predicted phase over each predicted segment; `n/a` without probabilities."""
     means = segment_probabilities(score)
-    return ["n/a" if math.isnan(mean) else f"{mean:.2f}" for mean in means.tolist()]
+    return ["n/a" if math.isnan(mean) else round(mean, 2) for mean in means.tolist()]
 
 
 def segment_probabilities(score: VideoScore) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What DINO and DINOv3 share: a network learns to say of a crop what its moving average says of another of the same frame."""
+"""What DINO and DINOv3 share: a network learns to say of a crop what its moving average says of another crop."""
 
 from __future__ import annotations
 
@@ -109,8 +109,9 @@ class SelfDistillationOptions(PretrainingOptions):
         frozen, total = round(self.freeze_backbone_epochs * steps_per_epoch), self.total_steps(steps_per_epoch)
         if frozen >= total:
             raise UserError(
-                f"the backbone would not learn at all: it is frozen for {frozen} steps ({self.freeze_backbone_epochs:g} "
-                f"epochs) of {total}; give --freeze_backbone_epochs less, or --epochs or --max_steps more"
+                f"the backbone would not learn at all: it is frozen for {frozen} steps "
+                f"({self.freeze_backbone_epochs:g} epochs) of {total}; give "
+                "--freeze_backbone_epochs less, or --epochs or --max_steps more"
             )
 
 

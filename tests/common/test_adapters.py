@@ -153,6 +153,13 @@ def test_what_is_no_export_is_refused(tmp_path):
         find_export(str(tmp_path / "nowhere" / "final.pt"))
 
 
+def test_the_state_of_an_unfinished_training_is_not_taken_for_its_export(trained):
+    base, _, _ = trained
+    (base / "step_000100.pt").write_bytes(b"state in the middle of a training")
+    with pytest.raises(UserError, match=r"step_000100\.pt: the state of an unfinished training"):
+        find_export(str(base / "step_000100.pt"))
+
+
 def test_without_flags_the_best_adapter_of_pretrain_is_taken(config, trained, workspace):
     _, adapter, _ = trained
     place = workspace / "pretrain" / "checkpoints" / "dinov3-b" / "best_lora"

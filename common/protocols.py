@@ -66,7 +66,7 @@ PROTOCOLS = {
         ),
         Protocol(
             name="pooled",
-            origin="one confusion matrix over all frames of all videos",
+            origin="no evaluator of the field: one confusion matrix over all frames of all videos",
             pooled=_MSTCN_POOLED,
             background_in_segments=True,
             last_segment="fixed",
@@ -128,19 +128,22 @@ def from_sums(measure: str, sums: np.ndarray, protocol: Protocol) -> np.ndarray:
 
 
 def summarise(scores: Sequence[VideoScore], protocol: Protocol) -> dict[str, float]:
-    """The measures of `MEASURES` over a set of videos, as fractions of 1.
+    """The measures of `MEASURES` over a set of videos, as fractions of 1."""
+    scores = list(scores)
+    return {measure: summary_value(scores, measure, protocol) for measure in MEASURES}
+
+
+def summary_value(scores: Sequence[VideoScore], measure: str, protocol: Protocol) -> float:
+    """A measure over a set of videos, as a fraction of 1.
 
     A mean over videos is NaN when any video's value is: a mean over fewer videos would not be comparable.
     """
-    scores = list(scores)
     if not scores:
-        return dict.fromkeys(MEASURES, float("nan"))
-    summary = {}
-    for measure in MEASURES:
-        added = contributions(scores, measure, protocol)
-        value = _pooled_pr_auc(tuple(scores)) if added is None else from_sums(measure, added.sum(axis=0), protocol)
-        summary[measure] = float(value)
-    return summary
+        return float("nan")
+    added = contributions(scores, measure, protocol)
+    if added is None:
+        return _pooled_pr_auc(tuple(scores))
+    return float(from_sums(measure, added.sum(axis=0), protocol))
 
 
 @lru_cache(maxsize=1024)  # several protocols ask for it, and it sorts every frame once for each class

@@ -13,8 +13,9 @@ import numpy as np
 from common import paths
 from common.evaluation import score_folder
 from common.kfold import folds_hash, read_folds
+from common.metrics import MEASURES
 from common.phases import PhaseMapping, label_paths, read_mapping
-from common.protocols import CHALLENGE, Protocol, summarise, video_values
+from common.protocols import CHALLENGE, Protocol, summary_value, video_values
 from common.runtime import UserError, read_json
 from common.scoring import VideoScore
 
@@ -30,14 +31,19 @@ class SplitResult:
     scores: dict[str, VideoScore]
 
     @cached_property
-    def _summaries(self) -> dict[Protocol, dict[str, float]]:
+    def _values(self) -> dict[tuple[str, Protocol], float]:
         return {}
 
+    def value(self, measure: str, protocol: Protocol) -> float:
+        """A measure over the split's videos, as a fraction of 1."""
+        key = measure, protocol
+        if key not in self._values:
+            self._values[key] = summary_value(list(self.scores.values()), measure, protocol)
+        return self._values[key]
+
     def summary(self, protocol: Protocol) -> dict[str, float]:
-        """The measures over the split's videos, as fractions of 1."""
-        if protocol not in self._summaries:
-            self._summaries[protocol] = summarise(self.scores.values(), protocol)
-        return self._summaries[protocol]
+        """Every measure over the split's videos, as fractions of 1."""
+        return {measure: self.value(measure, protocol) for measure in MEASURES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +68,7 @@ class EncoderResult:
 
     def values(self, measure: str, protocol: Protocol = CHALLENGE) -> np.ndarray:
         """A measure of every split, `(num_splits,)`, as fractions of 1."""
-        return np.array([split.summary(protocol)[measure] for split in self.splits])
+        return np.array([split.value(measure, protocol) for split in self.splits])
 
     def mean(self, measure: str, protocol: Protocol = CHALLENGE) -> float:
         """Mean over splits."""

@@ -20,6 +20,7 @@ from common.reports.leaderboard import Leaderboard, make_leaderboard
 from common.reports.per_video import per_video_table
 from common.reports.published import PublishedRow, quotation
 from common.reports.remarks import Remark, remarks
+from common.runtime import progress
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ def make_report(
     """Compare `results`; runs on a part of the training videos go into the label-efficiency curves only."""
     patients = read_patients(dataset.patients)
     whole = [result for result in results if train_fraction(result) == 1.0] or list(results)
+    for result in progress(whole, description="measure", unit="encoders"):  # ranking frames for PR-AUC takes the time
+        for protocol in protocols:
+            result.video_values(protocol)
     lines = _leaks(dataset, whole) + remarks(whole, protocols[0])
     lines += [Remark(quotation(list(published)))] if published else []
     num_splits = len(results[0].splits)

@@ -1,0 +1,139 @@
+"""Stage 1 under a real SLURM: two nodes, a warning in the middle, back into the queue, and the same numbers in the end."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from pretrain.engine.metrics_file import read_metrics
+from pretrain.engine.run_folder import RunFolder
+
+STEPS, BATCH_SIZE, NODES = 50, 2, 2
+WARNED_AFTER = 3  # steps
+PATIENCE_SECONDS = 150
+MEASURED = {"seconds", "samples_per_second", "data_share", "memory_gigabytes"}
+COMMON = ("--init", "random", "--videos", "films", "--max_steps", STEPS, "--batch_size", BATCH_SIZE,
+          "--save_every", 1000, "--monitor_every", 0)  # fmt: skip
+RESOURCES = (f"--nodes={NODES}", "--cpus-per-task=4", "--mem=4G", "--gres=gpu:2")
+# script, its words before the common options, to whom the warning goes: the shell (as before a time limit), the processes,
+# both. A process that reads videos gets it too
+CASES = {
+    "dinov3": (
+        "launch_ssl_dinov3.sh",
+        ("--model", "dinov3-tiny", "--freeze_backbone_epochs", 0, "--num_workers", 1),
+        ("--batch",),
+    ),
+    "vjepa2": ("launch_ssl_vjepa2.sh", ("--model", "vjepa2-tiny", "--num_workers", 0), ()),
+    "multinode": (
+        "launch_ssl_multinode.sh",
+        ("videomae", "--model", "videomae-tiny", "--num_workers", 0),
+        ("--full",),
+    ),
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def films(workspace, make_clip):
+    """A corpus of three clips of noise, 3 s each."""
+    folder = workspace / "data" / "films" / "videos"
+    for number in range(3):
+        random = np.random.default_rng(number)
+        frames = [random.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(75)]
+        make_clip(folder / f"film_{number}.mp4", frames, options={"crf": "30", "preset": "ultrafast"})
+    return folder
+
+
+class Job:
+    """A job of the test's cluster."""
+
+    def __init__(self, cluster, checkout, folder, *words):
+        self.cluster, self.log = cluster, folder / "log.txt"
+        folder.mkdir()
+        done = cluster.run(
+            "sbatch", "--parsable", f"--output={self.log}", *map(str, words), cwd=checkout, env=environment()
+        )
+        assert done.returncode == 0, done.stderr
+        self.number = done.stdout.strip()
+
+    def field(self, name: str) -> str:
+        """What SLURM says of the job."""
+        return re.search(rf"\b{name}=(\S+)", self.cluster.run("scontrol", "show", "job", self.number).stdout)[1]
+
+    def wait_until(self, condition, what: str, every: float = 0.1) -> None:
+        """Wait for `condition()`; the test fails with the job's log when it does not come true."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what}\n{self.text}"
+            time.sleep(every)
+
+    def wait_for_state(self, *states: str) -> None:
+        self.wait_until(lambda: self.field("JobState") in states, f"state {' or '.join(states)}", every=0.5)
+
+    @property
+    def text(self) -> str:
+        """Its log so far."""
+        return self.log.read_text() if self.log.is_file() else ""
+
+
+def environment() -> dict[str, str]:
+    """What jobs and commands of the test see besides this process's environment."""
+    return {"SICS155_ROOT": os.environ["SICS155_ROOT"], "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+
+
+def numbers_of(folder: RunFolder) -> list[dict]:
+    """The metrics of a training without those that a clock or the memory gives."""
+    return [
+        {key: value for key, value in record.items() if key not in MEASURED} for record in read_metrics(folder.metrics)
+    ]
+
+
+def train_undisturbed(checkout, script, *words) -> None:
+    """The same training on this machine without SLURM, in as many processes."""
+    alone = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+    done = subprocess.run(
+        ["bash", f"pretrain/{script}", *map(str, words)], cwd=checkout, capture_output=True, text=True,
+        env=alone | environment() | {"PROCESSES_PER_NODE": str(NODES)}, timeout=2 * PATIENCE_SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_warned_job_goes_on_after_its_requeue_as_if_nothing_had_been(cluster, checkout, films, tmp_path, case):
+    script, own, to_whom = CASES[case]
+    warned, undisturbed = RunFolder(tmp_path / "warned"), RunFolder(tmp_path / "undisturbed")
+    job = Job(
+        cluster, checkout, tmp_path / "job", *RESOURCES, f"pretrain/{script}", *own, *COMMON, "--output", warned.root
+    )
+    job.wait_until(lambda: len(read_metrics(warned.metrics)) >= WARNED_AFTER, "the first steps")
+    assert cluster.run("scancel", "--signal=USR1", *to_whom, job.number).returncode == 0
+    job.wait_for_state("PENDING")
+    (saved,) = warned.step_files()
+    assert WARNED_AFTER <= saved < STEPS
+    # SLURM lets a job that was put back wait for two minutes
+    assert cluster.run("scontrol", "update", f"JobId={job.number}", "StartTime=now").returncode == 0
+    job.wait_for_state("COMPLETED", "FAILED", "CANCELLED")
+    assert (job.field("JobState"), job.field("Restarts"), job.field("ExitCode")) == ("COMPLETED", "1", "0:0"), job.text
+    for expected in ("attempt 1", "attempt 2", f"going on after step {saved} of {STEPS}"):
+        assert expected in job.text
+    assert "Traceback" not in job.text.partition("attempt 2")[2]
+
+    train_undisturbed(checkout, script, *own, *COMMON, "--output", undisturbed.root)
+    found = numbers_of(warned)
+    assert found == numbers_of(undisturbed)
+    # a process a node, although each node has two GPUs in name
+    assert (len(found), found[-1]["samples"]) == (STEPS, STEPS * BATCH_SIZE * NODES)
+    assert (warned.export / "model.safetensors").is_file()
+
+
+def test_a_wrong_option_is_a_failed_job_that_says_so(cluster, checkout, films, tmp_path):
+    words = ("pretrain/launch_ssl_multinode.sh", "dinov3", "--model", "dinov3-tinny", *COMMON)
+    job = Job(cluster, checkout, tmp_path / "job", *RESOURCES, *words)
+    job.wait_for_state("FAILED", "COMPLETED")
+    assert (job.field("JobState"), job.field("ExitCode")) == ("FAILED", "1:0")
+    assert "did you mean 'dinov3-tiny'?" in job.text

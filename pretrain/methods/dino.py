@@ -29,6 +29,7 @@ class Dino(SelfDistillation):
         self.centering = SoftmaxCentering(size.prototypes)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Cross-entropy of every crop's class scores against those that the teacher gives another global crop."""
         global_crops, local_crops = self.crops(batch["global_crops"]), self.crops(batch["local_crops"])
         targets = self._targets(global_crops, self.temperature(step))
         backbone = self.student["backbone"]

@@ -137,6 +137,7 @@ class DINOv3(SelfDistillation):
         return self
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Class tokens, hidden patches, spread and anchor, each weighed; the parts are logged as `loss/...`."""
         options, backbone = self.options, self.student["backbone"]
         first = int(batch["number"][0])
         global_crops, local_crops = self.crops(batch["global_crops"]), self.crops(batch["local_crops"])

@@ -163,6 +163,7 @@ class SelfDistillation(Method):
         return self.student["dino_head"](tokens).unflatten(0, (-1, batch_size))
 
     def parameter_groups(self) -> list[ParameterGroup]:
+        """The backbone by depth, frozen at first; each head with its prototypes, frozen at first, apart."""
         options, network = self.options, self.student["backbone"]
         groups = backbone_groups(
             network, layer_decay=options.layer_decay, patch_embedding_scale=PATCH_EMBEDDING_SCALE,
@@ -179,6 +180,7 @@ class SelfDistillation(Method):
         return round(epochs * self.steps_per_epoch)
 
     def schedules(self, total_steps: int) -> Schedules:
+        """Warm-up and cosine of a rate scaled by the square root of the global batch, as DINOv3 does."""
         options = self.options
         global_batch = options.batch_size * options.accumulate * world_size()
         peak, end = (

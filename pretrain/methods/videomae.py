@@ -73,6 +73,7 @@ class VideoMAE(Method):
         return [part for part in self.student.values() if isinstance(part, TokenDecoder)]
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The error of the hidden tokens' pixels, and with an image teacher that of its features there."""
         options, masks = self.options, self.masks(batch, step)
         patches = cut(batch["clip"], self.patch, self.tubelet)
         states = self._encode(self._embed(_at(patches, masks.context), masks.context))
@@ -95,6 +96,7 @@ class VideoMAE(Method):
         return [*backbone_groups(self.student["backbone"]), *groups]
 
     def schedules(self, total_steps: int) -> Schedules:
+        """Warm-up and cosine of rates scaled by the global batch, as Video MAE and SurgVISTA do."""
         options = self.options
         global_batch = self.batch_size * options.accumulate * world_size()
         rates = (options.start_learning_rate, options.learning_rate, options.final_learning_rate)

@@ -118,6 +118,7 @@ class VJEPA2(Method):
         self.mask_token = choose_mask_token(backbone.predictor, options.mask_token)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The error of the features predicted at hidden places, averaged over the families of masks."""
         student, predictor = self.student["backbone"], self.student["predictor"]
         clips = normalise(batch["clip"], self.preprocessing)
         masks = self.masks(batch, step)

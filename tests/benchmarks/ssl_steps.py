@@ -3,7 +3,7 @@
 python tests/benchmarks/ssl_steps.py [--models dinov3-vitl16 vjepa2-vitl-fpc64-256] [--steps 12] [--video FILE]
 
 By default the tiny networks on a CPU and the full-sized ones that a GPU of 80 GB holds on a GPU, at their default batch.
-Weights are random, which changes no speed. Without --video a 720p H.264 clip is made; it stands for 32 videos (links to it).
+Weights are random, which changes no speed. Without --video a 720p H.264 clip is made; copies of it stand for 32 videos.
 Each row is a command in a process of its own. Numbers are medians over the steps after the first quarter; the peak
 is the device's memory on a GPU, the main process's on a CPU. MFU is the share of the device's bf16 peak (n/a on a CPU).
 """

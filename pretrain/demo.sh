@@ -11,10 +11,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=models/launch_common.sh
 source models/launch_common.sh
 prepare_python
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # in networks this small, threads mostly wait for each other
 root="${SICS155_ROOT:-.}"
 say() { printf '\n== %s\n' "$*"; }
 run() { "$PYTHON" "$@"; }
-train() { OMP_NUM_THREADS=1 "$PYTHON" "$@"; } # in networks this small, threads mostly wait for each other
 
 say "drawn videos: one set for each stage, of other seeds"
 run data/make_sample.py
@@ -33,20 +33,25 @@ videos = {name: {"fps": 10.0, "stratum": name[:2]} for name in names}
 write_json(root / "manifest.json", {"release": "sample-annotated", "videos": videos})
 RECORD
 
-demo() { # FAMILY FOLDER [OPTIONS OF STAGE 1...]
+stages() { # FAMILY [OPTIONS OF STAGE 1...]
     local model="$1-tiny" stage_1=(--init random --videos "$root/data/demo/unlabelled/videos" --exclude sample sample-annotated)
     say "$model, Stage 1: self-supervised pretraining on data/demo/unlabelled"
-    train "pretrain/ssl_pretrain_$1.py" --model "$model" "${stage_1[@]}" --num_workers 1 --save_every 50 --device cpu "${@:3}"
+    run "pretrain/ssl_pretrain_$1.py" --model "$model" "${stage_1[@]}" --num_workers 1 --save_every 50 --device cpu "${@:2}"
     say "$model, Stage 2: LoRA on data/sample-annotated"
-    train pretrain/finetune_lora.py --model "$model" --datasets sample-annotated --classes pretrain/demo_classes.yaml \
-        --epochs 2 --steps_per_epoch 30 --num_workers 1 --device cpu
-    say "$model, Stage 3: features of data/sample, the head on its folds"
+    run pretrain/finetune_lora.py --model "$model" --datasets sample-annotated --classes pretrain/demo_classes.yaml \
+        --epochs 2 --steps_per_epoch 30 --grid_seconds 1 --validation_share 0.34 --num_workers 1 --device cpu
+    say "$model, Stage 3: features of data/sample"
     run pretrain/extract_ssl_features.py --model "$model" --dataset sample --device cpu
-    run -m common.run_k_folds --model "$2" --folds 5 --config data/sample_head.yaml
 }
 
-demo dinov3 DinoV3-Tiny --max_steps 200 --batch_size 8 --freeze_backbone_epochs 0 --freeze_prototypes_epochs 0
-demo vjepa2 V-JEPA2-Tiny --max_steps 200 --batch_size 4
+stages dinov3 --max_steps 100 --batch_size 8 --freeze_backbone_epochs 0 --freeze_prototypes_epochs 0
+stages vjepa2 --max_steps 100 --batch_size 4
+
+say "the head on the folds of data/sample, for both networks at once"
+folds() { run -m common.run_k_folds --model "$1" --folds 5 --config data/sample_head.yaml; }
+folds DinoV3-Tiny &
+folds V-JEPA2-Tiny
+wait $!
 
 say "the comparison"
 run compute_results.py --dataset sample --compare-kfold 5

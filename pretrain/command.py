@@ -16,7 +16,6 @@ from common import leaks, paths
 from common.findings import counted, listed
 from common.runtime import UserError, keep_freed_memory
 from common.weights import WeightSource
-from pretrain.corpora import Corpus, read_corpora, write_manifest
 from pretrain.engine.backbone import start_backbone
 from pretrain.engine.distributed import Processes, start_processes
 from pretrain.engine.loop import Batches, Recipe, train
@@ -24,7 +23,6 @@ from pretrain.engine.method import Batch, Method
 from pretrain.engine.run_folder import RunFolder
 from pretrain.phase_probe import ClipShape, NearestPhases
 from pretrain.pretraining_options import PretrainingOptions
-from pretrain.sampling import BalancedSampling, SampleOrder
 from pretrain.ssl_config import (
     MODELS,
     SslModel,
@@ -35,6 +33,8 @@ from pretrain.ssl_config import (
 )
 from pretrain.ssl_dataset import VideoSamples, loader
 from pretrain.training_plan import TrainingPlan
+from pretrain.video_data.corpora import Corpus, read_corpora, write_manifest
+from pretrain.video_data.sampling import BalancedSampling, SampleOrder
 
 log = logging.getLogger(__name__)
 

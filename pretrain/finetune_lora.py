@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 
 from common.config import EncoderConfig, read_encoder_config
 from common.runtime import UserError, keep_freed_memory, run_main, select_device
-from pretrain.finetune_options import FinetuneOptions, add_finetune_options, read_finetune_options
 from pretrain.phase_classes import read_phase_classes
 from pretrain.ssl_config import find_model
+from pretrain.stage2.options import FinetuneOptions, add_finetune_options, read_finetune_options
 from pretrain.stages import encoder_folder, find_base
 
 if TYPE_CHECKING:
     import torch
 
-    from pretrain.stage2 import Finetuning
+    from pretrain.stage2.training import Finetuning
 
 CHECKED_CLIPS = 2
 
@@ -70,11 +70,11 @@ def prepare(options: FinetuneOptions, config: EncoderConfig, device: torch.devic
     """Data, network with adapters and classifier, ready to train or to go on."""
     from common.encoder import build_encoder
     from common.extraction import choose_precision
-    from pretrain.lora import add_adapters, restore_folder
-    from pretrain.phase_classifier import PhaseClassifier, recompute_blocks
-    from pretrain.stage2 import Finetuning
-    from pretrain.stage2_data import read_clips, seen_corpora
-    from pretrain.stage2_output import AdapterWriter
+    from pretrain.stage2.data import read_clips, seen_corpora
+    from pretrain.stage2.lora import add_adapters, restore_folder
+    from pretrain.stage2.output import AdapterWriter
+    from pretrain.stage2.phase_classifier import PhaseClassifier, recompute_blocks
+    from pretrain.stage2.training import Finetuning
 
     classes = read_phase_classes(Path(options.classes)) if options.classes else read_phase_classes()
     clips = read_clips(options, classes, config.preprocessing)

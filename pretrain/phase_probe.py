@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from common import paths
-from pretrain.clips import ClipReader
 from pretrain.engine.distributed import Processes
 from pretrain.engine.loop import Features
 from pretrain.knn_probe import knn_accuracy
-from pretrain.labelled_clips import LabelledClips
+from pretrain.objectives.reduce import all_gather
 from pretrain.phase_classes import read_phase_classes
-from pretrain.reduce import all_gather
 from pretrain.ssl_config import SslModel
+from pretrain.stage2.labelled_clips import LabelledClips
+from pretrain.video_data.clips import ClipReader
 
 MOST_CLIPS = 1024  # of either split
 NEIGHBOURS = 20

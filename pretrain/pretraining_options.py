@@ -9,10 +9,10 @@ from pathlib import Path
 from common.options import option
 from common.runtime import UserError
 from pretrain.cataracts1k import RELEASE
-from pretrain.clusters import read_clusters
-from pretrain.corpora import Corpus
-from pretrain.sampling import BalancedSampling
 from pretrain.ssl_config import SslModel, TrainingOptions
+from pretrain.video_data.clusters import read_clusters
+from pretrain.video_data.corpora import Corpus
+from pretrain.video_data.sampling import BalancedSampling
 
 
 @dataclass(frozen=True)

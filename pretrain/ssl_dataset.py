@@ -21,9 +21,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from common.runtime import UserError, generator
 from common.video import VideoError
-from pretrain.augment import MultiCrop, MultiScaleCrop, VideoCrop, crop_clip, multi_crop, multi_scale_crop
-from pretrain.clips import ClipReader
-from pretrain.sampling import BalancedSampling, SampleOrder
+from pretrain.video_data.augment import MultiCrop, MultiScaleCrop, VideoCrop, crop_clip, multi_crop, multi_scale_crop
+from pretrain.video_data.clips import ClipReader
+from pretrain.video_data.sampling import BalancedSampling, SampleOrder
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from common.weights import WeightSource
     from pretrain.methods.videomae import VideoMAE
     from pretrain.methods.videomae_options import VideoMAEOptions
-    from pretrain.sampling import BalancedSampling
     from pretrain.ssl_config import SslModel
     from pretrain.ssl_dataset import MaeDataset
+    from pretrain.video_data.sampling import BalancedSampling
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,8 +58,8 @@ def build_method(
 
 def build_clips(options: VideoMAEOptions, model: SslModel, sampling: BalancedSampling) -> MaeDataset:
     """Clips and, for an image teacher, the first frame of each tubelet."""
-    from pretrain.augment import MultiScaleCrop
     from pretrain.ssl_dataset import MaeDataset
+    from pretrain.video_data.augment import MultiScaleCrop
 
     crop = MultiScaleCrop(size=options.crop_size_of(model), teacher_size=options.teacher_size_of(model))
     return MaeDataset(

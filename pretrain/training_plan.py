@@ -10,10 +10,10 @@ from torch import nn
 
 from common.findings import counted
 from common.weights import WeightSource
-from pretrain.corpora import Corpus
 from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Method
 from pretrain.ssl_config import SslModel, TrainingOptions
+from pretrain.video_data.corpora import Corpus
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from pretrain.engine.reporting import Report
 from pretrain.engine.resume import require_same_training
 from pretrain.engine.run_folder import RunFolder
 from pretrain.engine.step import TrainingStep
-from pretrain.reduce import all_gather
+from pretrain.objectives.reduce import all_gather
 from pretrain.ssl_config import TrainingOptions
 
 log = logging.getLogger(__name__)

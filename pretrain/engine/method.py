@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pretrain.parameter_groups import ParameterGroup
-from pretrain.schedules import Schedule
+from pretrain.objectives.parameter_groups import ParameterGroup
+from pretrain.objectives.schedules import Schedule
 
 Batch = dict[str, Tensor]
 

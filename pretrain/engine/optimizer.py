@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from pretrain.engine.method import Method, Schedules
-from pretrain.parameter_groups import check_groups
+from pretrain.objectives.parameter_groups import check_groups
 
 
 class GroupedAdamW:

@@ -1,7 +1,7 @@
 """DINO (Caron et al., ICCV 2021): crops of a frame are to be of one kind, whose centre and sharpness keep kinds apart.
 
 The surgical backbones of SurgeNet (Jaspers et al., Medical Image Analysis 2025) were pretrained so, a CAFormer on video
-frames. The head is that of `pretrain.heads`, without weight norm.
+frames. The head is that of `pretrain.objectives.heads`, without weight norm.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import DINOv3ViTModel
 
-from pretrain.centering import SoftmaxCentering
 from pretrain.engine.method import Batch
-from pretrain.losses import class_token_loss, mean_entropy
 from pretrain.methods.self_distillation import NUM_GLOBAL, SelfDistillation, SelfDistillationOptions, summary
+from pretrain.objectives.centering import SoftmaxCentering
+from pretrain.objectives.losses import class_token_loss, mean_entropy
 from pretrain.ssl_config import SslModel
 
 

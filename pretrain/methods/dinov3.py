@@ -17,17 +17,24 @@ from transformers import DINOv3ViTModel
 from common.options import option
 from common.runtime import UserError
 from common.weights import RANDOM
-from pretrain.augment import MultiCrop
-from pretrain.centering import sinkhorn_knopp
 from pretrain.engine.flops import transformer_flops
 from pretrain.engine.method import Batch
-from pretrain.heads import DINO_7B, IBOT_7B
-from pretrain.losses import class_token_loss, gram_loss, koleo_loss, masked_patch_loss, mean_entropy, resize_patches
-from pretrain.masks_image import PatchMasking, masked_places, patch_masks, patch_weights
 from pretrain.methods.self_distillation import NUM_GLOBAL, PATCH_SIZE, SelfDistillation, SelfDistillationOptions
-from pretrain.reduce import rank, world_size
-from pretrain.schedules import gram_weight
+from pretrain.objectives.centering import sinkhorn_knopp
+from pretrain.objectives.heads import DINO_7B, IBOT_7B
+from pretrain.objectives.losses import (
+    class_token_loss,
+    gram_loss,
+    koleo_loss,
+    masked_patch_loss,
+    mean_entropy,
+    resize_patches,
+)
+from pretrain.objectives.masks_image import PatchMasking, masked_places, patch_masks, patch_weights
+from pretrain.objectives.reduce import rank, world_size
+from pretrain.objectives.schedules import gram_weight
 from pretrain.ssl_config import SslModel
+from pretrain.video_data.augment import MultiCrop
 
 PUBLISHED_HEADS = {"vit7b16": (DINO_7B, IBOT_7B)}  # those of the others are the default widths
 GRAM_WEIGHT = 1.0

@@ -17,16 +17,23 @@ from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
 from common.options import option
 from common.preprocess import normalise
 from common.runtime import UserError, generator
-from pretrain.augment import MultiCrop
 from pretrain.engine.method import Batch, Method, Schedules
-from pretrain.heads import HeadSize, PrototypeHead
-from pretrain.parameter_groups import ParameterGroup, backbone_groups, head_groups
+from pretrain.objectives.heads import HeadSize, PrototypeHead
+from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups, head_groups
+from pretrain.objectives.reduce import world_size
+from pretrain.objectives.schedules import (
+    Constant,
+    Cosine,
+    Schedule,
+    square_root_scaled,
+    teacher_temperature,
+    warmup_cosine,
+)
 from pretrain.pretraining_options import PretrainingOptions
-from pretrain.reduce import world_size
-from pretrain.sampling import BalancedSampling
-from pretrain.schedules import Constant, Cosine, Schedule, square_root_scaled, teacher_temperature, warmup_cosine
 from pretrain.ssl_config import SslModel
 from pretrain.ssl_dataset import FrameDataset
+from pretrain.video_data.augment import MultiCrop
+from pretrain.video_data.sampling import BalancedSampling
 
 PATCH_SIZE = 16
 NUM_GLOBAL = 2

@@ -16,15 +16,15 @@ from common.preprocess import normalise
 from common.runtime import UserError, generator
 from pretrain.engine.flops import transformer_flops
 from pretrain.engine.method import Batch, Method, Schedules
-from pretrain.latent_losses import distillation_loss, gather_tokens, pixel_loss, pixel_targets
-from pretrain.masks_image import whole_share
-from pretrain.masks_video import Grid, TokenMasks, Tube
 from pretrain.methods.image_teacher import ImageTeacher, require_grid
 from pretrain.methods.videomae_decoder import TokenDecoder, image_decoder, pixel_decoder
 from pretrain.methods.videomae_options import VideoMAEOptions
-from pretrain.parameter_groups import ParameterGroup, backbone_groups, head_groups
-from pretrain.reduce import world_size
-from pretrain.schedules import Constant, legacy_warmup_cosine, linearly_scaled
+from pretrain.objectives.latent_losses import distillation_loss, gather_tokens, pixel_loss, pixel_targets
+from pretrain.objectives.masks_image import whole_share
+from pretrain.objectives.masks_video import Grid, TokenMasks, Tube
+from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups, head_groups
+from pretrain.objectives.reduce import world_size
+from pretrain.objectives.schedules import Constant, legacy_warmup_cosine, linearly_scaled
 from pretrain.ssl_config import SslModel
 
 LEVELS = 255  # of a uint8 pixel

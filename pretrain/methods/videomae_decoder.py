@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import VideoMAEForPreTraining
 
-from pretrain.masks_video import TokenMasks
+from pretrain.objectives.masks_video import TokenMasks
 
 IMAGE_DECODER_LAYERS = 2  # SurgVISTA's
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.options import option
 from common.runtime import UserError
-from pretrain.masks_video import Tube
+from pretrain.objectives.masks_video import Tube
 from pretrain.pretraining_options import PretrainingOptions
 from pretrain.ssl_config import SslModel
 

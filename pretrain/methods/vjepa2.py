@@ -16,18 +16,18 @@ from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Layer
 from common.options import option
 from common.preprocess import normalise
 from common.runtime import UserError
-from pretrain.augment import VideoCrop
 from pretrain.engine.flops import transformer_flops
 from pretrain.engine.method import Batch, Method, Schedules
-from pretrain.latent_losses import latent_loss, latent_targets
-from pretrain.masks_video import Grid, Multiblock, TokenMasks, Tube, masking
 from pretrain.methods.vjepa2_masked import choose_mask_token, embed, encode, predict
-from pretrain.parameter_groups import ParameterGroup, backbone_groups, head_groups
+from pretrain.objectives.latent_losses import latent_loss, latent_targets
+from pretrain.objectives.masks_video import Grid, Multiblock, TokenMasks, Tube, masking
+from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups, head_groups
+from pretrain.objectives.schedules import Constant, Linear, Schedule, Warmup, truncated_cosine, truncated_linear
 from pretrain.pretraining_options import PretrainingOptions
-from pretrain.sampling import BalancedSampling
-from pretrain.schedules import Constant, Linear, Schedule, Warmup, truncated_cosine, truncated_linear
 from pretrain.ssl_config import SslModel
 from pretrain.ssl_dataset import ClipDataset
+from pretrain.video_data.augment import VideoCrop
+from pretrain.video_data.sampling import BalancedSampling
 
 PATCH_SIZE = 16
 STEPS_LOOKED_AT = 8  # of which the mean number of kept tokens is taken

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder, VJEPA2Predictor
 
 from common.runtime import UserError
-from pretrain.latent_losses import gather_tokens
-from pretrain.masks_video import TokenMasks
+from pretrain.objectives.latent_losses import gather_tokens
+from pretrain.objectives.masks_video import TokenMasks
 
 log = logging.getLogger(__name__)
 

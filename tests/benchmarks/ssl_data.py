@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from common.runtime import generator
-from pretrain.augment import MultiCrop, VideoCrop
-from pretrain.corpora import Corpus
-from pretrain.sampling import BalancedSampling, SampleOrder
 from pretrain.ssl_dataset import ClipDataset, FrameDataset, VideoSamples, loader
-from pretrain.video_index import probe_video
+from pretrain.video_data.augment import MultiCrop, VideoCrop
+from pretrain.video_data.corpora import Corpus
+from pretrain.video_data.sampling import BalancedSampling, SampleOrder
+from pretrain.video_data.video_index import probe_video
 
 BATCH_SIZE = 4
 SEED = 0

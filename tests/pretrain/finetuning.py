@@ -16,15 +16,15 @@ from common.config import EncoderConfig, read_encoder_config
 from common.encoder import build_encoder
 from common.runtime import write_json
 from pretrain.engine.backbone import start_backbone
-from pretrain.finetune_options import FinetuneOptions
-from pretrain.labelled_clips import LabelledClips
-from pretrain.lora import add_adapters
 from pretrain.phase_classes import PhaseClasses
-from pretrain.phase_classifier import PhaseClassifier
 from pretrain.ssl_config import find_model
-from pretrain.stage2 import Finetuning
-from pretrain.stage2_data import Clips, seen_corpora
-from pretrain.stage2_output import AdapterWriter
+from pretrain.stage2.data import Clips, seen_corpora
+from pretrain.stage2.labelled_clips import LabelledClips
+from pretrain.stage2.lora import add_adapters
+from pretrain.stage2.options import FinetuneOptions
+from pretrain.stage2.output import AdapterWriter
+from pretrain.stage2.phase_classifier import PhaseClassifier
+from pretrain.stage2.training import Finetuning
 from pretrain.stages import encoder_folder
 
 FPS = 10

@@ -13,8 +13,8 @@ from common.config import read_encoder_config
 from common.encoder import build_encoder
 from common.runtime import UserError
 from pretrain.finetune_lora import main
-from pretrain.finetune_options import FinetuneOptions, read_finetune_options
-from pretrain.lora import relative_difference
+from pretrain.stage2.lora import relative_difference
+from pretrain.stage2.options import FinetuneOptions, read_finetune_options
 from tests.pretrain.finetuning import CLASSES_YAML, base_config, flags, noise, write_dataset, write_export
 
 

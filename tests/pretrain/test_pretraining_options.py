@@ -3,11 +3,11 @@
 import pytest
 
 from common.runtime import UserError
-from pretrain.clusters import Segment, write_clusters
-from pretrain.corpora import Corpus
 from pretrain.pretraining_options import PretrainingOptions, read_weights
 from pretrain.ssl_config import find_model
-from pretrain.video_index import VideoEntry
+from pretrain.video_data.clusters import Segment, write_clusters
+from pretrain.video_data.corpora import Corpus
+from pretrain.video_data.video_index import VideoEntry
 
 
 def corpus(name: str, seconds: float) -> Corpus:

@@ -11,11 +11,11 @@ import torch
 
 from common.runtime import UserError
 from common.video import decode
-from pretrain.augment import MultiCrop, MultiScaleCrop, VideoCrop
-from pretrain.corpora import Corpus, read_corpora
-from pretrain.sampling import BalancedSampling, SampleOrder
 from pretrain.ssl_dataset import ClipDataset, FrameDataset, MaeDataset, VideoSamples, loader
-from pretrain.video_index import VideoEntry
+from pretrain.video_data.augment import MultiCrop, MultiScaleCrop, VideoCrop
+from pretrain.video_data.corpora import Corpus, read_corpora
+from pretrain.video_data.sampling import BalancedSampling, SampleOrder
+from pretrain.video_data.video_index import VideoEntry
 
 SMALL_CROPS = MultiCrop(global_size=32, local_size=16, num_local=3)
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from common.runtime import UserError, read_json
-from pretrain.corpora import read_corpora
 from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.metrics_file import read_metrics
 from pretrain.methods.videomae import VideoMAE
 from pretrain.methods.videomae_options import VideoMAEOptions
 from pretrain.ssl_config import add_training_options, find_model, read_training_options
 from pretrain.ssl_pretrain_videomae import build_clips, main
+from pretrain.video_data.corpora import read_corpora
 
 TINY = ["--model", "videomae-tiny", "--init", "random", "--device", "cpu", "--num_workers", "0", "--max_steps", "3"]
 TINY += ["--fps", "8", "--monitor_every", "2", "--monitor_samples", "4", "--save_every", "2"]

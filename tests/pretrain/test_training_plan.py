@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from common.weights import WeightSource
-from pretrain.corpora import Corpus
 from pretrain.engine.distributed import Processes
 from pretrain.ssl_config import TrainingOptions, find_model
 from pretrain.training_plan import TrainingPlan
-from pretrain.video_index import VideoEntry
+from pretrain.video_data.corpora import Corpus
+from pretrain.video_data.video_index import VideoEntry
 
 MODEL = find_model("dinov3-tiny")
 CORPUS = Corpus("eyes", (VideoEntry("/a.mp4", "a", 7200.0, 25.0, None, 10, "print"),) * 2)

@@ -15,8 +15,8 @@ from pretrain.engine.checkpoint import TrainingState, whole_model_state
 from pretrain.engine.export import export_backbone
 from pretrain.engine.method import Method, Schedules
 from pretrain.engine.run_folder import RunFolder
-from pretrain.parameter_groups import backbone_groups
-from pretrain.schedules import Constant
+from pretrain.objectives.parameter_groups import backbone_groups
+from pretrain.objectives.schedules import Constant
 from pretrain.ssl_config import find_model
 
 

@@ -17,8 +17,8 @@ from common.weights import WeightSource
 from pretrain.engine.distributed import Processes, start_processes
 from pretrain.engine.loop import Recipe, train
 from pretrain.engine.method import Batch, Method, Schedules
-from pretrain.parameter_groups import ParameterGroup
-from pretrain.schedules import Constant, Linear, Schedule
+from pretrain.objectives.parameter_groups import ParameterGroup
+from pretrain.objectives.schedules import Constant, Linear, Schedule
 from pretrain.ssl_config import TrainingOptions
 
 WIDTH = 8

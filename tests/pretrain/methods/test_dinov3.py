@@ -8,12 +8,12 @@ import torch.nn.functional as F
 
 from common.preprocess import normalise
 from common.runtime import UserError
-from pretrain.centering import sinkhorn_knopp
 from pretrain.engine.flops import transformer_flops
 from pretrain.engine.monitor import ENTROPY, HealthMonitor
-from pretrain.heads import DINO_7B, IBOT_7B
-from pretrain.losses import gram_loss, koleo_loss, resize_patches
 from pretrain.methods.dinov3 import PUBLISHED_HEADS, DINOv3Options
+from pretrain.objectives.centering import sinkhorn_knopp
+from pretrain.objectives.heads import DINO_7B, IBOT_7B
+from pretrain.objectives.losses import gram_loss, koleo_loss, resize_patches
 from pretrain.ssl_config import find_model
 from tests.pretrain.methods.crops import (
     NUM_LOCAL,

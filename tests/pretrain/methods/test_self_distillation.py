@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from common.runtime import UserError
-from pretrain.heads import DINO_7B, HeadSize
 from pretrain.methods.dinov3 import DINOv3Options
 from pretrain.methods.self_distillation import TINY_HEAD, SelfDistillationOptions, set_drop_path
-from pretrain.parameter_groups import check_groups
+from pretrain.objectives.heads import DINO_7B, HeadSize
+from pretrain.objectives.parameter_groups import check_groups
 from pretrain.ssl_config import find_model
 from tests.pretrain.methods.crops import OPTIONS, crops_of, dino_options, method_of, options
 

@@ -9,9 +9,9 @@ import torch
 from common.runtime import UserError
 from pretrain.engine.backbone import start_backbone
 from pretrain.engine.flops import transformer_flops
-from pretrain.masks_video import TokenMasks
 from pretrain.methods.vjepa2 import VJEPA2
 from pretrain.methods.vjepa2_masked import encode, predict
+from pretrain.objectives.masks_video import TokenMasks
 from tests.pretrain.methods.vjepa2_clips import OPTIONS, PUBLISHED_MASKS, TINY, batch_of, made
 
 # masks

@@ -1,0 +1,1 @@
+"""The mathematics of self-supervised training: losses, targets, masks, schedules."""

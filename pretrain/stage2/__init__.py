@@ -1,0 +1,1 @@
+"""LoRA on labelled clips: data, adapters, classifier, training."""

@@ -1,0 +1,156 @@
+"""The videos that a pretraining learns from: corpora, what is kept out of them, and the record of what was seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import leaks, paths
+from common.kfold import read_bundle
+from common.runtime import UserError, write_json
+from pretrain.video_data.video_index import VideoEntry, probe_videos
+
+log = logging.getLogger(__name__)
+
+Files = dict[str, dict[str, Path]]
+"""Corpus -> video -> file."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Videos that share a weight in sampling."""
+
+    name: str
+    videos: tuple[VideoEntry, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of video."""
+        return sum(video.duration_seconds for video in self.videos)
+
+
+def read_corpora(
+    sources: Sequence[str], index: Path, *, exclude: Sequence[str] = (), num_processes: int | None = None
+) -> list[Corpus]:
+    """The corpora that `sources` name: folders with all below them, or data sets (their `videos/`).
+
+    Left out with a warning are videos that cannot be read, that `exclude` names (see `excluded_fingerprints`), and
+    copies of earlier ones. The file `index` keeps what was found; of several processes of a training one calls this
+    first. `num_processes` look into new videos (default: one a core, at most 8; 0: this process). Raises `UserError`
+    for a source without videos, two corpora of one name, and a corpus of which nothing is left.
+    """
+    files = find_corpora(sources)
+    entries = probe_videos([path for videos in files.values() for path in videos.values()], index, num_processes)
+    seen = excluded_fingerprints(exclude, {entry.size_bytes for entry in entries.values()})
+    corpora = []
+    for name, videos in files.items():
+        kept, repeated = [], []
+        for video, path in videos.items():
+            if path in entries:
+                entry = dataclasses.replace(entries[path], name=video)
+                (repeated if entry.fingerprint in seen else kept).append(entry)
+                seen.add(entry.fingerprint)
+        if repeated:
+            names = ", ".join(entry.name for entry in repeated)
+            log.warning("%s: %d left out, excluded or copies of others: %s", name, len(repeated), names)
+        if not kept:
+            raise UserError(
+                f"corpus {name}: none of its {len(videos)} videos is left to learn from; see the warnings above"
+            )
+        corpora.append(Corpus(name, tuple(kept)))
+    return corpora
+
+
+def find_corpora(sources: Sequence[str]) -> Files:
+    """The video files of each source, by corpus and by video, sorted by video.
+
+    A corpus is called as its folder, `videos` as the folder above. Raises `UserError` for a source without videos, one
+    that does not exist, and two of one name.
+    """
+    files: Files = {}
+    for source in sources:
+        folder = _video_folder(source)
+        name = folder.parent.name if folder.name == "videos" else folder.name
+        if name in files:
+            raise UserError(
+                f"--videos: two corpora are called {name!r}, the second is {folder}; rename or link a folder"
+            )
+        files[name] = find_videos(folder)
+        if not files[name]:
+            raise UserError(
+                f"{folder}: no videos in this folder; expected files with {', '.join(paths.VIDEO_SUFFIXES)}"
+            )
+    if not files:
+        raise UserError("--videos: name at least one folder of videos, or a data set under data/")
+    return files
+
+
+def _video_folder(source: str) -> Path:
+    """A folder as given, or that of the data set; `videos/` below it where there is one."""
+    folder = Path(source).expanduser()
+    folder = folder if folder.is_dir() else paths.dataset(source).root
+    folder = Path(os.path.abspath(folder))  # a link keeps its name
+    return folder / "videos" if (folder / "videos").is_dir() else folder
+
+
+def find_videos(folder: Path) -> dict[str, Path]:
+    """Video files in `folder` and below by their path without suffix, sorted; two of one name are an error."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in paths.VIDEO_SUFFIXES or path.name.startswith(".") or not path.is_file():
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise UserError(f"two videos are called {name!r}: {found[name].name} and {path.name} in {path.parent}")
+        found[name] = path
+    return found
+
+
+def excluded_fingerprints(exclude: Sequence[str], sizes: set[int]) -> set[str]:
+    """Fingerprints of the videos that must not be learned from, as far as a video of the same size could be one.
+
+    Each of `exclude` is a data set or a folder of videos, a `.bundle` of a data set's split (the videos that it lists),
+    or a `manifest.json` of pretraining. Raises `UserError` when it names no video or one that is not there.
+    """
+    fingerprints: set[str] = set()
+    for source in exclude:
+        if source.endswith(".json"):
+            fingerprints |= {video.fingerprint for video in leaks.read_manifest(Path(source)).videos}
+            continue
+        videos = _bundled_videos(Path(source)) if source.endswith(".bundle") else find_corpora([source]).values()
+        for path in (path for files in videos for path in files.values()):
+            if path.stat().st_size in sizes:
+                fingerprints.add(leaks.cached_fingerprint(path))
+    return fingerprints
+
+
+def _bundled_videos(bundle: Path) -> list[dict[str, Path]]:
+    dataset = paths.Dataset(bundle.resolve().parents[1])
+    files = paths.find_videos(dataset.videos)
+    names = read_bundle(bundle)
+    missing = [name for name in names if name not in files]
+    if missing:
+        raise UserError(
+            f"{bundle}: no file in {dataset.videos} for {', '.join(missing)}; nothing can be compared with them"
+        )
+    return [{name: files[name] for name in names}]
+
+
+def write_manifest(
+    path: Path, stage: str, model: str, *, corpora: Iterable[Corpus], based_on: Sequence[Path | str] = ()
+) -> None:
+    """Record what a stage (`ssl` or `lora`) of a model (long name) has seen; `common.leaks` reads it.
+
+    `based_on` are the manifests of earlier stages, absolute, or relative to this one or to the repository.
+    """
+    videos = [
+        {"corpus": corpus.name, "name": video.name, "size_bytes": video.size_bytes, "fingerprint": video.fingerprint}
+        for corpus in corpora
+        for video in corpus.videos
+    ]
+    sources = [Path(source).as_posix() for source in based_on]
+    write_json(path, {"format": leaks.FORMAT, "stage": stage, "model": model, "videos": videos, "based_on": sources})

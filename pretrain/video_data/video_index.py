@@ -1,0 +1,155 @@
+"""What is known of each video of a corpus, found once and kept in an index file.
+
+Looking into a thousand videos takes minutes, so it is done in several processes; a video is looked into again only when
+its size or its time of change differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from common.fingerprint import video_fingerprint
+from common.runtime import progress, read_json, write_json
+from common.video import VideoError, probe
+from pretrain.video_data.open_video import OpenVideo
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+MOST_PROCESSES = 8
+
+
+@dataclass(frozen=True)
+class VideoEntry:
+    """A video whose first and last frames decode."""
+
+    path: Path
+    name: str
+    """Path below the corpus without suffix: `case_0012`, or `2019/case_0012`."""
+    duration_seconds: float
+    """From the first frame to the end of the last, by their presentation times."""
+    fps: float | None
+    """Of the header, which may be wrong, as `num_frames` may."""
+    num_frames: int | None
+    size_bytes: int
+    fingerprint: str
+    start_seconds: float = 0.0
+    """Presentation time of the first frame."""
+
+
+def probe_video(path: Path) -> VideoEntry:
+    """Look into a video: decode its first and last frames, read blocks of its content.
+
+    Raises `VideoError` when it cannot be read.
+    """
+    info = probe(path)
+    first, last = OpenVideo.span_of(path)
+    return VideoEntry(
+        path=path,
+        name=path.stem,
+        duration_seconds=last - first + (1 / info.fps if info.fps else 0.0),
+        fps=info.fps,
+        num_frames=info.header_frames,
+        size_bytes=path.stat().st_size,
+        fingerprint=video_fingerprint(path),
+        start_seconds=first,
+    )
+
+
+def probe_videos(videos: Sequence[Path], index: Path, num_processes: int | None = None) -> dict[Path, VideoEntry]:
+    """The readable ones of `videos` with what is known of them; the others are named in warnings.
+
+    The file `index` is read and, with what is new, written; an interruption loses nothing that was found. New videos
+    are looked into by `num_processes` (default: one a core, at most 8; 0: this one), of which a decoder may kill some.
+    """
+    states = {path: _state(path) for path in videos}
+    records = _read_index(index)
+    new = [path for path in videos if not states[path].items() <= records.get(str(path), {}).items()]
+    if num_processes is None:
+        num_processes = min(MOST_PROCESSES, os.cpu_count() or 1)
+    failed = []
+    try:
+        with progress(total=len(new), description="videos", unit="video") as bar:
+            for path, found in _probe_all(new, num_processes):
+                bar.update()
+                if isinstance(found, VideoError):
+                    failed.append(path)
+                    log.warning("left out: %s", found)
+                else:
+                    records[str(path)] = states[path] | _plain(found)
+    finally:
+        if new:
+            write_json(index, {"format": FORMAT, "videos": records})
+    if failed:
+        log.warning("left out %d of %d videos, which cannot be read", len(failed), len(videos))
+    return {path: _entry(path, records[str(path)]) for path in videos if path not in failed}
+
+
+def _state(path: Path) -> dict[str, int]:
+    state = path.stat()
+    return {"size_bytes": state.st_size, "modified_ns": state.st_mtime_ns}
+
+
+def _plain(entry: VideoEntry) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(entry).items() if key not in ("path", "name")}
+
+
+def _entry(path: Path, record: dict[str, Any]) -> VideoEntry:
+    values = {key: value for key, value in record.items() if key != "modified_ns"}
+    return VideoEntry(path=path, name=path.stem, **values)
+
+
+def _read_index(index: Path) -> dict[str, dict[str, Any]]:
+    record = read_json(index) if index.is_file() else {"format": FORMAT, "videos": {}}
+    return record["videos"] if record["format"] == FORMAT else {}
+
+
+Found = tuple[Path, VideoEntry | VideoError]
+
+
+def _probe_all(videos: Sequence[Path], num_processes: int) -> Iterator[Found]:
+    """Each video with what is found, as it is found.
+
+    A damaged video can kill the process that decodes it. After that the rest is looked into by one process, where the
+    video at fault is known: the first that is not done.
+    """
+    waiting = list(videos)
+    if not num_processes:
+        yield from ((path, _probe(path)) for path in waiting)
+        return
+    while waiting:
+        for path, found in _probe_until_death(waiting.copy(), num_processes):
+            waiting.remove(path)
+            yield path, found
+        if waiting and num_processes == 1:
+            path = waiting.pop(0)
+            yield path, VideoError(path, "the process that decoded it died")
+        num_processes = 1
+
+
+def _probe_until_death(videos: Sequence[Path], num_processes: int) -> Iterator[Found]:
+    """What is found, until a process dies."""
+    pool = ProcessPoolExecutor(min(num_processes, len(videos)), get_context("spawn"))
+    try:
+        futures = {pool.submit(_probe, path): path for path in videos}
+        for future in as_completed(futures):
+            if not isinstance(future.exception(), BrokenProcessPool):
+                yield futures[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _probe(path: Path) -> VideoEntry | VideoError:
+    try:
+        return probe_video(path)
+    except VideoError as error:
+        return error

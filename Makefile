@@ -1,4 +1,5 @@
 # make demo    the whole pipeline on a small synthetic data set
+# make demo-pretrain    the three stages of pretraining on drawn videos, with tiny networks
 # make test    the test suite
 # make lint    the linter
 # Everything runs in .venv, which the first of them makes. PYTHON=python3.12 make demo chooses another Python.
@@ -13,7 +14,7 @@ PY := $(CURDIR)/$(BIN)/python
 INSTALLED := .venv/installed
 DEMO_MODELS := EfficientNet-Lite0 ColorHistogram
 
-.PHONY: demo test lint
+.PHONY: demo demo-pretrain test lint
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"
@@ -30,6 +31,9 @@ demo: $(INSTALLED)
 	for model in $(DEMO_MODELS); do $(PY) -m common.run_k_folds --model $$model --folds 5 --config data/sample_head.yaml || exit 1; done
 	$(PY) compute_results.py --dataset sample --model EfficientNet-Lite0 --split 1
 	$(PY) compute_results.py --dataset sample --compare-kfold 5
+
+demo-pretrain: $(INSTALLED)
+	PYTHON=$(PY) bash pretrain/demo.sh
 
 test: $(INSTALLED)
 	$(PY) -m pytest

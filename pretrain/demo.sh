@@ -34,9 +34,10 @@ write_json(root / "manifest.json", {"release": "sample-annotated", "videos": vid
 RECORD
 
 stages() { # FAMILY [OPTIONS OF STAGE 1...]
-    local model="$1-tiny" stage_1=(--init random --videos "$root/data/demo/unlabelled/videos" --exclude sample sample-annotated)
+    local model="$1-tiny"
     say "$model, Stage 1: self-supervised pretraining on data/demo/unlabelled"
-    run "pretrain/ssl_pretrain_$1.py" --model "$model" "${stage_1[@]}" --num_workers 1 --save_every 50 --device cpu "${@:2}"
+    run "pretrain/ssl_pretrain_$1.py" --model "$model" --init random --videos "$root/data/demo/unlabelled" \
+        --exclude sample sample-annotated --num_workers 1 --save_every 50 --device cpu "${@:2}"
     say "$model, Stage 2: LoRA on data/sample-annotated"
     run pretrain/finetune_lora.py --model "$model" --datasets sample-annotated --classes pretrain/demo_classes.yaml \
         --epochs 2 --steps_per_epoch 30 --grid_seconds 1 --validation_share 0.34 --num_workers 1 --device cpu
@@ -56,4 +57,4 @@ wait $!
 say "the comparison"
 run compute_results.py --dataset sample --compare-kfold 5
 echo
-echo "Drawn videos, tiny networks, trained from random weights: this shows that the stages fit together, and nothing else."
+echo "Drawn videos, tiny networks trained from random weights: this shows that the stages fit together, nothing else."

@@ -35,10 +35,10 @@ wait_for() {
 
 # find_first_node: sets MASTER_ADDR and MASTER_PORT, where the processes of all nodes meet.
 find_first_node() {
-    local first
-    first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+    local nodes
+    nodes="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
     # the address that SLURM itself uses: the name of a node need not be known to the others
-    export MASTER_ADDR="${MASTER_ADDR:-$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')}"
+    export MASTER_ADDR="${MASTER_ADDR:-$(scontrol show node "${nodes%%$'\n'*}" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')}"
     # the job's own, and below those that the system gives out
     export MASTER_PORT="${MASTER_PORT:-$((10000 + SLURM_JOB_ID % 20000))}"
     if [[ "$MASTER_ADDR" == 127.* ]]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One node's share of a training: torchrun with a process for each GPU, or with one on the CPU. Called by launch_common.sh.
+# One node's share of a training: torchrun with a process for each GPU, or with one on the CPU. launch_common.sh calls it.
 #
 # Usage: launch_node.sh COMMAND [OPTIONS...]
 set -euo pipefail

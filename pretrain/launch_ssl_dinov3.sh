@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stage 1 for image encoders (DINOv3, CAFormer-S18) on all GPUs of a node, as a SLURM job that goes on after its time limit.
-# From the repository root:
+# Stage 1 for image encoders (DINOv3, CAFormer-S18) on all GPUs of a node, as a SLURM job that goes on after its time
+# limit. From the repository root:
 #
 #   python -m common.weights prefetch DinoV3-ViT-L16                                    # once, on a node with internet
 #   sbatch pretrain/launch_ssl_dinov3.sh --model dinov3-vitl16

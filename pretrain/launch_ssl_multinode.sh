@@ -10,8 +10,8 @@
 # Flags of sbatch replace the settings below. Two minutes before the time limit the training is saved and the job put
 # back into the queue; `scancel --signal=USR1 JOB` does the same at any time. Logs: slurm_logs/.
 # PYTHON=... names another interpreter than .venv's; HF_HUB_OFFLINE=0 lets compute nodes download;
-# PROCESSES_PER_NODE=... starts another number of processes than there are GPUs. The processes meet at MASTER_ADDR (the first
-# node) and MASTER_PORT (by the number of the job), which may be set.
+# PROCESSES_PER_NODE=... starts another number of processes than there are GPUs. The processes meet at MASTER_ADDR (the
+# first node) and MASTER_PORT (by the number of the job), which may be set.
 #SBATCH --job-name=ssl-multinode
 #SBATCH --output=slurm_logs/%x-%j.out
 #SBATCH --open-mode=append

@@ -4,7 +4,7 @@
 #
 # Usage: demo.sh        PYTHON=... names another interpreter than .venv's
 #
-# Stages 1 and 2 learn from two drawn sets that have no video in common with the one that is scored, nor with each other.
+# Stages 1 and 2 learn from two drawn sets that have no video in common with the scored one, nor with each other.
 # The networks are tiny and start from random weights: their numbers say nothing of the encoders they are named after.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

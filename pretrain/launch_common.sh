@@ -8,7 +8,7 @@ launch() {
     if [[ -n "${SLURM_JOB_ID:-}" ]]; then
         find_first_node
         echo "$(date '+%F %T') job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, attempt $((${SLURM_RESTART_COUNT:-0} + 1))"
-        # all processors for the one task of a node; when the task of one node fails, the others would wait for it
+        # all processors for a node's one task; when the task of one node fails, the others would wait for it
         node=(srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=1 "${node[@]}")
         warning=USR1
     fi

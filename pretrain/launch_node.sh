@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# One node's share of a training: torchrun with a process for each GPU, or with one on the CPU. launch_common.sh calls it.
+# One node's share of a training: torchrun with a process a GPU, or with one on the CPU. launch_common.sh calls it.
 #
 # Usage: launch_node.sh COMMAND [OPTIONS...]
 set -euo pipefail
 heeded=SIGTERM,SIGINT
 if [[ -n "${SLURM_STEP_ID:-}" ]]; then
-    # SLURM signals every process: those that train save and leave; torchrun, which would die or kill them, waits for them
+    # SLURM signals every process: those that train save and leave; torchrun, which would die or kill them, waits
     trap '' USR1 TERM
     heeded=SIGINT
 fi

@@ -27,20 +27,35 @@ ARRIVAL_SECONDS = 2
 
 
 class Interruption:
-    """A context in which signals only set `request`; leaving it puts the former handlers back."""
+    """A context in which signals only set `request`; leaving it puts the former handlers back.
+
+    SLURM sends its warning to every process of a job. Those that are started inside (readers of videos and their
+    helpers) do not get it: they inherit that it is blocked. Here it then arrives in another thread, or waits.
+    """
 
     def __init__(self) -> None:
-        self.request = 0
+        self._noted = 0
         self._former: dict[int, Any] = {}
+        self._former_mask: set[Any] | None = None
+
+    @property
+    def request(self) -> int:
+        """What has been asked for, 0: nothing."""
+        waiting = self._former_mask is not None and signal.SIGUSR1 in signal.sigpending()
+        return max(self._noted, REQUEUE if waiting else 0)
 
     def __enter__(self) -> Interruption:
         for name in SIGNALS:
             if hasattr(signal, name):
                 number = getattr(signal, name)
                 self._former[number] = signal.signal(number, self._note)
+        if hasattr(signal, "pthread_sigmask"):
+            self._former_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._former_mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._former_mask)
         for number, handler in self._former.items():
             signal.signal(number, handler)
 
@@ -52,7 +67,7 @@ class Interruption:
         return self.request > 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.request = max(self.request, SIGNALS[signal.Signals(number).name])
+        self._noted = max(self._noted, SIGNALS[signal.Signals(number).name])
 
 
 def slurm_job() -> str | None:
@@ -71,7 +86,8 @@ def requeue(job: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SCONTROL_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"everything is saved, but `{' '.join(command)}` failed ({error}); submit it again") from error
-    if done.returncode:
+    # a job that is put back is ended at once, and this command with it
+    if done.returncode not in (0, -signal.SIGTERM, -signal.SIGKILL):
         raise UserError(
             f"everything is saved, but `{' '.join(command)}` said {done.stderr.strip()!r}; submit the job again to go on"
         )

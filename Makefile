@@ -38,7 +38,7 @@ demo-pretrain: $(INSTALLED)
 	PYTHON=$(PY) bash pretrain/demo.sh
 
 test: $(INSTALLED)
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

@@ -97,7 +97,7 @@ class PretrainingCommand:
         dataset = build_dataset(options, model, sampling)
         probe = self.phase_probe()
         self.plan(method, start, corpora, sampling, steps).show()
-        first_alone(self.processes, partial(self.record_videos, corpora, start))
+        first_alone(self.processes, partial(self.record_videos, corpora, [start.source, *method.other_sources()]))
         name = type(method).__module__.rpartition(".")[2]
         return train(Recipe(name, method, start, self.batches(dataset), steps, probe), options, self.processes)
 
@@ -143,8 +143,10 @@ class PretrainingCommand:
             batch_size=options.batch_size, num_workers=options.num_workers, seed=options.seed,
         )  # fmt: skip
 
-    def record_videos(self, corpora: list[Corpus], start: WeightSource) -> None:
+    def record_videos(self, corpora: list[Corpus], sources: list[str]) -> None:
         """Write the manifest of a new training, hold one that goes on to it, and name labelled videos.
+
+        `sources` of weights whose own videos are learned from through them: of the start, of a teacher.
 
         Raises `UserError` when the folder's training has seen other videos.
         """
@@ -159,7 +161,7 @@ class PretrainingCommand:
                     "the same --videos and --exclude, or --output another folder"
                 )
         else:
-            earlier = [manifest.path for manifest in leaks.manifests_of_weights({"source": start.source})]
+            earlier = [entry.path for source in sources for entry in leaks.manifests_of_weights({"source": source})]
             write_manifest(folder.manifest, "ssl", self.model.name, corpora=corpora, based_on=earlier)
         warn_of_labelled_videos(folder.manifest)
 

@@ -29,7 +29,7 @@ class PretrainingOptions(TrainingOptions):
         None, "how often each corpus is drawn, in place of --corpus_alpha: NAME=WEIGHT,NAME=WEIGHT"
     )
     clusters: str | None = option(
-        None, "file of clusters of the corpora (pretrain/clusters.py), between which draws are balanced inside a corpus"
+        None, "file of clusters of the corpora (cluster_videos.py), between which draws are balanced inside a corpus"
     )
     cluster_alpha: float = option(0.5, "as --corpus_alpha, for the clusters of a corpus")
     open_videos: int = option(8, "videos that each reading process keeps open")

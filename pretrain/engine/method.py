@@ -72,6 +72,10 @@ class Method(nn.Module, ABC):
         It may be put together from parts; all its tensors must be the method's own.
         """
 
+    def other_sources(self) -> list[str]:
+        """Sources of frozen weights besides the start weights that it learns from, such as an image teacher's."""
+        return []
+
     def flops_per_sample(self) -> float | None:
         """Floating-point operations of a training step on one sample, for the utilisation shown; None: not known."""
         return None

@@ -121,6 +121,10 @@ class VideoMAE(Method):
         network.encoder_to_decoder, network.mask_token = decoder.embed, decoder.mask_token
         return network
 
+    def other_sources(self) -> list[str]:
+        """The image teacher's weights."""
+        return [self.image_teacher.encoder.weights.source] if self.image_teacher else []
+
     def flops_per_sample(self) -> float:
         """Of the blocks of encoder and decoders, and of the image teacher as far as its parameters tell."""
         num_tokens = self.grid[0] * self.grid[1] * self.grid[2]

@@ -1,6 +1,7 @@
 """The command: defaults of both recipes, whole trainings on made clips, what it refuses."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
+from common.leaks import read_manifest
 from common.runtime import UserError, read_json
 from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.metrics_file import read_metrics
@@ -131,6 +134,19 @@ def test_an_image_teacher_by_name(videos, workspace, tiny_teacher):
     assert saved["config"]["image_teacher"] == "Tiny"
     assert saved["model"]["student.image_decoder.blocks.head.weight"].shape == (48, 48)
     assert "image_decoder" not in (output / "export" / "config.json").read_text()
+
+
+def test_what_the_image_teacher_has_seen_is_recorded(videos, workspace, tiny_teacher):
+    """Videos reach a student through its teacher too."""
+    teacher = workspace / "teacher"
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 192}
+    DINOv3ViTModel(DINOv3ViTConfig(num_register_tokens=4, **sizes)).save_pretrained(teacher)
+    manifest = {"format": 1, "stage": "ssl", "model": "dinov3-tiny", "videos": [], "based_on": []}
+    (teacher / "manifest.json").write_text(json.dumps(manifest))
+    words = [*TINY, "--videos", str(videos), "--output", str(workspace / "run"), "--image_teacher", "Tiny"]
+    assert main([*words, "--image_teacher_weights", str(teacher)]) == 0
+    (based_on,) = read_manifest(workspace / "run" / "manifest.json").based_on
+    assert based_on.resolve() == (teacher / "manifest.json").resolve()
 
 
 def test_a_training_that_was_cut_off_ends_bit_identical(videos, workspace, tiny_teacher, monkeypatch):

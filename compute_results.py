@@ -57,17 +57,22 @@ def _protocols(names: Sequence[str], last_segment: str | None) -> list[Protocol]
 
 
 def write_comparison(report: Report, stem: str, *, pdf: bool = False) -> list[Path]:
-    """Every table and picture of a comparison, in `comparison_results/`; `stem` begins the files' names."""
+    """Every table and picture of a comparison, in `comparison_results/`.
+
+    `stem`, `kfold` or `model`, begins the files' names, so that one split's do not replace those of all folds.
+    """
     _print(report)
     folder = paths.comparison_results()
+    over_folds = stem == "kfold"
+    prefix = "" if over_folds else f"{stem}_"
 
     def picture(name: str) -> Path:
         return folder / f"{stem}_{name}.png"
 
     return [
-        page.save_page(report, folder / "report.html"),
+        page.save_page(report, folder / f"{prefix}report.html"),
         workbook.save_comparison(report, folder / f"{stem}_comparison.xlsx"),
-        save_per_video(report.per_video, folder / "per_video.csv"),
+        save_per_video(report.per_video, folder / f"{prefix}per_video.csv"),
         *charts.comparison_chart(report, picture("comparison_chart"), pdf=pdf),
         *charts.comparison_table(report, picture("comparison_table"), pdf=pdf),
         *phase_plots.phase_heat_map(report, picture("phases"), pdf=pdf),
@@ -75,8 +80,8 @@ def write_comparison(report: Report, stem: str, *, pdf: bool = False) -> list[Pa
         *curves.learning_curves(report, picture("learning_curves"), pdf=pdf),
         *curves.efficiency_chart(report, picture("label_efficiency"), pdf=pdf),
         *embedding.feature_map(report, picture("features"), pdf=pdf),
-        *ribbons.comparison_ribbons(report, folder, pdf=pdf),
-        *(path for result in report.results for path in _confusion(result, report, pdf=pdf)),
+        *ribbons.comparison_ribbons(report, picture("ribbons"), pdf=pdf),
+        *(path for result in report.results if over_folds for path in _confusion(result, report, pdf=pdf)),
     ]
 
 

@@ -24,17 +24,18 @@ NUM_CHOSEN = 6  # videos of the overview, from the worst to the best
 Ribbon = tuple[str, np.ndarray]
 
 
-def comparison_ribbons(report: Report, folder: Path, *, pdf: bool = False) -> list[Path]:
-    """A picture for each video in `folder/ribbons/`, and `folder/kfold_ribbons.png` of some from the worst to the best."""
+def comparison_ribbons(report: Report, path: Path, *, pdf: bool = False) -> list[Path]:
+    """Some videos from the worst to the best in `path`, and a picture for each video in `ribbons/` beside it."""
+    folder = path.parent / "ribbons"
     videos = {name: _rows(report, name) for name in report.results[0].scores}
     rates = {name: score.fps for name, score in report.results[0].scores.items()}
     for name in progress(sorted(videos), description="ribbons", unit="videos"):
         title = f"{report.title}: {name}"
-        ribbon_plot({name: videos[name]}, rates, report.mapping, title, folder / "ribbons" / f"{name}.png", pdf=pdf)
+        ribbon_plot({name: videos[name]}, rates, report.mapping, title, folder / f"{name}.png", pdf=pdf)
     chosen = {name: videos[name] for name in worst_to_best(report, NUM_CHOSEN)}
     title = f"{report.title}: videos from the lowest to the highest mean accuracy"
-    overview = ribbon_plot(chosen, rates, report.mapping, title, folder / "kfold_ribbons.png", pdf=pdf)
-    return [*overview, folder / "ribbons"]
+    overview = ribbon_plot(chosen, rates, report.mapping, title, path, pdf=pdf)
+    return [*overview, folder]
 
 
 def _rows(report: Report, video: str) -> list[Ribbon]:

@@ -122,7 +122,7 @@ def test_ribbons_are_in_frames_where_a_frame_rate_is_unknown(tmp_path, made):
 
 
 def test_a_ribbon_for_each_video_and_some_from_the_worst_to_the_best(report, tmp_path):
-    written = ribbons.comparison_ribbons(report, tmp_path)
+    written = ribbons.comparison_ribbons(report, tmp_path / "kfold_ribbons.png")
     assert written == [tmp_path / "kfold_ribbons.png", tmp_path / "ribbons"]
     assert {path.stem for path in (tmp_path / "ribbons").iterdir()} == set(report.results[0].scores)
     chosen = ribbons.worst_to_best(report, 3)

@@ -70,8 +70,9 @@ def prepare(options: FinetuneOptions, config: EncoderConfig, device: torch.devic
     """Data, network with adapters and classifier, ready to train or to go on."""
     from common.encoder import build_encoder
     from common.extraction import choose_precision
+    from pretrain.atomic_folder import restore_folder
     from pretrain.stage2.data import read_clips, seen_corpora
-    from pretrain.stage2.lora import add_adapters, restore_folder
+    from pretrain.stage2.lora import add_adapters
     from pretrain.stage2.output import AdapterWriter
     from pretrain.stage2.phase_classifier import PhaseClassifier, recompute_blocks
     from pretrain.stage2.training import Finetuning

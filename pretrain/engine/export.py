@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from common import paths
-from common.runtime import git_state, publish, sha256_of_file, versions, write_json
+from common.runtime import git_state, sha256_of_file, versions, write_json
+from pretrain.atomic_folder import atomic_folder
 from pretrain.engine.checkpoint import TrainingState
 from pretrain.engine.method import Method
 from pretrain.engine.run_folder import RunFolder
@@ -26,15 +26,10 @@ def export_backbone(method: Method, tensors: dict[str, Tensor], state: TrainingS
     `tensors` are the method's whole state (`whole_model_state`, or a checkpoint's `model`).
     """
     network = method.exported()
-    partial = folder.root / ".export.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     model = find_model(state.config["model"])
-    _write_network(network, _tensors_of(network, method, tensors), model, partial)
-    write_json(partial / PROVENANCE_FILE, provenance(state, model, folder))
-    for file in partial.iterdir():
-        publish(file, file)  # safetensors' files are for their owner alone
-    _replace_folder(partial, folder.export)
+    with atomic_folder(folder.export) as partial:
+        _write_network(network, _tensors_of(network, method, tensors), model, partial)
+        write_json(partial / PROVENANCE_FILE, provenance(state, model, folder))
     return folder.export
 
 
@@ -72,12 +67,3 @@ def _write_network(network: nn.Module, tensors: dict[str, Tensor], model: SslMod
         return
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", {"library": "timm", "architecture": model.architecture})
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    former = target.with_name(f".{target.name}.former")
-    shutil.rmtree(former, ignore_errors=True)
-    if target.exists():
-        target.rename(former)
-    new.rename(target)
-    shutil.rmtree(former, ignore_errors=True)

@@ -6,10 +6,7 @@ for DINOv3, but on V-JEPA 2 `proj` and `key` also hit the patch embedding and th
 
 from __future__ import annotations
 
-import contextlib
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +19,7 @@ from torch import Tensor, nn
 from common.adapters import ADAPTER_FILE
 from common.encoders.dinov3 import DINOv3Features
 from common.encoders.vjepa2 import VJEPA2Features
-from common.runtime import UserError, publish
+from common.runtime import UserError
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -103,38 +100,3 @@ def load_adapter(folder: Path, adapted: PeftModel) -> None:
 def relative_difference(features: Tensor, expected: Tensor) -> float:
     """Largest absolute difference, as a share of the largest feature."""
     return float((features - expected).abs().max() / expected.abs().max())
-
-
-@contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`; on success it takes its place at once, else it is removed.
-
-    After a kill call `restore_folder` first.
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        for file in partial.iterdir():
-            publish(file, file)  # flushed, and readable for all
-        former = _former(folder)
-        if folder.exists():
-            folder.rename(former)
-        partial.rename(folder)
-        shutil.rmtree(former, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def restore_folder(folder: Path) -> None:
-    """Undo what a kill inside `atomic_folder` left: nothing half-written stays, a folder put aside comes back."""
-    shutil.rmtree(folder.with_name(f".{folder.name}.partial"), ignore_errors=True)
-    former = _former(folder)
-    if former.exists() and not folder.exists():
-        former.rename(folder)
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def _former(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.former")

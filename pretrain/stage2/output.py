@@ -20,7 +20,8 @@ from common.encoder import build_encoder
 from common.preprocess import normalise
 from common.runtime import git_state, versions, write_json
 from common.weights import WeightSource
-from pretrain.stage2.lora import atomic_folder, load_adapter, relative_difference, write_adapter
+from pretrain.atomic_folder import atomic_folder
+from pretrain.stage2.lora import load_adapter, relative_difference, write_adapter
 from pretrain.stage2.options import FinetuneOptions
 from pretrain.stage2.phase_classifier import PhaseClassifier
 from pretrain.stages import stage_1_manifest

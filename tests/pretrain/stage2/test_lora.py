@@ -11,15 +11,14 @@ from common.encoder import build_encoder
 from common.encoders.dinov3 import DINOv3Features
 from common.encoders.vjepa2 import VJEPA2Features
 from common.runtime import UserError
+from pretrain.atomic_folder import atomic_folder, restore_folder
 from pretrain.engine.backbone import start_backbone
 from pretrain.ssl_config import find_model
 from pretrain.stage2.lora import (
     adapted_part,
     add_adapters,
-    atomic_folder,
     load_adapter,
     relative_difference,
-    restore_folder,
     target_pattern,
     write_adapter,
 )

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.metrics import MEASURES
-from common.reports.costs import COSTS, Cost, encoder_costs
+from common.reports.costs import COSTS, Cost
 from common.reports.figures import RULE, save, tidy, write_remarks, write_title
 from common.reports.leaderboard import HEADLINE
 from common.reports.palette import QUIET, SERIES_COLOURS
@@ -126,7 +126,7 @@ def _best_cells(report: Report) -> set[tuple[int, int]]:
 
 def cost_chart(report: Report, path: Path, *, pdf: bool = False) -> list[Path]:
     """Accuracy against parameters, extraction time and disk space, with the encoders that no other beats at their cost."""
-    costs = {result.name: encoder_costs(result, report.dataset) for result in report.results}
+    costs = report.costs
     figure = Figure(figsize=(13, 4.8), layout="constrained")
     panels = figure.subplots(1, len(COSTS), sharey=True)
     for axes, cost in zip(panels, COSTS, strict=True):

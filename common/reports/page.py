@@ -24,13 +24,13 @@ from common.protocols import methods_sentence
 from common.reports import comparison_figures, failure_figures, page_figures
 from common.reports.cases import CaseSheet, case_sheets
 from common.reports.collect import SplitResult
-from common.reports.costs import COSTS, encoder_costs
+from common.reports.costs import COSTS
 from common.reports.failures import FailureAtlas, failure_atlas
 from common.reports.leaderboard import HEADLINE, Leaderboard, PairTest
 from common.reports.page_figures import interval_text
 from common.reports.page_ribbons import ribbon_chart
 from common.reports.palette import phase_colours
-from common.reports.remarks import SHORT_HASH, weights_source
+from common.reports.remarks import SHORT_HASH, commit_name, weights_source
 from common.reports.report import Report
 from common.reports.tables import percent
 from common.reports.timeline import clock, readable
@@ -60,7 +60,7 @@ def build(report: Report) -> dict[str, Any]:
     """Everything that the templates lay out."""
     sheets = case_sheets(report.results[0])
     atlas = failure_atlas(report.results)
-    costs = {result.name: encoder_costs(result, report.dataset) for result in report.results}
+    costs = report.costs
     figures = _figures(report, atlas, costs)
     return {
         "report": report,
@@ -135,13 +135,8 @@ def facts(report: Report) -> dict[str, str]:
         "Encoders": str(len(report.results)),
         "Folds": ", ".join(sorted({(record["folds_hash"] or "none")[:SHORT_HASH] for record in records})),
         "Seeds": ", ".join(map(str, sorted({record["seed"] for record in records}))),
-        "Commit": ", ".join(sorted({_commit(record) for record in records})),
+        "Commit": ", ".join(sorted({commit_name(record["git"]) for record in records})),
     }
-
-
-def _commit(record: dict[str, Any]) -> str:
-    git = record["git"]
-    return (git["commit"] or "unknown")[:SHORT_HASH] + (" with uncommitted changes" if git["dirty"] else "")
 
 
 def rank_agreement(report: Report) -> dict[str, list[float]]:
@@ -179,7 +174,7 @@ def run_row(name: str, split: SplitResult) -> dict[str, str]:
         "Head parameters": _or_unknown(record.get("num_parameters")),
         "Weights' SHA-256": _or_unknown((weights.get("sha256") or "")[:SHORT_HASH]),
         "Folds": _or_unknown((record["folds_hash"] or "")[:SHORT_HASH]),
-        "Commit": _commit(record),
+        "Commit": commit_name(record["git"]),
     }
 
 

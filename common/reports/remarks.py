@@ -77,7 +77,7 @@ def _identity(results: Sequence[EncoderResult]) -> str:
     records = [split.record for result in results for split in result.splits]
     seeds = sorted({record["seed"] for record in records})
     folds = sorted({record["folds_hash"][:SHORT_HASH] for record in records if record["folds_hash"]})
-    commits = sorted({_commit(record["git"]) for record in records})
+    commits = sorted({commit_name(record["git"]) for record in records})
     parts = [
         f"Seeds {', '.join(map(str, seeds))}",
         f"folds {', '.join(folds) or 'none'}",
@@ -86,5 +86,6 @@ def _identity(results: Sequence[EncoderResult]) -> str:
     return "; ".join(parts) + "."
 
 
-def _commit(git: dict[str, str | bool | None]) -> str:
+def commit_name(git: dict[str, str | bool | None]) -> str:
+    """A record's commit, short, and whether anything was changed since."""
     return (git["commit"] or "unknown")[:SHORT_HASH] + (" with uncommitted changes" if git["dirty"] else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from common.metrics import MEASURES
 from common.phases import PhaseMapping, read_mapping
 from common.protocols import Protocol
 from common.reports.collect import EncoderResult
+from common.reports.costs import encoder_costs
 from common.reports.leaderboard import Leaderboard, make_leaderboard
 from common.reports.per_video import per_video_table
 from common.reports.published import PublishedRow, quotation
@@ -66,6 +68,11 @@ class Report:
     def results(self) -> list[EncoderResult]:
         """Encoders trained on all training videos, best first."""
         return self.board.results
+
+    @cached_property
+    def costs(self) -> dict[str, dict[str, float]]:
+        """Encoder -> `encoder_costs`; looks at every feature file, so chart, page and workbook share it."""
+        return {result.name: encoder_costs(result, self.dataset) for result in self.results}
 
 
 def make_report(

@@ -10,7 +10,7 @@ import pandas as pd
 from common.further_measures import FURTHER_MEASURES, further_name, further_summary, per_phase
 from common.metrics import MEASURES
 from common.reports.collect import EncoderResult
-from common.reports.costs import COSTS, encoder_costs
+from common.reports.costs import COSTS
 from common.reports.leaderboard import ALPHA, HEADLINE, Leaderboard, PairTest
 from common.reports.remarks import weights_source
 from common.reports.report import Report
@@ -54,7 +54,7 @@ def _summary_row(result: EncoderResult, report: Report) -> dict[str, Any]:
         cell = board.cells[result.name][measure]
         row |= {MEANS[measure]: 100 * cell.mean, STDS[measure]: 100 * cell.std}
         row |= {f"{name} low %": 100 * cell.interval.low, f"{name} high %": 100 * cell.interval.high}
-    costs = encoder_costs(result, report.dataset)
+    costs = report.costs[result.name]
     seeds = sorted({split.record["seed"] for split in result.splits})
     return (
         row

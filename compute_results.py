@@ -11,17 +11,20 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import paths
-from common.evaluation import add_protocol_options, chosen_protocols
-from common.phases import read_mapping
-from common.protocols import PROTOCOLS, Protocol
-from common.reports import charts, curves, embedding, page, phase_plots, ribbons, workbook
-from common.reports.collect import EncoderResult, collect_all, collect_split, read_split
+from common.base import paths
+from common.base.runtime import UserError, run_main
+from common.base.wording import format_table
+from common.dataset.phases import read_mapping
+from common.reports.comparison import Report, make_report
+from common.reports.page import page
 from common.reports.per_video import save_per_video
+from common.reports.pictures import charts, curves, embedding, ribbons
+from common.reports.pictures import phases as phase_plots
 from common.reports.published import read_published
-from common.reports.report import Report, make_report
-from common.reports.tables import format_table, leaderboard_rows
-from common.runtime import UserError, run_main
+from common.reports.results import EncoderResult, collect_all, collect_split, read_split
+from common.reports.text import leaderboard_rows
+from common.reports.workbook import workbook
+from common.scoring.protocols import PROTOCOLS, Protocol, add_protocol_options, chosen_protocols
 
 
 def main(argv: list[str] | None = None) -> int:

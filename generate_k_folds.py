@@ -8,10 +8,18 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 
-from common import paths
-from common.kfold import DEFAULT_SEED, folds_hash, make_folds, prefix_stratum, read_folds, read_patients, write_folds
-from common.phases import require_labels
-from common.runtime import run_main
+from common.base import paths
+from common.base.runtime import run_main
+from common.dataset.kfold import (
+    DEFAULT_SEED,
+    folds_hash,
+    make_folds,
+    prefix_stratum,
+    read_folds,
+    read_patients,
+    write_folds,
+)
+from common.dataset.phases import require_labels
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,47 +7,22 @@ python -m common.audit data/SICS155 --json audit.json # and as a record
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from common.base import paths
+from common.base.runtime import UserError, run_main, write_json
+from common.base.wording import counted
+from common.checks.dataset import Audit, audit_dataset
+from common.checks.findings import SEVERITIES, Finding
+from common.checks.labels import MIN_SECONDS
+from common.checks.orders import MIN_OTHERS
 
-from common import paths
-from common.copy_checks import copy_findings
-from common.feature_checks import feature_findings, feature_folders, open_all_features
-from common.findings import SEVERITIES, Finding, counted, naming
-from common.fold_checks import FILES_KIND, checked_folds, file_findings, fold_findings, patient_findings, patients_of
-from common.label_checks import KIND as LABELS_KIND
-from common.label_checks import MIN_SECONDS, label_files, read_all_labels, short_phases
-from common.leaks import FILE_NAME, all_manifests, leaks_of_dataset, read_manifest, video_files, without_manifest
-from common.order_checks import MIN_OTHERS, order_findings
-from common.phases import PhaseMapping, read_mapping
-from common.runtime import UserError, run_main, write_json
-from common.timing_checks import collect_timings, length_findings, rate_findings, variable_rates
-
-LEAKS_KIND = "leaks"
 EXPLANATION = f"""
 An error makes results wrong or stops a command; a warning is to be looked at; a note is worth knowing. Orders of phases
 are compared with the other videos, so they are checked in sets of more than {MIN_OTHERS} labelled videos. A video without
 features is judged by its header, which can be wrong; features hold what was decoded.
 """
-
-
-@dataclass(frozen=True)
-class Audit:
-    """The findings of a data set and how many label files, videos and feature folders there are, by noun."""
-
-    dataset: paths.Dataset
-    findings: list[Finding]
-    looked_at: dict[str, int]
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Findings by severity."""
-        return Counter(finding.severity for finding in self.findings)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,76 +54,6 @@ def _parser() -> argparse.ArgumentParser:
         "--fps", type=float, metavar="F", help="frames a second of the labels, where neither features nor videos tell"
     )
     return parser
-
-
-def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, fps: float | None = None) -> Audit:
-    """Every check on a data set, whatever state it is in; nothing is changed."""
-    findings: list[Finding] = []
-    files, videos = label_files(dataset), _find_videos(dataset, findings)
-    mapping, labels = _read_labels(dataset, files, findings)
-    folders = feature_folders(dataset)
-    there = {video: path for video, path in videos.items() if path.is_file()}
-    extracted = open_all_features(folders, findings)
-    timings = collect_timings(there, extracted, findings)
-    rates = {video: next((timing.fps for timing in timings.get(video, ()) if timing.fps), fps) for video in labels}
-    findings += file_findings(dataset, videos, files)
-    findings += short_phases(labels, rates, mapping, min_seconds)
-    findings += order_findings(labels, rates, mapping)
-    findings += length_findings(labels, timings)
-    findings += [*rate_findings(timings), *variable_rates(extracted)]
-    findings += feature_findings(extracted, there)
-    findings += copy_findings(dataset, [path for path in video_files(dataset) if path.is_file()], labels)
-    findings += fold_findings(dataset)
-    findings += patient_findings(dataset, patients_of(dataset, findings))
-    findings += leak_findings(dataset)
-    looked_at = {"label file": len(files), "video": len(videos), "feature folder": len(folders)}
-    return Audit(dataset, findings, looked_at)
-
-
-def _find_videos(dataset: paths.Dataset, findings: list[Finding]) -> dict[str, Path]:
-    """The first video file of every name; the others of one name are a finding."""
-    by_name: dict[str, list[Path]] = {}
-    for path in video_files(dataset):
-        by_name.setdefault(path.stem, []).append(path)
-    for video, same in by_name.items():
-        if len(same) > 1:
-            message = f"{video}: {len(same)} videos have this name: {', '.join(path.name for path in same)}"
-            findings.append(Finding("error", FILES_KIND, message, "keep the one that was labelled", video=video))
-    return {video: same[0] for video, same in by_name.items()}
-
-
-def _read_labels(
-    dataset: paths.Dataset, files: Mapping[str, Path], findings: list[Finding]
-) -> tuple[PhaseMapping, dict[str, np.ndarray]]:
-    """The mapping and every readable label file; without a mapping none can be read, and the other checks go on."""
-    try:
-        mapping = read_mapping(dataset.mapping)
-    except (UserError, UnicodeDecodeError) as error:
-        advice = "put it right and audit again: no label could be checked"
-        findings.append(Finding("error", LABELS_KIND, naming(dataset.mapping, error), advice))
-        return PhaseMapping(()), {}
-    if not files:
-        message = f"{dataset.ground_truth}: no label files (<video>.txt) here"
-        findings.append(Finding("error", LABELS_KIND, message, "data/README.md says how a data set is laid out"))
-    return mapping, read_all_labels(files, mapping, findings)
-
-
-def leak_findings(dataset: paths.Dataset) -> Iterator[Finding]:
-    """Labelled videos that any pretraining on this machine has seen."""
-    try:
-        folds = checked_folds(dataset)
-    except UserError:  # `fold_findings` says so
-        folds = []
-    for folder in without_manifest():
-        message = f"{folder}: weights without a {FILE_NAME}"
-        yield Finding("warning", LEAKS_KIND, message, "nobody knows what they have seen: make them again")
-    for path in all_manifests():
-        try:
-            for leak in leaks_of_dataset(dataset, read_manifest(path), folds):
-                advice = "pretrain without these videos, or do not report this fold with weights of that pretraining"
-                yield Finding("error", LEAKS_KIND, str(leak), advice, video=leak.videos[0])
-        except (UserError, OSError) as error:
-            yield Finding("error", LEAKS_KIND, str(error), "without it nobody knows what these weights have seen")
 
 
 def report(audit: Audit) -> str:

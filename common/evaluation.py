@@ -6,25 +6,25 @@ python -m common.evaluation GROUND_TRUTH_DIR PREDICTION_DIR --mapping_path M [--
 from __future__ import annotations
 
 import argparse
-import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from common import paths
-from common.further_measures import FURTHER_MEASURES, RELAXED_SECONDS, further_name, further_summary, per_phase
-from common.metrics import MEASURES
-from common.phases import PhaseMapping, read_labels, read_mapping, require_labels
-from common.protocols import CHALLENGE, PROTOCOLS, Protocol, methods_sentence, summarise
-from common.runtime import UserError, progress, run_main, write_json
-from common.scoring import VideoScore
-
-log = logging.getLogger(__name__)
+from common.base import paths
+from common.base.runtime import run_main, write_json
+from common.dataset.phases import PhaseMapping, read_mapping, require_labels
+from common.scoring.folder import score_folder, to_json
+from common.scoring.further_measures import FURTHER_MEASURES, RELAXED_SECONDS, further_name, further_summary, per_phase
+from common.scoring.metrics import MEASURES
+from common.scoring.protocols import (
+    CHALLENGE,
+    Protocol,
+    add_protocol_options,
+    chosen_protocols,
+    methods_sentence,
+    summarise,
+)
+from common.scoring.video_score import VideoScore
 
 # the official scorer's words; the rest follows its pattern
 PRINTED = {"accuracy": "Accuracy", "f1_macro": "F1 Score", "edit": "Edit Score", "pr_auc": "PR AUC"}
@@ -68,24 +68,6 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def add_protocol_options(parser: argparse.ArgumentParser) -> None:
-    """`--protocol` and `--segments`."""
-    parser.add_argument(
-        "--protocol", nargs="+", choices=PROTOCOLS, default=[CHALLENGE.name], metavar="NAME",
-        help=f"one or more of {', '.join(PROTOCOLS)} (default: {CHALLENGE.name})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--segments", choices=("legacy", "fixed"),
-        help="F1@k: end a video's last segment a frame early as the MS-TCN code does, or where it ends (default: the protocol's)",
-    )  # fmt: skip
-
-
-def chosen_protocols(names: Sequence[str], last_segment: str | None = None) -> list[Protocol]:
-    """The protocols by name, each once, with another rule for the last segment where one is given."""
-    chosen = [PROTOCOLS[name] for name in dict.fromkeys(names)]
-    return [replace(protocol, last_segment=last_segment) for protocol in chosen] if last_segment else chosen
-
-
 def _print_summary(summary: dict[str, float], protocol: Protocol) -> None:
     """The official scorer's lines for its own protocol; the others under their name, in their own scale."""
     if protocol.name != CHALLENGE.name:
@@ -115,67 +97,6 @@ def _details(scores: list[VideoScore], mapping: PhaseMapping, relaxed_seconds: f
         cells = [f"{value:.0f}" if key in ("frames", "videos") else f"{100 * value:.2f}" for key, value in row.items()]
         print(f"{name.ljust(width)}  {'  '.join(cell.replace('nan', 'n/a').rjust(9) for cell in cells)}")
     return to_json(further) | {"phases": rows}
-
-
-def to_json(summary: Mapping[str, float]) -> dict[str, float | None]:
-    """Measures with null where one is not defined."""
-    return {key: None if math.isnan(value) else value for key, value in summary.items()}
-
-
-def score_folder(
-    labels: Mapping[str, Path],
-    predictions: Path,
-    mapping: PhaseMapping,
-    probabilities: Path,
-    *,
-    fps: Mapping[str, float | None] | None = None,
-) -> dict[str, VideoScore]:
-    """Score every video of `labels` (name -> file) against `<video>.txt` and, where it is there, `<video>.npy`.
-
-    Raises `UserError` naming the video for a missing prediction, another length, or unsuitable probabilities.
-    """
-    scores = {}
-    for name, path in progress(labels.items(), description="score", unit="videos"):
-        true = read_labels(path, mapping)
-        predicted_path = predictions / f"{name}.txt"
-        predicted = read_labels(predicted_path, mapping)
-        if len(predicted) != len(true):
-            raise UserError(
-                f"{predicted_path}: {len(predicted)} frames, but {len(true)} labels in {path}; predict again"
-            )
-        probability_path = probabilities / f"{name}.npy"
-        shape = (len(true), mapping.num_classes)
-        scores[name] = VideoScore(
-            true.astype(np.int16),
-            predicted.astype(np.int16),
-            mapping.num_classes,
-            background=mapping.ids.get("background"),
-            fps=fps[name] if fps and name in fps else None,
-            load_probabilities=partial(read_probabilities, probability_path, *shape)
-            if probability_path.is_file()
-            else None,
-        )
-    without = [name for name, score in scores.items() if score.load_probabilities is None]
-    if 0 < len(without) < len(scores):
-        log.warning("no PR-AUC: %d videos have no probabilities, for example %s", len(without), without[0])
-    return scores
-
-
-def read_probabilities(path: Path, num_frames: int, num_classes: int) -> np.ndarray:
-    """Read `<video>.npy`, `(num_frames, num_classes)`.
-
-    Raises `UserError` for another shape and for values that are not finite. Values outside 0..1 (raw logits) too:
-    ranked within a class over frames, they give another PR-AUC than probabilities.
-    """
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a readable .npy file ({error}); predict again") from error
-    if values.shape != (num_frames, num_classes):
-        raise UserError(f"{path}: expected shape {(num_frames, num_classes)} (frames, phases), found {values.shape}")
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1 + 1e-6:
-        raise UserError(f"{path}: expected probabilities between 0 and 1, found {values.min():g} to {values.max():g}")
-    return values
 
 
 if __name__ == "__main__":

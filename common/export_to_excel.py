@@ -12,16 +12,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common import paths
-from common.evaluation import add_protocol_options, chosen_protocols
-from common.kfold import folds_hash, read_folds
-from common.phases import read_mapping
-from common.protocols import PROTOCOLS, Protocol
-from common.reports.collect import EncoderResult, SplitResult, read_split, run_names
-from common.reports.remarks import Remark
-from common.reports.report import make_report
-from common.reports.workbook import save_comparison
-from common.runtime import UserError, read_json, run_main
+from common.base import paths
+from common.base.runtime import UserError, read_json, run_main
+from common.dataset.kfold import folds_hash, read_folds
+from common.dataset.phases import read_mapping
+from common.reports.caveats import Remark
+from common.reports.comparison import make_report
+from common.reports.results import EncoderResult, SplitResult, read_split, run_names
+from common.reports.workbook.workbook import save_comparison
+from common.scoring.protocols import PROTOCOLS, Protocol, add_protocol_options, chosen_protocols
 
 log = logging.getLogger(__name__)
 

@@ -6,15 +6,12 @@ python -m common.kfold_summary --folds 5 --verbose
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
-from common import paths
-from common.evaluation import add_protocol_options, chosen_protocols
-from common.protocols import CHALLENGE, Protocol
-from common.reports.collect import EncoderResult, collect_folds
-from common.reports.remarks import remarks
-from common.reports.tables import comparison_rows, fold_rows, format_table
-from common.runtime import run_main
+from common.base import paths
+from common.base.runtime import run_main
+from common.reports.results import collect_folds
+from common.reports.text import print_summary
+from common.scoring.protocols import add_protocol_options, chosen_protocols
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,13 +29,6 @@ def main(argv: list[str] | None = None) -> int:
     for protocol in chosen_protocols(given.protocol, given.segments):
         print_summary([result], protocol, verbose=given.verbose)
     return 0
-
-
-def print_summary(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE, *, verbose: bool = False) -> None:
-    """Print a row for each result, or with `verbose` a table of each one's folds, and what a reader must know."""
-    tables = [fold_rows(result, protocol) for result in results] if verbose else [comparison_rows(results, protocol)]
-    print("\n\n".join(map(format_table, tables)))
-    print("\n".join(map(str, remarks(results, protocol))))
 
 
 if __name__ == "__main__":

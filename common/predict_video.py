@@ -18,22 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
-from common import paths
-from common.batch_gen import open_video
-from common.checkpoint import load_head
-from common.encoder import build_encoder, with_options
-from common.extraction import choose_precision
-from common.extraction_like import extraction_like
-from common.extraction_loop import ExtractionLoop
-from common.extraction_summary import Summary
-from common.features import identity_differences, is_finished
-from common.overlay import write_overlay
-from common.phases import write_prediction
-from common.predict import phase_probabilities
-from common.reports.timeline import VideoPhases, timeline_plot, write_segments
-from common.runtime import UserError, atomic_path, keep_freed_memory, run_main, select_device
-from common.trained_head import TrainedHead, find_checkpoint, open_head
-from common.video import probe
+from common.base import paths
+from common.base.runtime import UserError, atomic_path, choose_precision, keep_freed_memory, run_main, select_device
+from common.dataset.phases import write_prediction
+from common.encoders.build import build_encoder
+from common.features.config import extraction_like, with_options
+from common.features.files import identity_differences, is_finished
+from common.features.loop import ExtractionLoop, Summary
+from common.head.batch_gen import open_video
+from common.head.checkpoint import load_head
+from common.head.new_videos import TrainedHead, VideoPhases, find_checkpoint, open_head
+from common.head.prediction import phase_probabilities
+from common.reports.pictures.overlay import write_overlay
+from common.reports.pictures.timeline import timeline_plot, write_segments
+from common.video.headers import probe
 
 log = logging.getLogger(__name__)
 

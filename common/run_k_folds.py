@@ -8,25 +8,20 @@ python -m common.run_k_folds --reproduce models/Base/results/SICS155/split_1/run
 from __future__ import annotations
 
 import argparse
-import logging
 from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from common import paths
-from common.config import TrainConfig
-from common.experiment import Experiment, config_differences, config_record, load_experiment
-from common.kfold import read_folds
-from common.kfold_summary import print_summary
-from common.options import resolve
-from common.predict import RUN_RECORD, predict
-from common.reports.collect import collect_folds
-from common.reproduce import reproduce
-from common.runtime import UserError, read_json, run_main
-from common.train import add_train_options, train
-
-log = logging.getLogger(__name__)
+from common.base import paths
+from common.base.options import resolve
+from common.base.runtime import UserError, run_main
+from common.dataset.kfold import read_folds
+from common.head.config import TrainConfig, add_train_options
+from common.head.folds import run_folds
+from common.head.reproduce import reproduce
+from common.reports.results import collect_folds
+from common.reports.text import print_summary
 
 # settings that take several values: their type, and what a list looks like
 LISTED: dict[str, tuple[type[float] | type[int], str]] = {
@@ -112,20 +107,6 @@ def _numbers(name: str, text: str) -> list[float]:
         ) from error
 
 
-def run_folds(config: TrainConfig, given: dict[str, Any]) -> None:
-    """Train and predict the folds of one run that are not finished; `given` are the command's own flags."""
-    numbers = [given["only"]] if given["only"] is not None else range(1, given["folds"] + 1)
-    for number in numbers:
-        experiment = load_experiment(replace(config, split=str(number)))
-        name = " ".join(part for part in (experiment.model.name, config.run_name) if part)
-        if not given["force"] and is_finished(experiment):
-            log.info("%s fold %d of %d: finished, not run again", name, number, given["folds"])
-            continue
-        log.info("%s fold %d of %d", name, number, given["folds"])
-        train(experiment, device=given["device"], resume=not given["force"], wandb=given["wandb"])
-        predict(experiment, device=given["device"])
-
-
 def _refuse_settings(given: dict[str, Any]) -> None:
     """A repetition takes everything from the record."""
     settings = [entry.name for entry in fields(TrainConfig) if entry.name in given]
@@ -142,29 +123,6 @@ def _check_folds(dataset: paths.Dataset, num_folds: int) -> None:
             f"--folds {num_folds}: {dataset.splits} has {found} folds; use --folds {found}, or make new ones: "
             f"python generate_k_folds.py {dataset.root} {num_folds}"
         )
-
-
-def is_finished(experiment: Experiment) -> bool:
-    """Whether a split's run is complete, with this configuration and the features and labels as they are now.
-
-    Raises `UserError` when it was run with another configuration, naming the differences.
-    """
-    path = experiment.results / RUN_RECORD
-    if not path.is_file():
-        return False
-    record = read_json(path)
-    differences = config_differences(config_record(experiment.config), record["config"])
-    if differences:
-        raise UserError(
-            f"{path}: run with another configuration ({'; '.join(differences)}). "
-            "Give --run NAME to keep both, or --force to replace it"
-        )
-    train_videos, test_videos = experiment.open(experiment.train_labels), experiment.open(experiment.test_labels)
-    return (
-        record["train_inputs_hash"] == experiment.inputs_hash(train_videos, experiment.train_labels)
-        and record["test_inputs_hash"] == experiment.inputs_hash(test_videos, experiment.test_labels)
-        and all((experiment.results / f"{name}.txt").is_file() for name in experiment.test_labels)
-    )
 
 
 if __name__ == "__main__":

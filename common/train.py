@@ -7,29 +7,15 @@ python -m common.train --action predict --dataset SICS155 --split 1
 from __future__ import annotations
 
 import argparse
-import logging
-import time
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from common import paths
-from common.batch_gen import Batch, BatchGenerator, LabelledVideo
-from common.checkpoint import Checkpoint, build_head, load_checkpoint
-from common.config import TrainConfig
-from common.experiment import Experiment, config_differences, config_record, load_experiment
-from common.losses import IGNORED, LossConfig, head_loss
-from common.options import add_options, resolve
-from common.phases import PhaseMapping
-from common.predict import predict, predict_videos
-from common.runtime import UserError, generator, keep_freed_memory, progress, run_main, select_device
-from common.tracking import track
-
-log = logging.getLogger(__name__)
-
-LEARNING_RATE_DROPS = (0.6, 0.9)  # shares of the epochs
-LEARNING_RATE_FACTOR = 0.3
+from common.base.options import resolve
+from common.base.runtime import run_main
+from common.head.config import TrainConfig, add_train_options
+from common.head.experiment import load_experiment
+from common.head.new_videos import predict_videos
+from common.head.prediction import predict
+from common.head.training import train
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,176 +38,6 @@ def main(argv: list[str] | None = None) -> int:
         predict(experiment, device=given["device"], checkpoint=checkpoint)
         print(experiment.results)
     return 0
-
-
-def add_train_options(parser: argparse.ArgumentParser, *, skip: tuple[str, ...] = ()) -> None:
-    """The flags that training commands share: every field of `TrainConfig`, and where and how to run."""
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the settings below; flags win over it")
-    add_options(parser, TrainConfig, skip=skip)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ... (default: the best there is)")
-    parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases (WANDB_MODE=offline works)")
-
-
-def train(experiment: Experiment, *, device: str = "auto", resume: bool = False, wandb: bool = False) -> Checkpoint:
-    """Train to the last epoch and leave the checkpoint in the run's folder; it is saved after every epoch.
-
-    With `resume` a checkpoint of the same configuration, features and labels is continued, and on a CPU with the same
-    number of threads ends bit-identical to a training that was never stopped.
-
-    Raises `UserError` for unsuitable input, and when features or the loss are not finite.
-    """
-    keep_freed_memory()
-    target_device = select_device(device)
-    config = experiment.config
-    videos = experiment.open(experiment.train_labels)
-    if config.train_fraction < 1:
-        _warn_of_untrained_phases(config.train_fraction, videos, experiment.mapping)
-    checkpoint = _start(experiment, videos, resume)
-    head = build_head(config, experiment.mapping.num_classes).to(target_device)
-    optimizer = torch.optim.Adam(head.parameters(), lr=config.lr)
-    if checkpoint.epoch:
-        head.load_state_dict(checkpoint.model)
-        optimizer.load_state_dict(checkpoint.optimizer)
-    log.info(
-        "MS-TCN++ of %d + %d x %d layers, %d maps, %s parameters; %d epochs on %d videos",
-        config.num_layers_PG, config.num_R, config.num_layers_R, config.num_f_maps,
-        f"{sum(parameter.numel() for parameter in head.parameters()):,}", config.num_epochs, len(videos),
-    )  # fmt: skip
-    loop = TrainingLoop(config, head, optimizer, class_weights(config.class_weights, videos, experiment.mapping))
-    batches = BatchGenerator(videos, config.bz, config.seed)
-    name = f"{experiment.model.name} {experiment.dataset.name} split {config.split}"
-    with (
-        progress(total=config.num_epochs, description=name, unit="epochs") as bar,
-        track(wandb, name=name, config=checkpoint.config, folder=paths.repository_root()) as log_numbers,
-    ):
-        bar.update(checkpoint.epoch)
-        while checkpoint.epoch < config.num_epochs:
-            numbers = loop.epoch(checkpoint.epoch, batches)
-            checkpoint.epoch += 1
-            checkpoint.history.append(numbers)
-            checkpoint.model, checkpoint.optimizer = head.state_dict(), optimizer.state_dict()
-            checkpoint.save(experiment.checkpoint)
-            log_numbers(numbers)
-            bar.set_postfix(loss=f"{numbers['loss']:.4f}", accuracy=f"{numbers['accuracy']:.3f}")
-            bar.update()
-    return checkpoint
-
-
-def _warn_of_untrained_phases(fraction: float, videos: list[LabelledVideo], mapping: PhaseMapping) -> None:
-    """Say which phases a head cannot learn from a subset of the training videos."""
-    trained = np.unique(np.concatenate([video.target for video in videos]))
-    without = [name for number, name in enumerate(mapping.names) if number not in trained]
-    if without:
-        log.warning("train_fraction %g: no training frame of %s", fraction, ", ".join(without))
-
-
-def _start(experiment: Experiment, videos: list[LabelledVideo], resume: bool) -> Checkpoint:
-    """A checkpoint at epoch 0, or the one on the disk when it may be continued."""
-    fresh = Checkpoint(
-        config=config_record(experiment.config),
-        phases=list(experiment.mapping.names),
-        inputs_hash=experiment.inputs_hash(videos, experiment.train_labels),
-        feature_identity=videos[0].source.identity(),
-        num_threads=torch.get_num_threads(),
-    )
-    if not resume or not experiment.checkpoint.is_file():
-        return fresh
-    old = load_checkpoint(experiment.checkpoint)
-    differences = config_differences(fresh.config, old.config)
-    if differences:
-        raise UserError(
-            f"{experiment.checkpoint}: trained with another configuration ({'; '.join(differences)}). Give --run NAME "
-            "to keep both, or train without --resume (run_k_folds: with --force) to start over"
-        )
-    if old.inputs_hash != fresh.inputs_hash:
-        log.warning("%s: features or labels have changed since; training starts over", experiment.checkpoint)
-        return fresh
-    if old.num_threads != fresh.num_threads:
-        log.warning(
-            "resumed with %d threads instead of %d: the last digits will differ", fresh.num_threads, old.num_threads
-        )
-    return old
-
-
-class TrainingLoop:
-    """The inner loop of training over one epoch's batches."""
-
-    def __init__(self, config: TrainConfig, head: torch.nn.Module, optimizer: torch.optim.Optimizer, weights):
-        self.config, self.head, self.optimizer = config, head, optimizer
-        self.device = next(head.parameters()).device
-        self.class_weights = None if weights is None else weights.to(self.device)
-        self.loss_config = LossConfig(config.loss_mse, config.loss_focal, config.adaptive_mse, config.window_mse)
-
-    def epoch(self, epoch: int, batches: BatchGenerator) -> dict[str, float]:
-        """Train one epoch; returns its record: mean loss a batch, frame accuracy, learning rate, seconds."""
-        started = time.monotonic()
-        rate = learning_rate(self.config, epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.head.train()
-        self.head.use_dropout_generator(generator(self.config.seed, "dropout", epoch, device=self.device))
-        total_loss, right, frames = 0.0, 0, 0
-        for batch in batches.epoch(epoch):
-            loss, batch_right, batch_frames = self.step(batch)
-            if not np.isfinite(loss):
-                raise UserError(
-                    f"the loss became {loss} in epoch {epoch + 1} on {', '.join(batch.names)}; check that video's "
-                    "features and labels, or lower --lr"
-                )
-            total_loss, right, frames = total_loss + loss, right + batch_right, frames + batch_frames
-        seconds = time.monotonic() - started
-        return {
-            "epoch": epoch + 1,
-            "loss": total_loss / len(batches),
-            "accuracy": right / frames,
-            "learning_rate": rate,
-            "seconds": round(seconds, 4),
-        }
-
-    def step(self, batch: Batch) -> tuple[float, int, int]:
-        """One optimiser step; returns the loss, the rightly classified frames and the valid frames."""
-        features, target = batch.features.to(self.device), batch.target.to(self.device)
-        mask = None if batch.mask is None else batch.mask.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            stages = self.head(features, mask)
-        loss = head_loss(stages, target, self.loss_config, self.class_weights)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        valid = target != IGNORED
-        right = (stages[-1].argmax(dim=1) == target) & valid
-        return loss.item(), int(right.sum()), int(valid.sum())
-
-
-def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """Adam's rate in an epoch (from 0): times 0.3 at 60 % and again at 90 % of the epochs."""
-    drops = sum(epoch >= int(share * config.num_epochs) for share in LEARNING_RATE_DROPS)
-    return config.lr * LEARNING_RATE_FACTOR**drops
-
-
-def class_weights(choice: str, videos: list[LabelledVideo], mapping: PhaseMapping) -> torch.Tensor | None:
-    """Weights `(num_classes,)` of the classification loss; None = all equal.
-
-    `inverse` is the inverse of a phase's share of the training frames, scaled to mean 1 over the phases that occur
-    (others get 0). Else `choice` is a file of lines `PHASE WEIGHT` that names every phase.
-
-    Raises `UserError` for a file that does not.
-    """
-    if choice == "none":
-        return None
-    if choice == "inverse":
-        counts = np.bincount(np.concatenate([video.target for video in videos]), minlength=mapping.num_classes)
-        weights = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0)
-        return torch.tensor(weights / weights[counts > 0].mean(), dtype=torch.float32)
-    try:
-        pairs = [line.split() for line in Path(choice).read_text(encoding="utf-8").splitlines() if line.strip()]
-        by_name = {name: float(weight) for name, weight in pairs}
-    except (OSError, ValueError) as error:
-        raise UserError(f"--class_weights {choice}: expected lines 'PHASE WEIGHT' ({error})") from error
-    if by_name.keys() != mapping.ids.keys() or min(by_name.values()) < 0:
-        wrong = sorted(by_name.keys() ^ mapping.ids.keys())
-        raise UserError(f"--class_weights {choice}: expected each phase once, none negative; wrong or missing: {wrong}")
-    return torch.tensor([by_name[name] for name in mapping.names], dtype=torch.float32)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ import numpy as np
 from sample_phases import Scene
 from sample_scene import HEIGHT, WIDTH, Look, Wander, draw_eye, draw_reflections, expose, paint_still_eye, view
 
-from common.paths import CHECKOUT, Dataset, repository_root
-from common.runtime import UserError, atomic_path, progress, read_json, run_main, write_json, write_text
+from common.base.paths import CHECKOUT, Dataset, repository_root
+from common.base.runtime import UserError, atomic_path, progress, read_json, run_main, write_json, write_text
 
 GENERATOR_VERSION = 2  # raise it when the drawing changes: sets made by an older one are made again
 FPS = 10

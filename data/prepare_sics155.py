@@ -21,11 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from common import paths
-from common.kfold import prefix_stratum
-from common.phases import PhaseMapping, label_paths, read_labels, read_mapping, require_labels
-from common.runtime import UserError, link_file, progress, run_main, write_text
-from common.video import VideoError, probe
+from common.base import paths
+from common.base.runtime import UserError, link_file, progress, run_main, write_text
+from common.dataset.kfold import prefix_stratum
+from common.dataset.phases import PhaseMapping, label_paths, read_labels, read_mapping, require_labels
+from common.video.decoders import VideoError
+from common.video.headers import probe
 
 PARTS = {"train": "SICS_155_train/train", "val": "SICS_155_validation/val"}
 PREFIXES = ("BL", "BN", "SD")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common import paths
-from common.features import open_features
-from common.runtime import UserError, progress, run_main
+from common.base import paths
+from common.base.runtime import UserError, progress, run_main
+from common.features.files import open_features
 from pretrain.video_data.clusters import LEVELS, Clip, cluster_features, segments_of, write_clusters
 
 

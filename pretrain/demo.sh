@@ -25,7 +25,7 @@ run generate_k_folds.py ./data/sample 5
 run - "$root/data/sample-annotated" <<'RECORD'
 import sys
 from pathlib import Path
-from common.runtime import write_json
+from common.base.runtime import write_json
 
 root = Path(sys.argv[1])
 names = sorted(path.stem for path in (root / "groundTruth").glob("*.txt"))

@@ -14,20 +14,20 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from common.adapters import ADAPTER_CONFIG
-from common.config import ExtractionConfig
-from common.options import add_options, resolve
-from common.runtime import run_main
-from common.shards import shard_from_environment
+from common.base.options import add_options, resolve
+from common.base.runtime import run_main
+from common.encoders.weights.adapters import ADAPTER_CONFIG
+from common.features.config import ExtractionConfig
+from common.features.shards import shard_from_environment
+from pretrain.handover import encoder_folder, find_checkpoint
 from pretrain.ssl_config import find_model
-from pretrain.stages import encoder_folder, find_checkpoint
 
 WITHOUT_LORA = "ssl"  # the variant of features of Stage 1 alone
 WEIGHT_OPTIONS = ("weights", "lora_path", "ssl_checkpoint")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Extract; returns the exit code of `common.extraction`."""
+    """Extract; returns the exit code of `common.extract_features`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", help="network, by its long or short name in pretrain/")
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     given = vars(parser.parse_args(argv))
     config = extraction_config(given)
 
-    from common.extraction import extract
+    from common.features.extract import extract
 
     folder = encoder_folder(find_model(given["model"]))
     return extract(folder, config, device=given["device"], force=given["force"]).exit_code

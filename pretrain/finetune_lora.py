@@ -15,17 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.config import EncoderConfig, read_encoder_config
-from common.runtime import UserError, keep_freed_memory, run_main, select_device
-from pretrain.phase_classes import read_phase_classes
+from common.base.runtime import UserError, keep_freed_memory, run_main, select_device
+from common.encoders.config import EncoderConfig, read_encoder_config
+from pretrain.annotations.phase_classes import read_phase_classes
+from pretrain.handover import encoder_folder, find_base
+from pretrain.lora.options import FinetuneOptions, add_finetune_options, read_finetune_options
 from pretrain.ssl_config import find_model
-from pretrain.stage2.options import FinetuneOptions, add_finetune_options, read_finetune_options
-from pretrain.stages import encoder_folder, find_base
 
 if TYPE_CHECKING:
     import torch
 
-    from pretrain.stage2.training import Finetuning
+    from pretrain.lora.training import Finetuning
 
 CHECKED_CLIPS = 2
 
@@ -68,14 +68,13 @@ def training_config(options: FinetuneOptions) -> EncoderConfig:
 
 def prepare(options: FinetuneOptions, config: EncoderConfig, device: torch.device) -> Finetuning:
     """Data, network with adapters and classifier, ready to train or to go on."""
-    from common.encoder import build_encoder
-    from common.extraction import choose_precision
-    from pretrain.atomic_folder import restore_folder
-    from pretrain.stage2.data import read_clips, seen_corpora
-    from pretrain.stage2.lora import add_adapters
-    from pretrain.stage2.output import AdapterWriter
-    from pretrain.stage2.phase_classifier import PhaseClassifier, recompute_blocks
-    from pretrain.stage2.training import Finetuning
+    from common.base.runtime import choose_precision, restore_folder
+    from common.encoders.build import build_encoder
+    from pretrain.lora.adapter_writer import AdapterWriter
+    from pretrain.lora.adapters import add_adapters
+    from pretrain.lora.data import read_clips, seen_corpora
+    from pretrain.lora.phase_classifier import PhaseClassifier, recompute_blocks
+    from pretrain.lora.training import Finetuning
 
     classes = read_phase_classes(Path(options.classes)) if options.classes else read_phase_classes()
     clips = read_clips(options, classes, config.preprocessing)

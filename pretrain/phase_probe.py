@@ -8,17 +8,18 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from common import paths
+from common.base import paths
+from common.base.runtime import UserError
+from pretrain.annotations.phase_classes import read_phase_classes
 from pretrain.engine.distributed import Processes
 from pretrain.engine.loop import Features
-from pretrain.knn_probe import knn_accuracy
+from pretrain.lora.labelled_clips import LabelledClips
 from pretrain.objectives.reduce import all_gather
-from pretrain.phase_classes import read_phase_classes
 from pretrain.ssl_config import SslModel
-from pretrain.stage2.labelled_clips import LabelledClips
 from pretrain.video_data.clips import ClipReader
 
 MOST_CLIPS = 1024  # of either split
@@ -100,3 +101,53 @@ def evenly(count: int, most: int = MOST_CLIPS) -> list[int]:
 def stacked(samples: list[dict]) -> dict[str, Tensor]:
     """A batch for a recipe's `features`: `clip` `(B, T, 3, S, S)` uint8."""
     return {"clip": torch.stack([sample["clip"] for sample in samples])}
+
+
+@torch.no_grad()
+def knn_accuracy(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+    chunk_size: int = 1024,
+) -> tuple[float, float]:
+    """Accuracy and balanced accuracy (mean recall of the classes in `test_labels`) of the weighted vote, 0 to 1.
+
+    Features `(N, D)`, labels `(N,)` integers from 0. The k training features of highest cosine similarity s each vote for
+    their class with exp(s / temperature) (Wu et al., CVPR 2018, section 3.4; the k-NN evaluation of DINO, Caron et al., ICCV
+    2021). Memory is `chunk_size` x N_train; the computation runs in fp32 on the device of the training features.
+
+    Raises `UserError` for fewer than k training features, no test feature, and features that are not finite.
+    """
+    if not 1 <= k <= len(train_features):
+        raise UserError(f"k = {k} neighbours cannot be found among {len(train_features)} training features")
+    if not len(test_features):
+        raise UserError("no test features: the kNN probe has nothing to measure")
+    device = train_features.device
+    train_labels, test_labels = train_labels.to(device), test_labels.to(device)
+    bank = _unit_vectors(train_features)
+    num_classes = int(train_labels.max()) + 1
+    predicted = [
+        _vote(_unit_vectors(queries.to(device)) @ bank.T, train_labels, num_classes, k=k, temperature=temperature)
+        for queries in test_features.split(chunk_size)
+    ]
+    correct = torch.cat(predicted) == test_labels
+    recalls = [correct[test_labels == label].double().mean() for label in test_labels.unique()]
+    return float(correct.double().mean()), float(torch.stack(recalls).mean())
+
+
+def _unit_vectors(features: Tensor) -> Tensor:
+    if not torch.isfinite(features).all():
+        raise UserError("features hold NaN or infinity: the network that made them has diverged")
+    return F.normalize(features.float(), dim=1)
+
+
+def _vote(similarity: Tensor, labels: Tensor, num_classes: int, *, k: int, temperature: float) -> Tensor:
+    """Predicted classes `(N,)` from similarities `(N, N_train)`."""
+    nearest, index = similarity.topk(k, dim=1)
+    weights = (nearest / temperature).softmax(dim=1)  # the votes up to a factor a row, without overflow
+    votes = similarity.new_zeros(len(similarity), num_classes).scatter_add_(1, labels[index], weights)
+    return votes.argmax(dim=1)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common.runtime import run_main
+from common.base.runtime import run_main
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from common.weights import WeightSource
+    from common.encoders.weights.source import WeightSource
     from pretrain.methods.dinov3 import DINOv3Options
     from pretrain.methods.self_distillation import SelfDistillation
     from pretrain.ssl_config import SslModel
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit code."""
     # here, because every process that reads videos imports this file
-    from pretrain.command import pretrain_main
     from pretrain.methods.dinov3 import DINOv3Options
     from pretrain.methods.self_distillation import build_frames
+    from pretrain.ssl_pretrain import pretrain_main
 
     return pretrain_main(
         argv,

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common.runtime import run_main
+from common.base.runtime import run_main
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from common.weights import WeightSource
-    from pretrain.methods.videomae import VideoMAE
-    from pretrain.methods.videomae_options import VideoMAEOptions
+    from common.encoders.weights.source import WeightSource
+    from pretrain.methods.videomae import VideoMAE, VideoMAEOptions
     from pretrain.ssl_config import SslModel
     from pretrain.ssl_dataset import MaeDataset
     from pretrain.video_data.sampling import BalancedSampling
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit code."""
     # here, because every process that reads videos imports this file
-    from pretrain.command import pretrain_main
-    from pretrain.methods.videomae_options import VideoMAEOptions
+    from pretrain.methods.videomae import VideoMAEOptions
+    from pretrain.ssl_pretrain import pretrain_main
 
     return pretrain_main(
         argv,

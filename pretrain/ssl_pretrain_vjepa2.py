@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common.runtime import run_main
+from common.base.runtime import run_main
 
 if TYPE_CHECKING:
     from transformers import VJEPA2Model
 
-    from common.weights import WeightSource
+    from common.encoders.weights.source import WeightSource
     from pretrain.methods.vjepa2 import VJEPA2, VJEPA2Options
     from pretrain.ssl_config import SslModel
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit code."""
     # here, because every process that reads videos imports this file
-    from pretrain.command import pretrain_main
     from pretrain.methods.vjepa2 import VJEPA2Options, build_clips
+    from pretrain.ssl_pretrain import pretrain_main
 
     return pretrain_main(
         argv,

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.config import EncoderConfig, read_encoder_config
-from common.encoder import FAMILIES, ClipEncoder, Encoder, build_encoder
-from common.runtime import UserError
-from common.weights import NONE, WeightSource
+from common.base.runtime import UserError
+from common.encoders.base import ClipEncoder, Encoder
+from common.encoders.build import FAMILIES, build_encoder
+from common.encoders.config import EncoderConfig, read_encoder_config
+from common.encoders.weights.source import NONE, WeightSource
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 CONFIGS = {path.parent.name: read_encoder_config(path) for path in sorted(MODELS.glob("*/config.yaml"))}

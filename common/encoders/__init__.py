@@ -1,1 +1,1 @@
-"""Encoder families: one module each, with a `build(config, source)`."""
+"""Frozen networks that turn frames into feature vectors: the contract, a folder's config, and how one is built."""

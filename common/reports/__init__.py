@@ -1,1 +1,1 @@
-"""Tables, plots and workbooks, always computed from prediction files."""
+"""Tables, pictures, workbooks and the page of a comparison, always computed from prediction files."""

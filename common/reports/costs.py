@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import paths
-from common.features import open_features
-from common.reports.collect import EncoderResult
-from common.runtime import UserError
+from common.base import paths
+from common.base.runtime import UserError
+from common.features.files import open_features
+from common.reports.results import EncoderResult
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,18 @@ from itertools import combinations
 
 import numpy as np
 
-from common.comparisons import corrected_resampled_t_test, holm, tie_letters
-from common.metrics import MEASURES
-from common.protocols import Protocol, contributions, from_sums
-from common.reports.collect import EncoderResult
-from common.stats import EffectSize, Interval, effect_size, paired_permutation_test, sum_interval
+from common.reports.results import EncoderResult
+from common.scoring.intervals import Interval, sum_interval
+from common.scoring.metrics import MEASURES
+from common.scoring.protocols import Protocol, contributions, from_sums
+from common.scoring.significance import (
+    EffectSize,
+    corrected_resampled_t_test,
+    effect_size,
+    holm,
+    paired_permutation_test,
+    tie_letters,
+)
 
 ALPHA = 0.05
 HEADLINE = "accuracy"

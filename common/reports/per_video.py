@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common.kfold import prefix_stratum
-from common.metrics import MEASURES, calibration_error
-from common.protocols import Protocol
-from common.reports.collect import EncoderResult
-from common.runtime import atomic_path
+from common.base.runtime import atomic_path
+from common.dataset.kfold import prefix_stratum
+from common.reports.results import EncoderResult
+from common.scoring.metrics import MEASURES, calibration_error
+from common.scoring.protocols import Protocol
 
 
 def per_video_table(

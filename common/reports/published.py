@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.metrics import MEASURES
-from common.options import read_yaml
+from common.base.options import read_yaml
+from common.scoring.metrics import MEASURES
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 MARK = "quoted"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from common.extraction import main
-from common.runtime import run_main
+from common.base.runtime import run_main
+from common.extract_features import main
 
 if __name__ == "__main__":
     run_main(lambda: main(model=Path(__file__).parent.name))

@@ -13,17 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.runtime import UserError, progress, run_main, sha256_of_file
-from common.video import VideoInfo, probe
-from pretrain.cataract101 import AnnotatedVideo
-from pretrain.cataract101.import_annotations import (
-    find_release_videos,
-    importer_parser,
-    output_dataset,
-    print_summary,
-    write_dataset,
-)
-from pretrain.cataracts1k import (
+from common.base.runtime import UserError, progress, run_main, sha256_of_file
+from common.video.headers import VideoInfo, probe
+from pretrain.annotations.cataract101 import AnnotatedVideo
+from pretrain.annotations.cataracts1k import (
     COLUMNS,
     RELEASE,
     Case,
@@ -34,7 +27,9 @@ from pretrain.cataracts1k import (
     label_frames,
     read_case,
 )
-from pretrain.phase_classes import PhaseClasses, read_phase_classes
+from pretrain.annotations.importing import find_release_videos, importer_parser, output_dataset, write_dataset
+from pretrain.annotations.phase_classes import PhaseClasses, read_phase_classes
+from pretrain.cataract101.import_annotations import print_summary
 
 PUBLISHED_CASES = 56
 

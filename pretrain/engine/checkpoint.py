@@ -5,6 +5,7 @@ A file holds tensors by parameter name and plain Python values only. It gets its
 
 from __future__ import annotations
 
+import logging
 import pickle
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from common.runtime import UserError, atomic_path
+from common.base.runtime import UserError, atomic_path
 from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Method
 from pretrain.engine.run_folder import RunFolder
@@ -118,3 +119,36 @@ def newest_checkpoint(folder: RunFolder) -> Path | None:
 def whole_model_state(method: Method) -> dict[str, Tensor]:
     """All tensors of a method by name, on the CPU of the first process (empty on the others); all processes call it."""
     return get_model_state_dict(method, options=WHOLE)
+
+
+log = logging.getLogger(__name__)
+
+WITHOUT_EFFECT = {"output", "resume", "wandb", "save_every", "keep_last", "num_workers", "monitor_every"}
+
+
+def require_same_training(path: Path, old: TrainingState, new: TrainingState) -> None:
+    """Raise `UserError` when `old`, read from `path`, is of another model or recipe; log what else has changed.
+
+    A change of the number of processes or of the batch is allowed: the run goes on at the next sample number.
+    """
+    for name, former, present in (
+        ("model", old.config["model"], new.config["model"]),
+        ("recipe", old.recipe, new.recipe),
+    ):
+        if former != present:
+            raise UserError(f"{path}: of the {name} {former}, not {present}; give --output another folder")
+    changed = [
+        f"{name} {present} instead of {former}"
+        for name, former, present in _values(old, new)
+        if former != present and name not in WITHOUT_EFFECT
+    ]
+    if changed:
+        log.warning("%s: going on with %s; the numbers will differ from an unbroken run's", path, ", ".join(changed))
+
+
+def _values(old: TrainingState, new: TrainingState) -> list[tuple[str, object, object]]:
+    names = sorted(old.config.keys() | new.config.keys())
+    values = [(name, old.config.get(name), new.config.get(name)) for name in names]
+    for name in ("total_steps", "world_size", "num_threads"):
+        values.append((name, getattr(old, name), getattr(new, name)))
+    return values

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from common.runtime import UserError, select_device
+from common.base.runtime import UserError, select_device
 from pretrain.objectives.reduce import all_reduce_max, all_reduce_min, all_reduce_sum, is_distributed
 
 PATIENCE = timedelta(hours=1)  # the others wait while the first process writes a large checkpoint

@@ -1,4 +1,4 @@
-"""The trained backbone in a folder of its own, for feature extraction and for LoRA: `common.adapters` reads it."""
+"""The trained backbone in a folder of its own, for feature extraction and for LoRA: `common.encoders.weights.adapters` reads it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from common import paths
-from common.runtime import git_state, sha256_of_file, versions, write_json
-from pretrain.atomic_folder import atomic_folder
+from common.base import paths
+from common.base.runtime import atomic_folder, git_state, sha256_of_file, versions, write_json
 from pretrain.engine.checkpoint import TrainingState
 from pretrain.engine.method import Method
 from pretrain.engine.run_folder import RunFolder

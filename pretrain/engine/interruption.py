@@ -14,7 +14,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from common.runtime import UserError
+from common.base.runtime import UserError
 
 log = logging.getLogger(__name__)
 

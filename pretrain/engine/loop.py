@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.runtime import UserError
-from common.weights import WeightSource
+from common.base.runtime import UserError
+from common.encoders.weights.source import WeightSource
 from pretrain.engine.checkpoint import (
     TrainingState,
     load_checkpoint,
     newest_checkpoint,
+    require_same_training,
     save_checkpoint,
     whole_model_state,
 )
@@ -28,7 +29,6 @@ from pretrain.engine.interruption import EXIT_CODE, REQUEUE, Interruption, reque
 from pretrain.engine.method import Batch, Method
 from pretrain.engine.monitor import HealthMonitor
 from pretrain.engine.reporting import Report
-from pretrain.engine.resume import require_same_training
 from pretrain.engine.run_folder import RunFolder
 from pretrain.engine.step import TrainingStep
 from pretrain.objectives.reduce import all_gather

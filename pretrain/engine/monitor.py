@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.runtime import UserError
+from common.base.runtime import UserError
 
 log = logging.getLogger(__name__)
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
-from common.runtime import peak_memory_bytes, progress
-from common.tracking import track
+from common.base.runtime import peak_memory_bytes, progress, write_text
+from common.base.tracking import track
 from pretrain.engine.checkpoint import TrainingState
 from pretrain.engine.distributed import Processes
-from pretrain.engine.flops import peak_flops
-from pretrain.engine.metrics_file import MetricsFile
 from pretrain.engine.run_folder import RunFolder
 from pretrain.ssl_config import TrainingOptions, find_model
 
@@ -92,3 +93,70 @@ class Report:
 
 def _peak_memory(device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory_bytes() or 0
+
+
+# dense tensor-core bf16, and fp32, in TFLOP/s, from the makers' data sheets; the first name found in the device's counts
+PEAK_TFLOPS: dict[str, dict[str, float]] = {
+    "B200": {"bf16": 2250.0, "fp32": 75.0},
+    "H100 PCIe": {"bf16": 756.0, "fp32": 51.0},
+    "H100 NVL": {"bf16": 835.0, "fp32": 60.0},
+    "H100": {"bf16": 989.0, "fp32": 67.0},
+    "H200": {"bf16": 989.0, "fp32": 67.0},
+    "A100": {"bf16": 312.0, "fp32": 19.5},
+    "L40S": {"bf16": 362.0, "fp32": 91.6},
+    "RTX A6000": {"bf16": 154.8, "fp32": 38.7},
+    "A40": {"bf16": 149.7, "fp32": 37.4},
+}
+
+
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """Operations a second that the device can do at most; None on a CPU and on unlisted devices."""
+    return peak_of(torch.cuda.get_device_name(device), precision) if device.type == "cuda" else None
+
+
+def peak_of(device_name: str, precision: str) -> float | None:
+    """As `peak_flops`, for a device's name."""
+    found = next((peaks for name, peaks in PEAK_TFLOPS.items() if name in device_name), None)
+    return found[precision] * 1e12 if found else None
+
+
+def transformer_flops(
+    num_parameters: int, num_tokens: int, *, num_layers: int, width: int, backward: bool = True
+) -> float:
+    """Operations of a transformer on one sample of `num_tokens` tokens.
+
+    Forwards 2 for each parameter and token, and for each layer 2 x tokens^2 x width for either product of attention;
+    backwards twice as many, hence 6 N D (Kaplan et al., 2020). `num_parameters` are those of the blocks.
+    """
+    forward = 2 * num_parameters * num_tokens + 4 * num_layers * width * num_tokens**2
+    return float(forward * (3 if backward else 1))
+
+
+class MetricsFile:
+    """Appends records to `metrics.jsonl`; a number that is not finite is null."""
+
+    def __init__(self, path: Path, finished_steps: int):
+        """Drop what a killed training wrote after its last checkpoint, of `finished_steps`; without one, everything."""
+        self.path = path
+        kept = [line for line in _lines(path) if finished_steps and _step_of(line) <= finished_steps]
+        write_text(path, "".join(f"{line}\n" for line in kept))
+
+    def append(self, record: dict[str, float]) -> None:
+        """Write one record at once, so that a kill can leave at most the last line short."""
+        values = {key: value if math.isfinite(value) else None for key, value in record.items()}
+        with self.path.open("a", encoding="utf-8", newline="\n") as stream:
+            stream.write(json.dumps(values) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, float | None]]:
+    """All whole records of a metrics file, by step."""
+    return [json.loads(line) for line in _lines(path)]
+
+
+def _lines(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    return [line for line in lines[:-1] if line]  # what follows the last line end is short
+
+
+def _step_of(line: str) -> int:
+    return json.loads(line)["step"]

@@ -6,14 +6,14 @@ import logging
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from common.runtime import UserError, generator
+from common.base.runtime import UserError, generator
 from pretrain.engine.distributed import Processes
-from pretrain.engine.ema import MovingAverage
 from pretrain.engine.method import Batch, Method, Schedules
-from pretrain.engine.optimizer import GroupedAdamW
 from pretrain.engine.sharding import PreparedMethod
+from pretrain.objectives.parameter_groups import check_groups
 from pretrain.ssl_config import TrainingOptions
 
 log = logging.getLogger(__name__)
@@ -94,3 +94,107 @@ class TrainingStep:
 
 def _on_device(batch: Batch, device: torch.device) -> Batch:
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+class MovingAverage:
+    """Keeps `teacher = m teacher + (1 - m) student`, in float32, parameter by parameter; buffers are left alone.
+
+    In bf16 an average at m = 0.9995 would never move. Shards of one parameter lie in one process, so that nothing is sent.
+    """
+
+    def __init__(self, method: Method):
+        """Raises `ValueError` when a teacher has a parameter without a student of its shape, or not in float32."""
+        self._pairs = [
+            pair for role, teacher in method.teacher.items() for pair in _paired(role, teacher, method.student)
+        ]
+
+    @torch.no_grad()
+    def update(self, momentum: float) -> None:
+        """One step towards the student with `momentum` m in [0, 1]."""
+        if not self._pairs:
+            return
+        teachers, students = zip(*((_local(teacher), _local(student)) for teacher, student in self._pairs), strict=True)
+        torch._foreach_lerp_(teachers, students, 1 - momentum)
+
+
+def _paired(role: str, teacher: nn.Module, students: nn.ModuleDict) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    if role not in students:
+        raise ValueError(f"teacher {role!r} has no student; there are {', '.join(students)}")
+    own = dict(students[role].named_parameters())
+    pairs = []
+    for name, parameter in teacher.named_parameters():
+        if name not in own or own[name].shape != parameter.shape:
+            raise ValueError(f"teacher {role}.{name} has no student of shape {tuple(parameter.shape)}")
+        if parameter.dtype != torch.float32:
+            raise ValueError(f"teacher {role}.{name} is {parameter.dtype}: an average needs float32")
+        pairs.append((parameter, own[name]))
+    return pairs
+
+
+def _local(parameter: Tensor) -> Tensor:
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+class GroupedAdamW:
+    """`optimizer` (Loshchilov & Hutter, ICLR 2019) and what sets and clips it; a frozen group has learning rate 0."""
+
+    def __init__(self, method: Method, schedules: Schedules):
+        """The teacher is frozen already. Raises `ValueError` unless every trainable parameter is in exactly one group."""
+        self.groups = [group for group in method.parameter_groups() if group.parameters]
+        check_groups(self.groups, method)
+        self.schedules = schedules
+        self._names = {id(parameter): name for name, parameter in method.named_parameters()}
+        self._fused = all(parameter.is_cuda for group in self.groups for parameter in group.parameters)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": group.parameters} for group in self.groups],
+            lr=0.0, betas=schedules.betas, eps=schedules.eps, fused=self._fused,
+        )  # fmt: skip
+
+    def set_schedules(self, step: int) -> dict[str, float]:
+        """Set every group's rate and decay for a step; returns the scheduled ones, unscaled.
+
+        All settings are set anew, so that none of a checkpoint outlives a change of options.
+        """
+        rate, decay = self.schedules.learning_rate(step), self.schedules.weight_decay(step)
+        for group, settings in zip(self.groups, self.optimizer.param_groups, strict=True):
+            settings["lr"] = 0.0 if step < group.frozen_until else rate * group.lr_scale
+            settings["weight_decay"] = decay if group.decays else 0.0
+            settings |= {"betas": self.schedules.betas, "eps": self.schedules.eps, "fused": self._fused}
+        return {"learning_rate": rate, "weight_decay": decay}
+
+    def require_gradients(self) -> None:
+        """Raise `RuntimeError` naming the parameters that no loss has reached, which replicas could not average."""
+        without = [
+            self._names[id(parameter)]
+            for group in self.groups
+            for parameter in group.parameters
+            if parameter.grad is None
+        ]
+        if without:
+            raise RuntimeError(
+                f"{len(without)} trainable parameters take no part in the loss, first {without[:3]}: freeze them, or "
+                "add 0 * parameter.sum()"
+            )
+
+    def clip(self) -> dict[str, float]:
+        """Scale the gradients of each clip group down to the common norm; returns the norms before."""
+        norms = {}
+        for name in dict.fromkeys(group.clip for group in self.groups):
+            parameters = [parameter for group in self.groups if group.clip == name for parameter in group.parameters]
+            norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+            if self.schedules.clip_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.schedules.clip_norm, norm)
+            norms[name] = _whole(norm).item()
+        return norms
+
+    def step(self) -> None:
+        """Apply the gradients."""
+        self.optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        self.optimizer.zero_grad()
+
+
+def _whole(value: Tensor) -> Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from transformers import DINOv3ViTModel
 
-from common.options import option
-from common.runtime import UserError
-from common.weights import RANDOM
-from pretrain.engine.flops import transformer_flops
+from common.base.options import option
+from common.base.runtime import UserError
+from common.encoders.weights.source import RANDOM
 from pretrain.engine.method import Batch
+from pretrain.engine.reporting import transformer_flops
 from pretrain.methods.self_distillation import NUM_GLOBAL, PATCH_SIZE, SelfDistillation, SelfDistillationOptions
 from pretrain.objectives.centering import sinkhorn_knopp
 from pretrain.objectives.heads import DINO_7B, IBOT_7B

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DINOv3ViTModel
 
-from common import paths
-from common.config import read_encoder_config
-from common.encoder import ImageEncoder, build_encoder
-from common.preprocess import normalise
-from common.runtime import UserError
+from common.base import paths
+from common.base.runtime import UserError
+from common.encoders.base import ImageEncoder
+from common.encoders.build import build_encoder
+from common.encoders.config import read_encoder_config
+from common.video.preprocess import normalise
 
 LOOK = 128  # pixels of the picture that shows how large a teacher's patches are
 
@@ -82,7 +83,7 @@ def patch_features(network: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def _body(network: nn.Module) -> nn.Module:
-    """The network below the pooling of `common.encoders.dinov3`."""
+    """The network below the pooling of `common.encoders.families.dinov3`."""
     return getattr(network, "backbone", network)
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import DINOv3ViTModel
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
 
-from common.options import option
-from common.preprocess import normalise
-from common.runtime import UserError, generator
+from common.base.options import option
+from common.base.runtime import UserError, generator
+from common.video.preprocess import normalise
 from pretrain.engine.method import Batch, Method, Schedules
 from pretrain.objectives.heads import HeadSize, PrototypeHead
 from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups, head_groups
@@ -29,8 +29,7 @@ from pretrain.objectives.schedules import (
     teacher_temperature,
     warmup_cosine,
 )
-from pretrain.pretraining_options import PretrainingOptions
-from pretrain.ssl_config import SslModel
+from pretrain.ssl_config import PretrainingOptions, SslModel
 from pretrain.ssl_dataset import FrameDataset
 from pretrain.video_data.augment import MultiCrop
 from pretrain.video_data.sampling import BalancedSampling

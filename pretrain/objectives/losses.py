@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.runtime import UserError
+from common.base.runtime import UserError
 from pretrain.objectives.reduce import Group, all_gather, rank
 
 STUDENT_TEMPERATURE = 0.1

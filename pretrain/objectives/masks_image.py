@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.runtime import generator
+from common.base.runtime import generator
 
 MIN_AREA = 4  # patches of a rectangle
 TRIES = 10  # for each rectangle

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from common.runtime import UserError, generator
+from common.base.runtime import UserError, generator
 from pretrain.objectives.masks_image import whole_share
 from pretrain.objectives.reduce import all_reduce_min
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from common.decoders import VideoError
-from pretrain.video_data.open_video import OpenVideo
+from common.video.decoders import VideoError
+from common.video.seek import OpenVideo
 
 
 class ClipReader:

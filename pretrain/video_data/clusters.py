@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.runtime import UserError, read_json, write_json
+from common.base.runtime import UserError, read_json, write_json
 
 FORMAT = 1
 LEVELS = (1024, 64)

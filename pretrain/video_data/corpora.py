@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import leaks, paths
-from common.kfold import read_bundle
-from common.runtime import UserError, write_json
+from common.base import paths
+from common.base.runtime import UserError, write_json
+from common.dataset import manifest as manifests
+from common.dataset.kfold import read_bundle
 from pretrain.video_data.video_index import VideoEntry, probe_videos
 
 log = logging.getLogger(__name__)
@@ -119,12 +120,12 @@ def excluded_fingerprints(exclude: Sequence[str], sizes: set[int]) -> set[str]:
     fingerprints: set[str] = set()
     for source in exclude:
         if source.endswith(".json"):
-            fingerprints |= {video.fingerprint for video in leaks.read_manifest(Path(source)).videos}
+            fingerprints |= {video.fingerprint for video in manifests.read_manifest(Path(source)).videos}
             continue
         videos = _bundled_videos(Path(source)) if source.endswith(".bundle") else find_corpora([source]).values()
         for path in (path for files in videos for path in files.values()):
             if path.stat().st_size in sizes:
-                fingerprints.add(leaks.cached_fingerprint(path))
+                fingerprints.add(manifests.cached_fingerprint(path))
     return fingerprints
 
 
@@ -143,7 +144,7 @@ def _bundled_videos(bundle: Path) -> list[dict[str, Path]]:
 def write_manifest(
     path: Path, stage: str, model: str, *, corpora: Iterable[Corpus], based_on: Sequence[Path | str] = ()
 ) -> None:
-    """Record what a stage (`ssl` or `lora`) of a model (long name) has seen; `common.leaks` reads it.
+    """Record what a stage (`ssl` or `lora`) of a model (long name) has seen; `common.checks.leaks` reads it.
 
     `based_on` are the manifests of earlier stages, absolute, or relative to this one or to the repository.
     """
@@ -153,4 +154,6 @@ def write_manifest(
         for video in corpus.videos
     ]
     sources = [Path(source).as_posix() for source in based_on]
-    write_json(path, {"format": leaks.FORMAT, "stage": stage, "model": model, "videos": videos, "based_on": sources})
+    write_json(
+        path, {"format": manifests.FORMAT, "stage": stage, "model": model, "videos": videos, "based_on": sources}
+    )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from common.runtime import UserError
+from common.base.runtime import UserError
 from pretrain.video_data.clusters import Clusters
 from pretrain.video_data.corpora import Corpus
 from pretrain.video_data.video_index import VideoEntry

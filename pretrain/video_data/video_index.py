@@ -17,10 +17,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from common.fingerprint import video_fingerprint
-from common.runtime import progress, read_json, write_json
-from common.video import VideoError, probe
-from pretrain.video_data.open_video import OpenVideo
+from common.base.runtime import progress, read_json, write_json
+from common.dataset.manifest import video_fingerprint
+from common.video.decoders import VideoError
+from common.video.headers import probe
+from common.video.seek import OpenVideo
 
 log = logging.getLogger(__name__)
 

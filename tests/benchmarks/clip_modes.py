@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import paths
-from common.batch_size import Batcher
-from common.config import Preprocessing, read_encoder_config
-from common.encoder import ClipEncoder, build_encoder
-from common.preprocess import resize
-from common.runtime import keep_freed_memory, select_device
-from common.streams import FeatureStream, TokenStream, WindowStream
-from common.video import decode
+from common.base import paths
+from common.base.runtime import keep_freed_memory, select_device
+from common.encoders.base import ClipEncoder
+from common.encoders.build import build_encoder
+from common.encoders.config import read_encoder_config
+from common.features.batching import Batcher
+from common.features.streams import FeatureStream, TokenStream, WindowStream
+from common.video.decode import decode
+from common.video.preprocess import Preprocessing, resize
 
 TINY = {"architecture": "tiny", "feature_dim": 48}
 TINY_SIZE = 64

@@ -22,15 +22,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import paths
-from common.config import EncoderConfig, ExtractionConfig, read_encoder_config
-from common.decoding import DecodePlan, chunks
-from common.encoder import build_encoder
-from common.extraction_loop import ExtractionLoop
-from common.extraction_summary import Summary
-from common.preprocess import normalise
-from common.runtime import UserError, keep_freed_memory, select_device
-from common.video import DECODERS, decode
+from common.base import paths
+from common.base.runtime import UserError, keep_freed_memory, select_device
+from common.encoders.build import build_encoder
+from common.encoders.config import EncoderConfig, read_encoder_config
+from common.features.config import ExtractionConfig
+from common.features.decode_ahead import DecodePlan, chunks
+from common.features.loop import ExtractionLoop, Summary
+from common.video.decode import decode
+from common.video.decoders import DECODERS
+from common.video.preprocess import normalise
 
 BATCH_SIZE = 16
 REPEATS = 3

@@ -22,12 +22,12 @@ import numpy as np
 import psutil
 import torch
 
-from common import paths
-from common.config import ExtractionConfig, read_encoder_config
-from common.encoder import build_encoder
-from common.extraction_loop import ExtractionLoop
-from common.extraction_summary import Summary
-from common.runtime import keep_freed_memory, peak_memory_bytes
+from common.base import paths
+from common.base.runtime import keep_freed_memory, peak_memory_bytes
+from common.encoders.build import build_encoder
+from common.encoders.config import read_encoder_config
+from common.features.config import ExtractionConfig
+from common.features.loop import ExtractionLoop, Summary
 
 FPS = 30
 SCENE_SECONDS = 10  # encoded once, its packets repeated

@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.batch_gen import BatchGenerator, LabelledVideo, open_video
-from common.checkpoint import build_head
-from common.config import TrainConfig
-from common.runtime import keep_freed_memory, peak_memory_bytes
-from common.train import TrainingLoop
+from common.base.runtime import keep_freed_memory, peak_memory_bytes
+from common.head.batch_gen import BatchGenerator, LabelledVideo, open_video
+from common.head.checkpoint import build_head
+from common.head.config import TrainConfig
+from common.head.training import TrainingLoop
 
 NUM_VIDEOS, NUM_CLASSES, LAYERS, STAGES, MAPS = 2, 19, 13, 4, 64
 

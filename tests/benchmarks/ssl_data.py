@@ -19,7 +19,7 @@ import av
 import numpy as np
 import torch
 
-from common.runtime import generator
+from common.base.runtime import generator
 from pretrain.ssl_dataset import ClipDataset, FrameDataset, VideoSamples, loader
 from pretrain.video_data.augment import MultiCrop, VideoCrop
 from pretrain.video_data.corpora import Corpus

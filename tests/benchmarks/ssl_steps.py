@@ -20,9 +20,9 @@ from pathlib import Path
 
 from ssl_data import make_clip
 
-from common import paths
-from common.runtime import select_device
-from pretrain.engine.metrics_file import read_metrics
+from common.base import paths
+from common.base.runtime import select_device
+from pretrain.engine.reporting import read_metrics
 from pretrain.engine.run_folder import RunFolder
 from pretrain.ssl_config import find_model
 

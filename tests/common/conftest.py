@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import paths
-from common.config import TrainConfig
-from common.features import FeatureWriter
-from common.kfold import make_folds, write_folds
-from common.windows import Timeline
+from common.base import paths
+from common.dataset.kfold import make_folds, write_folds
+from common.features.files import FeatureWriter
+from common.head.config import TrainConfig
+from common.video.timeline import Timeline
 
 PHASES = ("background", "incision", "wash", "suture")
 FEATURE_DIM = 48  # that of models/ColorHistogram

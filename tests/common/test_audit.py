@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import audit, paths
-from common.audit import audit_dataset, main
-from common.features import FeatureWriter, sidecar_path
-from common.fingerprint import video_fingerprint
-from common.kfold import make_folds, read_folds, write_folds
-from common.order_checks import MIN_OTHERS
-from common.phases import CHALLENGE_HEADER
-from common.runtime import UserError
-from common.windows import Timeline
+from common import audit
+from common.audit import main
+from common.base import paths
+from common.base.runtime import UserError
+from common.checks.dataset import audit_dataset
+from common.checks.orders import MIN_OTHERS
+from common.dataset.kfold import make_folds, read_folds, write_folds
+from common.dataset.manifest import video_fingerprint
+from common.dataset.phases import CHALLENGE_HEADER
+from common.features.files import FeatureWriter, sidecar_path
+from common.video.timeline import Timeline
 
 PHASES = ("background", "cut", "open", "inject", "remove", "wash", "close")
 NUM_VIDEOS, FPS = 24, 25

@@ -7,12 +7,17 @@ import shutil
 import numpy as np
 import pytest
 
-from common import doctor, extraction_plan, paths, weights
-from common.config import read_encoder_config
-from common.doctor import Check, main
-from common.extraction_plan import encoder_speed, expected_frames, feature_bytes, hours
-from common.runtime import UserError
-from common.video import Frame
+from common import doctor
+from common.base import paths
+from common.base.runtime import UserError
+from common.checks import machine
+from common.checks.machine import Check
+from common.doctor import main
+from common.encoders.config import read_encoder_config
+from common.encoders.weights import find as weights
+from common.features import estimate as extraction_plan
+from common.features.estimate import encoder_speed, expected_frames, feature_bytes, hours
+from common.video.decoders import Frame
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +108,7 @@ def test_weights_that_no_command_fetches_are_asked_for(workspace, monkeypatch):
     model = paths.model("EfficientNet-Lite0")
     model.config.write_text(model.config.read_text().replace("weights: package:", "weights: pretrain:"))
     monkeypatch.setattr(weights, "is_available", lambda _: (False, "not trained yet"))
-    check = doctor.check_weights(model, needed=True)
+    check = machine.check_weights(model, needed=True)
     assert (check.state, check.found) == ("PROBLEM", "not trained yet")
     assert "prefetch" not in check.advice
     assert "--weights" in check.advice
@@ -125,8 +130,8 @@ def test_a_rate_must_be_positive(workspace, fps):
 
 def test_an_old_python_is_a_problem(monkeypatch):
     monkeypatch.setattr(doctor.sys, "version_info", (3, 10, 4))
-    assert doctor.check_python().state == "PROBLEM"
-    assert "3.11" in doctor.check_python().advice
+    assert machine.check_python().state == "PROBLEM"
+    assert "3.11" in machine.check_python().advice
 
 
 @pytest.mark.parametrize(
@@ -165,7 +170,7 @@ def test_torch_and_torchvision_that_do_not_load_together(workspace, monkeypatch,
 )
 def test_bf16_is_read_off_the_processor(monkeypatch, flags, expected):
     monkeypatch.setattr(doctor, "_cpu_flags", lambda: flags)
-    assert expected in doctor.check_cpu().found
+    assert expected in machine.check_cpu().found
 
 
 # --- decoders ------------------------------------------------------------------------------------------------------
@@ -175,12 +180,12 @@ def broken_decoder(name):
     """`decode` of which one decoder loses frames, gives a wrong colour, or is not installed."""
 
     def decode(path, decoder):
-        good = [Frame(np.full((96, 128, 3), doctor.CLIP_COLOUR, np.uint8), 0.0)] * doctor.CLIP_FRAMES
+        good = [Frame(np.full((96, 128, 3), machine.CLIP_COLOUR, np.uint8), 0.0)] * machine.CLIP_FRAMES
         if decoder != name:
             return good
         if broken_decoder.how == "absent":
             raise UserError(f"--decoder {name}: not installed; run: pip install {name}")
-        wrong = [Frame(np.full((96, 128, 3), (186, 42, 88), np.uint8), 0.0)] * doctor.CLIP_FRAMES
+        wrong = [Frame(np.full((96, 128, 3), (186, 42, 88), np.uint8), 0.0)] * machine.CLIP_FRAMES
         return good[:-1] if broken_decoder.how == "short" else wrong
 
     return decode
@@ -191,7 +196,7 @@ def broken_decoder(name):
 def test_only_the_default_decoder_is_needed(monkeypatch, name, state, how):
     monkeypatch.setattr(broken_decoder, "how", how, raising=False)
     monkeypatch.setattr(doctor, "decode", broken_decoder(name))
-    checks = {check.name: check for check in doctor.check_decoders()}
+    checks = {check.name: check for check in machine.check_decoders()}
     assert len(checks) == 4
     assert checks[f"decoder {name}"].state == state
     assert checks[f"decoder {name}"].advice
@@ -203,7 +208,7 @@ def test_a_failure_to_make_a_clip_is_a_problem(monkeypatch):
         raise ValueError("no codec libx264")
 
     monkeypatch.setattr(doctor, "_make_clip", fail)
-    (check,) = doctor.check_decoders()
+    (check,) = machine.check_decoders()
     assert (check.state, check.advice) == ("PROBLEM", 'pip install "av>=17"')
     assert "libx264" in check.found
 

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from common.base.runtime import UserError
+from common.dataset.phases import read_mapping, write_prediction
 from common.evaluation import main
-from common.phases import read_mapping, write_prediction
-from common.runtime import UserError
 
 TRUE = {"a": [0, 0, 1, 1, 1, 2, 2, 2, 0, 0], "b": [0, 1, 1, 2, 2, 2, 2, 0, 0, 0]}
 PREDICTED = {"a": [0, 0, 1, 1, 2, 2, 2, 2, 0, 0], "b": [0, 1, 1, 1, 2, 2, 2, 2, 0, 0]}

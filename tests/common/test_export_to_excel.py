@@ -3,11 +3,12 @@
 import openpyxl
 import pytest
 
-from common import export_to_excel, paths, train
-from common.kfold import make_folds, read_folds, write_folds
-from common.reports.workbook import HEADER_ROW
+from common import export_to_excel, train
+from common.base import paths
+from common.base.runtime import UserError
+from common.dataset.kfold import make_folds, read_folds, write_folds
+from common.reports.workbook.workbook import HEADER_ROW
 from common.run_k_folds import main as run_k_folds
-from common.runtime import UserError
 
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
 WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu", *HEAD]

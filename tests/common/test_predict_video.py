@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from common import paths, predict_video
-from common.extraction import main as extract_main
-from common.extraction_like import extraction_like
-from common.features import open_features
-from common.phases import PhaseMapping, read_labels
+from common import predict_video
+from common.base import paths
+from common.base.runtime import UserError
+from common.dataset.phases import PhaseMapping, read_labels
+from common.extract_features import main as extract_main
+from common.features.config import extraction_like
+from common.features.files import open_features
+from common.head.new_videos import find_checkpoint, open_head
 from common.predict_video import main
-from common.runtime import UserError
 from common.train import main as train_main
-from common.trained_head import find_checkpoint, open_head
-from common.video import decode
+from common.video.decode import decode
 
 PHASES = PhaseMapping(("background", "wash", "suture"))
 COLOURS = np.array([(200, 40, 40), (40, 180, 60), (40, 60, 200)], dtype=np.uint8)

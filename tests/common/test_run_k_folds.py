@@ -5,10 +5,10 @@ import json
 import pytest
 
 from common import kfold_summary
-from common.experiment import load_experiment
-from common.predict import RUN_RECORD
+from common.base.runtime import UserError
+from common.head.experiment import load_experiment
+from common.head.run_record import RUN_RECORD
 from common.run_k_folds import main
-from common.runtime import UserError
 
 WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu"]
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]

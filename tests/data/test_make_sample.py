@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import pytest
 
-from common.paths import CHECKOUT
+from common.base.paths import CHECKOUT
 
 PHASES = [line.split()[1] for line in (CHECKOUT / "mapping.txt").read_text().splitlines()]
 PRINT_SCHEDULES = """

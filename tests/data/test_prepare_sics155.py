@@ -12,9 +12,9 @@ from types import ModuleType
 
 import pytest
 
-from common.kfold import read_folds, read_patients
-from common.paths import Dataset
-from common.runtime import UserError, link_file
+from common.base.paths import Dataset
+from common.base.runtime import UserError, link_file
+from common.dataset.kfold import read_folds, read_patients
 
 TRAIN = {"BL_0001": 10, "BL_0002": 20, "BN_0001": 30, "SD_0001": 61}  # video: labels, the first 5 are background
 VAL = {"BL_0003": 8, "SD_0002": 12}

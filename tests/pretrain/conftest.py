@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.paths import Dataset
+from common.base.paths import Dataset
 from tests.pretrain.distributed import TwoProcesses, two_processes
 
 COLOURS = {"Incision": (250, 20, 20), "Rhexis": (20, 20, 250)}

@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import paths
-from common.adapters import find_export
-from common.config import EncoderConfig, read_encoder_config
-from common.encoder import build_encoder
-from common.runtime import write_json
-from pretrain.engine.backbone import start_backbone
-from pretrain.phase_classes import PhaseClasses
+from common.base import paths
+from common.base.runtime import write_json
+from common.encoders.build import build_encoder
+from common.encoders.config import EncoderConfig, read_encoder_config
+from common.encoders.weights.adapters import find_export
+from pretrain.annotations.phase_classes import PhaseClasses
+from pretrain.backbones import start_backbone
+from pretrain.handover import encoder_folder
+from pretrain.lora.adapter_writer import AdapterWriter
+from pretrain.lora.adapters import add_adapters
+from pretrain.lora.data import Clips, seen_corpora
+from pretrain.lora.labelled_clips import LabelledClips
+from pretrain.lora.options import FinetuneOptions
+from pretrain.lora.phase_classifier import PhaseClassifier
+from pretrain.lora.training import Finetuning
 from pretrain.ssl_config import find_model
-from pretrain.stage2.data import Clips, seen_corpora
-from pretrain.stage2.labelled_clips import LabelledClips
-from pretrain.stage2.lora import add_adapters
-from pretrain.stage2.options import FinetuneOptions
-from pretrain.stage2.output import AdapterWriter
-from pretrain.stage2.phase_classifier import PhaseClassifier
-from pretrain.stage2.training import Finetuning
-from pretrain.stages import encoder_folder
 
 FPS = 10
 CLASSES = PhaseClasses(("cut", "rinse"), {"Made": {"unlabelled": None, "Cut": "cut", "Rinse": "rinse"}})
@@ -125,7 +125,7 @@ def training_of(dataset: paths.Dataset, options: FinetuneOptions, export: Path) 
 
 
 def sha256_of(folder: Path) -> str:
-    """What `common.adapters` says of an export."""
+    """What `common.encoders.weights.adapters` says of an export."""
     return find_export(str(folder)).sha256
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from common import paths
-from common.features import FeatureWriter
-from common.runtime import UserError
-from common.windows import Timeline
+from common.base import paths
+from common.base.runtime import UserError
+from common.features.files import FeatureWriter
+from common.video.timeline import Timeline
 from pretrain.cluster_videos import main
 from pretrain.video_data.clusters import read_clusters
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common import extraction, paths
-from common.runtime import UserError
+from common import extract_features as extraction
+from common.base import paths
+from common.base.runtime import UserError
 from pretrain import extract_ssl_features
 from tests.pretrain.finetuning import frames_of, options_of, training_of, write_dataset, write_export
 

@@ -7,14 +7,15 @@ import sys
 import pytest
 import torch
 
-from common import leaks, paths
-from common.adapters import find_adapted
-from common.config import read_encoder_config
-from common.encoder import build_encoder
-from common.runtime import UserError
+from common.base import paths
+from common.base.runtime import UserError
+from common.dataset import manifest as manifests
+from common.encoders.build import build_encoder
+from common.encoders.config import read_encoder_config
+from common.encoders.weights.adapters import find_adapted
 from pretrain.finetune_lora import main
-from pretrain.stage2.lora import relative_difference
-from pretrain.stage2.options import FinetuneOptions, read_finetune_options
+from pretrain.lora.adapters import relative_difference
+from pretrain.lora.options import FinetuneOptions, read_finetune_options
 from tests.pretrain.finetuning import CLASSES_YAML, base_config, flags, noise, write_dataset, write_export
 
 
@@ -55,7 +56,7 @@ def test_records_move_with_the_checkpoints(place, tmp_path):
     paths.pretraining_checkpoints().rename(elsewhere)
     adapter = find_adapted(elsewhere / "dinov3-tiny" / "best_lora")
     assert adapter.path.resolve() == elsewhere / "ssl" / "dinov3-tiny" / "export"
-    manifest = leaks.read_manifest(elsewhere / "dinov3-tiny" / "best_lora" / "manifest.json")
+    manifest = manifests.read_manifest(elsewhere / "dinov3-tiny" / "best_lora" / "manifest.json")
     assert [path.resolve() for path in manifest.based_on] == [elsewhere / "ssl" / "dinov3-tiny" / "manifest.json"]
 
 

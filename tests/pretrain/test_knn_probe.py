@@ -7,8 +7,8 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from common.runtime import UserError
-from pretrain.knn_probe import knn_accuracy
+from common.base.runtime import UserError
+from pretrain.phase_probe import knn_accuracy
 
 
 def at_angles(*degrees: float) -> torch.Tensor:

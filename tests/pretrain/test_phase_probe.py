@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from common.runtime import UserError
+from common.base.runtime import UserError
 from pretrain.engine.distributed import Processes
 from pretrain.phase_probe import ClipShape, NearestPhases, evenly
 from pretrain.ssl_config import find_model

@@ -2,9 +2,8 @@
 
 import pytest
 
-from common.runtime import UserError
-from pretrain.pretraining_options import PretrainingOptions, read_weights
-from pretrain.ssl_config import find_model
+from common.base.runtime import UserError
+from pretrain.ssl_config import PretrainingOptions, find_model, read_weights
 from pretrain.video_data.clusters import Segment, write_clusters
 from pretrain.video_data.corpora import Corpus
 from pretrain.video_data.video_index import VideoEntry

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from common.runtime import UserError
+from common.base.runtime import UserError
 from pretrain.ssl_config import (
     MODELS,
     TrainingOptions,

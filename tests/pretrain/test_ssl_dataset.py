@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.runtime import UserError
-from common.video import decode
+from common.base.runtime import UserError
+from common.video.decode import decode
 from pretrain.ssl_dataset import ClipDataset, FrameDataset, MaeDataset, VideoSamples, loader
 from pretrain.video_data.augment import MultiCrop, MultiScaleCrop, VideoCrop
 from pretrain.video_data.corpora import Corpus, read_corpora

@@ -12,12 +12,12 @@ import pytest
 import torch
 import yaml
 
-from common import paths
-from common.config import read_encoder_config
-from common.encoder import build_encoder
-from common.runtime import UserError, read_json
+from common.base import paths
+from common.base.runtime import UserError, read_json
+from common.encoders.build import build_encoder
+from common.encoders.config import read_encoder_config
 from pretrain.engine.checkpoint import read_checkpoint
-from pretrain.engine.metrics_file import read_metrics
+from pretrain.engine.reporting import read_metrics
 from pretrain.ssl_config import find_model
 from pretrain.ssl_pretrain_dinov3 import main
 

@@ -11,12 +11,11 @@ import pytest
 import torch
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-from common.leaks import read_manifest
-from common.runtime import UserError, read_json
+from common.base.runtime import UserError, read_json
+from common.dataset.manifest import read_manifest
 from pretrain.engine.checkpoint import read_checkpoint
-from pretrain.engine.metrics_file import read_metrics
-from pretrain.methods.videomae import VideoMAE
-from pretrain.methods.videomae_options import VideoMAEOptions
+from pretrain.engine.reporting import read_metrics
+from pretrain.methods.videomae import VideoMAE, VideoMAEOptions
 from pretrain.ssl_config import add_training_options, find_model, read_training_options
 from pretrain.ssl_pretrain_videomae import build_clips, main
 from pretrain.video_data.corpora import read_corpora

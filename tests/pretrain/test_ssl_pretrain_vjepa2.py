@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import VJEPA2Model
 
-from common.runtime import UserError, read_json
+from common.base.runtime import UserError, read_json
 from pretrain.engine.checkpoint import read_checkpoint
-from pretrain.engine.metrics_file import read_metrics
+from pretrain.engine.reporting import read_metrics
 from pretrain.methods.vjepa2 import VJEPA2Options
 from pretrain.ssl_config import add_training_options, read_training_options
 from pretrain.ssl_pretrain_vjepa2 import main

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from common.weights import WeightSource
+from common.encoders.weights.source import WeightSource
 from pretrain.engine.distributed import Processes
 from pretrain.ssl_config import TrainingOptions, find_model
-from pretrain.training_plan import TrainingPlan
+from pretrain.ssl_pretrain import TrainingPlan
 from pretrain.video_data.corpora import Corpus
 from pretrain.video_data.video_index import VideoEntry
 

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from common import paths
-from common.features import open_features
-from common.kfold import make_folds, write_folds
-from common.shards import assign_videos
+from common.base import paths
+from common.dataset.kfold import make_folds, write_folds
+from common.features.files import open_features
+from common.features.shards import assign_videos
 from tests.common.conftest import PHASES, SMALL_HEAD, MadeDataset
 
 LENGTHS = {"BL_1": 40, "BL_2": 9, "BN_1": 25, "BN_2": 13, "SD_1": 31, "SD_2": 7, "SD_3": 18}

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from pretrain.engine.metrics_file import read_metrics
+from pretrain.engine.reporting import read_metrics
 from pretrain.engine.run_folder import RunFolder
 
 STEPS, BATCH_SIZE, NODES = 50, 2, 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.runtime import UserError
+from common.base.runtime import UserError
 from pretrain.engine import checkpoint
 from pretrain.engine.checkpoint import load_checkpoint, newest_checkpoint, read_checkpoint, state_of
 from pretrain.engine.run_folder import RunFolder

@@ -10,12 +10,12 @@ import torch
 import torch.distributed as dist
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
 
-from common.runtime import UserError
-from pretrain.engine.backbone import start_backbone
+from common.base.runtime import UserError
+from pretrain.backbones import start_backbone
 from pretrain.engine.checkpoint import TrainingState, load_checkpoint, save_checkpoint, whole_model_state
 from pretrain.engine.distributed import Processes, require_equal_start, start_processes
 from pretrain.engine.export import export_backbone
-from pretrain.engine.metrics_file import read_metrics
+from pretrain.engine.reporting import read_metrics
 from pretrain.engine.run_folder import RunFolder
 from pretrain.engine.step import TrainingStep
 from pretrain.ssl_config import find_model

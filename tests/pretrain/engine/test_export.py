@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from common.adapters import choose_weights, find_export
-from common.encoder import build_encoder
-from common.runtime import read_json
-from pretrain.engine.backbone import start_backbone
+from common.base.runtime import read_json
+from common.encoders.build import build_encoder
+from common.encoders.weights.adapters import find_export
+from common.encoders.weights.find import choose_weights
+from pretrain.backbones import start_backbone
 from pretrain.engine.checkpoint import TrainingState, whole_model_state
 from pretrain.engine.export import export_backbone
 from pretrain.engine.method import Method, Schedules

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretrain.engine.flops import peak_flops, peak_of, transformer_flops
+from pretrain.engine.reporting import peak_flops, peak_of, transformer_flops
 
 
 def test_operations_of_one_layer_are_those_that_torch_counts():

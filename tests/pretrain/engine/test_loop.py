@@ -12,10 +12,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.runtime import UserError, read_json, sha256_of_file
+from common.base.runtime import UserError, read_json, sha256_of_file
 from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.loop import train
-from pretrain.engine.metrics_file import read_metrics
+from pretrain.engine.reporting import read_metrics
 from pretrain.engine.run_folder import RunFolder
 from tests.pretrain.engine.toy import ALONE, OPTIONS, CollapsingMethod, ToyMethod, toy_recipe, train_toy
 

@@ -8,8 +8,7 @@ import torch
 from pretrain.engine import reporting
 from pretrain.engine.checkpoint import TrainingState
 from pretrain.engine.distributed import Processes
-from pretrain.engine.metrics_file import MetricsFile, read_metrics
-from pretrain.engine.reporting import Report
+from pretrain.engine.reporting import MetricsFile, Report, read_metrics
 from pretrain.engine.run_folder import RunFolder
 from tests.pretrain.engine.toy import ALONE, OPTIONS
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.runtime import UserError
-from pretrain.engine.ema import MovingAverage
-from pretrain.engine.step import TrainingStep
+from common.base.runtime import UserError
+from pretrain.engine.step import MovingAverage, TrainingStep
 from tests.pretrain.engine.toy import ALONE, OPTIONS, ToyMethod, batches_of
 
 

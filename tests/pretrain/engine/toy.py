@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.runtime import generator, run_main
-from common.weights import WeightSource
+from common.base.runtime import generator, run_main
+from common.encoders.weights.source import WeightSource
 from pretrain.engine.distributed import Processes, start_processes
 from pretrain.engine.loop import Recipe, train
 from pretrain.engine.method import Batch, Method, Schedules

@@ -10,8 +10,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.runtime import generator
-from pretrain.engine.backbone import start_backbone
+from common.base.runtime import generator
+from pretrain.backbones import start_backbone
 from pretrain.engine.checkpoint import whole_model_state
 from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Batch

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.preprocess import normalise
+from common.video.preprocess import normalise
 from pretrain.engine.monitor import ENTROPY
 from tests.pretrain.methods.crops import (
     NUM_LOCAL,

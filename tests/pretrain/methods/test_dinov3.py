@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.preprocess import normalise
-from common.runtime import UserError
-from pretrain.engine.flops import transformer_flops
+from common.base.runtime import UserError
+from common.video.preprocess import normalise
 from pretrain.engine.monitor import ENTROPY, HealthMonitor
+from pretrain.engine.reporting import transformer_flops
 from pretrain.methods.dinov3 import PUBLISHED_HEADS, DINOv3Options
 from pretrain.objectives.centering import sinkhorn_knopp
 from pretrain.objectives.heads import DINO_7B, IBOT_7B

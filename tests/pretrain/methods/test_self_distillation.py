@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.runtime import UserError
+from common.base.runtime import UserError
 from pretrain.methods.dinov3 import DINOv3Options
 from pretrain.methods.self_distillation import TINY_HEAD, SelfDistillationOptions, set_drop_path
 from pretrain.objectives.heads import DINO_7B, HeadSize

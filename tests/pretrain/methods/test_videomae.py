@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
-from common.runtime import UserError, generator
-from pretrain.engine.backbone import start_backbone
-from pretrain.engine.flops import transformer_flops
+from common.base.runtime import UserError, generator
+from pretrain.backbones import start_backbone
+from pretrain.engine.reporting import transformer_flops
 from pretrain.methods.videomae import VideoMAE, cut
 from tests.pretrain.methods.videomae_clips import (
     TINY,

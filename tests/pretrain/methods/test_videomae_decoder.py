@@ -7,7 +7,7 @@ import torch
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
 from pretrain.engine.step import TrainingStep
-from pretrain.methods.videomae_decoder import image_decoder, pixel_decoder
+from pretrain.methods.videomae import image_decoder, pixel_decoder
 from tests.pretrain.methods.videomae_clips import ALONE, MEAN, STD, batch_of, hidden_of, network, silent, with_teacher
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from common.runtime import UserError
+from common.base.runtime import UserError
 from tests.pretrain.methods.videomae_clips import OPTIONS
 
 

@@ -7,15 +7,15 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from common.config import read_encoder_config
-from common.encoder import build_encoder
-from common.paths import model as model_folder
-from common.weights import WeightSource
-from pretrain.engine.backbone import start_backbone
+from common.base.paths import model as model_folder
+from common.encoders.build import build_encoder
+from common.encoders.config import read_encoder_config
+from common.encoders.weights.source import WeightSource
+from pretrain.backbones import start_backbone
 from pretrain.engine.checkpoint import read_checkpoint, whole_model_state
 from pretrain.engine.distributed import Processes
 from pretrain.engine.loop import Recipe, train
-from pretrain.engine.metrics_file import read_metrics
+from pretrain.engine.reporting import read_metrics
 from pretrain.engine.step import TrainingStep
 from pretrain.methods.videomae import VideoMAE
 from tests.pretrain.distributed import two_processes

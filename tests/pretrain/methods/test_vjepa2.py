@@ -6,11 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.runtime import UserError
-from pretrain.engine.backbone import start_backbone
-from pretrain.engine.flops import transformer_flops
-from pretrain.methods.vjepa2 import VJEPA2
-from pretrain.methods.vjepa2_masked import encode, predict
+from common.base.runtime import UserError
+from pretrain.backbones import start_backbone
+from pretrain.engine.reporting import transformer_flops
+from pretrain.methods.vjepa2 import VJEPA2, encode, predict
 from pretrain.objectives.masks_video import TokenMasks
 from tests.pretrain.methods.vjepa2_clips import OPTIONS, PUBLISHED_MASKS, TINY, batch_of, made
 

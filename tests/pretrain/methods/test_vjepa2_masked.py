@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from transformers import VJEPA2Model
 
-from common.runtime import UserError, generator
-from pretrain.engine.backbone import start_backbone
-from pretrain.methods.vjepa2 import VJEPA2
-from pretrain.methods.vjepa2_masked import embed, encode, predict
+from common.base.runtime import UserError, generator
+from pretrain.backbones import start_backbone
+from pretrain.methods.vjepa2 import VJEPA2, embed, encode, predict
 from pretrain.objectives.masks_video import TokenMasks
 from tests.pretrain.methods.vjepa2_clips import OPTIONS, TINY
 

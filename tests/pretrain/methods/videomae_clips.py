@@ -8,15 +8,14 @@ import torch
 import torch.nn.functional as F
 from transformers import VideoMAEForPreTraining
 
-from common.config import read_encoder_config
-from common.encoder import build_encoder
-from common.paths import model as model_folder
-from common.runtime import generator
-from pretrain.engine.backbone import start_backbone
+from common.base.paths import model as model_folder
+from common.base.runtime import generator
+from common.encoders.build import build_encoder
+from common.encoders.config import read_encoder_config
+from pretrain.backbones import start_backbone
 from pretrain.engine.distributed import Processes
 from pretrain.methods.image_teacher import ImageTeacher
-from pretrain.methods.videomae import VideoMAE
-from pretrain.methods.videomae_options import VideoMAEOptions
+from pretrain.methods.videomae import VideoMAE, VideoMAEOptions
 from pretrain.ssl_config import find_model
 
 TINY = find_model("videomae-tiny")

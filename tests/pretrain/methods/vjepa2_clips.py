@@ -6,8 +6,8 @@ from functools import cache
 
 import torch
 
-from common.runtime import generator
-from pretrain.engine.backbone import start_backbone
+from common.base.runtime import generator
+from pretrain.backbones import start_backbone
 from pretrain.engine.distributed import Processes
 from pretrain.methods.vjepa2 import VJEPA2, VJEPA2Options
 from pretrain.ssl_config import find_model

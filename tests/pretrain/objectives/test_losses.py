@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.runtime import UserError
+from common.base.runtime import UserError
 from pretrain.objectives.losses import (
     class_token_loss,
     gram_loss,

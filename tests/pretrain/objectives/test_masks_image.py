@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.runtime import generator
+from common.base.runtime import generator
 from pretrain.objectives.masks_image import (
     PatchMasking,
     block_mask,

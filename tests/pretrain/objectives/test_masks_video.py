@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from common.runtime import UserError, generator
+from common.base.runtime import UserError, generator
 from pretrain.objectives.masks_video import LONG_RANGE, SHORT_RANGE, Multiblock, TokenMasks, Tube, masking
 from tests.pretrain.distributed import two_processes
 

@@ -11,7 +11,7 @@ from scipy.stats import binomtest, ks_2samp
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as T
 
-from common.runtime import generator
+from common.base.runtime import generator
 from pretrain.video_data.augment import (
     MULTI_SCALES,
     QUARTERS,

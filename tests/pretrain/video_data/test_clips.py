@@ -9,10 +9,11 @@ import av
 import numpy as np
 import pytest
 
-from common.runtime import UserError
-from common.video import VideoError, decode
+from common.base.runtime import UserError
+from common.video.decode import decode
+from common.video.decoders import VideoError
+from common.video.seek import OpenVideo
 from pretrain.video_data.clips import ClipReader
-from pretrain.video_data.open_video import OpenVideo
 
 NUM_FRAMES = 60
 GROUP = "keyint=20:min-keyint=20:scenecut=0:bframes=3"

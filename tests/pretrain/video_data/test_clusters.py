@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.runtime import UserError
+from common.base.runtime import UserError
 from pretrain.video_data.clusters import Clip, Segment, cluster_features, read_clusters, segments_of, write_clusters
 
 

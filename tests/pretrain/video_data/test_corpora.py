@@ -5,10 +5,10 @@ import os
 import numpy as np
 import pytest
 
-from common import leaks
-from common.fingerprint import video_fingerprint
-from common.runtime import UserError, read_json, write_json
-from common.video import VideoError
+from common.base.runtime import UserError, read_json, write_json
+from common.dataset import manifest as manifests
+from common.dataset.manifest import video_fingerprint
+from common.video.decoders import VideoError
 from pretrain.video_data import video_index
 from pretrain.video_data.corpora import find_corpora, read_corpora, write_manifest
 from pretrain.video_data.video_index import probe_video, probe_videos
@@ -246,8 +246,8 @@ def test_the_manifest_is_what_the_leak_check_reads(corpus, index, tmp_path):
     corpora = read_corpora([str(corpus("eyes", {"a": 4, "b": 5}))], index, num_processes=0)
     write_manifest(tmp_path / "ssl.json", "ssl", "vjepa2-tiny", corpora=corpora)
     write_manifest(tmp_path / "manifest.json", "lora", "vjepa2-tiny", corpora=[], based_on=["ssl.json"])
-    manifest = leaks.read_manifest(tmp_path / "ssl.json")
+    manifest = manifests.read_manifest(tmp_path / "ssl.json")
     assert (manifest.stage, manifest.model) == ("ssl", "vjepa2-tiny")
     assert [(video.corpus, video.name) for video in manifest.videos] == [("eyes", "a"), ("eyes", "b")]
     assert manifest.videos[0].fingerprint == corpora[0].videos[0].fingerprint
-    assert leaks.read_manifest(tmp_path / "manifest.json").based_on == (tmp_path / "ssl.json",)
+    assert manifests.read_manifest(tmp_path / "manifest.json").based_on == (tmp_path / "ssl.json",)

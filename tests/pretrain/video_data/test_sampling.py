@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, kstest
 
-from common.runtime import UserError, generator
+from common.base.runtime import UserError, generator
 from pretrain.video_data.clusters import Segment
 from pretrain.video_data.corpora import Corpus
 from pretrain.video_data.sampling import BalancedSampling, SampleOrder

@@ -1,0 +1,204 @@
+"""The only place that spells a file location.
+
+Everything hangs below one root: `data/`, `models/`, `comparison_results/`. It is the checkout, or the folder that the
+environment variable `SICS155_ROOT` names (a scratch disk, a test's folder). No command depends on where it is started.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.base.runtime import UserError
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".wmv", ".ts")
+DEFAULT_DATASET = "SICS155"
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def repository_root() -> Path:
+    """The folder that holds `data/`, `models/` and `comparison_results/`."""
+    return Path(os.environ["SICS155_ROOT"]).resolve() if os.environ.get("SICS155_ROOT") else CHECKOUT
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """File locations of one data set, laid out as in MS-TCN: videos, groundTruth, splits, mapping.txt, features."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def videos(self) -> Path:
+        return self.root / "videos"
+
+    @property
+    def ground_truth(self) -> Path:
+        return self.root / "groundTruth"
+
+    @property
+    def ground_truth_val(self) -> Path:
+        return self.root / "groundTruth_val"
+
+    @property
+    def mapping(self) -> Path:
+        return self.root / "mapping.txt"
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the data set is drawn by `data/make_sample.py`, which leaves `sample.json`."""
+        return (self.root / "sample.json").is_file()
+
+    @property
+    def patients(self) -> Path:
+        """CSV `video,patient`, present where the release names patients."""
+        return self.root / "patients.csv"
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "splits"
+
+    @property
+    def folds_record(self) -> Path:
+        return self.splits / "folds.json"
+
+    def bundle(self, part: str, split: int) -> Path:
+        """`splits/{train,test}.split<k>.bundle`, k from 1."""
+        return self.splits / f"{part}.split{split}.bundle"
+
+    def ground_truth_split(self, split: int) -> Path:
+        """The folder with the label files of the test fold `split`."""
+        return self.root / f"groundTruth_split_{split}"
+
+    def features(self, encoder: str, variant: str | None = None) -> Path:
+        """`features/<Encoder>` or `features/<Encoder>@<variant>`."""
+        return self.root / "features" / (f"{encoder}@{variant}" if variant else encoder)
+
+
+@dataclass(frozen=True)
+class Model:
+    """File locations of one model folder: its configuration and everything its runs write."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def workbook(self) -> Path:
+        return self.root / "results.xlsx"
+
+    @property
+    def visualizations(self) -> Path:
+        return self.root / "visualizations"
+
+    @property
+    def visualizations_kfold(self) -> Path:
+        return self.root / "visualizations_kfold"
+
+    def results(self, dataset: str, run: str | None = None) -> Path:
+        """`results/<dataset>[/<run>]`: one folder a split below it."""
+        folder = self.root / "results" / dataset
+        return folder / run if run else folder
+
+    def split_results(self, dataset: str, split: int | str, run: str | None = None) -> Path:
+        """`results/<dataset>[/<run>]/split_<k>`: predictions, probabilities and `run.json`."""
+        return self.results(dataset, run) / f"split_{split}"
+
+    def unlabelled_results(self, dataset: str, folder: str, split: int | str, run: str | None = None) -> Path:
+        """Predictions for a folder of videos without labels, by the head trained on `split`."""
+        return self.results(dataset, run) / f"videos_{folder}" / f"split_{split}"
+
+    def checkpoint(self, dataset: str, split: int | str, run: str | None = None) -> Path:
+        """`checkpoints/<dataset>[/<run>]/split_<k>/last.pt`."""
+        folder = self.root / "checkpoints" / dataset
+        return (folder / run if run else folder) / f"split_{split}" / "last.pt"
+
+
+def dataset(name_or_path: str) -> Dataset:
+    """A data set by name (`SICS155`), by path from the repository root (`./data/SICS155`) or by absolute path.
+
+    Raises `UserError` when the folder does not exist, naming the data sets that do.
+    """
+    root = repository_root()
+    candidates = [root / name_or_path, root / "data" / name_or_path]
+    bare_name = len(Path(name_or_path).parts) == 1
+    for candidate in reversed(candidates) if bare_name else candidates:
+        if candidate.is_dir():
+            return Dataset(candidate.resolve())
+    present = sorted(path.parent.name for path in (root / "data").glob("*/mapping.txt"))
+    raise UserError(
+        f"no data set {name_or_path!r}: expected the folder {candidates[-1] if bare_name else candidates[0]}; "
+        f"present: {', '.join(present) or 'none'} (data/README.md says how to get one, "
+        "`python data/make_sample.py` makes a small one)"
+    )
+
+
+def pretraining_checkpoints() -> Path:
+    """Everything that `pretrain/` writes."""
+    return repository_root() / "pretrain" / "checkpoints"
+
+
+def pretrained_backbone(name: str) -> Path:
+    """What Stage 1 keeps under a model's long name (`vjepa2-vitl-fpc64-256`): `final.pt`, `export/`, `manifest.json`."""
+    return pretraining_checkpoints() / "ssl" / name
+
+
+def pretrained_adapter(name: str) -> Path:
+    """The LoRA adapter that `pretrain/finetune_lora.py` keeps under a model's short name (`vjepa2-l`)."""
+    return pretraining_checkpoints() / name / "best_lora"
+
+
+def default_mapping() -> Path:
+    """The repository's own `mapping.txt`: the 19 SICS-155 phases."""
+    return CHECKOUT / "mapping.txt"
+
+
+def comparison_results() -> Path:
+    """The folder of the cross-model reports."""
+    return repository_root() / "comparison_results"
+
+
+def all_models() -> list[Model]:
+    """Every folder under `models/` that has a `config.yaml`, by name."""
+    return [Model(path.parent) for path in sorted((repository_root() / "models").glob("*/config.yaml"))]
+
+
+def model(name: str | None) -> Model:
+    """The model folder called `name`; without a name, the one that the command was started in.
+
+    Raises `UserError` when there is none, naming those that exist.
+    """
+    models = {entry.name: entry for entry in all_models()}
+    if name is None:
+        here = Path.cwd().resolve()
+        for entry in models.values():
+            if here.is_relative_to(entry.root.resolve()):
+                return entry
+        raise UserError(
+            f"which encoder? Start this inside models/<Encoder>/, or add --model with one of: {', '.join(models)}"
+        )
+    if name not in models:
+        raise UserError(f"no model folder {name!r} with a config.yaml under models/; present: {', '.join(models)}")
+    return models[name]
+
+
+def find_videos(folder: Path) -> dict[str, Path]:
+    """Video files directly in `folder` by stem, sorted; two files with one stem are an error."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in found:
+            raise UserError(f"two videos are called {path.stem!r}: {found[path.stem].name} and {path.name} in {folder}")
+        found[path.stem] = path
+    return found

@@ -1,0 +1,63 @@
+"""Words for people: places in a video, counted and shortened lists, clock times, text tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+LISTED = 8  # names spelled out before "and n more"
+
+
+def place(frame: int, fps: float | None) -> str:
+    """`frame 1510 (1:00.4)`; without a frame rate only the frame."""
+    if not fps:
+        return f"frame {frame}"
+    tenths = round(10 * frame / fps)
+    return f"frame {frame} ({tenths // 600}:{tenths % 600 / 10:04.1f})"
+
+
+def seconds_of(frame: int, fps: float | None) -> float | None:
+    """Time of a frame from the start of its video."""
+    return round(frame / fps, 3) if fps else None
+
+
+def listed(names: list[str]) -> str:
+    """`a, b, c`, shortened to `LISTED` names and a count."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 video`, `2 videos`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def naming(path: Path, error: Exception) -> str:
+    """The text of an error, with the file in front where it does not name it."""
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows (the first is the header) as aligned text columns: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
+
+
+def clock(seconds: float) -> str:
+    """`75.4` -> `1:15`: whole minutes and seconds, as a player shows them."""
+    minutes, rest = divmod(int(seconds + 1e-6), 60)  # 2.9999999 is how a float may say 3
+    return f"{minutes}:{rest:02d}"
+
+
+def readable(phase: str) -> str:
+    """A phase name for pictures: blanks for underscores."""
+    return phase.replace("_", " ")

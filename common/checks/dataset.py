@@ -1,0 +1,111 @@
+"""Every check of a data set, run over one: labels, orders, lengths, copies, folds, leaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.base import paths
+from common.base.runtime import UserError
+from common.base.wording import naming
+from common.checks.copies import copy_findings
+from common.checks.features import feature_findings, feature_folders, open_all_features
+from common.checks.findings import Finding
+from common.checks.folds import FILES_KIND, checked_folds, file_findings, fold_findings, patient_findings, patients_of
+from common.checks.labels import KIND as LABELS_KIND
+from common.checks.labels import MIN_SECONDS, label_files, read_all_labels, short_phases
+from common.checks.leaks import leaks_of_dataset, video_files
+from common.checks.orders import order_findings
+from common.checks.timing import collect_timings, length_findings, rate_findings, variable_rates
+from common.dataset.manifest import FILE_NAME, all_manifests, read_manifest, without_manifest
+from common.dataset.phases import PhaseMapping, read_mapping
+
+LEAKS_KIND = "leaks"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The findings of a data set and how many label files, videos and feature folders there are, by noun."""
+
+    dataset: paths.Dataset
+    findings: list[Finding]
+    looked_at: dict[str, int]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Findings by severity."""
+        return Counter(finding.severity for finding in self.findings)
+
+
+def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, fps: float | None = None) -> Audit:
+    """Every check on a data set, whatever state it is in; nothing is changed."""
+    findings: list[Finding] = []
+    files, videos = label_files(dataset), _find_videos(dataset, findings)
+    mapping, labels = _read_labels(dataset, files, findings)
+    folders = feature_folders(dataset)
+    there = {video: path for video, path in videos.items() if path.is_file()}
+    extracted = open_all_features(folders, findings)
+    timings = collect_timings(there, extracted, findings)
+    rates = {video: next((timing.fps for timing in timings.get(video, ()) if timing.fps), fps) for video in labels}
+    findings += file_findings(dataset, videos, files)
+    findings += short_phases(labels, rates, mapping, min_seconds)
+    findings += order_findings(labels, rates, mapping)
+    findings += length_findings(labels, timings)
+    findings += [*rate_findings(timings), *variable_rates(extracted)]
+    findings += feature_findings(extracted, there)
+    findings += copy_findings(dataset, [path for path in video_files(dataset) if path.is_file()], labels)
+    findings += fold_findings(dataset)
+    findings += patient_findings(dataset, patients_of(dataset, findings))
+    findings += leak_findings(dataset)
+    looked_at = {"label file": len(files), "video": len(videos), "feature folder": len(folders)}
+    return Audit(dataset, findings, looked_at)
+
+
+def _find_videos(dataset: paths.Dataset, findings: list[Finding]) -> dict[str, Path]:
+    """The first video file of every name; the others of one name are a finding."""
+    by_name: dict[str, list[Path]] = {}
+    for path in video_files(dataset):
+        by_name.setdefault(path.stem, []).append(path)
+    for video, same in by_name.items():
+        if len(same) > 1:
+            message = f"{video}: {len(same)} videos have this name: {', '.join(path.name for path in same)}"
+            findings.append(Finding("error", FILES_KIND, message, "keep the one that was labelled", video=video))
+    return {video: same[0] for video, same in by_name.items()}
+
+
+def _read_labels(
+    dataset: paths.Dataset, files: Mapping[str, Path], findings: list[Finding]
+) -> tuple[PhaseMapping, dict[str, np.ndarray]]:
+    """The mapping and every readable label file; without a mapping none can be read, and the other checks go on."""
+    try:
+        mapping = read_mapping(dataset.mapping)
+    except (UserError, UnicodeDecodeError) as error:
+        advice = "put it right and audit again: no label could be checked"
+        findings.append(Finding("error", LABELS_KIND, naming(dataset.mapping, error), advice))
+        return PhaseMapping(()), {}
+    if not files:
+        message = f"{dataset.ground_truth}: no label files (<video>.txt) here"
+        findings.append(Finding("error", LABELS_KIND, message, "data/README.md says how a data set is laid out"))
+    return mapping, read_all_labels(files, mapping, findings)
+
+
+def leak_findings(dataset: paths.Dataset) -> Iterator[Finding]:
+    """Labelled videos that any pretraining on this machine has seen."""
+    try:
+        folds = checked_folds(dataset)
+    except UserError:  # `fold_findings` says so
+        folds = []
+    for folder in without_manifest():
+        message = f"{folder}: weights without a {FILE_NAME}"
+        yield Finding("warning", LEAKS_KIND, message, "nobody knows what they have seen: make them again")
+    for path in all_manifests():
+        try:
+            for leak in leaks_of_dataset(dataset, read_manifest(path), folds):
+                advice = "pretrain without these videos, or do not report this fold with weights of that pretraining"
+                yield Finding("error", LEAKS_KIND, str(leak), advice, video=leak.videos[0])
+        except (UserError, OSError) as error:
+            yield Finding("error", LEAKS_KIND, str(error), "without it nobody knows what these weights have seen")

@@ -1,0 +1,99 @@
+"""Feature folders: files that cannot be used, or that were made in another way than their neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.base import paths
+from common.base.runtime import UserError, progress
+from common.base.wording import listed
+from common.checks.findings import Finding
+from common.features.files import FeatureFile, identity_differences, open_features
+
+KIND = "features"
+
+
+@dataclass(frozen=True, eq=False)
+class ExtractedVideo:
+    """What a feature file knows of its video; `seconds` `(num_frames,)` only where the rate is not constant."""
+
+    folder: str
+    num_frames: int
+    fps: float | None
+    seconds: np.ndarray | None
+    identity: dict[str, Any] | None
+    video_bytes: int | None
+
+
+def feature_folders(dataset: paths.Dataset) -> list[Path]:
+    """`features/<Encoder>[@<variant>]`, sorted."""
+    return sorted(path for path in dataset.features("any").parent.glob("[!.]*") if path.is_dir())
+
+
+def open_all_features(folders: list[Path], findings: list[Finding]) -> dict[str, list[ExtractedVideo]]:
+    """What every readable feature file says, by video; what is wrong with the others is added to `findings`."""
+    extracted: dict[str, list[ExtractedVideo]] = {}
+    files = [path for folder in folders for path in sorted(folder.glob("[!.]*.npy"))]
+    for path in progress(files, description="features", unit="file"):
+        try:
+            extracted.setdefault(path.stem, []).append(_extracted(open_features(path)))
+        except (UserError, OSError) as error:
+            advice = "extract this video again with --force"
+            findings.append(Finding("error", KIND, f"{path.stem}: {error}", advice, video=path.stem))
+    return {video: entries for video, entries in extracted.items() if entries}
+
+
+def _extracted(file: FeatureFile) -> ExtractedVideo:
+    sidecar, timeline = file.sidecar or {}, file.timeline
+    variable = bool(sidecar) and sidecar["timeline"]["timestamps"]["policy"] != "constant"
+    return ExtractedVideo(
+        folder=f"features/{file.path.parent.name}",
+        num_frames=timeline.num_frames,
+        fps=timeline.fps if sidecar else None,
+        seconds=timeline.seconds if variable else None,
+        identity=file.identity(),
+        video_bytes=sidecar.get("video_bytes"),
+    )
+
+
+def feature_findings(extracted: Mapping[str, list[ExtractedVideo]], videos: Mapping[str, Path]) -> Iterator[Finding]:
+    """Features of one folder that were made in different ways, and features of a file that has changed since."""
+    by_folder: dict[str, dict[str, ExtractedVideo]] = {}
+    for video, entries in extracted.items():
+        for entry in entries:
+            by_folder.setdefault(entry.folder, {})[video] = entry
+    for folder, entries in sorted(by_folder.items()):
+        yield from _made_differently(folder, entries)
+    for folder, entries in sorted(by_folder.items()):
+        for video, entry in entries.items():
+            size = videos[video].stat().st_size if video in videos else entry.video_bytes
+            if entry.video_bytes not in (None, size):
+                message = f"{video}: {folder} is of a file of {entry.video_bytes:,} bytes, {videos[video]} has {size:,}"
+                advice = "the video was replaced: extract it again, and check that its labels are for the new file"
+                yield Finding("warning", KIND, message, advice, video=video)
+
+
+def _made_differently(folder: str, entries: Mapping[str, ExtractedVideo]) -> Iterator[Finding]:
+    """Compared with the way in which most of the folder was made."""
+    ways: list[list[str]] = []
+    for video, entry in entries.items():
+        for way in ways:
+            if not identity_differences(entry.identity, entries[way[0]].identity):
+                way.append(video)
+                break
+        else:
+            ways.append([video])
+    usual, *others = sorted(ways, key=len, reverse=True)
+    for way in others:
+        differences = identity_differences(entries[way[0]].identity, entries[usual[0]].identity)
+        ours = [
+            text.replace(" in the file,", " here,").replace(" now", f" in {len(usual)} others") for text in differences
+        ]
+        message = f"{listed(way)}: {folder} was made in another way than most: {'; '.join(ours)}"
+        advice = "extract these again with the options of the others and --force; training refuses such a mixture"
+        yield Finding("error", KIND, message, advice, video=way[0] if len(way) == 1 else None)

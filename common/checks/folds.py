@@ -1,0 +1,128 @@
+"""Folds and files: patients in two folds, folds of other videos, videos without labels and labels without videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from common.base import paths
+from common.base.runtime import UserError, read_json
+from common.base.wording import listed, naming
+from common.checks.findings import Finding
+from common.dataset.kfold import folds_hash, read_bundle, read_folds, read_patients
+from common.dataset.phases import label_paths
+
+KIND, FILES_KIND = "folds", "files"
+VALIDATION = "groundTruth_val"
+
+
+def file_findings(
+    dataset: paths.Dataset, videos: Mapping[str, Path], labelled: Mapping[str, Path]
+) -> Iterator[Finding]:
+    """Videos without labels and labels without videos; a data set of features alone may have no videos at all."""
+    for video, path in videos.items():
+        if not path.is_file():
+            message = f"{video}: {path} is a link to nothing, or not a file"
+            yield Finding("error", FILES_KIND, message, "put the video back where the link leads", video=video)
+        if video not in labelled:
+            message = f"{video}: {path} has no labels"
+            advice = f"add {dataset.ground_truth / video}.txt to train or score with it"
+            yield Finding("note", FILES_KIND, message, advice, video=video)
+    for video, path in labelled.items():
+        if videos and video not in videos:
+            message = f"{video}: {path} has no video in {dataset.videos}"
+            yield Finding("error", FILES_KIND, message, "add the video or remove the labels", video=video)
+
+
+def patients_of(dataset: paths.Dataset, findings: list[Finding]) -> dict[str, str]:
+    """`patients.csv`, empty where there is none or it cannot be read (which is added to `findings`)."""
+    try:
+        return read_patients(dataset.patients)
+    except (UserError, UnicodeDecodeError) as error:
+        findings.append(Finding("error", KIND, naming(dataset.patients, error), "write its columns as video,patient"))
+        return {}
+
+
+def patient_findings(dataset: paths.Dataset, patients: Mapping[str, str]) -> Iterator[Finding]:
+    """Patients who are in two test folds, or in training and validation."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for place, names in _places(dataset):
+        for video in names:
+            if video in patients:
+                places.setdefault(patients[video], {}).setdefault(place, []).append(video)
+    for patient, found in places.items():
+        validation = found.pop(VALIDATION, [])
+        if len(found) > 1:
+            where = "; ".join(f"{place}: {listed(names)}" for place, names in found.items())
+            advice = f"make the folds again: python generate_k_folds.py {dataset.root} N"
+            yield Finding("error", KIND, f"patient {patient} is in {len(found)} test folds ({where})", advice)
+        train = [
+            video
+            for video in label_paths(dataset.ground_truth)
+            if patients.get(video) == patient and video not in validation
+        ]
+        if validation and train:
+            message = (
+                f"patient {patient} is in groundTruth/ ({listed(train)}) and groundTruth_val/ ({listed(validation)})"
+            )
+            yield Finding("error", KIND, message, "move all videos of this patient into one of the two")
+
+
+def _places(dataset: paths.Dataset) -> Iterator[tuple[str, list[str]]]:
+    """Every readable test fold, and the validation part, with its videos."""
+    for number in fold_numbers(dataset):
+        try:
+            yield f"fold {number}", read_bundle(dataset.bundle("test", number))
+        except UserError:  # `fold_findings` says so
+            continue
+    yield VALIDATION, list(label_paths(dataset.ground_truth_val))
+
+
+def fold_numbers(dataset: paths.Dataset) -> range:
+    """The numbers of the test folds; empty where none were made."""
+    return range(1, 1 + len(list(dataset.splits.glob("test.split*.bundle"))))
+
+
+def checked_folds(dataset: paths.Dataset) -> list[list[str]]:
+    """The verified test folds; empty where none were made.
+
+    Raises `UserError` when they are unsound, or not made by this project.
+    """
+    try:
+        return read_folds(dataset) if fold_numbers(dataset) else []
+    except (KeyError, TypeError, UnicodeDecodeError) as error:
+        raise UserError(f"{dataset.splits}: not folds of generate_k_folds.py ({error!r})") from error
+
+
+def fold_findings(dataset: paths.Dataset) -> Iterator[Finding]:
+    """Folds that are unsound or of another state of the data set; none where none were made."""
+    if not fold_numbers(dataset):
+        return
+    try:
+        folds = checked_folds(dataset)
+    except UserError as error:
+        yield Finding("error", KIND, str(error), "make the folds again; runs with these cannot be compared")
+        return
+    remake = f"make the folds again: python generate_k_folds.py {dataset.root} {len(folds)}"
+    if not dataset.folds_record.is_file():
+        message = f"{dataset.folds_record}: missing, so the folds are not ours or were cut short"
+        yield Finding("note", KIND, message, remake)
+    elif read_json(dataset.folds_record).get("hash") != folds_hash(folds):
+        message = f"{dataset.folds_record}: the folds were changed after it was written (its hash is not theirs)"
+        yield Finding("warning", KIND, message, remake)
+    for number, fold in enumerate(folds, 1):
+        yield from _stale_copies(dataset, number, fold, remake)
+
+
+def _stale_copies(dataset: paths.Dataset, number: int, fold: list[str], remake: str) -> Iterator[Finding]:
+    """Label files of `groundTruth_split_<k>/` that are not those of the fold."""
+    folder = dataset.ground_truth_split(number)
+    there = label_paths(folder)
+    strays = sorted(there.keys() ^ set(fold))
+    if strays:
+        yield Finding("warning", KIND, f"{folder}: does not hold test fold {number}: {listed(strays)}", remake)
+    for video in sorted(there.keys() & set(fold)):
+        original = dataset.ground_truth / f"{video}.txt"
+        if there[video].is_file() and there[video].read_bytes() != original.read_bytes():
+            message = f"{video}: {there[video]} is an old copy of {original}"
+            yield Finding("warning", KIND, message, remake, video=video)

@@ -1,0 +1,92 @@
+"""Label files: names that are not in the mapping, files without labels, phases too short to be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from common.base import paths
+from common.base.runtime import UserError, progress
+from common.base.wording import counted, listed, naming, place, seconds_of
+from common.checks.findings import Finding
+from common.dataset.phases import PhaseMapping, label_paths, read_labels
+from common.dataset.segments import find_segments
+
+KIND, SHORT_KIND = "labels", "short phases"
+MIN_SECONDS = 0.4  # below it a phase is a slip of the hand
+
+
+def label_files(dataset: paths.Dataset) -> dict[str, Path]:
+    """Label files by video, of both parts; of a video that is in both, that of `groundTruth/`."""
+    return label_paths(dataset.ground_truth_val) | label_paths(dataset.ground_truth)
+
+
+def read_all_labels(files: Mapping[str, Path], mapping: PhaseMapping, findings: list[Finding]) -> dict[str, np.ndarray]:
+    """Phase ids `(T,)` of the videos whose labels can be read; what is wrong with the others is added to `findings`."""
+    labels = {}
+    for video, path in progress(files.items(), description="labels", unit="file"):
+        try:
+            labels[video] = read_labels(path, mapping)
+        except (UserError, OSError) as error:
+            unknown = list(_unknown_names(video, path, mapping))
+            advice = "label this video again, or take its file and its video out of the data set"
+            findings += unknown or [Finding("error", KIND, f"{video}: {naming(path, error)}", advice, video=video)]
+    return labels
+
+
+def _unknown_names(video: str, path: Path, mapping: PhaseMapping) -> Iterator[Finding]:
+    """One finding for each unknown name of a file, at its first place; none when the file is not text."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    places: dict[str, list[tuple[int, int]]] = {}
+    frame = 0
+    for number, line in enumerate(lines, 1):
+        if number == 1 and "Frame level recognition" in line:
+            continue
+        for name in line.split():
+            if name not in mapping.ids:
+                places.setdefault(name, []).append((number, frame))
+            frame += 1
+    for name, found in places.items():
+        number, frame = found[0]
+        near = mapping.nearest(name)
+        advice = f"write {near!r}, the nearest known name" if near else f"known names: {', '.join(mapping.names)}"
+        text = f"{path}, line {number} (frame {frame}): unknown phase {name!r}, {_times(len(found))} in this file"
+        yield Finding("error", KIND, f"{video}: {text}", advice, video=video, line=number, frame=frame)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def short_phases(
+    labels: Mapping[str, np.ndarray], fps: Mapping[str, float | None], mapping: PhaseMapping, min_seconds: float
+) -> Iterator[Finding]:
+    """Phases of one frame or shorter than `min_seconds` (where the frame rate is known), one finding a video."""
+    advice = "a slip of the annotation tool? Give these frames to a neighbouring phase, or lower --min_seconds"
+    for video, ids in labels.items():
+        rate = fps[video]
+        segments = find_segments(ids)
+        lengths = segments.ends - segments.starts
+        short = (lengths == 1) | (lengths < min_seconds * rate - 1e-6 if rate else False)
+        found = [
+            f"{mapping.names[phase]} at {place(start, rate)} for {_length(end - start, rate)}"
+            for (phase, start, end), is_short in zip(segments, short, strict=True)
+            if is_short
+        ]
+        if found:
+            frame = int(segments.starts[short.argmax()])
+            limit = f"shorter than {min_seconds:g} s" if rate else "of a single frame"
+            yield Finding(
+                "warning", SHORT_KIND, f"{video}: {limit}: {listed(found)}", advice,
+                video=video, frame=frame, seconds=seconds_of(frame, rate),
+            )  # fmt: skip
+
+
+def _length(frames: int, fps: float | None) -> str:
+    count = counted(frames, "frame")
+    return f"{count} ({frames / fps:.2f} s)" if fps else count

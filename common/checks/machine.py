@@ -1,0 +1,206 @@
+"""Checks of a machine: Python, torch, CUDA, decoders that really decode, weights, disk and hours of an extraction."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from common.base import paths
+from common.base.runtime import UserError, select_device
+from common.encoders.config import read_encoder_config
+from common.encoders.weights import find as weights
+from common.features.estimate import decode_speed, encoder_speed, expected_frames, feature_bytes, hours
+from common.video.decode import decode
+from common.video.decoders import DECODERS, decoder_version
+
+OLDEST_PYTHON = (3, 11)  # pyproject.toml's requires-python
+CLIP_COLOUR, CLIP_FRAMES, COLOUR_LEVELS = (200, 60, 90), 12, 8  # a wrong matrix or range is further off
+GIB = 2**30
+DOWNLOADED = ("hub", "torchvision", "https", "http")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table: `state` is ok, note (works, but worth knowing) or PROBLEM (put it right first)."""
+
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+    def text(self, name_width: int) -> str:
+        """The line, and the advice in a line of its own below what was found."""
+        line = f"{self.state:<8} {self.name:<{name_width}} {self.found}"
+        return line + (f"\n{'':<{9 + name_width}} -> {self.advice}" if self.advice else "")
+
+
+def check_python() -> Check:
+    """Whether this Python is new enough."""
+    if sys.version_info >= OLDEST_PYTHON:
+        return Check("Python", "ok", platform.python_version())
+    return Check("Python", "PROBLEM", platform.python_version(), "make the environment with Python 3.11 or newer")
+
+
+def check_torch() -> Check:
+    """Whether torch and torchvision load together: wheels built for different torches do not."""
+    install = "pip install --force-reinstall torch torchvision -c constraints.txt (together, so that pip matches them)"
+    try:
+        torch, torchvision = importlib.import_module("torch"), importlib.import_module("torchvision")
+    except (ImportError, RuntimeError, OSError) as error:
+        found = str(error).strip().partition("\n")[0]
+        if "torchvision::nms" in found:
+            found += ": torch and torchvision are of different builds (a CPU-only torch, a CUDA torchvision)"
+        return Check("torch, torchvision", "PROBLEM", found, install)
+    return Check("torch, torchvision", "ok", f"{torch.__version__}, {torchvision.__version__}")
+
+
+def check_cuda() -> list[Check]:
+    """CUDA devices with their memory and whether they compute in bf16."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return [Check("CUDA", "note", "no device: encoders run on the CPU")]
+    checks = []
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        bf16 = "bf16" if device.major >= 8 else "no bf16: use --precision fp32"
+        free = torch.cuda.mem_get_info(index)[0]
+        memory = f"{device.total_memory / GIB:.0f} GiB, {free / GIB:.0f} free"
+        checks.append(Check(f"CUDA cuda:{index}", "ok", f"{device.name}, {memory}, {bf16}"))
+    return checks
+
+
+def check_cpu() -> Check:
+    """Cores that this process may use, and whether they compute in bf16 (elsewhere bf16 is slower than fp32)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    native = bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+    bf16 = "bf16 native: --precision bf16 is faster" if native else "bf16 not native: keep --precision fp32"
+    return Check("CPU", "ok", f"{cores} cores, {bf16}")
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux: nothing is known
+        return set()
+    return {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}
+
+
+def check_decoders() -> Iterator[Check]:
+    """Whether each decoder gives every frame of a clip made on the spot, in the right colour; PyAV is needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            clip = _make_clip(Path(folder) / "clip.mp4", CLIP_FRAMES, (96, 128))
+        except (ImportError, ValueError, OSError) as error:  # FFmpeg's errors are OSErrors or ValueErrors
+            yield Check("decoders", "PROBLEM", f"PyAV cannot make a clip ({error})", 'pip install "av>=17"')
+            return
+        for decoder in DECODERS:
+            yield _check_decoder(decoder, clip)
+
+
+def _check_decoder(decoder: str, clip: Path) -> Check:
+    broken = "PROBLEM" if decoder == "pyav" else "note"
+    name = f"decoder {decoder}"
+    try:
+        frames = [frame.image for frame in decode(clip, decoder)]
+        version = decoder_version(decoder)
+    except UserError as error:
+        return Check(name, broken, "does not run", str(error).removeprefix(f"--decoder {decoder}: "))
+    levels = max(float(np.abs(image.mean(axis=(0, 1)) - CLIP_COLOUR).max()) for image in frames)
+    found = f"{version}, {len(frames)} of {CLIP_FRAMES} frames, colour off by {levels:.1f} levels"
+    if len(frames) == CLIP_FRAMES and levels <= COLOUR_LEVELS:
+        return Check(name, "ok", found)
+    advice = 'pip install "av>=17"' if decoder == "pyav" else "use --decoder pyav"
+    return Check(name, broken, found, advice)
+
+
+def _make_clip(path: Path, num_frames: int, size: tuple[int, int]) -> Path:
+    """An H.264 clip of one colour, `size` (height, width)."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        for index in range(num_frames):
+            image = np.full((*size, 3), CLIP_COLOUR, dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def check_weights(model: paths.Model, *, needed: bool) -> Check:
+    """Whether a model's weights are on this machine; nothing is downloaded."""
+    name, broken = f"weights {model.name}", "PROBLEM" if needed else "note"
+    try:
+        config = read_encoder_config(model.config)
+        there, found = weights.is_available(config)
+    except UserError as error:
+        return Check(name, "PROBLEM", "config.yaml cannot be used", str(error))
+    except (ImportError, RuntimeError) as error:  # a torchvision that does not load
+        return Check(name, broken, f"unknown ({error})", "put the PROBLEM lines above right first")
+    if there:
+        return Check(name, "ok", found)
+    if config.weights.partition(":")[0] in DOWNLOADED:
+        return Check(name, broken, found, f"python -m common.weights prefetch {model.name}")
+    return Check(name, broken, found, f"give them with --weights (models/{model.name}/config.yaml says what fits)")
+
+
+def check_plan(models: list[paths.Model], timed: list[paths.Model], given: argparse.Namespace) -> Iterator[Check]:
+    """Disk for the features of all `models`, and hours for those that are `timed`."""
+    dataset = paths.dataset(given.dataset)
+    videos = paths.find_videos(dataset.videos)
+    if not videos:
+        yield Check(f"plan {dataset.name}", "PROBLEM", f"no videos in {dataset.videos}", "see data/README.md")
+        return
+    decoded, vectors = expected_frames(videos, given.fps)
+    what = f"{len(videos)} videos, by their headers {decoded:,} frames, {vectors:,} of them to encode (an estimate)"
+    yield Check(f"plan {dataset.name}", "ok", what)
+    yield from _check_disk(dataset, models, vectors, given.dtype)
+    for model in timed:
+        yield _check_hours(model, videos, (decoded, vectors), given.device)
+
+
+def _check_disk(dataset: paths.Dataset, models: list[paths.Model], vectors: int, dtype: str) -> Iterator[Check]:
+    total = 0
+    for model in models:
+        config = read_encoder_config(model.config)
+        total += (size := feature_bytes(config, vectors, dtype))
+        found = f"{size / GIB:.2f} GiB ({config.feature_dim} x {vectors:,} {dtype}, an estimate)"
+        yield Check(f"disk {model.name}", "ok", found)
+    free = shutil.disk_usage(dataset.root).free
+    found = f"{total / GIB:.2f} GiB needed, {free / GIB:.2f} GiB free in {dataset.root}"
+    advice = "free some space, name fewer models with --model, or use --dtype float16 (half) or --fps"
+    yield Check("disk together", "ok", found) if total < free else Check("disk together", "PROBLEM", found, advice)
+
+
+def _check_hours(model: paths.Model, videos: dict[str, Path], frames: tuple[int, int], device: str) -> Check:
+    name = f"hours {model.name}"
+    decode_rate = decode_speed(videos, read_encoder_config(model.config))
+    if decode_rate is None:
+        return Check(name, "PROBLEM", "none of the videos decodes", "see data/README.md")
+    speed = encoder_speed(model.config, device)
+    if speed.frames_per_second is None:
+        return Check(name, "note", speed.remark)
+    overlap = select_device(device).type != "cpu"
+    estimate = hours(*frames, decode_rate, speed.frames_per_second, overlap=overlap)
+    about, under = ("more than", "under ") if speed.at_most else ("about", "")
+    rates = f"decoding {_rate(decode_rate)}, encoder {under}{_rate(speed.frames_per_second)}"
+    advice = "share it out: sbatch --array=1-8 models/launch_extract.sh " + model.name if estimate > 24 else ""
+    return Check(name, "ok", f"{about} {estimate:.2f} h (an estimate: {rates}; {speed.remark})", advice)
+
+
+def _rate(frames_per_second: float) -> str:
+    return f"{frames_per_second:,.0f} frames/s" if frames_per_second >= 100 else f"{frames_per_second:.3g} frames/s"

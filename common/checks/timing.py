@@ -1,0 +1,154 @@
+"""Frames and frame rates: labels against what decodes, videos against each other, features against their files.
+
+Sidecars of features hold what was decoded. A video without features is probed: its header may be wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.base.runtime import progress
+from common.base.wording import listed, place, seconds_of
+from common.checks.features import ExtractedVideo
+from common.checks.findings import Finding
+from common.head.config import TrainConfig
+from common.video.decoders import VideoError
+from common.video.headers import VideoInfo, probe
+
+LENGTH_KIND, RATE_KIND, VIDEO_KIND = "lengths", "frame rates", "videos"
+TOLERANCE = TrainConfig.length_tolerance  # frames that training trims
+RATE_TOLERANCE = 0.01  # of the rate: 29.97 and 30 are alike
+JITTER, LARGEST_GAP = 0.5, 5.0  # usual frame durations: what clocks are off by, and after what frames were lost
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Frames and rate of a video, None where unknown; `source` says where they are from."""
+
+    num_frames: int | None
+    fps: float | None
+    source: str
+    decoded: bool
+
+
+def collect_timings(
+    videos: Mapping[str, Path], extracted: Mapping[str, list[ExtractedVideo]], findings: list[Finding]
+) -> dict[str, list[Timing]]:
+    """What is known of each video's time: one entry a count that features hold, else one by its header."""
+    headers = {}
+    to_probe = [video for video in videos if not any(entry.fps for entry in extracted.get(video, []))]
+    for video in progress(to_probe, description="headers", unit="video"):
+        try:
+            headers[video] = probe(videos[video])
+        except VideoError as error:
+            message = f"{video}: {videos[video]} cannot be read as a video ({error.reason})"
+            findings.append(Finding("error", VIDEO_KIND, message, error.advice, video=video))
+    timings = {video: [_header_timing(info)] for video, info in headers.items()}
+    for video, entries in extracted.items():
+        header_fps = headers[video].fps if video in headers else None
+        folders: dict[int, list[ExtractedVideo]] = {}
+        for entry in entries:
+            folders.setdefault(entry.num_frames, []).append(entry)
+        timings[video] = [
+            Timing(count, same[0].fps or header_fps, listed([entry.folder for entry in same]), decoded=True)
+            for count, same in folders.items()
+        ]
+    return timings
+
+
+def _header_timing(info: VideoInfo) -> Timing:
+    """By the header's count; a container without one (Matroska) has its duration."""
+    by_time = round(info.seconds * info.fps) if info.seconds and info.fps else None
+    return Timing(info.header_frames or by_time, info.fps, "its header", decoded=False)
+
+
+def length_findings(labels: Mapping[str, np.ndarray], timings: Mapping[str, list[Timing]]) -> Iterator[Finding]:
+    """Labels that are more or fewer than the frames of their video."""
+    for video, ids in labels.items():
+        known = [timing for timing in timings.get(video, []) if timing.num_frames]
+        if len(known) > 1:
+            counts = "; ".join(f"{timing.num_frames} in {timing.source}" for timing in known)
+            advice = "extract the wrong one again, with the same decoder as the other"
+            message = f"{video}: features disagree on the decoded frames: {counts}"
+            yield Finding("warning", LENGTH_KIND, message, advice, video=video)
+        for timing in known:
+            if timing.num_frames != len(ids):
+                yield from _length_finding(video, len(ids), timing)
+
+
+def _length_finding(video: str, num_labels: int, timing: Timing) -> Iterator[Finding]:
+    difference = abs(num_labels - timing.num_frames)
+    trimmed = difference <= TOLERANCE
+    if trimmed and not timing.decoded:  # within what headers are wrong by
+        return
+    rate = f" at {timing.fps:.3f} fps" if timing.fps else ""
+    what = "decoded frames" if timing.decoded else "frames"
+    start = min(num_labels, timing.num_frames)
+    message = (
+        f"{video}: {num_labels} labels, {timing.num_frames} {what}{rate} by {timing.source}; they part at "
+        f"{place(start, timing.fps)}{_ratio(num_labels, timing.num_frames)}"
+    )
+    if trimmed:
+        severity, advice = "note", f"training trims up to {TOLERANCE} frames at the end; nothing to do"
+    elif timing.decoded:
+        severity, advice = "error", "label every decoded frame; training refuses this video"
+    else:
+        severity, advice = "warning", "headers can be wrong: extract features, which counts the frames, and audit again"
+    seconds = seconds_of(start, timing.fps)
+    yield Finding(severity, LENGTH_KIND, message, advice, video=video, frame=start, seconds=seconds)
+
+
+def _ratio(num_labels: int, num_frames: int) -> str:
+    """A hint where one count is a whole multiple of the other."""
+    small, large = sorted((num_labels, num_frames))
+    times = round(large / small)
+    if times < 2 or abs(large / small - times) > RATE_TOLERANCE * times:
+        return ""
+    return f"; 1 label every {times} frames?" if num_labels < num_frames else f"; {times} labels a frame?"
+
+
+def rate_findings(timings: Mapping[str, list[Timing]]) -> Iterator[Finding]:
+    """Videos whose frame rate is not the one that more than half of the videos have."""
+    rates = {video: found[0].fps for video, found in timings.items() if found[0].fps}
+    if not rates:
+        return
+    usual = max(Counter(rates.values()).items(), key=lambda item: (_alike(item[0], rates), item[1]))[0]
+    alike = _alike(usual, rates)
+    if 2 * alike <= len(rates):
+        counts = Counter(round(fps, 2) for fps in rates.values())
+        shown = [f"{count} with {fps:.2f}" for fps, count in sorted(counts.items())]
+        advice = "give --fps to extract_features.py, so that a feature lasts as long in every video"
+        yield Finding("note", RATE_KIND, f"the videos have no common frame rate: {listed(shown)} fps", advice)
+        return
+    for video, fps in rates.items():
+        if abs(fps - usual) > RATE_TOLERANCE * usual:
+            message = f"{video}: {fps:.3f} fps by {timings[video][0].source}, {alike} others have {usual:.3f}"
+            advice = "is this another recording or a re-encoded copy? Check that its labels were made for this file"
+            yield Finding("warning", RATE_KIND, message, advice, video=video)
+
+
+def _alike(fps: float, rates: Mapping[str, float]) -> int:
+    return sum(abs(other - fps) <= RATE_TOLERANCE * fps for other in rates.values())
+
+
+def variable_rates(extracted: Mapping[str, list[ExtractedVideo]]) -> Iterator[Finding]:
+    """Videos whose decoded frames do not come at a constant rate, with the longest gap."""
+    for video, entries in extracted.items():
+        seconds = next((entry.seconds for entry in entries if entry.seconds is not None), None)
+        if seconds is None or len(seconds) < 3:
+            continue
+        steps = np.diff(seconds)
+        frame, usual = int(steps.argmax()), float(np.median(steps))
+        if np.abs(steps - usual).max() <= JITTER * usual:
+            continue
+        where = f"after frame {frame} ({seconds[frame]:.2f} s) the next comes {steps[frame]:.3f} s later"
+        what = "frames are missing" if steps[frame] > LARGEST_GAP * usual else "variable frame rate"
+        message = f"{video}: {what}: {where}, usual are {usual:.3f} s"
+        advice = "check that the labels were made for this file frame by frame, not by a constant rate"
+        place_seconds = round(float(seconds[frame]), 3)
+        yield Finding("warning", RATE_KIND, message, advice, video=video, frame=frame, seconds=place_seconds)

@@ -1,0 +1,198 @@
+"""Manifests: which videos a pretrained network has seen, by a fingerprint of their content.
+
+A stage of `pretrain/` writes `manifest.json` beside its weights, and `checks/leaks.py` holds it against a data set:
+
+    {"format": 1, "stage": "ssl" or "lora", "model": "vjepa2-vitl-fpc64-256",
+     "videos": [{"corpus": "cataract1k", "name": "case_0012", "size_bytes": 73400320, "fingerprint": "9f2c..."}],
+     "based_on": ["../ssl/vjepa2-vitl-fpc64-256/manifest.json"]}
+
+`based_on` names the manifests of earlier stages, absolute, or relative to the manifest or to the repository. Weights
+that come without a manifest, as published ones do, say nothing of what they have seen.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from common.base import paths
+from common.base.runtime import UserError, read_json
+
+NUM_BLOCKS = 64
+BLOCK_BYTES = 1 << 16
+
+
+def video_fingerprint(path: Path) -> str:
+    """Hex SHA-256 of a file's size and of 64 blocks of 64 KiB spread evenly over it; small files are read whole.
+
+    Equal files have equal fingerprints, under any name. Another encoding of the same picture has another one.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}:".encode())
+    with open(path, "rb") as stream:
+        if size <= NUM_BLOCKS * BLOCK_BYTES:
+            digest.update(stream.read())
+        else:
+            for block in range(NUM_BLOCKS):
+                stream.seek((size - BLOCK_BYTES) * block // (NUM_BLOCKS - 1))
+                digest.update(stream.read(BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+FORMAT = 1
+FILE_NAME = "manifest.json"
+STAGES = {"ssl": "self-supervised pretraining", "lora": "LoRA fine-tuning"}
+KEYS = {"format": int, "stage": str, "model": str, "videos": list, "based_on": list}
+VIDEO_KEYS = {"corpus": str, "name": str, "size_bytes": int, "fingerprint": str}
+
+
+@dataclass(frozen=True)
+class SeenVideo:
+    """A video that pretraining has seen."""
+
+    corpus: str
+    name: str
+    size_bytes: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one stage of pretraining has seen, and the manifests of the stages before it."""
+
+    path: Path
+    stage: str
+    model: str
+    videos: tuple[SeenVideo, ...]
+    based_on: tuple[Path, ...]
+
+    @property
+    def title(self) -> str:
+        """The stage and its folder: `LoRA fine-tuning (vjepa2-l/best_lora)`."""
+        root = paths.pretraining_checkpoints().resolve()
+        folder = self.path.parent.resolve()
+        return f"{STAGES[self.stage]} ({folder.relative_to(root) if folder.is_relative_to(root) else folder})"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what a stage of pretraining has seen.
+
+    Raises `UserError` naming the file when it is absent, damaged, or not such a manifest.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such manifest; run this stage of pretraining again, or copy it with the weights")
+    record = read_json(path)
+    wrong = _what_is_wrong(record)
+    if wrong:
+        raise UserError(
+            f"{path}: not a manifest of pretraining ({wrong}), so leaks cannot be found; run that stage again, or move "
+            "the file away if it is of something else"
+        )
+    videos = tuple(SeenVideo(**{key: entry[key] for key in VIDEO_KEYS}) for entry in record["videos"])
+    guesses = [_guesses(str(name), path.parent) for name in record["based_on"]]
+    earlier = tuple(next(filter(Path.is_file, places), places[0]) for places in guesses)
+    return Manifest(path, record["stage"], record["model"], videos, earlier)
+
+
+def _what_is_wrong(record: Any) -> str:
+    """Why a record is no manifest; empty for one that is."""
+    if wrong := _lacking(record, KEYS):
+        return wrong
+    if record["format"] != FORMAT:
+        return f"format {record['format']}, expected {FORMAT}"
+    if record["stage"] not in STAGES:
+        return f"stage {record['stage']!r}, expected one of {', '.join(STAGES)}"
+    lacking = ((index, _lacking(video, VIDEO_KEYS)) for index, video in enumerate(record["videos"]))
+    return next((f"videos[{index}]: {wrong}" for index, wrong in lacking if wrong), "")
+
+
+def _lacking(record: Any, keys: Mapping[str, type]) -> str:
+    """Which of `keys` a record has not, or not with a value of its type; empty when it has all."""
+    if not isinstance(record, dict):
+        return "not an object"
+    wrong = [key for key, kind in keys.items() if not isinstance(record.get(key), kind)]
+    return f"without a proper {', '.join(wrong)}" if wrong else ""
+
+
+def _guesses(name: str, start: Path) -> list[Path]:
+    """Where the file or folder called `name` may be: absolute, relative to `start`, relative to the repository.
+
+    One of another checkout's `pretrain/checkpoints` may have come into this one's.
+    """
+    path = Path(name).expanduser()
+    guesses = [start / path, paths.repository_root() / path]
+    for index, parts in enumerate(pairwise(path.parts)):
+        if parts == ("pretrain", "checkpoints"):
+            guesses.append(paths.pretraining_checkpoints().joinpath(*path.parts[index + 2 :]))
+    return guesses
+
+
+def manifests_of_weights(identity: Mapping[str, Any] | None) -> list[Manifest]:
+    """Every stage that made the weights of a sidecar (`identity["weights"]`: `source`, perhaps `adapter`), latest first.
+
+    Raises `UserError` for a damaged manifest, and when one that another is based on is missing.
+    """
+    if not identity:
+        return []
+    adapter = identity.get("adapter") or {}
+    found = [path for record in (adapter, identity) if record for path in _beside(str(record["source"]))]
+    return _with_earlier_stages(found)
+
+
+def _beside(source: str) -> list[Path]:
+    """The manifest in, beside or above a weight source that is on this disk; at most one."""
+    kind, _, name = source.partition(":")
+    if kind == "pretrain":
+        places = [paths.pretrained_adapter(name)]
+    elif kind in ("hub", "package", "torchvision", "http", "https") or source in ("random", "none", "local"):
+        return []
+    else:
+        places = _guesses(source, Path.cwd())
+    for place in places:
+        folders = (place, place.parent, place.parent.parent) if place.is_file() else (place, place.parent)
+        for folder in folders:
+            if (folder / FILE_NAME).is_file():
+                return [folder / FILE_NAME]
+    return []
+
+
+def _with_earlier_stages(found: Iterable[Path]) -> list[Manifest]:
+    """Manifests and, after each, those it is based on; every one once, whatever circle they form."""
+    manifests: dict[Path, Manifest] = {}
+    waiting = list(found)
+    while waiting:
+        path = waiting.pop(0).resolve()
+        if path not in manifests:
+            manifests[path] = read_manifest(path)
+            waiting += manifests[path].based_on
+    return list(manifests.values())
+
+
+def all_manifests() -> list[Path]:
+    """The manifests of everything under `pretrain/checkpoints/`."""
+    return sorted(paths.pretraining_checkpoints().rglob(FILE_NAME))
+
+
+def without_manifest() -> list[Path]:
+    """Folders of finished weights under `pretrain/checkpoints/` that do not say what they have seen."""
+    root = paths.pretraining_checkpoints()
+    names = [path.name for path in sorted(root.glob("*"))]
+    backbones = sorted(paths.pretrained_backbone("any").parent.glob("*/final.pt"))
+    folders = [path.parent for path in backbones] + [paths.pretrained_adapter(name) for name in names]
+    return [folder for folder in folders if folder.is_dir() and not (folder / FILE_NAME).is_file()]
+
+
+def cached_fingerprint(path: Path) -> str:
+    """`video_fingerprint`, computed once in a run for a file that does not change."""
+    status = path.stat()
+    return _fingerprint(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _fingerprint(path: Path, size_bytes: int, modified_ns: int) -> str:
+    return video_fingerprint(path)

@@ -1,0 +1,114 @@
+"""Phase names and ids, ground-truth and prediction files."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from common.base.runtime import UserError, write_text
+
+CHALLENGE_HEADER = "### Frame level recognition: ###"
+
+
+@dataclass(frozen=True)
+class PhaseMapping:
+    """The phases of a data set: `names[i]` is the phase with id i."""
+
+    names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    def nearest(self, label: str) -> str | None:
+        """The known name most like `label`, for error messages."""
+        lowered = {name.lower(): name for name in self.names}
+        close = difflib.get_close_matches(label.lower(), lowered, n=1, cutoff=0.5)
+        return lowered[close[0]] if close else None
+
+
+def read_mapping(path: Path) -> PhaseMapping:
+    """Read `mapping.txt`: lines `ID NAME`, ids 0 to n-1 in any order, names without blanks.
+
+    Raises `UserError` naming the file and line for a missing file, a malformed line, a repeated or missing id or name.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no mapping file; expected lines such as '0 background'")
+    by_id: dict[int, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 2 or not words[0].isdecimal():
+            raise UserError(f"{path}, line {number}: expected 'ID NAME', found {line!r}")
+        phase_id, name = int(words[0]), words[1]
+        if phase_id in by_id or name in by_id.values():
+            raise UserError(f"{path}, line {number}: {line!r} repeats an id or a name")
+        by_id[phase_id] = name
+    if not by_id or sorted(by_id) != list(range(len(by_id))):
+        raise UserError(f"{path}: ids must run from 0 without gaps, found {sorted(by_id)}")
+    return PhaseMapping(tuple(by_id[index] for index in range(len(by_id))))
+
+
+def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
+    """Read a ground-truth or prediction file as phase ids, `(T,)` int64.
+
+    Both forms are read: one name a line, and the challenge's header line followed by one line of names.
+
+    Raises `UserError` for a missing, empty or binary file and for an unknown label (with line and nearest known name).
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such label file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 ({error}); save it as plain text again") from error
+    first_line, _, rest = text.partition("\n")
+    names = (rest if "Frame level recognition" in first_line else text).split()
+    if not names:
+        raise UserError(f"{path}: the label file is empty; expected one phase name a line, one line a video frame")
+    ids = mapping.ids
+    try:
+        return np.fromiter((ids[name] for name in names), dtype=np.int64, count=len(names))
+    except KeyError:
+        raise _unknown_label(path, text, mapping) from None
+
+
+def _unknown_label(path: Path, text: str, mapping: PhaseMapping) -> UserError:
+    for number, line in enumerate(text.splitlines(), 1):
+        if "Frame level recognition" in line:
+            continue
+        for name in line.split():
+            if name not in mapping.ids:
+                near = mapping.nearest(name)
+                hint = f"; nearest known name: {near!r}" if near else f"; known: {', '.join(mapping.names)}"
+                return UserError(f"{path}, line {number}: unknown phase {name!r}{hint}")
+    raise AssertionError(f"{path}: every label is known")
+
+
+def write_prediction(path: Path, phase_ids: Sequence[int] | np.ndarray, mapping: PhaseMapping) -> None:
+    """Write predicted phase ids `(T,)` in the challenge's form, atomically."""
+    write_text(path, f"{CHALLENGE_HEADER}\n{' '.join(mapping.names[index] for index in phase_ids)}\n")
+
+
+def label_paths(folder: Path) -> dict[str, Path]:
+    """Label files of a folder by video name, sorted; none where there is no such folder."""
+    paths = sorted(folder.glob("[!.]*.txt")) if folder.is_dir() else []
+    return {path.stem: path for path in paths}
+
+
+def require_labels(folder: Path) -> dict[str, Path]:
+    """`label_paths`, but a folder without label files is a `UserError`."""
+    found = label_paths(folder)
+    if not found:
+        raise UserError(f"{folder}: no label files (<video>.txt) here")
+    return found

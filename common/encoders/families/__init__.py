@@ -1,0 +1,1 @@
+"""Encoder families: one module each, with a `build(config, source)`."""

@@ -1,0 +1,185 @@
+"""Video MAE (Tong et al., NeurIPS 2022) of transformers, also for SurgVISTA and SurgRec-MAE, which train the same ViT.
+
+The feature is the final norm of the mean of all tokens, as in the authors' fine-tuning code
+(`SurgVISTA:downstream/model/unifiedmodel.py`). SurgVISTA counts positions along time, row and column apart
+(`unified_base_st`, its `get_3d_sincos_pos_embed`), Video MAE along one line of tokens: the architecture says which,
+and a checkpoint that holds its positions overrules it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import VideoMAEConfig, VideoMAEModel
+
+from common.base.runtime import UserError
+from common.encoders.base import ClipEncoder, load_network
+from common.encoders.config import EncoderConfig
+from common.encoders.weights.source import WeightSource
+
+EPSILON = 1e-6
+PATCH_SIZE, TUBELET = 16, 2
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of the transformer, and whether positions are counted along time, row and column apart."""
+
+    width: int
+    layers: int
+    heads: int
+    space_time_positions: bool
+
+
+ARCHITECTURES = {
+    "videomae-vitb": Architecture(768, 12, 12, space_time_positions=False),
+    "surgvista-vitb": Architecture(768, 12, 12, space_time_positions=True),
+    "tiny": Architecture(96, 3, 4, space_time_positions=False),
+    "tiny-surgvista": Architecture(96, 3, 4, space_time_positions=True),
+}
+# within a block: the authors' names -> transformers'
+BLOCK_NAMES = {
+    "attn.proj.": "attention.output.dense.",
+    "attn.q_bias": "attention.attention.query.bias",
+    "attn.v_bias": "attention.attention.value.bias",
+    "mlp.fc1.": "intermediate.dense.",
+    "mlp.fc2.": "output.dense.",
+    "norm1.": "layernorm_before.",
+    "norm2.": "layernorm_after.",
+}
+NETWORK_NAMES = {
+    "patch_embed.proj.": "backbone.embeddings.patch_embeddings.projection.",
+    "blocks.": "backbone.encoder.layer.",
+    "fc_norm.": "fc_norm.",  # `norm.` is another: pretraining's, before the decoder
+}
+
+
+class VideoMAEFeatures(nn.Module):
+    """Tokens pooled over space and time, or over space alone, then normalised."""
+
+    def __init__(self, config: VideoMAEConfig):
+        super().__init__()
+        self.backbone = VideoMAEModel(config)
+        self.fc_norm = nn.LayerNorm(config.hidden_size, eps=EPSILON)
+        self.tubelet = config.tubelet_size
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Normalised clips `(N, T, 3, H, W)` -> `(N, feature_dim)`."""
+        return self.fc_norm(self.backbone(clips).last_hidden_state.mean(dim=1))
+
+    def tokens(self, clips: Tensor) -> Tensor:
+        """Normalised clips -> mean over space, normalised: `(N, T // tubelet, feature_dim)`."""
+        states = self.backbone(clips).last_hidden_state
+        return self.fc_norm(states.unflatten(1, (clips.shape[1] // self.tubelet, -1)).mean(dim=2))
+
+
+def build(config: EncoderConfig, source: WeightSource) -> ClipEncoder:
+    """A Video MAE encoder for clips of `clip_len` frames of `size` x `size` pixels.
+
+    Weights without the final norm (of pretraining) leave it at scale 1 and offset 0, as the authors' code does.
+    Raises `UserError` for an unknown architecture, an odd window, and a side that is not a whole number of patches.
+    """
+    size = config.preprocessing.size
+    if config.architecture not in ARCHITECTURES:
+        raise UserError(f"architecture {config.architecture!r} is unknown; known: {', '.join(ARCHITECTURES)}")
+    if size % PATCH_SIZE:
+        raise UserError(f"{config.title}: size {size} is not a multiple of {PATCH_SIZE} pixels")
+    if config.clip_len % TUBELET:
+        raise UserError(f"--clip_len {config.clip_len}: {config.title} takes frames in pairs; give an even number")
+    architecture = ARCHITECTURES[config.architecture]
+    network = VideoMAEFeatures(
+        VideoMAEConfig(
+            image_size=size,
+            num_frames=config.clip_len,
+            patch_size=PATCH_SIZE,
+            tubelet_size=TUBELET,
+            hidden_size=architecture.width,
+            num_hidden_layers=architecture.layers,
+            num_attention_heads=architecture.heads,
+            intermediate_size=4 * architecture.width,
+            layer_norm_eps=EPSILON,
+            use_mean_pooling=True,
+        )
+    )
+    if architecture.space_time_positions:
+        embeddings = network.backbone.embeddings
+        embeddings.position_embeddings = space_time_positions(
+            architecture.width, size // PATCH_SIZE, config.clip_len // TUBELET
+        )
+    return ClipEncoder(config, load_network(network, config, source, _rename), source)
+
+
+def space_time_positions(width: int, num_sides: int, num_times: int) -> Tensor:
+    """Sine and cosine positions `(1, num_times * num_sides^2, width)` in the order time, row, column.
+
+    A quarter of the width is for the time, three eighths each for column and row
+    (`SurgVISTA:downstream/model/unifiedmodel.py`, `get_3d_sincos_pos_embed`).
+    """
+    times, sides = torch.arange(num_times), torch.arange(num_sides)
+    for_time, for_side = _sine_cosine(width // 4, times), _sine_cosine(width // 8 * 3, sides)
+    shape = (num_times, num_sides, num_sides, -1)
+    parts = [
+        for_time[:, None, None].expand(shape),
+        for_side[None, None, :].expand(shape),  # column first
+        for_side[None, :, None].expand(shape),
+    ]
+    return torch.cat(parts, dim=-1).reshape(1, -1, width)
+
+
+def _sine_cosine(width: int, positions: Tensor) -> Tensor:
+    """`(len(positions), width)`: sines, then cosines, of wavelengths growing geometrically to 10000."""
+    frequencies = 10000 ** (-torch.arange(width // 2, dtype=torch.float64) / (width / 2))
+    angles = positions[:, None].double() * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+
+def _rename(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """This network's names of a state under the authors' or transformers' names; positions go straight into it.
+
+    transformers 5.17 has a bias of the keys, which is zero, 5.23 has none: the network built decides.
+    """
+    state = {key.removeprefix("videomae."): value for key, value in state.items()}
+    positions = state.pop("pos_embed", None)
+    if positions is not None:
+        _set_positions(network, positions)
+    if any(key.startswith("encoder.blocks.") for key in state):
+        state = {key.removeprefix("encoder."): value for key, value in state.items()}
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key.startswith(("embeddings.", "encoder.layer.")):
+            # transformers writes its files under the bias names of the authors
+            name = key.replace("attention.q_bias", "attention.query.bias").replace(
+                "attention.v_bias", "attention.value.bias"
+            )
+            renamed[f"backbone.{name}"] = value
+        else:
+            renamed |= _from_authors(key, value)
+    for name, own in network.state_dict().items():
+        if name.endswith("attention.key.bias"):
+            renamed.setdefault(name, torch.zeros_like(own))
+    return renamed
+
+
+def _from_authors(key: str, value: Tensor) -> dict[str, Tensor]:
+    start = next((old for old in NETWORK_NAMES if key.startswith(old)), None)
+    if start is None:
+        return {key: value}
+    name = NETWORK_NAMES[start] + key.removeprefix(start)
+    for old, new in BLOCK_NAMES.items():
+        name = name.replace(f".{old}", f".{new}")
+    if "attn.qkv." not in name:
+        return {name: value}
+    parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
+    return {name.replace("attn.qkv", f"attention.attention.{part}"): share for part, share in parts}
+
+
+def _set_positions(network: VideoMAEFeatures, positions: Tensor) -> None:
+    embeddings = network.backbone.embeddings
+    expected, found = tuple(embeddings.position_embeddings.shape), tuple(positions.shape)
+    if expected != found:
+        raise UserError(
+            f"these weights have positions for {found[1]} tokens, not {expected[1]}: use their own --clip_len and size"
+        )
+    embeddings.position_embeddings = positions.float()

@@ -1,0 +1,1 @@
+"""From videos to feature files: decoding ahead, batches, windows, files with sidecars, shards, estimates."""

@@ -1,0 +1,107 @@
+"""Settings of an extraction, and the settings under which existing features were made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from common.base.options import option
+from common.base.paths import DEFAULT_DATASET
+from common.base.runtime import UserError
+from common.encoders.config import EncoderConfig
+
+
+@dataclass(frozen=True)
+class ExtractionConfig:
+    """The flags of `extract_features.py`."""
+
+    dataset: str = option(DEFAULT_DATASET, "data set: a name under data/ or a path")
+    videos: str | None = option(None, "extract the videos of this folder instead of the data set's videos/")
+    variant: str | None = option(None, "write to features/<Encoder>@<variant>/")
+    weights: str | None = option(
+        None,
+        "a published name, a local file or folder, or 'random' for untrained weights (default: the model's config)",
+    )
+    lora_path: str | None = option(
+        None,
+        "CataractFT: an adapter folder of pretrain/finetune_lora.py (default: pretrain/checkpoints/NAME/best_lora)",
+    )
+    ssl_checkpoint: str | None = option(
+        None, "CataractFT: the Stage 1 export under the adapter (default: the recorded one); alone, without any adapter"
+    )
+    fps: float | None = option(None, "sample frames at this rate by nearest timestamp (default: every frame)")
+    pooling: str | None = option(
+        None, "how tokens become one vector, such as cls, mean, cls+mean (default: the config's)"
+    )
+    crop: Literal["none", "center"] | None = option(None, "center: the library's own crop (default: the whole field)")
+    clip_len: int | None = option(None, "clip encoders: frames of a window (default: the model's config)")
+    stride: int = option(1, "clip encoders: a window at every n-th frame, linear interpolation between")
+    mode: Literal["window", "tokens"] = option(
+        "window", "clip encoders: a window around each frame, or (much cheaper) overlapping clips' own tokens"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "arithmetic; auto: bf16 on a GPU that has it, else fp32"
+    )
+    dtype: Literal["float32", "float16"] = option("float32", "number format of the feature files")
+    decoder: Literal["pyav", "opencv", "decord", "torchcodec"] = option("pyav", "video decoder")
+    batch_size: int | None = option(
+        None, "frames or windows in a batch (default: fixed on a CPU, by free memory on a GPU)"
+    )
+    num_decoders: int = option(1, "decoder processes")
+    compile: bool = option(False, "torch.compile the network")
+    shard: str | None = option(None, "i/n: this process's share of the videos (default: a SLURM array's own)")
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "batch_size", "clip_len", "stride", "num_decoders"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
+
+
+def with_options(config: EncoderConfig, options: ExtractionConfig) -> EncoderConfig:
+    """A model's configuration with what an extraction asks for: pooling, crop, window length, adapter.
+
+    Raises `UserError` where the encoder does not have it.
+    """
+    if options.pooling and options.pooling not in config.poolings:
+        known = ", ".join(config.poolings) or f"{config.pooling} only"
+        raise UserError(f"--pooling {options.pooling}: {config.title} has {known}")
+    clip_flags = options.clip_len or options.stride > 1 or options.mode == "tokens"
+    if clip_flags and config.clip_len is None:
+        raise UserError(f"--clip_len, --stride, --mode tokens: {config.title} sees single frames; use --fps to sample")
+    return replace(
+        config,
+        pooling=options.pooling or config.pooling,
+        clip_len=options.clip_len or config.clip_len,
+        lora_path=options.lora_path or config.lora_path,
+        ssl_checkpoint=options.ssl_checkpoint or config.ssl_checkpoint,
+        preprocessing=replace(config.preprocessing, crop=options.crop or config.preprocessing.crop),
+    )
+
+
+def extraction_like(identity: dict[str, Any], encoder: EncoderConfig, weights: str | None = None) -> ExtractionConfig:
+    """Options that repeat how features with this `identity` (a sidecar's) were made.
+
+    `weights` says where the encoder's weights are now, when that is elsewhere.
+    """
+    window = identity["window"] or {}
+    return ExtractionConfig(
+        fps=identity["sampling"]["fps"],
+        pooling=identity["pooling"] if encoder.poolings else None,
+        crop=identity["preprocessing"]["crop"],
+        clip_len=window.get("clip_len"),
+        stride=window.get("stride", 1),
+        mode=window.get("mode", "window"),
+        dtype=identity["dtype"],
+        decoder=identity["decoder"],
+        **_weight_options(identity["weights"], encoder, weights),
+    )
+
+
+def _weight_options(record: dict[str, Any], encoder: EncoderConfig, weights: str | None) -> dict[str, str]:
+    """The flags that choose the recorded weights."""
+    source = weights or record["source"]
+    if record.get("adapter"):
+        return {"ssl_checkpoint": source, "lora_path": record["adapter"]["source"]}
+    if source == encoder.weights:
+        return {}
+    return {"ssl_checkpoint" if encoder.weights.startswith("pretrain:") else "weights": source}

@@ -1,0 +1,158 @@
+"""Videos to chunks of frames, decoded ahead of the encoder: in a thread, or in several processes.
+
+Chunks of one video come in order; those of several videos may alternate. Memory is bounded by the chunks ahead.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.base.prefetch import prefetch
+from common.base.runtime import UserError
+from common.video.decode import decode
+from common.video.decoders import VideoError
+from common.video.preprocess import Preprocessing, resize
+from common.video.timeline import sample_at_fps
+
+CHUNKS_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class DecodePlan:
+    """How to decode: `rule` None leaves frames as they are (a GPU resizes them), `chunk_frames` a chunk."""
+
+    decoder: str
+    fps: float | None
+    chunk_frames: int
+    rule: Preprocessing | None
+    pin_memory: bool = False
+
+
+@dataclass(eq=False)
+class Chunk:
+    """Consecutive sampled frames: `(n, 3, size, size)` resized or `(n, H, W, 3)` decoded, uint8.
+
+    `seconds` are the times of all frames decoded since the chunk before, `sampled` the indices of those in `frames`.
+    """
+
+    frames: Tensor
+    seconds: list[float] = field(default_factory=list)
+    sampled: list[int] = field(default_factory=list)
+
+
+Event = tuple[str, Chunk | VideoError | None]
+"""A video's name with its next chunk, the error that ended it, or None at its end."""
+
+
+def chunks(path: Path, plan: DecodePlan) -> Iterator[Chunk]:
+    """Decode, sample and (on a CPU) resize one video.
+
+    Raises `VideoError` where decoding fails, after the chunks before it.
+    """
+    images: list[Tensor] = []
+    seconds: list[float] = []
+    sampled: list[int] = []
+
+    def chunk() -> Chunk:
+        frames = torch.cat(images) if plan.rule else torch.stack(images)
+        result = Chunk(frames.pin_memory() if plan.pin_memory else frames, seconds.copy(), sampled.copy())
+        for collected in (images, seconds, sampled):
+            collected.clear()
+        return result
+
+    for index, frame, chosen in sample_at_fps(decode(path, plan.decoder), plan.fps):
+        seconds.append(frame.seconds)
+        if not chosen:
+            continue
+        sampled.append(index)
+        image = torch.from_numpy(frame.image)
+        images.append(resize(image[None], plan.rule) if plan.rule else image)
+        if len(images) == plan.chunk_frames:
+            yield chunk()
+    if images:
+        yield chunk()
+    elif seconds:
+        yield Chunk(torch.empty(0), seconds, [])
+
+
+def decode_in_thread(videos: dict[str, Path], plan: DecodePlan) -> Iterator[Event]:
+    """Decode videos one after the other in a background thread of this process."""
+    for name, path in videos.items():
+        try:
+            for chunk in prefetch(chunks(path, plan), CHUNKS_AHEAD):
+                yield name, chunk
+            yield name, None
+        except VideoError as error:
+            yield name, error
+
+
+def decode_in_processes(videos: dict[str, Path], plan: DecodePlan, num_processes: int) -> Iterator[Event]:
+    """Decode `num_processes` videos at a time, each in a process of its own.
+
+    A process that dies (a decoder's segmentation fault) costs its video only. Raises what is wrong with all of them,
+    such as a decoder that is not installed.
+    """
+    context = torch.multiprocessing.get_context("spawn")
+    plan = replace(plan, pin_memory=False)  # pinning would start CUDA in every process
+    waiting = list(videos.items())
+    running: dict[str, tuple] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < num_processes:
+                name, path = waiting.pop(0)
+                events = context.Queue(CHUNKS_AHEAD)
+                received = context.Event()
+                process = context.Process(target=_send_chunks, args=(path, plan, events, received), daemon=True)
+                process.start()
+                running[name] = (process, events, received)
+            for name in list(running):
+                process, events, received = running[name]
+                event = _receive(videos[name], process, events)
+                if event is _NOTHING_YET:
+                    continue
+                if not isinstance(event, Chunk):
+                    received.set()
+                    running.pop(name)
+                    process.join()
+                if isinstance(event, Exception) and not isinstance(event, VideoError):
+                    raise event
+                yield name, event
+    finally:
+        for process, *_ in running.values():
+            process.kill()
+            process.join()
+
+
+_NOTHING_YET = object()
+PATIENCE_SECONDS = 0.02
+
+
+def _receive(path: Path, process, events) -> object:
+    """The next event of one process; `_NOTHING_YET` when it has none, an error when it died."""
+    alive = process.is_alive()
+    try:
+        return events.get(timeout=PATIENCE_SECONDS)
+    except queue.Empty:
+        if alive:
+            return _NOTHING_YET
+    except (ConnectionError, EOFError, FileNotFoundError):  # a tensor whose memory went with its process
+        process.join()
+    return VideoError(path, f"the decoder process died, exit code {process.exitcode}")
+
+
+def _send_chunks(path: Path, plan: DecodePlan, events, received) -> None:
+    """Body of a decoder process: chunks, then None or the error that ended it."""
+    torch.set_num_threads(1)
+    try:
+        for chunk in chunks(path, plan):
+            events.put(chunk)
+        events.put(None)
+    except (UserError, OSError) as error:
+        events.put(error)
+    received.wait()  # tensors in the queue live in this process's shared memory

@@ -1,0 +1,199 @@
+"""Feature files: `<video>.npy` `(feature_dim, T)` and the sidecar `<video>.json` that says how it was made.
+
+The array is in Fortran order, so a frame's vector is contiguous: frames are appended as they come, in constant memory,
+and the header is written last. A pair counts as finished only when both files are there and agree.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.base.runtime import UserError, publish, read_json, sha256_of_file, write_json
+from common.video.timeline import Timeline
+
+log = logging.getLogger(__name__)
+
+HEADER_BYTES = 128
+# what must agree before a feature file is used again; the rest of a sidecar is information
+IDENTITY = ("encoder", "weights", "pooling", "window", "preprocessing", "sampling", "dtype", "decoder")
+
+
+def sidecar_path(features: Path) -> Path:
+    """`<video>.json` of `<video>.npy`."""
+    return features.with_suffix(".json")
+
+
+class FeatureWriter:
+    """Appends feature rows to a temporary file beside `path`; `finish` publishes the pair, leaving early discards it."""
+
+    def __init__(self, path: Path, feature_dim: int, dtype: str):
+        self.path, self.feature_dim, self.dtype = path, feature_dim, np.dtype(dtype)
+        self.num_rows = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = path.with_name(f".{path.stem}.partial")
+        self._stream = open(self._temporary, "wb")  # noqa: SIM115 - closed by __exit__
+        self._stream.write(self._header())
+
+    def __enter__(self) -> FeatureWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Give up: remove the temporary file. Does nothing after `finish`."""
+        try:
+            self._stream.close()  # writes what is still buffered: on a full disk this fails again
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def _header(self) -> bytes:
+        stream = io.BytesIO()
+        shape = (self.feature_dim, self.num_rows)
+        description = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": True, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, description)
+        header = stream.getvalue()
+        if len(header) != HEADER_BYTES:
+            raise AssertionError(f"numpy wrote a header of {len(header)} bytes, not {HEADER_BYTES}")
+        return header
+
+    def append(self, rows: np.ndarray) -> None:
+        """Append the vectors of the next frames, `(n, feature_dim)`.
+
+        Raises `UserError` naming the file when a value is not finite, or not in the range of `dtype`.
+        """
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(rows, dtype=self.dtype)
+        if not np.isfinite(stored).all():
+            raise UserError(
+                f"{self.path}: the encoder gave a value that is not finite in {self.dtype} near frame {self.num_rows}; "
+                "try --precision fp32 and --dtype float32"
+            )
+        self._stream.write(stored)
+        self.num_rows += len(rows)
+
+    def finish(self, sidecar: dict[str, Any]) -> None:
+        """Publish the sidecar, then the features.
+
+        In this order a features file without a sidecar is never ours: it was put there by hand and is not overwritten.
+        """
+        self._stream.seek(0)
+        self._stream.write(self._header())
+        self._stream.close()
+        digest = sha256_of_file(self._temporary)
+        self.path.unlink(missing_ok=True)
+        write_json(sidecar_path(self.path), sidecar | {"shape": [self.feature_dim, self.num_rows], "sha256": digest})
+        publish(self._temporary, self.path)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureFile:
+    """An opened feature file: `array` `(feature_dim, T)` on disk, its sidecar (None if it came without), its timeline."""
+
+    path: Path
+    array: np.ndarray
+    sidecar: dict[str, Any] | None
+    timeline: Timeline
+
+    def identity(self) -> dict[str, Any] | None:
+        """The part of the sidecar that says how the features were made."""
+        return {key: self.sidecar[key] for key in IDENTITY} if self.sidecar else None
+
+    def digest(self) -> str:
+        """SHA-256 of the features, from the sidecar where there is one."""
+        return self.sidecar["sha256"] if self.sidecar else sha256_of_file(self.path)
+
+
+def open_features(path: Path, feature_dim: int | None = None) -> FeatureFile:
+    """Open a feature file without reading it into memory.
+
+    Raises `UserError` naming the file when it is missing, truncated, of another shape than `(feature_dim, T)` or than
+    its sidecar says.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no features for this video; run extract_features.py for this encoder and data set")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(
+            f"{path}: truncated or not a .npy array ({error}); extract this video again with --force"
+        ) from error
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise UserError(
+            f"{path}: expected an array (feature_dim, T) with at least one frame, found shape {array.shape}"
+        )
+    if feature_dim is not None and array.shape[0] != feature_dim:
+        raise UserError(
+            f"{path}: expected feature_dim {feature_dim}, found {array.shape[0]} (shape {array.shape}); features of another encoder, or wrong --features_dim"
+        )
+    sidecar = _read_sidecar(sidecar_path(path))
+    if sidecar and list(array.shape) != sidecar["shape"]:
+        raise UserError(
+            f"{path}: shape {list(array.shape)}, but its sidecar says {sidecar['shape']}; extract this video again with --force"
+        )
+    timeline = Timeline.from_json(sidecar["timeline"]) if sidecar else Timeline.every_frame(array.shape[1])
+    return FeatureFile(path, array, sidecar, timeline)
+
+
+def _read_sidecar(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    sidecar = read_json(path)
+    lacking = (
+        sorted({"shape", "sha256", "timeline", *IDENTITY} - set(sidecar)) if isinstance(sidecar, dict) else ["all"]
+    )
+    if lacking:
+        raise UserError(f"{path}: not a sidecar of this project (without {', '.join(lacking)}); move it away")
+    return sidecar
+
+
+def identity_differences(was: dict[str, Any] | None, now: dict[str, Any] | None) -> list[str]:
+    """`key: ... in the file, ... now` for each part of `IDENTITY` in which two features differ; [] = made alike.
+
+    Weights are compared by their hashes: the same file under another path is the same. None: features without sidecar.
+    """
+    if was is None or now is None:
+        return [] if was is now else ["one has a sidecar, the other has none"]
+    return [
+        f"{key}: {was.get(key)!r} in the file, {now[key]!r} now"
+        for key in IDENTITY
+        if _comparable(key, was.get(key)) != _comparable(key, now[key])
+    ]
+
+
+def _comparable(key: str, value: Any) -> Any:
+    if key != "weights" or not isinstance(value, dict) or value.get("sha256") is None:
+        return value
+    return value["sha256"], _comparable(key, value.get("adapter"))
+
+
+def is_finished(path: Path, identity: dict[str, Any], video_bytes: int | None = None) -> bool:
+    """Whether the pair at `path` is complete, and made in the way that `identity` describes.
+
+    Features of a video file that had another size than `video_bytes` are not of this video: they count as unfinished.
+
+    Raises `UserError` when it was made in another way (naming the difference), or came without a sidecar.
+    """
+    if not path.is_file():
+        return False
+    if not sidecar_path(path).is_file():
+        raise UserError(
+            f"{path}: has no sidecar, so it is unknown how it was made; move it away, or replace it with --force"
+        )
+    sidecar = open_features(path).sidecar
+    differences = identity_differences(sidecar, identity)
+    if differences:
+        raise UserError(
+            f"{path}: made in another way: {'; '.join(differences)}. Use --variant NAME to keep both, or --force to replace"
+        )
+    was = sidecar.get("video_bytes")
+    if video_bytes is not None and was is not None and was != video_bytes:
+        log.warning("%s: made from a file of %d bytes, the video has %d now; made again", path, was, video_bytes)
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The temporal head on cached features: settings, training, prediction, folds, new videos."""

@@ -1,0 +1,173 @@
+"""Features and labels of a split -> padded batches with targets and masks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from common.base.prefetch import prefetch
+from common.base.runtime import UserError, generator
+from common.dataset.phases import PhaseMapping, read_labels
+from common.features.files import FeatureFile, open_features
+from common.head.losses import IGNORED
+from common.video.timeline import Timeline
+
+log = logging.getLogger(__name__)
+
+MEMORY_SHARE = 0.4  # of the free memory may hold features; larger sets stay memory-mapped
+PREFETCHED_BATCHES = 2
+
+
+@dataclass(eq=False)
+class LabelledVideo:
+    """One video as the head sees it: its features, which frames they stand for, and its labels (None: unlabelled).
+
+    `rows` `(T, feature_dim)` is a view of the feature file; `target` `(T,)` the phase at each feature's frame;
+    `num_labels` the rows of a prediction: one a label, or without labels one a decoded frame.
+    """
+
+    name: str
+    source: FeatureFile
+    rows: np.ndarray
+    timeline: Timeline
+    num_labels: int
+    target: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Padded videos: `features` `(B, feature_dim, T)`, `target` `(B, T)` (`IGNORED` = padding), `mask` `(B, 1, T)`.
+
+    `mask` is None where there is no padding.
+    """
+
+    names: tuple[str, ...]
+    features: Tensor
+    target: Tensor
+    mask: Tensor | None
+
+
+def open_video(path: Path, feature_dim: int, *, sample_rate: int = 1) -> LabelledVideo:
+    """Open one video's features, every `sample_rate`-th of them, without labels."""
+    file = open_features(path, feature_dim)
+    timeline = file.timeline.every_nth(sample_rate)
+    rows = file.array.T[::sample_rate]
+    return LabelledVideo(path.stem, file, rows, timeline, timeline.num_frames)
+
+
+def open_split(
+    features: Path,
+    labels: dict[str, Path],
+    mapping: PhaseMapping,
+    *,
+    feature_dim: int,
+    sample_rate: int = 1,
+    length_tolerance: int = 0,
+) -> list[LabelledVideo]:
+    """Open features and labels of the videos in `labels` (name -> label file), in that order.
+
+    A video whose counts differ by at most `length_tolerance` frames is trimmed at the end, and one warning lists all
+    such videos; no file is changed.
+
+    Raises `UserError` for missing or unsuitable files, and for a larger difference with both counts and the fps.
+    """
+    videos, trimmed = [], []
+    for name, label_path in labels.items():
+        video = open_video(features / f"{name}.npy", feature_dim, sample_rate=sample_rate)
+        phase_ids = read_labels(label_path, mapping)
+        num_frames = video.timeline.num_frames
+        difference = len(phase_ids) - num_frames
+        if abs(difference) > length_tolerance:
+            raise UserError(_length_message(video, label_path, len(phase_ids), length_tolerance))
+        if difference:
+            trimmed.append(f"{name} ({num_frames} frames, {len(phase_ids)} labels)")
+        video.num_labels = len(phase_ids)
+        kept = video.timeline.sampled[video.timeline.sampled < len(phase_ids)]
+        video.target = phase_ids[kept]
+        videos.append(video)
+    if trimmed:
+        log.warning("features and labels differ in length, trimmed at the end for training: %s", ", ".join(trimmed))
+    return videos
+
+
+def _length_message(video: LabelledVideo, label_path: Path, num_labels: int, tolerance: int) -> str:
+    fps = video.timeline.fps if video.source.sidecar else None
+    rate = f" at {fps:.3f} fps" if fps else ""
+    return (
+        f"{video.name}: {video.timeline.num_frames} decoded frames{rate} in {video.source.path}, but {num_labels} labels "
+        f"in {label_path}; they may differ by {tolerance} frames (--length_tolerance). Labels at another frame rate, "
+        "features of another video, or a video cut short: one label a decoded frame is needed"
+    )
+
+
+class BatchGenerator:
+    """Batches of a training set, in a new order each epoch; the next one is prepared while the current one trains.
+
+    Features are read once and kept in memory where they fit, else mapped. The order depends on seed and epoch only.
+    """
+
+    def __init__(self, videos: Sequence[LabelledVideo], batch_size: int, seed: int):
+        self.videos, self.batch_size, self.seed = list(videos), batch_size, seed
+        self._checked: set[str] = set()
+        needed = sum(video.rows.shape[0] * video.rows.shape[1] * 4 for video in self.videos)
+        self.in_memory = needed <= MEMORY_SHARE * psutil.virtual_memory().available
+
+    def __len__(self) -> int:
+        return -(-len(self.videos) // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch (from 0).
+
+        Raises `UserError` naming the video when a feature is not finite.
+        """
+        order = torch.randperm(len(self.videos), generator=generator(self.seed, "order", epoch)).tolist()
+        chunks = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        return prefetch((self._batch([self.videos[index] for index in chunk]) for chunk in chunks), PREFETCHED_BATCHES)
+
+    def _batch(self, videos: list[LabelledVideo]) -> Batch:
+        return collate([(video.name, self._rows(video), video.target) for video in videos])
+
+    def _rows(self, video: LabelledVideo) -> Tensor:
+        rows = read_rows(video, check=video.name not in self._checked)
+        self._checked.add(video.name)
+        if self.in_memory:
+            video.rows = rows.numpy()
+        return rows[: len(video.target)]
+
+
+def read_rows(video: LabelledVideo, *, check: bool = True) -> Tensor:
+    """A video's features `(T, feature_dim)` float32 in memory, checked to be finite.
+
+    Raises `UserError` naming the video and the first bad frame.
+    """
+    rows = torch.from_numpy(np.require(video.rows, np.float32, ["C", "W"]))
+    if check and not torch.isfinite(rows).all():
+        frame = int((~torch.isfinite(rows)).any(dim=1).nonzero()[0])
+        raise UserError(
+            f"{video.source.path}: feature of frame {frame} of {video.name} is NaN or infinite; extract it again"
+        )
+    return rows
+
+
+def collate(videos: Sequence[tuple[str, Tensor, np.ndarray]]) -> Batch:
+    """Pad `(name, rows (T, feature_dim), target (T,))` to the longest of them.
+
+    `features` keeps rows contiguous in memory (channels last), the order in which the head reads them without a copy.
+    """
+    lengths = [len(rows) for _, rows, _ in videos]
+    names = tuple(name for name, _, _ in videos)
+    targets = [torch.from_numpy(target) for _, _, target in videos]
+    if len(set(lengths)) == 1:
+        features = torch.stack([rows for _, rows, _ in videos]) if len(videos) > 1 else videos[0][1].unsqueeze(0)
+        return Batch(names, features.transpose(1, 2), torch.stack(targets), None)
+    pad = torch.nn.utils.rnn.pad_sequence
+    features = pad([rows for _, rows, _ in videos], batch_first=True).transpose(1, 2)
+    target = pad(targets, batch_first=True, padding_value=IGNORED)
+    return Batch(names, features, target, (target != IGNORED).unsqueeze(1).float())

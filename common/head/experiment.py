@@ -1,0 +1,122 @@
+"""One encoder, one split, one seed: what is trained on, what is predicted, and where it goes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from common.base import paths
+from common.base.runtime import UserError, sha256_of_file, sha256_of_json
+from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_folds
+from common.dataset.phases import PhaseMapping, read_mapping, require_labels
+from common.encoders.config import EncoderConfig, read_encoder_config
+from common.features.files import identity_differences
+from common.head.batch_gen import LabelledVideo, open_split
+from common.head.config import TrainConfig
+
+VALIDATION = "val"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A resolved `TrainConfig` with the files that belong to it; make one with `load_experiment`."""
+
+    config: TrainConfig
+    dataset: paths.Dataset
+    model: paths.Model
+    encoder: EncoderConfig
+    mapping: PhaseMapping
+
+    @property
+    def feature_dim(self) -> int:
+        return self.config.features_dim
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.model.checkpoint(self.dataset.name, self.config.split, self.config.run_name)
+
+    @property
+    def results(self) -> Path:
+        return self.model.split_results(self.dataset.name, self.config.split, self.config.run_name)
+
+    @property
+    def features(self) -> Path:
+        return self.dataset.features(self.model.name, self.config.variant)
+
+    @cached_property
+    def folds(self) -> list[list[str]] | None:
+        """Verified test folds; None for the validation split, which needs none."""
+        return None if self.config.split == VALIDATION else read_folds(self.dataset)
+
+    @property
+    def folds_hash(self) -> str | None:
+        return folds_hash(self.folds) if self.folds else None
+
+    @cached_property
+    def train_labels(self) -> dict[str, Path]:
+        """Label files of the training videos, of the chosen share of them."""
+        labels = require_labels(self.dataset.ground_truth)
+        videos = list(labels)
+        if self.folds is not None:
+            videos = read_bundle(self.dataset.bundle("train", int(self.config.split)))
+        return {name: labels[name] for name in nested_subset(videos, self.config.train_fraction)}
+
+    @cached_property
+    def test_labels(self) -> dict[str, Path]:
+        """Label files of the videos that are scored.
+
+        Raises `UserError` when the split does not exist.
+        """
+        if self.folds is None:
+            return require_labels(self.dataset.ground_truth_val)
+        if int(self.config.split) > len(self.folds):
+            raise UserError(f"split {self.config.split}: {self.dataset.splits} has folds 1 to {len(self.folds)}")
+        labels = require_labels(self.dataset.ground_truth)
+        return {name: labels[name] for name in self.folds[int(self.config.split) - 1]}
+
+    def open(self, labels: dict[str, Path]) -> list[LabelledVideo]:
+        """Open features and labels; all features must have been made in the same way."""
+        videos = open_split(
+            self.features,
+            labels,
+            self.mapping,
+            feature_dim=self.feature_dim,
+            sample_rate=self.config.sample_rate,
+            length_tolerance=self.config.length_tolerance,
+        )
+        first = videos[0].source.identity()
+        for video in videos:
+            if identity_differences(video.source.identity(), first):
+                raise UserError(
+                    f"{video.source.path} and {videos[0].source.path} were made in different ways (see their .json); "
+                    "extract both again with the same options and --force"
+                )
+        return videos
+
+    def inputs_hash(self, videos: list[LabelledVideo], labels: dict[str, Path]) -> str:
+        """Identity of features and labels: SHA-256 over the content of every file."""
+        return sha256_of_json({v.name: [v.source.digest(), sha256_of_file(labels[v.name])] for v in videos})
+
+
+def load_experiment(config: TrainConfig) -> Experiment:
+    """Resolve a configuration: the model (default: the current folder), its feature_dim, portable paths.
+
+    Raises `UserError` when the model, the data set, its mapping or the split does not exist.
+    """
+    dataset, model = paths.dataset(config.dataset), paths.model(config.model)
+    encoder = read_encoder_config(model.config)
+    inside = dataset.root.parent == (paths.repository_root() / "data").resolve()
+    weights = config.class_weights
+    resolved = replace(
+        config,
+        dataset=dataset.name if inside else str(dataset.root),
+        model=model.name,
+        run=config.run_name,
+        features_dim=config.features_dim or encoder.feature_dim,
+        class_weights=weights if weights in ("none", "inverse") else os.path.abspath(weights),
+    )
+    experiment = Experiment(resolved, dataset, model, encoder, read_mapping(dataset.mapping))
+    _ = experiment.test_labels, experiment.train_labels
+    return experiment

@@ -1,0 +1,53 @@
+"""Every fold of one encoder: trained, predicted, scored; finished folds are not run again."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from common.base.runtime import UserError, read_json
+from common.head.config import TrainConfig, config_differences, config_record
+from common.head.experiment import Experiment, load_experiment
+from common.head.prediction import predict
+from common.head.run_record import RUN_RECORD
+from common.head.training import train
+
+log = logging.getLogger(__name__)
+
+
+def run_folds(config: TrainConfig, given: dict[str, Any]) -> None:
+    """Train and predict the folds of one run that are not finished; `given` are the command's own flags."""
+    numbers = [given["only"]] if given["only"] is not None else range(1, given["folds"] + 1)
+    for number in numbers:
+        experiment = load_experiment(replace(config, split=str(number)))
+        name = " ".join(part for part in (experiment.model.name, config.run_name) if part)
+        if not given["force"] and is_finished(experiment):
+            log.info("%s fold %d of %d: finished, not run again", name, number, given["folds"])
+            continue
+        log.info("%s fold %d of %d", name, number, given["folds"])
+        train(experiment, device=given["device"], resume=not given["force"], wandb=given["wandb"])
+        predict(experiment, device=given["device"])
+
+
+def is_finished(experiment: Experiment) -> bool:
+    """Whether a split's run is complete, with this configuration and the features and labels as they are now.
+
+    Raises `UserError` when it was run with another configuration, naming the differences.
+    """
+    path = experiment.results / RUN_RECORD
+    if not path.is_file():
+        return False
+    record = read_json(path)
+    differences = config_differences(config_record(experiment.config), record["config"])
+    if differences:
+        raise UserError(
+            f"{path}: run with another configuration ({'; '.join(differences)}). "
+            "Give --run NAME to keep both, or --force to replace it"
+        )
+    train_videos, test_videos = experiment.open(experiment.train_labels), experiment.open(experiment.test_labels)
+    return (
+        record["train_inputs_hash"] == experiment.inputs_hash(train_videos, experiment.train_labels)
+        and record["test_inputs_hash"] == experiment.inputs_hash(test_videos, experiment.test_labels)
+        and all((experiment.results / f"{name}.txt").is_file() for name in experiment.test_labels)
+    )

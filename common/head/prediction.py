@@ -1,0 +1,89 @@
+"""Predictions of a trained head for a split's test videos, in the challenge's files, and their scores."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.base.runtime import (
+    atomic_path,
+    device_name,
+    keep_freed_memory,
+    peak_memory_bytes,
+    progress,
+    select_device,
+    write_json,
+)
+from common.dataset.phases import PhaseMapping, write_prediction
+from common.head.batch_gen import LabelledVideo, collate, read_rows
+from common.head.checkpoint import load_checkpoint, load_head
+from common.head.experiment import Experiment
+from common.head.networks.mstcn import MS_TCN2
+from common.head.run_record import RUN_RECORD, _run_record
+from common.scoring.folder import score_folder, to_json
+from common.scoring.protocols import CHALLENGE, summarise
+
+log = logging.getLogger(__name__)
+
+
+def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | None = None) -> dict[str, Any]:
+    """Predict and score the test videos of a split; returns what is written to `run.json`.
+
+    Files are `<video>.txt` and `<video>.npy` with a row for each label; `run.json` comes last and completes the run.
+
+    Raises `UserError` when there is no checkpoint, or it does not fit the data.
+    """
+    keep_freed_memory()
+    started = time.monotonic()
+    path = checkpoint or experiment.checkpoint
+    target_device = select_device(device)
+    head = load_head(path, experiment.config, experiment.mapping.num_classes).to(target_device)
+    videos = experiment.open(experiment.test_labels)
+    _clear(experiment.results)
+    repeated = {}
+    for video in progress(videos, description=f"predict split {experiment.config.split}", unit="videos"):
+        repeated[video.name] = _predict_video(head, video, experiment.results, experiment.mapping)
+    scores = score_folder(experiment.test_labels, experiment.results, experiment.mapping, experiment.results)
+    trained = None if checkpoint else load_checkpoint(path)
+    record = _run_record(experiment, videos, trained) | {
+        "num_parameters": sum(parameter.numel() for parameter in head.parameters()),
+        "repeated_rows": {name: count for name, count in repeated.items() if count},
+        "metrics": {"challenge": to_json(summarise(scores.values(), CHALLENGE))},
+        "device": device_name(target_device),
+        "predict_seconds": round(time.monotonic() - started, 3),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    write_json(experiment.results / RUN_RECORD, record)
+    return record
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier prediction, its record first: what is left after a kill is not taken for a finished run."""
+    (folder / RUN_RECORD).unlink(missing_ok=True)
+    for path in [*folder.glob("*.txt"), *folder.glob("*.npy")]:
+        path.unlink()
+
+
+def _predict_video(head: MS_TCN2, video: LabelledVideo, folder: Path, mapping: PhaseMapping) -> int:
+    """Write one video's phases and probabilities; returns how many of its last rows repeat the one before."""
+    probabilities = phase_probabilities(head, video)
+    rows = probabilities[video.timeline.nearest_sample(video.num_labels)]
+    write_prediction(folder / f"{video.name}.txt", rows.argmax(axis=1), mapping)
+    with atomic_path(folder / f"{video.name}.npy") as temporary:
+        np.save(temporary, rows)
+    return max(0, video.num_labels - video.timeline.num_frames)
+
+
+@torch.inference_mode()
+def phase_probabilities(head: MS_TCN2, video: LabelledVideo) -> np.ndarray:
+    """Softmaxed output of the last stage `(T, num_classes)` float32, a row for each feature of the video."""
+    rows = read_rows(video)
+    batch = collate([(video.name, rows, np.zeros(len(rows), dtype=np.int64))])
+    device = next(head.parameters()).device
+    logits = head(batch.features.to(device))[-1, 0]
+    return logits.float().softmax(dim=0).T.cpu().numpy()

@@ -1,0 +1,1 @@
+"""`report.html`: its template, charts and ribbons."""

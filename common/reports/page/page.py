@@ -1,0 +1,244 @@
+"""The comparison as one web page: opens from disk, needs no network, holds every table and interactive charts.
+
+plotly draws and moves the charts; switching protocols and unfolding sheets is plain HTML.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from common.base.runtime import write_text
+from common.base.wording import clock, counted, readable
+from common.reports.case_sheets import CaseSheet, case_sheets
+from common.reports.caveats import SHORT_HASH, commit_name, weights_source
+from common.reports.comparison import Report
+from common.reports.costs import COSTS
+from common.reports.failure_atlas import FailureAtlas, failure_atlas
+from common.reports.leaderboard import HEADLINE, Leaderboard, PairTest
+from common.reports.page import comparison_charts as comparison_figures
+from common.reports.page import failure_charts as failure_figures
+from common.reports.page import leaderboard_chart as page_figures
+from common.reports.page.ribbons import ribbon_chart
+from common.reports.page.style import interval_text
+from common.reports.pictures.style import phase_colours
+from common.reports.results import SplitResult
+from common.reports.text import percent
+from common.scoring.further_measures import FURTHER_MEASURES, further_name, further_summary, per_phase
+from common.scoring.metrics import MEASURES
+from common.scoring.protocols import methods_sentence
+
+MOST_CHANGES = 10  # of a case sheet that are spelled out
+TICK_MINUTES = (1, 2, 5, 10, 15, 30, 60)
+MOST_TICKS = 14
+LAST_TICK = 0.03  # of a video's length: a tick nearer to its end has no room
+BUTTONS = [["toImage", "resetScale2d"]]
+
+
+def save_page(report: Report, path: Path) -> Path:
+    """Write `report.html` atomically; the same report gives the same bytes."""
+    write_text(path, render(report))
+    return path
+
+
+def render(report: Report) -> str:
+    """The page as HTML."""
+    context = build(report)
+    template = _environment(context["in_seconds"]).get_template("report.html.j2")
+    return template.render(context)
+
+
+def build(report: Report) -> dict[str, Any]:
+    """Everything that the templates lay out."""
+    sheets = case_sheets(report.results[0])
+    atlas = failure_atlas(report.results)
+    costs = report.costs
+    figures = _figures(report, atlas, costs)
+    return {
+        "report": report,
+        "plotly_js": Markup(get_plotlyjs()),
+        "figures": {name: figure_html(figure, name) for name, figure in figures.items()},
+        "measures": MEASURES,
+        "headline": HEADLINE,
+        "phases": [readable(name) for name in report.mapping.names],
+        "colours": phase_colours(report.mapping.names),
+        "facts": facts(report),
+        "random_weights": [r.name for r in report.results if r.record["features"]["random_weights"]],
+        "sources": {result.name: weights_source(result) for result in report.results},
+        "quoted": {row.source: [r for r in report.published if r.source == row.source] for row in report.published},
+        "board_ranks": [page_figures.ranks(board, HEADLINE) for board in report.boards],
+        "agreement": rank_agreement(report),
+        "sheets": sheets,
+        "in_seconds": all(sheet.score.fps for sheet in sheets),
+        "anchors": {sheet.video: f"video-{number}" for number, sheet in enumerate(sheets, 1)},
+        "accuracies": {s.video: 100 * float(np.mean(s.score.true == s.score.predicted)) for s in sheets},
+        "folds": {name: split.record["split"] for split in report.results[0].splits for name in split.scores},
+        "most_changes": MOST_CHANGES,
+        "atlas": atlas,
+        "phase_scores": {result.name: per_phase(list(result.scores.values())) for result in report.results},
+        "costs": COSTS,
+        "encoder_costs": costs,
+        "further": {result.name: further_summary(list(result.scores.values())) for result in report.results},
+        "further_measures": {key: (further_name(key), unit) for key, (_, unit) in FURTHER_MEASURES.items()},
+        "runs": [run_row(result.name, split) for result in report.results for split in result.splits],
+    }
+
+
+def _figures(report: Report, atlas: FailureAtlas, costs: dict[str, dict[str, float]]) -> dict[str, go.Figure]:
+    """The charts by name; those that would show nothing are left out."""
+    figures = {
+        f"board-{number}": page_figures.board_chart(board, report.published)
+        for number, board in enumerate(report.boards, 1)
+    }
+    if len(report.boards) > 1 and len(report.results) > 1:
+        figures["ranks"] = page_figures.rank_chart(report.boards)
+    figures["ribbons"] = ribbon_chart(report)
+    figures["worst"] = failure_figures.worst_chart(atlas.worst, atlas.encoder)
+    if atlas.pairs:
+        figures["pairs"] = failure_figures.pairs_chart(atlas.pairs, report.mapping)
+    figures["prefix"] = failure_figures.prefix_chart(atlas.by_prefix)
+    figures["length"] = failure_figures.strata_chart(atlas.by_length, atlas.encoder)
+    figures["distance"] = failure_figures.strata_chart(atlas.by_distance, atlas.encoder)
+    figures["phases"] = comparison_figures.phase_map(report)
+    if report.efficiency:
+        figures["efficiency"] = comparison_figures.efficiency_chart(report)
+    if (cost := comparison_figures.cost_chart(report, costs)) is not None:
+        figures["cost"] = cost
+    return figures
+
+
+def figure_html(figure: go.Figure, name: str) -> Markup:
+    """The element and script that draw a chart; plotly.js stands once at the top of the page."""
+    config = {"responsive": True, "displaylogo": False, "modeBarButtons": BUTTONS}
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"chart-{name}", config=config))
+
+
+def facts(report: Report) -> dict[str, str]:
+    """What identifies the comparison, for the head of the page."""
+    scores = list(report.results[0].scores.values())
+    records = [split.record for result in report.results for split in result.splits]
+    videos = counted(len(scores), "video")
+    if all(score.fps for score in scores):
+        videos += f", {sum(score.num_frames / score.fps for score in scores) / 3600:.1f} h"
+    return {
+        "Data set": report.dataset.name + (" (synthetic)" if report.dataset.is_synthetic else ""),
+        "Scored": videos,
+        "Phases": str(report.mapping.num_classes),
+        "Encoders": str(len(report.results)),
+        "Folds": ", ".join(sorted({(record["folds_hash"] or "none")[:SHORT_HASH] for record in records})),
+        "Seeds": ", ".join(map(str, sorted({record["seed"] for record in records}))),
+        "Commit": ", ".join(sorted({commit_name(record["git"]) for record in records})),
+    }
+
+
+def rank_agreement(report: Report) -> dict[str, list[float]]:
+    """Kendall's tau of every protocol's order of encoders with the first one's, measure -> protocols; NaN for one encoder."""
+    from scipy.stats import kendalltau
+
+    def means(board: Leaderboard, measure: str) -> list[float]:
+        return [board.cells[name][measure].mean for name in report.board.names]
+
+    def tau(board: Leaderboard, measure: str) -> float:
+        return float(kendalltau(means(report.board, measure), means(board, measure), nan_policy="omit").statistic)
+
+    if len(report.results) < 2:
+        return {measure: [float("nan")] * len(report.boards) for measure in MEASURES}
+    return {measure: [tau(board, measure) for board in report.boards] for measure in MEASURES}
+
+
+def run_row(name: str, split: SplitResult) -> dict[str, str]:
+    """What the record of one run says, in words; older records lack some of it."""
+    record = split.record
+    weights = (record["features"]["identity"] or {}).get("weights") or {}
+    memory = record.get("peak_memory_bytes")
+    return {
+        "Run": name,
+        "Split": str(record["split"]),
+        "Seed": str(record["seed"]),
+        "Training videos": _or_unknown(record.get("num_train_videos")),
+        "Test videos": str(len(split.scores)),
+        "Epochs": str(record["config"]["num_epochs"]),
+        "Training, s": _or_unknown(record["train_seconds"]),
+        "Prediction, s": _or_unknown(record.get("predict_seconds")),
+        "Peak memory, GB": _or_unknown(memory and f"{memory / 1e9:.1f}"),
+        "Device": _or_unknown(record.get("device")),
+        "torch": _or_unknown(record["versions"].get("torch")),
+        "Head parameters": _or_unknown(record.get("num_parameters")),
+        "Weights' SHA-256": _or_unknown((weights.get("sha256") or "")[:SHORT_HASH]),
+        "Folds": _or_unknown((record["folds_hash"] or "")[:SHORT_HASH]),
+        "Commit": commit_name(record["git"]),
+    }
+
+
+def _or_unknown(value: Any) -> str:
+    return "n/a" if value in (None, "") else str(value)
+
+
+def _environment(in_seconds: bool) -> jinja2.Environment:
+    """Templates that escape what they print, stop at an unknown name, and write times in minutes or frames."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def moment(time: float) -> str:
+        return clock(time) if in_seconds else f"{time:.0f}"
+
+    def span(time: float) -> str:
+        if math.isnan(time):
+            return "n/a"
+        return f"{time:.1f} s" if in_seconds and time < 60 else moment(time)
+
+    def off(time: float) -> str:
+        if math.isnan(time):
+            return "n/a"
+        amount = f"{abs(time):.1f} s" if in_seconds else f"{abs(time):.0f}"
+        return f"{amount} {'late' if time > 0 else 'early'}" if time else amount
+
+    environment.filters |= {
+        "percent": percent,
+        "interval": interval_text,
+        "p_value": p_value,
+        "methods": methods_sentence,
+        "by_measure": by_measure,
+        "capitalised": lambda text: text[:1].upper() + text[1:],
+        "time": lambda frames, rate: moment(frames / rate),
+        "moment": moment,
+        "span": span,
+        "off": off,
+        "of": lambda part, whole: f"{100 * part / whole:.1f}",
+        "ticks": ticks,
+    }
+    return environment
+
+
+def p_value(p: float) -> str:
+    """Four decimals; `n/a` where there is no test."""
+    return "n/a" if math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def by_measure(tests: Sequence[PairTest]) -> list[tuple[str, list[PairTest]]]:
+    """Tests in their groups of one measure."""
+    return [(measure, list(group)) for measure, group in groupby(tests, key=lambda test: test.measure)]
+
+
+def ticks(sheet: CaseSheet) -> Iterator[dict[str, str]]:
+    """Where the minutes of a video lie, in percent of its length; none where times are unknown."""
+    if not sheet.score.fps:
+        return
+    minutes = sheet.score.num_frames / sheet.score.fps / 60
+    step = next((step for step in TICK_MINUTES if minutes / step < MOST_TICKS), TICK_MINUTES[-1])
+    for minute in range(0, math.ceil(minutes - LAST_TICK * minutes), step):
+        yield {"left": f"{100 * minute / minutes:.2f}", "text": clock(60 * minute)}

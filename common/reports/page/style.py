@@ -1,0 +1,86 @@
+"""What the page's interactive charts share: colours, symbols, titles, menus."""
+
+from __future__ import annotations
+
+import html
+import math
+
+import plotly.graph_objects as go
+
+from common.reports.pictures.style import SERIES_COLOURS
+from common.scoring.intervals import Interval
+
+INK, QUIET, GRID = "#1f2328", "#59636e", "#e4e7eb"
+OURS, BEST, QUOTED = SERIES_COLOURS[0], SERIES_COLOURS[5], "#7d8590"
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "cross")
+DASHES = ("solid", "dash", "dot")
+ROW_PIXELS = 22
+TITLE_FONT = {"size": 13, "color": INK}
+
+
+def plain(text: str) -> str:
+    """Text that plotly shows as it is: its labels understand some HTML."""
+    return html.escape(text, quote=False)
+
+
+def style(figure: go.Figure, height: float, *, legend: bool = False) -> go.Figure:
+    """The look of every chart; dragging scrolls the page instead of zooming, unless a chart says otherwise."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        autosize=True,
+        font={"family": "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", "size": 12, "color": INK},
+        margin={"l": 10, "r": 24, "t": 44, "b": 44},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        showlegend=legend,
+        legend={"orientation": "h", "x": 0, "y": -0.2, "xanchor": "left", "yanchor": "top"},
+        hoverlabel={"bgcolor": "white", "bordercolor": QUIET, "font": {"color": INK, "size": 12}, "align": "left"},
+        dragmode=False,
+    )
+    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True, "title_standoff": 8}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def series(index: int) -> dict[str, dict]:
+    """Marker and line of the series number `index`: beyond the seven colours told apart by symbol and dashes."""
+    colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]
+    return {
+        "marker": {
+            "color": colour,
+            "symbol": SYMBOLS[index % len(SYMBOLS)],
+            "size": 8,
+            "line": {"color": INK, "width": 0.5},
+        },
+        "line": {"color": colour, "dash": DASHES[index // len(SERIES_COLOURS) % len(DASHES)], "width": 2},
+    }
+
+
+def left_titles(figure: go.Figure) -> None:
+    """Titles of panels at their left edge, in the chart's own type."""
+    for note, axis in zip(figure.layout.annotations, figure.select_xaxes(), strict=False):
+        note.update(x=axis.domain[0], xanchor="left", font=TITLE_FONT)
+
+
+def interval_text(interval: Interval, digits: int = 1) -> str:
+    """An interval in percent; `n/a` where undefined."""
+    if math.isnan(interval.low):
+        return "n/a"
+    return f"{100 * interval.low:.{digits}f} to {100 * interval.high:.{digits}f}"
+
+
+def menu(buttons: list[dict]) -> dict:
+    """A drop-down list above the upper left corner of a chart."""
+    return {
+        "buttons": buttons,
+        "x": 0,
+        "xanchor": "left",
+        "y": 1,
+        "yanchor": "bottom",
+        "pad": {"b": 16, "t": 0, "l": 0, "r": 0},
+        "bgcolor": "white",
+        "bordercolor": "#c8ced5",
+        "showactive": True,
+    }

@@ -1,0 +1,1 @@
+"""Pictures for papers and for looking at: charts, ribbons, confusion matrices, overlays."""

@@ -1,0 +1,142 @@
+"""The predicted phases of one video: a table of its segments and a picture of its course."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+from common.base.runtime import write_text
+from common.base.wording import clock, readable
+from common.dataset.segments import find_segments
+from common.head.new_videos import VideoPhases
+from common.reports.pictures.style import phase_colours, save
+
+DOUBTFUL_BELOW = 0.5  # less likely than all other phases together
+SEGMENT_COLUMNS = (
+    "phase", "start_frame", "end_frame", "start_seconds", "end_seconds", "duration_seconds", "confidence",
+    "lowest_confidence", "runner_up",
+)  # fmt: skip
+TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+MOST_TICKS = 13
+INK, SOFT_INK, WARNING = "#333333", "#666666", "#B00020"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else clock(seconds)
+
+
+def segment_rows(phases: VideoPhases) -> list[dict[str, str | int]]:
+    """A row of `SEGMENT_COLUMNS` for each segment; `end_frame` and `end_seconds` are where the next one starts.
+
+    `confidence` is the mean probability of the phase over the segment's frames, `runner_up` the phase that has the
+    next highest mean (empty where the mapping has one phase only).
+    """
+    rows = []
+    for phase, start, end in phases.segments:
+        means = phases.probabilities[start:end].mean(axis=0, dtype=np.float64)
+        others = [other for other in np.argsort(-means, kind="stable") if other != phase]
+        first, last = phases.edges[start], phases.edges[end]
+        values = (
+            phases.mapping.names[phase], start, end, f"{first:.3f}", f"{last:.3f}", f"{last - first:.3f}",
+            f"{means[phase]:.4f}", f"{phases.confidence[start:end].min():.4f}",
+            phases.mapping.names[others[0]] if others else "",
+        )  # fmt: skip
+        rows.append(dict(zip(SEGMENT_COLUMNS, values, strict=True)))
+    return rows
+
+
+def write_segments(path: Path, phases: VideoPhases) -> None:
+    """Write the segments as a CSV file, atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, SEGMENT_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(segment_rows(phases))
+    write_text(path, text.getvalue())
+
+
+def timeline_plot(phases: VideoPhases, path: Path) -> Path:
+    """A ribbon of the phases over the time of the video and the confidence below it; doubtful stretches are hatched."""
+    heading = [phases.source, *phases.remarks]
+    figure = Figure(figsize=(12, 3.2))
+    ribbon, confidence = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [1, 1.3], "hspace": 0.12})
+    doubtful = _doubtful_spans(phases)
+    _draw_ribbon(ribbon, phases, doubtful)
+    _draw_confidence(confidence, phases, doubtful)
+    _draw_heading(ribbon, phases.name, heading)
+    figure.legend(
+        handles=_legend(phases, bool(doubtful)), loc="upper center", bbox_to_anchor=(0.5, -0.03), ncols=4, fontsize=9,
+        frameon=False, handlelength=1.4, columnspacing=2.5, labelcolor=INK,
+    )  # fmt: skip
+    save(figure, path)
+    return path
+
+
+def _doubtful_spans(phases: VideoPhases) -> list[tuple[float, float]]:
+    """`(start, length)` in seconds of the runs of frames whose confidence is below `DOUBTFUL_BELOW`."""
+    runs = find_segments(phases.confidence < DOUBTFUL_BELOW)
+    return [
+        (phases.edges[start], phases.edges[end] - phases.edges[start])
+        for is_doubtful, start, end in runs
+        if is_doubtful
+    ]
+
+
+def _draw_ribbon(axes: Axes, phases: VideoPhases, doubtful: list[tuple[float, float]]) -> None:
+    colours, edges = phase_colours(phases.mapping.names), phases.edges
+    spans = [(edges[start], edges[end] - edges[start]) for _, start, end in phases.segments]
+    axes.broken_barh(spans, (0, 1), facecolors=[colours[label] for label in phases.segments.labels], linewidth=0)
+    axes.broken_barh(doubtful, (0, 1), facecolor="#FFFFFF66", edgecolor=INK, hatch="/////", linewidth=0)
+    axes.set(ylim=(0, 1), yticks=[], xlim=(edges[0], max(edges[-1], edges[0] + 1e-3)))
+    axes.tick_params(axis="x", length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_confidence(axes: Axes, phases: VideoPhases, doubtful: list[tuple[float, float]]) -> None:
+    for start, length in doubtful:
+        axes.axvspan(start, start + length, color="#F3D9D9", linewidth=0)
+    held = np.append(phases.confidence, phases.confidence[-1])
+    axes.plot(phases.edges, held, drawstyle="steps-post", color=INK, linewidth=0.9)
+    axes.axhline(DOUBTFUL_BELOW, color=SOFT_INK, linewidth=0.7, linestyle=(0, (4, 3)))
+    axes.set(ylim=(0, 1.03), yticks=[0, 0.5, 1], yticklabels=["0", "50", "100 %"], xlabel="time (minutes : seconds)")
+    axes.set_ylabel("confidence", fontsize=9)
+    span = float(phases.edges[-1] - phases.edges[0])
+    step = next((step for step in TICK_SECONDS if span / step <= MOST_TICKS), TICK_SECONDS[-1])
+    axes.xaxis.set_major_locator(MultipleLocator(step))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
+    axes.tick_params(labelsize=9, color=SOFT_INK)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_heading(axes: Axes, name: str, lines: list[str]) -> None:
+    """The video's name, below it where its numbers come from, remarks in red."""
+    bottom = 4.0  # points above the ribbon
+    for index, line in reversed(list(enumerate(lines))):
+        colour = WARNING if index else SOFT_INK
+        axes.annotate(line, (0, 1), xytext=(0, bottom), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=colour)  # fmt: skip
+        bottom += 14
+    axes.annotate(name, (0, 1), xytext=(0, bottom + 2), xycoords="axes fraction", textcoords="offset points", fontsize=13, color=INK, weight="bold")  # fmt: skip
+
+
+def _legend(phases: VideoPhases, with_doubtful: bool) -> list[Patch | Line2D]:
+    """The phases in order of appearance, each with its total time, and what hatching means."""
+    colours, labels = phase_colours(phases.mapping.names), phases.segments.labels
+    durations = phases.edges[phases.segments.ends] - phases.edges[phases.segments.starts]
+    handles = [
+        Patch(
+            color=colours[phase],
+            label=f"{readable(phases.mapping.names[phase])}  {_duration(durations[labels == phase].sum())}",
+        )
+        for phase in dict.fromkeys(labels.tolist())
+    ]
+    if with_doubtful:
+        label = f"doubtful: confidence below {DOUBTFUL_BELOW:.0%}"
+        handles.append(Patch(facecolor="white", edgecolor=INK, hatch="/////", linewidth=0.5, label=label))
+    return handles

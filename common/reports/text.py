@@ -1,0 +1,57 @@
+"""Comparison tables as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from common.base.wording import format_table
+from common.reports.caveats import remarks
+from common.reports.leaderboard import HEADLINE, Leaderboard
+from common.reports.results import EncoderResult
+from common.scoring.metrics import MEASURES
+from common.scoring.protocols import CHALLENGE, Protocol
+
+
+def percent(mean: float, std: float = float("nan")) -> str:
+    """A fraction as percent with two decimals, with its spread where there is one; `n/a` where undefined."""
+    if math.isnan(mean):
+        return "n/a"
+    return f"{100 * mean:.2f}" if math.isnan(std) else f"{100 * mean:.2f} ± {100 * std:.2f}"
+
+
+def comparison_rows(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) -> list[list[str]]:
+    """Header and one row an encoder: name, then every measure."""
+    header = ["Encoder", *MEASURES.values()]
+    rows = [[r.name, *(percent(r.mean(key, protocol), r.std(key, protocol)) for key in MEASURES)] for r in results]
+    return [header, *rows]
+
+
+def leaderboard_rows(board: Leaderboard) -> list[list[str]]:
+    """Header and one row an encoder: name, the letters that it shares with encoders it is tied with, every measure."""
+    header, *rows = comparison_rows(board.results, board.protocol)
+    letters = board.letters[HEADLINE]
+    return [["Encoder", "Tied", *header[1:]]] + [[name, letters[name], *cells] for name, *cells in rows]
+
+
+def fold_rows(result: EncoderResult, protocol: Protocol = CHALLENGE) -> list[list[str]]:
+    """Header and one row a fold, then mean ± std."""
+    header = ["Fold", "Videos", "Frames", *MEASURES.values()]
+    rows = [
+        [
+            str(split.record["split"]),
+            str(len(split.scores)),
+            str(sum(score.num_frames for score in split.scores.values())),
+            *(percent(split.summary(protocol)[key]) for key in MEASURES),
+        ]
+        for split in result.splits
+    ]
+    means = [percent(result.mean(key, protocol), result.std(key, protocol)) for key in MEASURES]
+    return [header, *rows, ["mean", "", "", *means]]
+
+
+def print_summary(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE, *, verbose: bool = False) -> None:
+    """Print a row for each result, or with `verbose` a table of each one's folds, and what a reader must know."""
+    tables = [fold_rows(result, protocol) for result in results] if verbose else [comparison_rows(results, protocol)]
+    print("\n\n".join(map(format_table, tables)))
+    print("\n".join(map(str, remarks(results, protocol))))

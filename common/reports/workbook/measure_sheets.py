@@ -1,0 +1,236 @@
+"""The measures of a comparison as sheets: encoders, splits, videos, phases, confusions, tests, protocols."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from common.reports.caveats import weights_source
+from common.reports.comparison import Report
+from common.reports.costs import COSTS
+from common.reports.leaderboard import ALPHA, HEADLINE, Leaderboard, PairTest
+from common.reports.results import EncoderResult
+from common.reports.workbook.sheet import (
+    IDENTIFIER,
+    MEANS,
+    P_VALUE,
+    PERCENTS,
+    SHARE,
+    STDS,
+    Sheet,
+    mark_best,
+    mark_board,
+    mark_rows,
+)
+from common.scoring.further_measures import FURTHER_MEASURES, further_name, further_summary, per_phase
+from common.scoring.metrics import MEASURES
+
+BEST_OR_TIED = f"Bold in a box: best. In a box: not significantly worse than the best (Holm p at least {ALPHA:g})."
+PHASE_SHARES = {"precision": "Precision %", "recall": "Recall %", "f1": "F1 %", "iou": "IoU %"}
+SMALL_IS_GOOD = ("calibration_error", "boundary_error", "boundaries_missed")
+
+
+def summary_sheet(report: Report) -> Sheet:
+    """One row an encoder, best first: measures with spread and interval, what it costs, where its weights are from."""
+    table = pd.DataFrame(_summary_row(result, report) for result in report.results)
+    spread = [column for column in table if column.endswith((" std %", " low %", " high %"))]
+    return Sheet(
+        "summary",
+        f"Mean and standard deviation (ddof 1) over splits; low and high: 95 % bootstrap interval over videos. {BEST_OR_TIED} "
+        f"Encoders that share a letter do not differ significantly in {HEADLINE}.",
+        table,
+        shaded=MEANS.values(),
+        marks=mark_rows(range(len(table)), spread, "quiet") | mark_board(report.board),
+        formats={"Seed": IDENTIFIER},
+    )
+
+
+def _summary_row(result: EncoderResult, report: Report) -> dict[str, Any]:
+    board = report.board
+    row: dict[str, Any] = {"Encoder": result.name, "Tied": board.letters[HEADLINE][result.name]}
+    for measure, name in MEASURES.items():
+        cell = board.cells[result.name][measure]
+        row |= {MEANS[measure]: 100 * cell.mean, STDS[measure]: 100 * cell.std}
+        row |= {f"{name} low %": 100 * cell.interval.low, f"{name} high %": 100 * cell.interval.high}
+    costs = report.costs[result.name]
+    seeds = sorted({split.record["seed"] for split in result.splits})
+    return (
+        row
+        | {"Splits": len(result.splits), "Videos": len(result.scores)}
+        | {cost.label[0].upper() + cost.label[1:]: costs[cost.key] for cost in COSTS}
+        | {"Feature dimension": result.record["config"]["features_dim"]}
+        | {"Seed": seeds[0] if len(seeds) == 1 else ", ".join(map(str, seeds)), "Weights": weights_source(result)}
+    )
+
+
+def folds_sheet(report: Report) -> Sheet:
+    """One row an encoder and split."""
+    table = pd.DataFrame(
+        {
+            "Encoder": result.name,
+            "Split": split_name(split.record["split"]),
+            "Videos": len(split.scores),
+            "Frames": sum(score.num_frames for score in split.scores.values()),
+            **{PERCENTS[measure]: 100 * value for measure, value in split.summary(report.board.protocol).items()},
+        }
+        for result in report.results
+        for split in result.splits
+    )
+    return Sheet(
+        "folds",
+        "Every split. Bold in a box: the best encoder of the split.",
+        table,
+        frozen=2,
+        grouped="Encoder",
+        shaded=PERCENTS.values(),
+        marks=mark_best(table, PERCENTS.values(), by="Split"),
+    )
+
+
+def split_name(name: str) -> int | str:
+    """A fold's number as a number, `val` as it is."""
+    return int(name) if name.isdecimal() else name
+
+
+def videos_sheet(report: Report) -> Sheet:
+    """One row a protocol, encoder and video, under the headline protocol first."""
+    table = report.per_video.assign(Split=report.per_video["Split"].map(split_name))
+    table = table.drop(columns=["Patient"] if table["Patient"].isna().all() else [])
+    order = {board.protocol.name: place for place, board in enumerate(report.boards)}
+    table = table.sort_values("Protocol", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    return Sheet(
+        "videos",
+        "Every video, scored by a head that was not trained on it. Each protocol has a row for each: filter one.",
+        table[["Encoder", "Video", *table.columns.drop(["Encoder", "Video"])]],
+        frozen=2,
+        grouped="Encoder",
+        shaded=PERCENTS.values(),
+        formats={"Seed": IDENTIFIER},
+    )
+
+
+def phases_sheet(report: Report) -> Sheet:
+    """One row an encoder and phase."""
+    rows = []
+    for result in report.results:
+        found = per_phase(list(result.scores.values()))
+        for phase, name in enumerate(report.mapping.names):
+            row = {"Encoder": result.name, "Phase": name}
+            row |= {column: 100 * found[key][phase] for key, column in PHASE_SHARES.items()}
+            rows.append(row | {"True frames": int(found["frames"][phase]), "Videos": int(found["videos"][phase])})
+    table = pd.DataFrame(rows)
+    return Sheet(
+        "phases",
+        "Each phase over the frames of all videos. Bold in a box: the best encoder for the phase.",
+        table,
+        frozen=2,
+        grouped="Encoder",
+        shaded=PHASE_SHARES.values(),
+        marks=mark_best(table, PHASE_SHARES.values(), by="Phase"),
+    )
+
+
+def confusion_sheet(report: Report) -> Sheet:
+    """One block an encoder: the share of each true phase's frames that is predicted as each phase."""
+    names = [f"{name} %" for name in report.mapping.names]
+    rows = []
+    for result in report.results:
+        for true, counts in zip(report.mapping.names, result.confusion, strict=True):
+            total = int(counts.sum())
+            shares = 100 * counts / total if total else np.full(len(counts), np.nan)
+            row = {"Encoder": result.name, "True phase": true, "True frames": total}
+            rows.append(row | dict(zip(names, shares, strict=True)))
+    return Sheet(
+        "confusion",
+        "A row is a true phase; columns: the share of its frames, over all videos, that is predicted as each phase. Bold: right.",
+        pd.DataFrame(rows),
+        frozen=2,
+        grouped="Encoder",
+        shares=names,
+        marks={(row, names[row % len(names)]): "strong" for row in range(len(rows))},
+        formats=dict.fromkeys(names, SHARE),
+    )
+
+
+def tests_sheet(report: Report) -> Sheet:
+    """One row a measure and pair of encoders."""
+    tests = report.board.tests
+    return Sheet(
+        "tests",
+        "Every pair of encoders on the videos that both have. Difference: first minus second, with 95 % bootstrap interval. "
+        "d: mean / standard deviation of the paired differences. p permutation: over videos. p Holm: corrected over all pairs of "
+        f"the measure, significant below {ALPHA:g}. p folds: corrected resampled t-test over folds.",
+        pd.DataFrame(map(_test_row, tests)),
+        grouped="Measure",
+        marks={(row, "Significant"): "strong" for row, test in enumerate(tests) if test.is_significant},
+        formats=dict.fromkeys(("p permutation", "p Holm", "p folds"), P_VALUE),
+    )
+
+
+def _test_row(test: PairTest) -> dict[str, Any]:
+    difference, standardised = test.effect.difference, test.effect.standardised
+    return {
+        "Measure": MEASURES[test.measure],
+        "First": test.first,
+        "Second": test.second,
+        "Videos": test.num_videos,
+        "Difference, points": 100 * difference.estimate,
+        "Difference low, points": 100 * difference.low,
+        "Difference high, points": 100 * difference.high,
+        "d": standardised.estimate,
+        "d low": standardised.low,
+        "d high": standardised.high,
+        "p permutation": test.p_videos,
+        "p Holm": test.p_holm,
+        "p folds": test.p_folds,
+        "Significant": "yes" if test.is_significant else "no",
+    }
+
+
+def protocols_sheet(report: Report) -> Sheet:
+    """One row a protocol and encoder."""
+    boards = report.boards
+    starts = [place * len(report.results) for place in range(len(boards))]
+    marks = [mark_board(board, first_row=start) for board, start in zip(boards, starts, strict=True)]
+    return Sheet(
+        "protocols",
+        f"The same predictions under every protocol (sheet methods): mean and standard deviation over splits. {BEST_OR_TIED}",
+        pd.DataFrame(row for board in boards for row in _board_rows(board)),
+        frozen=2,
+        grouped="Protocol",
+        shaded=MEANS.values(),
+        marks={cell: mark for found in marks for cell, mark in found.items()},
+    )
+
+
+def _board_rows(board: Leaderboard) -> list[dict[str, Any]]:
+    rows = []
+    for rank, name in enumerate(board.names, 1):
+        row: dict[str, Any] = {"Protocol": board.protocol.name, "Encoder": name, "Rank": rank}
+        for measure, cell in board.cells[name].items():
+            row |= {MEANS[measure]: 100 * cell.mean, STDS[measure]: 100 * cell.std}
+        rows.append(row)
+    return rows
+
+
+def further_sheet(report: Report) -> Sheet:
+    """One row an encoder: the measures beside the eight."""
+    units = {key: unit for key, (_, unit) in FURTHER_MEASURES.items()}
+    columns = {key: f"{further_name(key)}, {unit}" for key, unit in units.items()}
+    rows = []
+    for result in report.results:
+        values = further_summary(list(result.scores.values()))
+        scaled = {columns[key]: value * (100 if units[key] == "%" else 1) for key, value in values.items()}
+        rows.append({"Encoder": result.name} | scaled)
+    table = pd.DataFrame(rows)
+    small = [columns[key] for key in SMALL_IS_GOOD]
+    return Sheet(
+        "further",
+        "Measures beside the eight, over all videos. Bold in a box: best.",
+        table,
+        shaded=columns.values(),
+        small_is_good=small,
+        marks=mark_best(table, columns.values(), small_is_good=small),
+    )

@@ -1,0 +1,216 @@
+"""Excel workbooks: typed numbers, frozen headers, the best of a column in a box, colours from worst to best."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from openpyxl import Workbook
+from openpyxl.cell import Cell
+from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+from openpyxl.styles import Alignment, Font
+from openpyxl.utils import get_column_letter
+from openpyxl.worksheet.properties import PageSetupProperties
+from openpyxl.worksheet.worksheet import Worksheet
+
+from common.base.runtime import atomic_path
+from common.reports.comparison import Report
+from common.reports.workbook import measure_sheets as sheets
+from common.reports.workbook import record_sheets
+from common.reports.workbook.sheet import Sheet
+from common.reports.workbook.styles import (
+    ALARM,
+    BLACK,
+    BOXED,
+    FONT,
+    QUIET,
+    WHITE,
+    Layout,
+    Look,
+    Styles,
+    header_fill,
+    none_to_all,
+    worst_to_best,
+)
+
+BUILDERS = (
+    sheets.summary_sheet, sheets.folds_sheet, sheets.videos_sheet, sheets.phases_sheet, sheets.confusion_sheet,
+    sheets.tests_sheet, sheets.protocols_sheet, sheets.further_sheet, record_sheets.efficiency_sheet,
+    record_sheets.seeds_sheet, record_sheets.quoted_sheet, record_sheets.methods_sheet, record_sheets.runs_sheet,
+    record_sheets.notes_sheet,
+)  # fmt: skip
+HEADER_ROW = 3  # below the title and the caption
+UNDEFINED = "n/a"
+NARROWEST, WIDEST = 8, 60  # characters
+HEADER_LINES = 3  # that a header may take before its column becomes wider
+CAPTION_WIDTH = 140  # characters of a line of the caption, where the columns are as wide
+LINE_HEIGHT, ROTATED_HEIGHT = 15, 6.5  # points a line, and a character of a rotated header
+A3, A4 = "8", "9"  # paper sizes as the file format numbers them
+FOOTER_LENGTH = 100  # characters; Excel calls a file damaged whose footer has more than 255
+WIDEST_ON_A4, WIDEST_ON_A3 = 180, 300  # characters across a page that can still be read
+
+
+def save_comparison(report: Report, path: Path) -> Path:
+    """Write every sheet of a comparison that is not empty; returns `path`."""
+    built = (build(report) for build in BUILDERS)
+    title = f"{report.title}, protocol {report.board.protocol.name}"
+    alarming = any(remark.alarming for remark in report.remarks)
+    return save_workbook([sheet for sheet in built if len(sheet.table)], path, title=title, alarming=alarming)
+
+
+def save_workbook(contents: Sequence[Sheet], path: Path, *, title: str, alarming: bool = False) -> Path:
+    """Write sheets atomically under one title; `alarming` sends the reader of every sheet to the notes, in red."""
+    workbook = Workbook()
+    workbook.remove(workbook.active)
+    workbook.properties.title = _text(title)
+    workbook.properties.creator = "sics155-encoders"
+    styles = Styles(workbook)
+    for sheet in contents:
+        page = workbook.create_sheet(sheet.title)
+        widths = {name: _width(sheet, name) for name in sheet.table.columns}
+        _write_heading(page, sheet, widths, title=title, alarming=alarming)
+        _write_header(page, sheet, widths)
+        _write_rows(page, sheet, widths, styles)
+        _set_view(page, sheet, widths)
+        _set_colours(page, sheet)
+        _set_print(page, sheet, widths, title)
+    if alarming and "notes" in workbook.sheetnames:
+        workbook["notes"].sheet_properties.tabColor = ALARM
+    with atomic_path(path) as temporary:
+        workbook.save(temporary)
+    return path
+
+
+def _width(sheet: Sheet, name: str) -> float:
+    """Characters that show a column's values, and its header on a few lines."""
+    if name in sheet.widths:
+        return sheet.widths[name]
+    values = sheet.table[name].dropna()
+    if pd.api.types.is_float_dtype(values):
+        values = values.map("{:,.2f}".format)
+    shown = values.astype(str).str.len().max() if len(values) else 0
+    words = [] if name in sheet.shares else [max(map(len, name.split())) + 3, len(name) / HEADER_LINES]
+    return min(WIDEST, max(NARROWEST, shown + 3, *words))
+
+
+def _write_heading(page: Worksheet, sheet: Sheet, widths: dict[str, float], *, title: str, alarming: bool) -> None:
+    warning = ". Read the warnings in the sheet notes" if alarming else ""
+    for row, text in enumerate((f"{title}: {sheet.title}{warning}", sheet.caption), 1):
+        _fill(page.cell(row, 1), text)
+    page["A1"].font = Font(FONT, bold=True, size=13, color=ALARM if alarming else BLACK)
+    page["A2"].font = Font(FONT, color=QUIET)
+    page["A2"].alignment = Alignment(wrap_text=True, vertical="top")
+    across = list(itertools.accumulate(widths.values()))
+    columns = next((place for place, width in enumerate(across, 1) if width >= CAPTION_WIDTH), len(across))
+    page.merge_cells(start_row=2, end_row=2, start_column=1, end_column=columns)
+    page.row_dimensions[2].height = _height(sheet.caption, across[columns - 1]) + 3
+
+
+def _height(text: str, width: float) -> int:
+    """Points that text takes in a cell of `width` characters."""
+    return LINE_HEIGHT * len(textwrap.wrap(text, int(width)))
+
+
+def _write_header(page: Worksheet, sheet: Sheet, widths: dict[str, float]) -> None:
+    height = 0
+    for column, (name, width) in enumerate(widths.items(), 1):
+        cell = page.cell(HEADER_ROW, column)
+        _fill(cell, name)
+        cell.font, cell.fill = Font(FONT, bold=True, color=WHITE), header_fill()
+        if name in sheet.shares:
+            cell.alignment = Alignment("center", "center", text_rotation=90)  # at the bottom LibreOffice cuts letters
+            height = max(height, ROTATED_HEIGHT * len(name))
+        else:
+            is_text = sheet.table[name].map(type).eq(str).any()
+            cell.alignment = Alignment("left" if is_text else "center", "center", wrap_text=True, indent=int(is_text))
+            height = max(height, _height(name, width))
+    page.row_dimensions[HEADER_ROW].height = height + LINE_HEIGHT  # the arrows of the filters take a line
+
+
+def _write_rows(page: Worksheet, sheet: Sheet, widths: dict[str, float], styles: Styles) -> None:
+    starts = _group_starts(sheet)
+    for row, values in enumerate(sheet.table.astype(object).itertuples(index=False, name=None)):
+        for column, (name, value) in enumerate(zip(widths, values, strict=True), 1):
+            cell = page.cell(HEADER_ROW + 1 + row, column)
+            _fill(cell, value)
+            layout = _layout(value, widths[name])
+            number_format = _number_format(value, name, sheet) if layout == "number" else "General"
+            below_box = sheet.marks.get((row - 1, name)) in BOXED  # whose lower side the rule would hide
+            ruled = starts[row] and not below_box
+            cell.style = styles.name(Look(layout, number_format, sheet.marks.get((row, name)), ruled))
+            if layout == "wrapped":
+                line = page.row_dimensions[HEADER_ROW + 1 + row]
+                line.height = max(line.height or 0, _height(value, widths[name]))
+
+
+def _group_starts(sheet: Sheet) -> list[bool]:
+    """For each row, whether a rule is drawn above it."""
+    if sheet.grouped is None:
+        return [False] * len(sheet.table)
+    values = sheet.table[sheet.grouped]
+    return (values != values.shift()).tolist()
+
+
+def _layout(value: Any, width: float) -> Layout:
+    if isinstance(value, str):
+        return "wrapped" if " " in value and len(value) > width else "text"
+    return "undefined" if pd.isna(value) else "number"
+
+
+def _fill(cell: Cell, value: Any) -> None:
+    """A value as what it is; text stays text, also when it begins like a formula or reads like an error."""
+    if isinstance(value, str):
+        cell.value = _text(value)
+        cell.data_type = "s"
+    else:
+        cell.value = UNDEFINED if pd.isna(value) else value
+
+
+def _text(text: str) -> str:
+    """Without the control characters that the file format cannot hold."""
+    return ILLEGAL_CHARACTERS_RE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _number_format(value: int | float, name: str, sheet: Sheet) -> str:
+    if name in sheet.formats:
+        return sheet.formats[name]
+    return "#,##0" if isinstance(value, int) else "0.00"
+
+
+def _set_view(page: Worksheet, sheet: Sheet, widths: dict[str, float]) -> None:
+    page.freeze_panes = page.cell(HEADER_ROW + 1, sheet.frozen + 1)
+    last = get_column_letter(len(widths) - len(sheet.shares))  # shares come last; nobody filters by one
+    page.auto_filter.ref = f"A{HEADER_ROW}:{last}{HEADER_ROW + len(sheet.table)}"
+    page.sheet_view.showGridLines = False
+    for column, width in enumerate(widths.values(), 1):
+        page.column_dimensions[get_column_letter(column)].width = width
+
+
+def _set_colours(page: Worksheet, sheet: Sheet) -> None:
+    letters = {name: get_column_letter(column) for column, name in enumerate(sheet.table.columns, 1)}
+    first, last = HEADER_ROW + 1, HEADER_ROW + len(sheet.table)
+    for name in sheet.shaded:
+        if sheet.table[name].nunique() > 1:
+            rule = worst_to_best(small_is_good=name in sheet.small_is_good)
+            page.conditional_formatting.add(f"{letters[name]}{first}:{letters[name]}{last}", rule)
+    if sheet.shares:
+        ends = [letters[name] for name in sheet.shares]
+        page.conditional_formatting.add(f"{ends[0]}{first}:{ends[-1]}{last}", none_to_all())
+
+
+def _set_print(page: Worksheet, sheet: Sheet, widths: dict[str, float], title: str) -> None:
+    """Landscape, as wide as the page (two where one would be too small to read), headers and first columns on each."""
+    total = sum(widths.values())
+    page.page_setup.orientation = "landscape"
+    page.page_setup.paperSize = A4 if total <= WIDEST_ON_A4 else A3
+    page.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+    page.page_setup.fitToWidth, page.page_setup.fitToHeight = math.ceil(total / WIDEST_ON_A3), 0
+    page.print_title_rows = f"{HEADER_ROW}:{HEADER_ROW}"
+    page.print_title_cols = f"A:{get_column_letter(sheet.frozen)}"
+    page.oddFooter.left.text = _text(f"{title}: {sheet.title}")[:FOOTER_LENGTH].replace("&", "&&")
+    page.oddFooter.right.text = "&P / &N"

@@ -1,0 +1,78 @@
+"""Predictions of a folder scored against a folder of ground truths."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from common.base.runtime import UserError, progress
+from common.dataset.phases import PhaseMapping, read_labels
+from common.scoring.video_score import VideoScore
+
+log = logging.getLogger(__name__)
+
+
+def to_json(summary: Mapping[str, float]) -> dict[str, float | None]:
+    """Measures with null where one is not defined."""
+    return {key: None if math.isnan(value) else value for key, value in summary.items()}
+
+
+def score_folder(
+    labels: Mapping[str, Path],
+    predictions: Path,
+    mapping: PhaseMapping,
+    probabilities: Path,
+    *,
+    fps: Mapping[str, float | None] | None = None,
+) -> dict[str, VideoScore]:
+    """Score every video of `labels` (name -> file) against `<video>.txt` and, where it is there, `<video>.npy`.
+
+    Raises `UserError` naming the video for a missing prediction, another length, or unsuitable probabilities.
+    """
+    scores = {}
+    for name, path in progress(labels.items(), description="score", unit="videos"):
+        true = read_labels(path, mapping)
+        predicted_path = predictions / f"{name}.txt"
+        predicted = read_labels(predicted_path, mapping)
+        if len(predicted) != len(true):
+            raise UserError(
+                f"{predicted_path}: {len(predicted)} frames, but {len(true)} labels in {path}; predict again"
+            )
+        probability_path = probabilities / f"{name}.npy"
+        shape = (len(true), mapping.num_classes)
+        scores[name] = VideoScore(
+            true.astype(np.int16),
+            predicted.astype(np.int16),
+            mapping.num_classes,
+            background=mapping.ids.get("background"),
+            fps=fps[name] if fps and name in fps else None,
+            load_probabilities=partial(read_probabilities, probability_path, *shape)
+            if probability_path.is_file()
+            else None,
+        )
+    without = [name for name, score in scores.items() if score.load_probabilities is None]
+    if 0 < len(without) < len(scores):
+        log.warning("no PR-AUC: %d videos have no probabilities, for example %s", len(without), without[0])
+    return scores
+
+
+def read_probabilities(path: Path, num_frames: int, num_classes: int) -> np.ndarray:
+    """Read `<video>.npy`, `(num_frames, num_classes)`.
+
+    Raises `UserError` for another shape and for values that are not finite. Values outside 0..1 (raw logits) too:
+    ranked within a class over frames, they give another PR-AUC than probabilities.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path}: not a readable .npy file ({error}); predict again") from error
+    if values.shape != (num_frames, num_classes):
+        raise UserError(f"{path}: expected shape {(num_frames, num_classes)} (frames, phases), found {values.shape}")
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1 + 1e-6:
+        raise UserError(f"{path}: expected probabilities between 0 and 1, found {values.min():g} to {values.max():g}")
+    return values

@@ -1,0 +1,92 @@
+"""Measures beside the study's eight: other conventions of the field, calibration, phase changes, each phase alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.scoring import metrics
+from common.scoring.boundaries import relaxed_prediction
+from common.scoring.metrics import MEASURES
+from common.scoring.protocols import OVERLAP_MEASURES
+from common.scoring.video_score import SegmentRule, VideoScore
+
+RELAXED_SECONDS = 2.0
+WITHOUT_BACKGROUND = SegmentRule(background=False, last_segment="fixed")
+
+# key in files -> name in tables, unit
+FURTHER_MEASURES = {
+    "balanced_accuracy": ("Balanced accuracy, all frames", "%"),
+    "jaccard_phases": ("Jaccard: mean over videos of each phase, then over phases", "%"),
+    "jaccard_micro": ("Jaccard: all frames of a video, mean over videos", "%"),
+    "calibration_error": ("Expected calibration error, 15 bins, all frames", "%"),
+    "boundary_error": ("Phase start error, median over found starts", "s"),
+    "boundaries_missed": ("Phase starts of a phase never predicted in the video", "%"),
+    "relaxed_accuracy": ("Accuracy, boundaries relaxed by ±{seconds:g} s, mean over videos", "%"),
+    "relaxed_miou": ("mIoU, boundaries relaxed by ±{seconds:g} s, mean over videos", "%"),
+    "edit_without_background": ("Edit without background, mean over videos", "%"),
+    **{f"{key}_without_background": (f"{MEASURES[key]} without background, pooled", "%") for key in OVERLAP_MEASURES},
+}
+
+
+def further_summary(scores: Sequence[VideoScore], relaxed_seconds: float = RELAXED_SECONDS) -> dict[str, float]:
+    """The measures of `FURTHER_MEASURES` over videos: fractions of 1 and seconds; NaN where undefined."""
+    pooled = sum(score.confusion for score in scores)
+    calibration = [score.calibration for score in scores]
+    distances = np.concatenate([score.boundary_seconds for score in scores])
+    has_times = all(score.fps for score in scores)
+    segments = [score.segment_score(WITHOUT_BACKGROUND) for score in scores]
+    relaxed = np.stack([relaxed_confusion(score, relaxed_seconds) for score in scores]) if has_times else None
+    overlap_f1 = metrics.segmental_f1(sum(segment.overlap_counts for segment in segments))
+    values = {
+        "balanced_accuracy": metrics.balanced_accuracy(pooled),
+        "jaccard_phases": jaccard_phases(scores),
+        "jaccard_micro": np.mean([metrics.jaccard_micro(score.confusion) for score in scores]),
+        "calibration_error": np.nan
+        if any(bins is None for bins in calibration)
+        else metrics.calibration_error(sum(calibration)),
+        "boundary_error": np.nanmedian(distances) if np.isfinite(distances).any() else np.nan,
+        "boundaries_missed": np.isnan(distances).mean() if has_times and distances.size else np.nan,
+        "relaxed_accuracy": np.nan if relaxed is None else metrics.accuracy(relaxed).mean(),
+        "relaxed_miou": np.nan if relaxed is None else _macro_jaccard(relaxed).mean(),
+        "edit_without_background": np.mean([segment.edit for segment in segments]),
+        **{f"{key}_without_background": value for key, value in zip(OVERLAP_MEASURES, overlap_f1, strict=True)},
+    }
+    return {key: float(values[key]) for key in FURTHER_MEASURES}
+
+
+def further_name(key: str, relaxed_seconds: float = RELAXED_SECONDS) -> str:
+    """The name of a further measure in tables."""
+    return FURTHER_MEASURES[key][0].format(seconds=relaxed_seconds)
+
+
+def relaxed_confusion(score: VideoScore, seconds: float) -> np.ndarray:
+    """Frame counts `(num_classes, num_classes)` with boundaries relaxed by `seconds`; the video's fps must be known."""
+    relaxed = relaxed_prediction(score.true, score.predicted, round(seconds * score.fps))
+    return metrics.confusion_matrix(score.true, relaxed, score.num_classes)
+
+
+def jaccard_phases(scores: Sequence[VideoScore]) -> float:
+    """Jaccard index of each phase averaged over the videos that have it, then over phases (Funke et al., 2023)."""
+    per_video = [
+        np.where(score.confusion.sum(-1) > 0, metrics.jaccard_per_class(score.confusion), np.nan) for score in scores
+    ]
+    return float(metrics.mean_of_defined(metrics.mean_of_defined(np.stack(per_video), axis=0)))
+
+
+def _macro_jaccard(confusion: np.ndarray) -> np.ndarray:
+    return metrics.class_mean(metrics.jaccard_per_class(confusion), confusion, "present")
+
+
+def per_phase(scores: Sequence[VideoScore]) -> dict[str, np.ndarray]:
+    """Precision, recall, F1 and IoU `(num_classes,)` of each phase over all frames, with its frames and videos."""
+    pooled = sum(score.confusion for score in scores)
+    return {
+        "precision": metrics.precision_per_class(pooled),
+        "recall": metrics.recall_per_class(pooled),
+        "f1": metrics.f1_per_class(pooled),
+        "iou": metrics.jaccard_per_class(pooled),
+        "frames": pooled.sum(axis=1),
+        "videos": sum((score.confusion.sum(axis=1) > 0).astype(int) for score in scores),
+    }

@@ -1,0 +1,206 @@
+"""Named ways to add up scores over videos. Evaluators in this field disagree; a number means little without its protocol.
+
+Each protocol is a record. `summarise` applies it, `methods_sentence` says it in words for a paper.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from common.scoring import metrics
+from common.scoring.metrics import MEASURES, OVERLAP_PERCENTS, LabelSet
+from common.scoring.video_score import LastSegment, SegmentRule, VideoScore
+
+FRAME_MEASURES = ("accuracy", "f1_macro", "miou")
+OVERLAP_MEASURES = tuple(f"f1@{percent}" for percent in OVERLAP_PERCENTS)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How measures are taken. `pooled` measures are computed once from all videos' counts, the others are means over videos."""
+
+    name: str
+    origin: str
+    pooled: frozenset[str]
+    background_in_segments: bool
+    last_segment: LastSegment
+    label_set: LabelSet = "present"
+    scale: int = 1
+    """What the original evaluator prints: fractions of 1, or percent."""
+
+    @property
+    def segment_rule(self) -> SegmentRule:
+        return SegmentRule(self.background_in_segments, self.last_segment)
+
+
+_MSTCN_POOLED = frozenset({"accuracy", "f1_macro", "pr_auc", "miou", *OVERLAP_MEASURES})
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="challenge",
+            origin="the SICS-155 challenge's scorer (MedVisBonn/SICS155_challenge), which has no F1@k and mIoU",
+            pooled=frozenset(OVERLAP_MEASURES),
+            background_in_segments=True,
+            last_segment="legacy",
+        ),
+        Protocol(
+            name="mstcn",
+            origin="the MS-TCN evaluation code (sj-li/MS-TCN2), which has no macro F1, PR-AUC and mIoU",
+            pooled=_MSTCN_POOLED,
+            background_in_segments=False,
+            last_segment="legacy",
+            scale=100,
+        ),
+        Protocol(
+            name="mstcn-background",
+            origin="the MS-TCN evaluation code (sj-li/MS-TCN2) with no class left out",
+            pooled=_MSTCN_POOLED,
+            background_in_segments=True,
+            last_segment="legacy",
+            scale=100,
+        ),
+        Protocol(
+            name="pooled",
+            origin="no evaluator of the field: one confusion matrix over all frames of all videos",
+            pooled=_MSTCN_POOLED,
+            background_in_segments=True,
+            last_segment="fixed",
+        ),
+    )
+}
+CHALLENGE = PROTOCOLS["challenge"]
+
+
+def frame_measure(measure: str, confusion: np.ndarray, label_set: LabelSet) -> np.ndarray:
+    """A measure of `FRAME_MEASURES` `(...)` from frame counts `(..., num_classes, num_classes)`."""
+    if measure == "accuracy":
+        return metrics.accuracy(confusion)
+    per_class = {"f1_macro": metrics.f1_per_class, "miou": metrics.jaccard_per_class}[measure](confusion)
+    return metrics.class_mean(per_class, confusion, label_set)
+
+
+def video_value(score: VideoScore, measure: str, protocol: Protocol) -> float:
+    """A measure of a single video, as a fraction of 1; NaN where undefined."""
+    if measure in FRAME_MEASURES:
+        return float(frame_measure(measure, score.confusion, protocol.label_set))
+    if measure == "pr_auc":
+        precision = score.average_precision
+        return float("nan") if precision is None else float(metrics.mean_of_defined(precision))
+    segments = score.segment_score(protocol.segment_rule)
+    if measure == "edit":
+        return segments.edit
+    return float(metrics.segmental_f1(segments.overlap_counts[OVERLAP_MEASURES.index(measure)]))
+
+
+def video_values(score: VideoScore, protocol: Protocol) -> dict[str, float]:
+    """Every measure of a single video, as fractions of 1; NaN where undefined."""
+    return {measure: video_value(score, measure, protocol) for measure in MEASURES}
+
+
+def contributions(scores: Sequence[VideoScore], measure: str, protocol: Protocol) -> np.ndarray | None:
+    """What each video adds to the sums `(videos, ...)` that `from_sums` turns into the measure.
+
+    None for a pooled PR-AUC, which ranks all frames together and is no function of sums.
+    """
+    if measure not in protocol.pooled:
+        values = [video_value(score, measure, protocol) for score in scores]
+        return np.stack([values, np.ones(len(values))], axis=1)
+    if measure == "pr_auc":
+        return None
+    if measure in FRAME_MEASURES:
+        return np.stack([score.confusion for score in scores])
+    where = OVERLAP_MEASURES.index(measure)
+    return np.stack([score.segment_score(protocol.segment_rule).overlap_counts[where] for score in scores])
+
+
+def from_sums(measure: str, sums: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """The measure `(...)` of summed contributions `(..., shape of one video's)`."""
+    if measure not in protocol.pooled:
+        return sums[..., 0] / sums[..., 1]
+    if measure in FRAME_MEASURES:
+        return frame_measure(measure, sums, protocol.label_set)
+    return metrics.segmental_f1(sums)
+
+
+def summarise(scores: Sequence[VideoScore], protocol: Protocol) -> dict[str, float]:
+    """The measures of `MEASURES` over a set of videos, as fractions of 1."""
+    scores = list(scores)
+    return {measure: summary_value(scores, measure, protocol) for measure in MEASURES}
+
+
+def summary_value(scores: Sequence[VideoScore], measure: str, protocol: Protocol) -> float:
+    """A measure over a set of videos, as a fraction of 1.
+
+    A mean over videos is NaN when any video's value is: a mean over fewer videos would not be comparable.
+    """
+    if not scores:
+        return float("nan")
+    added = contributions(scores, measure, protocol)
+    if added is None:
+        return _pooled_pr_auc(tuple(scores))
+    return float(from_sums(measure, added.sum(axis=0), protocol))
+
+
+@lru_cache(maxsize=1024)  # several protocols ask for it, and it sorts every frame once for each class
+def _pooled_pr_auc(scores: tuple[VideoScore, ...]) -> float:
+    """Macro mean over the true classes of the average precision over all frames; NaN unless all have probabilities."""
+    if any(score.load_probabilities is None for score in scores):
+        return float("nan")
+    true = np.concatenate([score.true for score in scores])
+    probabilities = np.concatenate([score.load_probabilities() for score in scores])
+    return float(metrics.mean_of_defined(metrics.average_precision_per_class(true, probabilities)))
+
+
+_CLASSES = {
+    "present": "the classes that are true or predicted {where}",
+    "true": "the classes that are true {where}",
+    "all": "all classes, an absent one counting 0",
+}
+
+
+def methods_sentence(protocol: Protocol) -> str:
+    """The protocol in words, for a paper's methods section."""
+
+    def named(measures: Sequence[str]) -> str:
+        names = [MEASURES[measure] for measure in measures]
+        return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+    pooled = [measure for measure in MEASURES if measure in protocol.pooled]
+    means = [measure for measure in MEASURES if measure not in protocol.pooled]
+    macro_pooled = bool({"f1_macro", "miou"} & protocol.pooled)
+    where = "anywhere in the test videos" if macro_pooled else "in the video"
+    unit = "all frames pooled" if "pr_auc" in protocol.pooled else "each video"
+    last = "one frame early, as in the MS-TCN evaluation code" if protocol.last_segment == "legacy" else "where it ends"
+    background = "counted in" if protocol.background_in_segments else "left out of"
+    return (
+        f"Protocol {protocol.name}: {named(pooled)} are computed from the counts of all test videos pooled"
+        + (f", {named(means)} per video and then averaged" if means else "")
+        + f". Macro F1 and mIoU (Jaccard index) are means over {_CLASSES[protocol.label_set].format(where=where)}; "
+        f"PR-AUC is the mean one-vs-rest average precision over the true classes of {unit}. "
+        f"Class background is {background} Edit and F1@k and counted in every frame measure; "
+        f"for F1@k a video's last segment ends {last}."
+    )
+
+
+def add_protocol_options(parser: argparse.ArgumentParser) -> None:
+    """`--protocol` and `--segments`."""
+    parser.add_argument(
+        "--protocol", nargs="+", choices=PROTOCOLS, default=[CHALLENGE.name], metavar="NAME",
+        help=f"one or more of {', '.join(PROTOCOLS)} (default: {CHALLENGE.name})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--segments", choices=("legacy", "fixed"),
+        help="F1@k: end a video's last segment a frame early as the MS-TCN code does, or where it ends (default: the protocol's)",
+    )  # fmt: skip
+
+
+def chosen_protocols(names: Sequence[str], last_segment: str | None = None) -> list[Protocol]:
+    """The protocols by name, each once, with another rule for the last segment where one is given."""
+    chosen = [PROTOCOLS[name] for name in dict.fromkeys(names)]
+    return [replace(protocol, last_segment=last_segment) for protocol in chosen] if last_segment else chosen

@@ -1,0 +1,61 @@
+"""From decoded frames to a network's input pixels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize(images: Tensor, rule: Preprocessing) -> Tensor:
+    """Decoded frames `(N, H, W, 3)` uint8 as `(N, 3, size, size)` uint8, antialiased, on the device they are on.
+
+    A CPU resizes uint8 directly, at most one level from the rounded float result that a GPU computes.
+    """
+    pixels = images.permute(0, 3, 1, 2)
+    target = _resized_shape(*pixels.shape[2:], rule)
+    if pixels.device.type == "cpu":
+        resized = F.interpolate(pixels, target, mode=rule.interpolation, antialias=True)
+    else:
+        resized = F.interpolate(pixels.float(), target, mode=rule.interpolation, antialias=True)
+        resized = resized.round_().clamp_(0, 255).to(torch.uint8)
+    top, left = ((side - rule.size) // 2 for side in resized.shape[2:])
+    return resized[:, :, top : top + rule.size, left : left + rule.size]
+
+
+def _resized_shape(height: int, width: int, rule: Preprocessing) -> tuple[int, int]:
+    if rule.crop == "none" or rule.short_side is None:
+        return rule.size, rule.size
+    scale = rule.short_side / min(height, width)
+    return max(rule.short_side, round(height * scale)), max(rule.short_side, round(width * scale))
+
+
+def normalise(pixels: Tensor, rule: Preprocessing) -> Tensor:
+    """uint8 pixels `(..., 3, size, size)` as float32 `(x / 255 - mean) / std`, on the device they are on."""
+    mean = torch.tensor(rule.mean, device=pixels.device).view(-1, 1, 1) * 255
+    std = torch.tensor(rule.std, device=pixels.device).view(-1, 1, 1) * 255
+    return (pixels - mean) / std
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a decoded frame to a network's input, as data.
+
+    `crop` none resizes the whole field to a square of `size` pixels (surgery happens at the borders too); `center` is
+    the library's own rule: the short side to `short_side` pixels, then the middle square. Without a `short_side` the
+    library resizes to the square itself. Pixels are scaled to 0..1, then (x - mean) / std.
+    """
+
+    size: int = 224
+    crop: Literal["none", "center"] = "none"
+    short_side: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def to_json(self) -> dict[str, Any]:
+        """The rule as it stands in a sidecar."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std), "resize": "antialiased, on uint8"}

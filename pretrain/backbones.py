@@ -1,0 +1,183 @@
+"""The network that a training starts from: built for its family, with published, local or random weights."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    VideoMAEConfig,
+    VideoMAEForPreTraining,
+    VJEPA2Config,
+    VJEPA2Model,
+)
+
+from common.base.runtime import UserError
+from common.encoders.base import check_width
+from common.encoders.config import EncoderConfig
+from common.encoders.families import dinov3, surgenet, videomae, vjepa2
+from common.encoders.weights.find import find_weights
+from common.encoders.weights.source import RANDOM, WeightSource
+from pretrain.ssl_config import SslModel
+
+log = logging.getLogger(__name__)
+
+# parts around the encoder that a weight folder may lack: they then start at random values
+TRAINING_PARTS = {
+    "vjepa2": ("predictor.",),
+    "videomae": ("videomae.layernorm.", "encoder_to_decoder.", "mask_token", "decoder."),
+}
+SUPERVISED_PARTS = ("classifier.", "pooler.", "fc_norm.")  # of a weight folder, without use here
+TINY_PREDICTOR = {"pred_hidden_size": 24, "pred_num_hidden_layers": 2, "pred_num_attention_heads": 2}
+TINY_DECODER = {"decoder_hidden_size": 48, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2,
+                "decoder_intermediate_size": 96}  # fmt: skip
+
+
+def start_backbone(
+    model: SslModel,
+    init: str | None = None,
+    *,
+    crop_size: int | None = None,
+    clip_len: int | None = None,
+    seed: int = 42,
+) -> tuple[nn.Module, WeightSource]:
+    """The network to train, float32 on the CPU with all parameters trainable, and where its weights came from.
+
+    DINOv3 is a `DINOv3ViTModel`, V-JEPA 2 a `VJEPA2Model` with its predictor, Video MAE a `VideoMAEForPreTraining` with
+    its decoder, CAFormer timm's network without classifier. What the weights do not hold starts at values that depend
+    on `seed` alone, and is named in the log.
+
+    Raises `UserError` when weights are absent, gated or of another network.
+    """
+    config = _encoder_config(model, crop_size, clip_len)
+    source = _find(model, init, config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _random(model, config) if source.is_random else _loaded(model, config, source)
+    return network.train().requires_grad_(True), source
+
+
+def _encoder_config(model: SslModel, crop_size: int | None, clip_len: int | None) -> EncoderConfig:
+    config = model.encoder_config()
+    preprocessing = replace(config.preprocessing, size=crop_size or model.crop_size)
+    return replace(config, preprocessing=preprocessing, clip_len=clip_len or model.clip_len)
+
+
+def _find(model: SslModel, init: str | None, config: EncoderConfig) -> WeightSource:
+    if init is None and model.is_tiny:
+        raise UserError(f"{model.name}: there are no weights of this size; say --init {RANDOM}, or name your own")
+    try:
+        return find_weights(init or (f"hub:{model.hub_id}" if model.hub_id else config.weights), config)
+    except UserError as error:
+        raise UserError(str(error).replace("--weights", "--init")) from error
+
+
+def _random(model: SslModel, config: EncoderConfig) -> nn.Module:
+    """The libraries' own start values."""
+    if model.family == "caformer":
+        network = surgenet.build(config, WeightSource(RANDOM)).network
+        network.apply(network._init_weights)
+        return network
+    network_class, network_config = _transformers_network(model, config)
+    return network_class(network_config)
+
+
+def _loaded(model: SslModel, config: EncoderConfig, source: WeightSource) -> nn.Module:
+    if model.family == "dinov3":
+        return dinov3.build(config, source).network.backbone
+    if model.family == "caformer":
+        return surgenet.build(config, source).network
+    network_class, network_config = _transformers_network(model, config)
+    stored = source.folder_config
+    if stored and stored.get("model_type") == network_config.model_type:
+        return _from_folder(network_class, _resized(model, config, source), config, source)
+    network = network_class(network_config)
+    if model.family == "vjepa2":
+        network.encoder = vjepa2.build(config, source).network.encoder
+    else:
+        encoder = videomae.build(config, source).network.backbone
+        network.videomae.embeddings, network.videomae.encoder = encoder.embeddings, encoder.encoder
+    log.warning("%s: only the encoder is read from there; %s starts at random values", source.path,
+                ", ".join(TRAINING_PARTS[model.family]))  # fmt: skip
+    return network
+
+
+def _transformers_network(model: SslModel, config: EncoderConfig) -> tuple[type[PreTrainedModel], PreTrainedConfig]:
+    """The family's class, and the configuration that its table in `common.encoders` describes."""
+    size = config.preprocessing.size
+    if model.family == "dinov3":
+        _, (width, layers, heads, mlp_width), others = dinov3.ARCHITECTURES[model.architecture]
+        sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+        registers = dinov3.NUM_REGISTERS
+        return DINOv3ViTModel, DINOv3ViTConfig(
+            image_size=size, intermediate_size=mlp_width, num_register_tokens=registers, **sizes, **others
+        )
+    if model.family == "vjepa2":
+        sizes = vjepa2.ARCHITECTURES[model.architecture] | (TINY_PREDICTOR if model.is_tiny else {})
+        return VJEPA2Model, VJEPA2Config(crop_size=size, **sizes)
+    return VideoMAEForPreTraining, _videomae_config(model, config)
+
+
+def _videomae_config(model: SslModel, config: EncoderConfig) -> VideoMAEConfig:
+    architecture = videomae.ARCHITECTURES[model.architecture]
+    return VideoMAEConfig(
+        image_size=config.preprocessing.size,
+        num_frames=config.clip_len,
+        patch_size=videomae.PATCH_SIZE,
+        tubelet_size=videomae.TUBELET,
+        hidden_size=architecture.width,
+        num_hidden_layers=architecture.layers,
+        num_attention_heads=architecture.heads,
+        intermediate_size=4 * architecture.width,
+        layer_norm_eps=videomae.EPSILON,
+        use_mean_pooling=False,  # the encoder ends with a norm before the decoder
+        **(TINY_DECODER if model.is_tiny else {}),
+    )
+
+
+def _resized(model: SslModel, config: EncoderConfig, source: WeightSource) -> PreTrainedConfig:
+    """The folder's own configuration, for this input size: positions are computed from it."""
+    sizes: dict[str, Any] = {"crop_size": config.preprocessing.size}
+    if model.family == "videomae":
+        sizes = {"image_size": config.preprocessing.size, "num_frames": config.clip_len}
+    _, network_config = _transformers_network(model, config)
+    stored = type(network_config).from_dict(source.folder_config | sizes)
+    check_width(stored.hidden_size, config, source)
+    return stored
+
+
+def _from_folder(
+    network_class: type[PreTrainedModel], network_config: PreTrainedConfig, config: EncoderConfig, source: WeightSource
+) -> PreTrainedModel:
+    """Weights of transformers' own, strictly but for the parts that only training has."""
+    optional = TRAINING_PARTS[network_config.model_type]
+    try:
+        network, found = network_class.from_pretrained(
+            source.path, config=network_config, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{source.path}: these weights are not for {config.title} ({reason})") from error
+    lacking = sorted(key for key in found["missing_keys"] if not key.startswith(optional))
+    stray = sorted(key for key in found["unexpected_keys"] if not key.startswith(SUPERVISED_PARTS))
+    if lacking or stray:
+        raise UserError(
+            f"{source.path}: these weights are not for {config.title}: {len(lacking)} tensors missing {lacking[:3]}, "
+            f"{len(stray)} unknown {stray[:3]}"
+        )
+    if found["missing_keys"]:
+        log.warning(
+            "%s: without %d tensors of %s, which start at random values",
+            source.path, len(found["missing_keys"]), ", ".join(optional),
+        )  # fmt: skip
+        # from_pretrained leaves parameters that are no module's, such as a mask token, as the memory happened to be
+        fresh = network_class(network_config).state_dict()
+        network.load_state_dict({key: fresh[key] for key in found["missing_keys"]}, strict=False)
+    return network

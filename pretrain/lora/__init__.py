@@ -1,0 +1,1 @@
+"""Stage 2: LoRA on labelled clips: data, adapters, classifier, training."""

@@ -1,0 +1,118 @@
+"""What Stage 2 leaves behind: `best_lora/`, whole or not at all, and the proof that Stage 3 reads it rightly."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from common.base import paths
+from common.base.runtime import atomic_folder, git_state, versions, write_json
+from common.dataset import manifest as manifests
+from common.encoders.build import build_encoder
+from common.encoders.config import EncoderConfig
+from common.encoders.weights.adapters import PROVENANCE_FILE
+from common.encoders.weights.source import WeightSource
+from common.video.preprocess import normalise
+from pretrain.handover import stage_1_manifest
+from pretrain.lora.adapters import load_adapter, relative_difference, write_adapter
+from pretrain.lora.options import FinetuneOptions
+from pretrain.lora.phase_classifier import PhaseClassifier
+from pretrain.video_data.corpora import Corpus, write_manifest
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+log = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.json"
+# float32 of a forty-layer network; an adapter on other weights is off by tenths
+MERGE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class AdapterWriter:
+    """Writes the adapter of a training to its `best_lora/`."""
+
+    adapted: PeftModel
+    classifier: PhaseClassifier
+    options: FinetuneOptions
+    base: WeightSource
+    classes: Sequence[str]
+    corpora: Sequence[Corpus]
+    """The videos of training and validation."""
+
+    def write(self, metrics: dict[str, Any]) -> None:
+        """Put the present weights in the place of the former."""
+        target = self.options.best_lora
+        with atomic_folder(target) as folder:
+            write_adapter(folder, self.adapted, self.classifier.head)
+            write_json(folder / METRICS_FILE, metrics)
+            write_json(folder / PROVENANCE_FILE, self._provenance(target))
+            manifest = folder / manifests.FILE_NAME
+            write_manifest(
+                manifest, "lora", self.options.model, corpora=self.corpora, based_on=self._earlier_manifests(target)
+            )
+
+    def _earlier_manifests(self, target: Path) -> list[str]:
+        """Those of Stage 1; published weights have none."""
+        found = stage_1_manifest(self.base.path)
+        if found is None and self.options.base == "stage1":
+            log.warning(
+                "%s: no %s says which videos Stage 1 has seen, so leaks of it cannot be found; copy it with the weights",
+                self.base.path, manifests.FILE_NAME,
+            )  # fmt: skip
+        return [_place(found, target)] if found else []
+
+    def _provenance(self, target: Path) -> dict[str, Any]:
+        return {
+            "model": self.options.model,
+            "stage": "lora",
+            "base": self.options.base,
+            "base_checkpoint": _place(self.base.path, target),
+            "base_sha256": self.base.sha256,
+            "datasets": [corpus.name for corpus in self.corpora],
+            "classes": list(self.classes),
+            "options": self.options.to_json(),
+            **git_state(paths.CHECKOUT),
+            "versions": versions() | {"peft": importlib.metadata.version("peft")},
+        }
+
+    @torch.no_grad()
+    def check(self, config: EncoderConfig, clips: Tensor) -> float:
+        """Compare the features of the adapter beside its base with those of Stage 3, where it is merged, in float32.
+
+        `clips` are uint8 on the device, `config` is the encoder's own. The classifier gets the kept adapter and leaves the
+        device, for the memory. Returns the largest difference as a share of the largest feature.
+
+        Raises `RuntimeError` when it cannot be rounding.
+        """
+        load_adapter(self.options.best_lora, self.adapted)
+        expected = self.classifier.eval().features(clips)
+        self.classifier.cpu()
+        encoder = build_encoder(replace(config, lora_path=str(self.options.best_lora), ssl_checkpoint=None))
+        encoder.prepare(clips.device)
+        pixels = normalise(clips if self.classifier.sees_clips else clips[:, 0], config.preprocessing)
+        difference = relative_difference(encoder.network(pixels), expected)
+        if not difference < MERGE_TOLERANCE:
+            raise RuntimeError(
+                f"{self.options.best_lora}: the merged adapter gives other features than in training, by {difference:.1e}"
+            )
+        log.info("%s: merged features are those of training to %.1e", self.options.best_lora, difference)
+        return difference
+
+
+def _place(path: Path, start: Path) -> str:
+    """A path as a record names it: relative to the folder `start` where both are kept together, so that they can move."""
+    root = paths.pretraining_checkpoints().resolve()
+    path, start = path.resolve(), start.resolve()
+    if path.is_relative_to(root) and start.is_relative_to(root):
+        return Path(os.path.relpath(path, start)).as_posix()
+    return str(path)

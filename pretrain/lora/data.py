@@ -1,0 +1,126 @@
+"""The data of Stage 2: which annotated data sets, their clips in batches, and the record of the videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from common.base import paths
+from common.base.runtime import UserError, progress
+from common.dataset.manifest import cached_fingerprint
+from common.video.decoders import VideoError
+from common.video.preprocess import Preprocessing
+from pretrain.annotations.phase_classes import PhaseClasses
+from pretrain.lora.labelled_clips import LabelledClips, LabelledVideo
+from pretrain.lora.options import FinetuneOptions
+from pretrain.video_data.clips import ClipReader
+from pretrain.video_data.corpora import Corpus
+from pretrain.video_data.video_index import VideoEntry
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Both sides of the labelled videos, and the names of their classes."""
+
+    train: LabelledClips
+    validation: LabelledClips
+    class_names: tuple[str, ...]
+    datasets: tuple[str, ...]
+
+    @property
+    def videos(self) -> list[LabelledVideo]:
+        """All videos: those of the validation decide too what is learned."""
+        return self.train.videos + self.validation.videos
+
+
+def chosen_datasets(names: Sequence[str], known: Sequence[str]) -> list[paths.Dataset]:
+    """The data sets called `names`, or without names those of `known` that are there.
+
+    Raises `UserError` that says how to import them when there are none.
+    """
+    if names:
+        return [paths.dataset(name) for name in names]
+    folders = [paths.repository_root() / "data" / name for name in known]
+    found = [paths.Dataset(folder) for folder in folders if folder.is_dir()]
+    if not found:
+        raise UserError(
+            f"no annotated data set: none of {', '.join(known)} is under {folders[0].parent}. Get a release "
+            "(pretrain/README.md says where), then run python pretrain/cataracts1k/import_annotations.py FOLDER or "
+            "python pretrain/cataract101/import_annotations.py FOLDER"
+        )
+    return found
+
+
+def read_clips(options: FinetuneOptions, classes: PhaseClasses, preprocessing: Preprocessing) -> Clips:
+    """The labelled clips that the options (completed) ask for.
+
+    Raises `UserError` for data sets that are not there, not imported or too small to be split.
+    """
+    datasets = chosen_datasets(options.datasets, tuple(classes.datasets))
+    settings: dict[str, Any] = {"preprocessing": preprocessing} | {
+        name: getattr(options, name) for name in ("clip_len", "fps", "seed", "validation_share", "grid_seconds")
+    }
+    train, validation = (
+        LabelledClips(datasets, classes, split, reader=ClipReader(), **settings) for split in ("train", "validation")
+    )
+    return Clips(train, validation, classes.names, tuple(dataset.name for dataset in datasets))
+
+
+def seen_corpora(clips: Clips) -> list[Corpus]:
+    """The videos of both sides with their fingerprints, by data set, for `corpora.write_manifest`."""
+    entries: dict[str, list[VideoEntry]] = {}
+    for video in progress(clips.videos, description="fingerprints", unit="video"):
+        corpus, _, name = video.name.partition("/")
+        entry = VideoEntry(
+            path=video.path,
+            name=name,
+            duration_seconds=video.num_frames / video.fps,
+            fps=video.fps,
+            num_frames=video.num_frames,
+            size_bytes=video.path.stat().st_size,
+            fingerprint=cached_fingerprint(video.path),
+        )
+        entries.setdefault(corpus, []).append(entry)
+    return [Corpus(name, tuple(videos)) for name, videos in entries.items()]
+
+
+class _Readable(TorchDataset):
+    """Clips whose errors of reading keep their type on the way out of a worker process."""
+
+    def __init__(self, clips: LabelledClips):
+        self.clips = clips
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        try:
+            return self.clips[number]
+        except VideoError as error:
+            raise UserError(str(error)) from error
+
+
+def read_batches(
+    clips: LabelledClips, numbers: range, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
+) -> Iterator[dict[str, Tensor]]:
+    """Batches `{"clip": (B, T, 3, size, size) uint8, "label": (B,), "video": [...]}` of samples `numbers`.
+
+    Raises `UserError` naming the video that cannot be decoded, and when a worker process dies.
+    """
+    ahead = {"prefetch_factor": 2, "multiprocessing_context": "spawn"} if num_workers else {}
+    loader = DataLoader(
+        _Readable(clips), batch_size, sampler=numbers, num_workers=num_workers, pin_memory=pin_memory, **ahead
+    )
+    try:
+        yield from loader
+    except UserError as error:  # raised in a worker, its traceback wrapped into the message
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a process that reads videos died ({error}): out of memory or a full /dev/shm; run the same command again "
+            "with fewer --num_workers to go on"
+        ) from error

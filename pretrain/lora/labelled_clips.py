@@ -1,0 +1,191 @@
+"""Labelled clips of the annotated cataract data sets, for Stage 2 and for the kNN probe.
+
+A clip is labelled with the class of the frame at its position `clip_len // 2`, as encoders see their windows; a model of
+single frames takes `clip_len` 1. Training clips are a pure function of the seed and of the sample's number, so that any
+number of workers and any restart give the same ones. Validation clips are a fixed grid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset as TorchDataset
+
+from common.base import paths
+from common.base.runtime import UserError, generator, read_json
+from common.dataset.phases import read_labels, read_mapping
+from common.dataset.segments import Segments, find_segments, without
+from common.video.preprocess import Preprocessing, resize
+from pretrain.annotations.phase_classes import PhaseClasses
+
+log = logging.getLogger(__name__)
+
+Split = Literal["train", "validation"]
+EXCLUDED = -1  # frames that are not learned from
+
+
+class FrameReader(Protocol):
+    """Reads frames by time, such as `pretrain.video_data.clips.ClipReader`."""
+
+    def read(self, path: Path, seconds: np.ndarray) -> np.ndarray:
+        """The decoded frames `(T, H, W, 3)` uint8 nearest to the times `(T,)`."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledVideo:
+    """A video with its runs of classes; `stratum` is what the split spreads over both sides (a surgeon)."""
+
+    name: str
+    path: Path
+    fps: float
+    num_frames: int
+    stratum: str
+    segments: Segments
+
+    def class_at(self, frame: int) -> int:
+        """The class of a frame, -1 for one that is not learned from."""
+        return int(self.segments.labels[np.searchsorted(self.segments.ends, frame, side="right")])
+
+
+class Moment(NamedTuple):
+    """A labelled frame: what a clip is made around."""
+
+    video: int
+    frame: int
+    label: int
+
+
+def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[LabelledVideo]:
+    """The annotated videos of an imported data set, by name.
+
+    Raises `UserError` for a data set that no importer wrote, a video without a file, and phases without a class.
+    """
+    record = dataset.root / "manifest.json"
+    if not record.is_file():
+        raise UserError(f"{record}: no such file; import the data set with pretrain/<data set>/import_annotations.py")
+    manifest = read_json(record)
+    mapping = read_mapping(dataset.mapping)
+    files = paths.find_videos(dataset.videos)
+    missing = sorted(manifest["videos"].keys() - files.keys())
+    if missing:
+        raise UserError(
+            f"{dataset.videos}: {len(missing)} annotated videos have no file: {', '.join(missing[:8])}; "
+            "import the data set again without --annotations_only"
+        )
+    found = [classes.class_of(manifest["release"], phase) for phase in mapping.names]
+    class_of = np.array([EXCLUDED if index is None else index for index in found])
+    videos = []
+    for name, entry in sorted(manifest["videos"].items()):
+        labels = class_of[read_labels(dataset.ground_truth / f"{name}.txt", mapping)]
+        title, segments = f"{dataset.name}/{name}", find_segments(labels)
+        videos.append(LabelledVideo(title, files[name], entry["fps"], len(labels), entry["stratum"], segments))
+    return videos
+
+
+def choose_validation(videos: Sequence[LabelledVideo], share: float) -> set[str]:
+    """Names of the videos that validate: about `share` of them and of each stratum, chosen by names alone.
+
+    Raises `UserError` when either side would be empty.
+    """
+
+    def order(video: LabelledVideo) -> tuple[str, str]:
+        return video.stratum, hashlib.sha256(video.name.encode()).hexdigest()
+
+    # every 1/share-th of a list that is sorted by stratum takes the same share of each
+    steps = np.floor(np.arange(len(videos) + 1) * share + 1e-9)
+    chosen = {video.name for video, step in zip(sorted(videos, key=order), np.diff(steps), strict=True) if step}
+    if not 0 < len(chosen) < len(videos):
+        raise UserError(f"validation share {share:g} of {len(videos)} videos leaves one side without a video")
+    return chosen
+
+
+class LabelledClips(TorchDataset):
+    """Clips with their class: `{"clip": (T, 3, size, size) uint8, "label": int, "video": "<data set>/<video>"}`.
+
+    Split `train` takes any sample number from 0 on: each class present is equally likely, then each frame of that class.
+    Split `validation` holds one clip for each point of a grid of `grid_seconds` that has a class. `len()` is the number
+    of grid points on either side, so an epoch of training sees as many clips as its videos have grid points.
+
+    Pixels are resized by the encoder's own rule; `common.video.preprocess.normalise` makes them floats on the device. Times are
+    frame number / fps: videos start at 0 and run at a constant rate, as those of both releases do.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[paths.Dataset],
+        classes: PhaseClasses,
+        split: Split,
+        *,
+        reader: FrameReader,
+        preprocessing: Preprocessing,
+        clip_len: int = 1,
+        fps: float = 4.0,
+        seed: int = 42,
+        validation_share: float = 0.2,
+        grid_seconds: float = 5.0,
+    ):
+        self.split, self.reader, self.preprocessing, self.seed = split, reader, preprocessing, seed
+        self.offsets = (np.arange(clip_len) - clip_len // 2) / fps
+        self.videos: list[LabelledVideo] = []
+        for dataset in datasets:
+            found = read_labelled_videos(dataset, classes)
+            validation = choose_validation(found, validation_share)
+            self.videos += [video for video in found if (video.name in validation) == (split == "validation")]
+        self.grid = [moment for index in range(len(self.videos)) for moment in self._grid_of(index, grid_seconds)]
+        self.spans = self._spans_by_class()
+        if not self.grid or not self.spans:
+            raise UserError(f"{split} split: no labelled clip in {len(self.videos)} videos")
+        lacking = [name for label, name in enumerate(classes.names) if label not in self.spans]
+        if lacking:
+            log.warning("%s split: no frame of %s", split, ", ".join(lacking))
+
+    def __len__(self) -> int:
+        return len(self.grid)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Sample `number`. Raises what the reader raises when the video cannot be decoded."""
+        moment = self.grid[number] if self.split == "validation" else self.draw(number)
+        video = self.videos[moment.video]
+        return {"clip": self._clip(video, moment.frame), "label": moment.label, "video": video.name}
+
+    def draw(self, number: int) -> Moment:
+        """The labelled frame of training sample `number`."""
+        random = generator(self.seed, "labelled clip", number)
+
+        def below(limit: int) -> int:
+            return int(torch.randint(limit, (), generator=random))
+
+        label = list(self.spans)[below(len(self.spans))]
+        spans = self.spans[label]
+        ends = np.cumsum(spans[:, 2] - spans[:, 1])
+        position = below(int(ends[-1]))
+        chosen = int(np.searchsorted(ends, position, side="right"))
+        video, _, end = spans[chosen].tolist()
+        return Moment(video, end - int(ends[chosen] - position), label)
+
+    def _clip(self, video: LabelledVideo, frame: int) -> torch.Tensor:
+        seconds = np.clip(frame / video.fps + self.offsets, 0, (video.num_frames - 1) / video.fps)
+        return resize(torch.from_numpy(self.reader.read(video.path, seconds)), self.preprocessing)
+
+    def _grid_of(self, index: int, grid_seconds: float) -> Iterator[Moment]:
+        video = self.videos[index]
+        step = grid_seconds * video.fps
+        for frame in np.arange(step / 2, video.num_frames, step).astype(int).tolist():
+            label = video.class_at(frame)
+            if label != EXCLUDED:
+                yield Moment(index, frame, label)
+
+    def _spans_by_class(self) -> dict[int, np.ndarray]:
+        """Class -> its segments `(n, 3)`: video, first frame, end."""
+        spans: dict[int, list[tuple[int, int, int]]] = {}
+        for index, video in enumerate(self.videos):
+            for label, start, end in without(video.segments, EXCLUDED):
+                spans.setdefault(label, []).append((index, start, end))
+        return {label: np.array(spans[label]) for label in sorted(spans)}

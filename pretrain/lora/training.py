@@ -1,0 +1,237 @@
+"""Stage 2: LoRA on annotated cataract videos; the adapter that is best on the validation videos is kept.
+
+Training clips are drawn so that every class is equally likely. The validation videos decide which adapter is kept and
+when to stop, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.base.runtime import UserError, generator, progress
+from common.base.tracking import track
+from pretrain.engine.interruption import EXIT_CODE, REQUEUE, Interruption, requeue, slurm_job
+from pretrain.lora.adapter_writer import AdapterWriter
+from pretrain.lora.checkpoint import FinetuneState, read_state
+from pretrain.lora.data import Clips, read_batches
+from pretrain.lora.labelled_clips import LabelledClips
+from pretrain.lora.options import FinetuneOptions
+from pretrain.lora.phase_classifier import PhaseClassifier
+from pretrain.objectives.schedules import warmup_cosine
+
+log = logging.getLogger(__name__)
+
+
+class Finetuning:
+    """One training of a classifier's adapters and head."""
+
+    def __init__(
+        self,
+        classifier: PhaseClassifier,
+        clips: Clips,
+        options: FinetuneOptions,
+        writer: AdapterWriter,
+        *,
+        device: torch.device,
+        in_bf16: bool = False,
+    ):
+        """`options` are completed. Goes on from `last.pt` in the output folder if there is one.
+
+        Raises `UserError` when that is of another training, or is not to be continued.
+        """
+        self.classifier, self.clips, self.options, self.writer = classifier.to(device), clips, options, writer
+        self.device, self.in_bf16 = device, in_bf16
+        self.last, self.metrics = options.output_folder / "last.pt", options.output_folder / "metrics.csv"
+        self.steps_per_epoch = options.steps_per_epoch or math.ceil(len(clips.train) / options.batch_size)
+        self.total_steps = options.epochs * self.steps_per_epoch
+        warmup_steps = round(options.warmup_share * self.total_steps)
+        self.schedule = warmup_cosine(0.0, 1.0, 0.0, warmup_steps=warmup_steps, total_steps=self.total_steps)
+        self.optimizer = torch.optim.AdamW([{"params": group} for group in classifier.parameter_groups()])
+        self.state = self._start()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are trained, or too many have passed without a better validation."""
+        epochs = len(self.state.history)
+        return epochs >= self.options.epochs or self.state.validations_since_best >= self.options.patience
+
+    def run(self) -> int:
+        """All remaining epochs; returns the exit code: 0, or 130 when saved after a signal."""
+        name, folder = f"LoRA {self.options.model}", self.options.output_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._describe()
+        with (
+            Interruption() as interruption,
+            progress(total=self.total_steps, description=name, unit="steps") as self._bar,
+            track(self.options.wandb, name=name, config=self.state.options, folder=folder) as self._track,
+        ):
+            self._bar.update(self.state.step)
+            batches = self._training_batches()
+            self._epoch_started = time.monotonic()
+            while not self.is_finished:
+                validating = self.state.step == (len(self.state.history) + 1) * self.steps_per_epoch
+                try:
+                    if validating:
+                        self._validate(interruption)
+                    else:
+                        self._train_step(next(batches))
+                except UserError:
+                    if not interruption.request:  # the same signal may have ended a reader
+                        raise
+                if interruption.request and not self.is_finished:
+                    return self._stop(interruption.request)
+        return 0
+
+    def validation_clips(self, count: int) -> Tensor:
+        """The first clips `(count, T, 3, size, size)` uint8 of the validation videos, on the device."""
+        return torch.stack([self.clips.validation[number]["clip"] for number in range(count)]).to(self.device)
+
+    def _describe(self) -> None:
+        train, validation = self.clips.train, self.clips.validation
+        adapters, _ = self.classifier.parameter_groups()
+        log.info(
+            "%s: adapters of %s parameters on %s; %d epochs of %d steps of %d clips from %d videos, validation on %d clips "
+            "from %d others", self.options.model, f"{sum(factor.numel() for factor in adapters):,}", self.writer.base.path,
+            self.options.epochs, self.steps_per_epoch, self.options.batch_size, len(train.videos), len(validation),
+            len(validation.videos),
+        )  # fmt: skip
+
+    def _start(self) -> FinetuneState:
+        fresh = FinetuneState(
+            self.options.to_json(), self.writer.base.sha256, list(self.clips.class_names), self.steps_per_epoch
+        )
+        if not self.last.is_file():
+            return fresh
+        if self.options.resume == "never":
+            raise UserError(
+                f"{self.last} is there already; give --output another folder, delete it, or leave --resume never out "
+                "to go on"
+            )
+        state = read_state(self.last, fresh)
+        self.classifier.load_trainable_state(state.trainable)
+        self.optimizer.load_state_dict(state.optimizer)
+        log.info("%s: going on after step %d of %d", self.last, state.step, self.total_steps)
+        return state
+
+    def _training_batches(self) -> Iterator[dict[str, Any]]:
+        size = self.options.batch_size
+        return self._read(self.clips.train, range(self.state.step * size, self.total_steps * size))
+
+    def _read(self, clips: LabelledClips, numbers: range) -> Iterator[dict[str, Any]]:
+        on_gpu = self.device.type == "cuda"
+        return read_batches(
+            clips, numbers, self.options.batch_size, num_workers=self.options.num_workers, pin_memory=on_gpu
+        )
+
+    def _train_step(self, batch: dict[str, Any]) -> None:
+        """One optimiser step. Dropout is seeded by the step: no generator needs to be saved."""
+        step = self.state.step
+        torch.manual_seed(generator(self.options.seed, "step", step).initial_seed())
+        peaks = (self.options.learning_rate, self.options.head_learning_rate)
+        for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
+            group |= {"lr": peak * self.schedule(step), "weight_decay": self.options.weight_decay}
+        self.classifier.train()
+        loss = F.cross_entropy(self._logits(batch), batch["label"].to(self.device))
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.classifier.parameters(), self.options.clip_norm)
+        if not math.isfinite(value := loss.item()) or not norm.isfinite():
+            raise UserError(
+                f"step {step + 1}: the loss is {value}, its gradient {norm.item()}, on {', '.join(batch['video'])}; "
+                "start again with a lower --learning_rate, or with --precision fp32"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.state.step += 1
+        self.state.loss_sum += value
+        self._bar.set_postfix(loss=f"{value:.4f}", best=f"{self.state.best:.3f}" if self.state.history else "n/a")
+        self._bar.update()
+
+    def _logits(self, batch: dict[str, Any]) -> Tensor:
+        clips = batch["clip"].to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bf16):
+            return self.classifier(clips)
+
+    def _validate(self, interruption: Interruption) -> None:
+        """Measure on the validation videos, keep the adapter if it is the best, and save; nothing after a signal."""
+        found = self._measure(interruption)
+        if found is None:
+            return
+        is_best = found["balanced_accuracy"] > self.state.best
+        record = {
+            "epoch": len(self.state.history) + 1,
+            "step": self.state.step,
+            "loss": self.state.loss_sum / self.steps_per_epoch,
+            "validation_loss": found["loss"],
+            "accuracy": found["accuracy"],
+            "balanced_accuracy": found["balanced_accuracy"],
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(time.monotonic() - self._epoch_started, 3),
+        }
+        self.state.history.append(record)
+        self.state.loss_sum, self._epoch_started = 0.0, time.monotonic()
+        if is_best:
+            self.writer.write({"epoch": record["epoch"], "step": self.state.step, "validation": found})
+        self._save()
+        self.state.write_metrics(self.metrics)
+        self._track(record)
+        log.info(
+            "epoch %d of %d: loss %.4f, validation: balanced accuracy %.3f%s, accuracy %.3f",
+            record["epoch"], self.options.epochs, record["loss"], record["balanced_accuracy"],
+            " (the best)" if is_best else f" (best {self.state.best:.3f})", record["accuracy"],
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _measure(self, interruption: Interruption) -> dict[str, Any] | None:
+        self.classifier.eval()
+        logits, labels = [], []
+        validation = self.clips.validation
+        for batch in self._read(validation, range(len(validation))):
+            if interruption.request:
+                return None
+            logits.append(self._logits(batch).cpu())
+            labels.append(batch["label"])
+        return scores(torch.cat(logits), torch.cat(labels), self.clips.class_names)
+
+    def _save(self) -> None:
+        self.state.trainable = self.classifier.trainable_state()
+        self.state.optimizer = self.optimizer.state_dict()
+        self.state.save(self.last)
+
+    def _stop(self, request: int) -> int:
+        """Save and leave; under SLURM a warning of the time limit puts the job back into the queue."""
+        self._save()
+        job = slurm_job()
+        if request == REQUEUE and job:
+            requeue(job)
+            return 0
+        log.info("stopped by a signal after step %d and saved; run the same command again to go on", self.state.step)
+        return EXIT_CODE
+
+
+def scores(logits: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Loss, accuracy and balanced accuracy (mean recall of the classes present), 0 to 1, of logits `(N, C)`.
+
+    `recall` by class: None for one without a clip.
+    """
+    right = logits.argmax(dim=1) == labels
+    counts = torch.bincount(labels, minlength=len(class_names))
+    recalls = torch.bincount(labels[right], minlength=len(class_names)) / counts.double()
+    present = counts > 0
+    return {
+        "balanced_accuracy": float(recalls[present].mean()),
+        "accuracy": float(right.double().mean()),
+        "loss": float(F.cross_entropy(logits, labels)),
+        "clips": len(labels),
+        "recall": {
+            name: float(recall) if there else None
+            for name, recall, there in zip(class_names, recalls, present, strict=True)
+        },
+    }

@@ -1,1 +1,0 @@
-"""LoRA on labelled clips: data, adapters, classifier, training."""

@@ -1,0 +1,247 @@
+"""Folds: made, written, read, verified."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from common.base.paths import Dataset
+from common.base.runtime import UserError
+from common.dataset.kfold import (
+    folds_hash,
+    make_folds,
+    prefix_stratum,
+    read_bundle,
+    read_folds,
+    read_patients,
+    verify_folds,
+    write_folds,
+)
+
+VIDEOS = [f"BL_{n:04d}" for n in range(60)] + [f"BN_{n:04d}" for n in range(33)] + [f"SD_{n:04d}" for n in range(7)]
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Dataset:
+    """Eight labelled videos in two prefixes, with three folds on disk."""
+    dataset = Dataset(tmp_path / "data" / "Mini")
+    dataset.ground_truth.mkdir(parents=True)
+    for video in ("BL_1", "BL_2", "BL_3", "BL_4", "BL_5", "SD_1", "SD_2", "SD_3"):
+        (dataset.ground_truth / f"{video}.txt").write_text(f"labels of {video}\n")
+    write(dataset, 3)
+    return dataset
+
+
+def write(dataset: Dataset, num_folds: int, patients: dict[str, str] | None = None) -> list[list[str]]:
+    videos = [path.stem for path in dataset.ground_truth.glob("*.txt")]
+    folds = make_folds(videos, num_folds, patients=patients)
+    write_folds(dataset, folds, seed=42, stratify="prefix", patients=patients or {})
+    return folds
+
+
+@pytest.mark.parametrize("num_folds", [2, 3, 5, 10])
+def test_folds_cover_every_video_exactly_once(num_folds):
+    folds = make_folds(VIDEOS, num_folds)
+    assert len(folds) == num_folds
+    assert Counter(video for fold in folds for video in fold) == Counter(VIDEOS)
+
+
+@pytest.mark.parametrize("num_folds", [2, 3, 4, 5, 7, 10])
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_differ_by_at_most_one_video_in_each_prefix_and_in_total(num_folds, seed):
+    folds = make_folds(VIDEOS, num_folds, seed=seed)
+    per_prefix = [Counter(prefix_stratum(video) for video in fold) for fold in folds]
+    for prefix in ("BL", "BN", "SD"):
+        sizes = [counter[prefix] for counter in per_prefix]
+        assert max(sizes) - min(sizes) <= 1
+    sizes = [len(fold) for fold in folds]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_folds_do_not_depend_on_the_order_of_the_names():
+    shuffled = random.Random(3).sample(VIDEOS, len(VIDEOS))
+    assert make_folds(shuffled, 5) == make_folds(VIDEOS, 5)
+
+
+def test_folds_of_the_default_seed_never_change():
+    """Carried in the suite: a fold that moves would make published numbers incomparable."""
+    assert folds_hash(make_folds(VIDEOS, 5))[:16] == "ddb01e2ea1d37fd2"
+
+
+def test_seed_changes_the_folds():
+    assert make_folds(VIDEOS, 5, seed=1) != make_folds(VIDEOS, 5, seed=2)
+
+
+def test_without_stratification_only_the_total_is_balanced():
+    folds = make_folds(VIDEOS, 7, stratify="none")
+    sizes = [len(fold) for fold in folds]
+    assert max(sizes) - min(sizes) <= 1
+    assert folds != make_folds(VIDEOS, 7, stratify="prefix")
+
+
+def test_names_without_a_prefix_are_one_stratum():
+    folds = make_folds([f"video{n}" for n in range(11)], 3)
+    assert sorted(map(len, folds)) == [3, 4, 4]
+
+
+def test_a_patients_videos_stay_together():
+    patients = {video: f"patient{index // 3}" for index, video in enumerate(VIDEOS)}
+    folds = make_folds(VIDEOS, 5, patients=patients)
+    homes = {}
+    for number, fold in enumerate(folds):
+        for video in fold:
+            homes.setdefault(patients[video], set()).add(number)
+    assert all(len(home) == 1 for home in homes.values())
+    assert Counter(video for fold in folds for video in fold) == Counter(VIDEOS)
+
+
+def test_folds_with_patients_do_not_depend_on_the_order_of_the_names():
+    """Patients whose videos have two prefixes included."""
+    names = [f"{prefix}_{n}" for n in range(12) for prefix in ("BL", "SD")]
+    patients = {name: name.partition("_")[2] for name in names}
+    expected = make_folds(names, 5, patients=patients)
+    assert all(make_folds(random.Random(n).sample(names, 24), 5, patients=patients) == expected for n in range(10))
+
+
+def test_videos_without_a_patient_are_dealt_on_their_own():
+    folds = make_folds(["a_1", "a_2", "a_3", "a_4"], 2, patients={"a_1": "p", "a_2": "p"})
+    assert sorted(folds) == [["a_1", "a_2"], ["a_3", "a_4"]]
+
+
+@pytest.mark.parametrize("num_folds", [0, 1, 4])
+def test_impossible_number_of_folds_is_refused(num_folds):
+    with pytest.raises(UserError, match="folds need at least 2 folds and as many patients; found 3"):
+        make_folds(["a_1", "a_2", "a_3"], num_folds)
+
+
+def test_fewer_patients_than_folds_are_refused():
+    with pytest.raises(UserError, match="found 2 in 4 videos"):
+        make_folds(["a", "b", "c", "d"], 3, patients={"a": "p", "b": "p", "c": "q", "d": "q"})
+
+
+def test_repeated_name_is_refused():
+    with pytest.raises(UserError, match="named twice"):
+        make_folds(["a_1", "a_1", "a_2"], 2)
+
+
+def test_bundles_hold_one_video_txt_a_line_numbered_from_1(dataset):
+    folds = read_folds(dataset)
+    for number, fold in enumerate(folds, 1):
+        text = (dataset.splits / f"test.split{number}.bundle").read_bytes()
+        assert text == "".join(f"{video}.txt\n" for video in fold).encode()
+    assert not (dataset.splits / "test.split0.bundle").exists()
+
+
+def test_train_bundle_is_the_rest_of_the_ground_truth(dataset):
+    for number, fold in enumerate(read_folds(dataset), 1):
+        train = read_bundle(dataset.bundle("train", number))
+        assert sorted(train + fold) == sorted(path.stem for path in dataset.ground_truth.glob("*.txt"))
+
+
+def test_ground_truth_split_holds_the_labels_of_the_test_fold(dataset):
+    for number, fold in enumerate(read_folds(dataset), 1):
+        files = {path.name: path.read_text() for path in (dataset.root / f"groundTruth_split_{number}").iterdir()}
+        assert files == {f"{video}.txt": f"labels of {video}\n" for video in fold}
+
+
+def test_ground_truth_split_survives_a_move_of_the_data_set(dataset, tmp_path):
+    moved = dataset.root.rename(tmp_path / "elsewhere")
+    assert all(path.read_text().startswith("labels of") for path in moved.glob("groundTruth_split_*/*.txt"))
+
+
+def test_fewer_folds_remove_those_of_before(dataset):
+    write(dataset, 2)
+    assert len(read_folds(dataset)) == 2
+    left = [path.name for pattern in ("splits/*3*", "groundTruth_split_3") for path in dataset.root.glob(pattern)]
+    assert left == []
+
+
+def test_making_folds_again_keeps_the_original_labels(dataset):
+    write(dataset, 3)
+    write(dataset, 2)
+    assert (dataset.ground_truth / "BL_1.txt").read_text() == "labels of BL_1\n"
+
+
+def test_written_folds_read_back(dataset):
+    folds = write(dataset, 4)
+    assert read_folds(dataset) == folds
+
+
+def test_absent_folds_say_how_to_make_them(tmp_path):
+    with pytest.raises(UserError, match=r"generate_k_folds\.py"):
+        read_folds(Dataset(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "\n", "a.txt\na.txt\n"])
+def test_empty_or_repeating_bundle_is_refused(tmp_path, text):
+    path = tmp_path / "test.split1.bundle"
+    path.write_text(text)
+    with pytest.raises(UserError, match="each once"):
+        read_bundle(path)
+
+
+def test_bundle_lines_may_lack_the_suffix(tmp_path):
+    path = tmp_path / "test.split1.bundle"
+    path.write_text("a.txt\r\nb\r\n\r\n")
+    assert read_bundle(path) == ["a", "b"]
+
+
+def test_video_in_two_test_folds_is_named(dataset):
+    folds = read_folds(dataset)
+    with pytest.raises(UserError, match=f"in more than one test fold: {folds[0][0]};"):
+        verify_folds(dataset, [folds[0], [*folds[1], folds[0][0]], folds[2]])
+
+
+def test_video_without_labels_is_named(dataset):
+    dataset.ground_truth.joinpath("BL_3.txt").unlink()
+    with pytest.raises(UserError, match="disagree on BL_3"):
+        read_folds(dataset)
+
+
+def test_labelled_video_in_no_fold_is_named(dataset):
+    dataset.ground_truth.joinpath("BL_9.txt").write_text("new\n")
+    with pytest.raises(UserError, match="disagree on BL_9"):
+        read_folds(dataset)
+
+
+def test_test_video_in_the_training_list_is_refused(dataset):
+    path = dataset.bundle("train", 2)
+    path.write_text(path.read_text() + f"{read_folds(dataset)[1][0]}.txt\n")
+    with pytest.raises(UserError, match=r"train\.split2\.bundle: not the videos outside test fold 2"):
+        read_folds(dataset)
+
+
+def test_patient_in_two_folds_is_named(dataset):
+    write(dataset, 3, patients={"BL_1": "ann", "BL_2": "ann"})
+    folds = read_folds(dataset)
+    home = next(index for index, fold in enumerate(folds) if "BL_1" in fold)
+    other = (home + 1) % 3
+    folds[home].remove("BL_1")
+    folds[other].append("BL_1")
+    for number, fold in enumerate(folds, 1):
+        rest = [video for each in folds if each is not fold for video in each]
+        dataset.bundle("train", number).write_text("".join(f"{video}.txt\n" for video in rest))
+    with pytest.raises(UserError, match="patient ann is in folds"):
+        verify_folds(dataset, folds)
+
+
+def test_patients_are_read_from_csv(tmp_path):
+    path = tmp_path / "patients.csv"
+    path.write_text("patient,video\np1,BL_1\n,BL_2\np2,BL_3\n")
+    assert read_patients(path) == {"BL_1": "p1", "BL_3": "p2"}
+
+
+def test_absent_patients_file_is_no_patients(tmp_path):
+    assert read_patients(tmp_path / "patients.csv") == {}
+
+
+def test_patients_file_with_other_columns_is_refused(tmp_path):
+    path = tmp_path / "patients.csv"
+    path.write_text("case,person\n1,2\n")
+    with pytest.raises(UserError, match="expected the columns video,patient"):
+        read_patients(path)
+
+
+def test_folds_hash_knows_sets_not_line_order():
+    assert folds_hash([["a", "b"], ["c"]]) == folds_hash([["b", "a"], ["c"]])
+    assert folds_hash([["a", "b"], ["c"]]) != folds_hash([["a"], ["b", "c"]])

@@ -1,0 +1,288 @@
+"""Published weights: downloaded once and whole, one helpful message without access, no network when offline."""
+
+import importlib
+import io
+import socket
+import urllib.error
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import errors
+from safetensors.torch import save_file
+from torch import nn
+
+from common import weights as weight_list
+from common.base.runtime import UserError, sha256_of_file, write_json
+from common.encoders.config import EncoderConfig, read_encoder_config
+from common.encoders.weights.find import find_weights, is_available
+
+# the HTTP library of the installed huggingface_hub
+http = importlib.import_module(errors.HTTPError.__module__.partition(".")[0])
+
+
+def state() -> dict[str, torch.Tensor]:
+    return nn.Linear(3, 4).state_dict()
+
+
+# --- torchvision --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_network(tmp_path, monkeypatch):
+    """An empty torch cache, and a download that fails as it does without a network."""
+
+    def refused(*_args, **_options):
+        raise urllib.error.URLError("[Errno -2] Name or service not known")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", refused)
+    return tmp_path / "cache" / "hub" / "checkpoints"
+
+
+def test_release_without_a_network_says_where_to_get_it_and_where_to_put_it(no_network):
+    with pytest.raises(UserError) as error:
+        find_weights("torchvision:ResNet50_Weights.IMAGENET1K_V2")
+    said = str(error.value)
+    assert "download failed" in said
+    assert "https://download.pytorch.org/models/resnet50-11ad3fa6.pth" in said
+    assert str(no_network / "resnet50-11ad3fa6.pth") in said
+    assert "--weights random" in said
+
+
+def test_release_in_the_cache_needs_no_network(no_network):
+    no_network.mkdir(parents=True)
+    torch.save(state(), no_network / "resnet50-11ad3fa6.pth")
+    assert find_weights("torchvision:ResNet50_Weights.IMAGENET1K_V2").path == no_network / "resnet50-11ad3fa6.pth"
+
+
+def test_download_is_checked_against_the_hash_in_its_name(no_network, monkeypatch):
+    asked = {}
+
+    def download(url, target, hash_prefix):
+        asked.update(url=url, hash_prefix=hash_prefix)
+        torch.save(state(), target)
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    find_weights("torchvision:ResNet50_Weights.IMAGENET1K_V2")
+    assert asked == {"url": "https://download.pytorch.org/models/resnet50-11ad3fa6.pth", "hash_prefix": "11ad3fa6"}
+
+
+@pytest.mark.parametrize("name", ["ResNet50_Weights.NO_SUCH", "NoSuch_Weights.DEFAULT", "nonsense", ""])
+def test_unknown_release_is_an_error(no_network, name):
+    with pytest.raises(UserError, match="torchvision has no such weights"):
+        find_weights(f"torchvision:{name}")
+
+
+# --- plain addresses ----------------------------------------------------------------------------------------------
+
+ADDRESS = "https://huggingface.co/Someone/Models/resolve/main/teacher.pth?download=true"
+
+
+def model_config(checkout: Path, folder: str) -> EncoderConfig:
+    return read_encoder_config(checkout / "models" / folder / "config.yaml")
+
+
+class Answer(io.BytesIO):
+    """An HTTP answer of so many announced bytes."""
+
+    def __init__(self, content: bytes, announced: int):
+        super().__init__(content)
+        self.headers = {"Content-Length": str(announced)}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return tmp_path / "cache" / "hub" / "checkpoints"
+
+
+def answer_with(monkeypatch, content: bytes, announced: int) -> list[str]:
+    asked = []
+
+    def urlopen(request, timeout):
+        asked.append(request.full_url)
+        return Answer(content, announced)
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    return asked
+
+
+def test_an_address_is_downloaded_once_under_its_plain_name(cache, monkeypatch):
+    asked = answer_with(monkeypatch, b"weights", 7)
+    source = find_weights(ADDRESS)
+    assert source.path == cache / "teacher.pth"
+    assert source.path.read_bytes() == b"weights"
+    assert source.sha256 == sha256_of_file(source.path)
+    find_weights(ADDRESS)
+    assert asked == [ADDRESS]
+
+
+def test_a_download_that_breaks_off_leaves_nothing(cache, monkeypatch):
+    answer_with(monkeypatch, b"weig", 7)
+    with pytest.raises(UserError, match="the connection ended after 4 of 7 bytes"):
+        find_weights(ADDRESS)
+    assert list(cache.iterdir()) == []
+
+
+def test_an_address_out_of_reach_says_where_the_file_goes(cache, monkeypatch, checkout):
+    def refused(*_args, **_options):
+        raise urllib.error.URLError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", refused)
+    config = model_config(checkout, "SurgeNet-CAFormer-S18")
+    with pytest.raises(UserError) as error:
+        find_weights("small", config)
+    said = str(error.value)
+    for part in ("SurgeNetSmall_checkpoint_epoch0050_teacher.pth", "Name or service not known", "--weights FILE"):
+        assert part in said
+    assert str(cache / "SurgeNetSmall_checkpoint_epoch0050_teacher.pth") in said
+
+
+# --- the Hugging Face hub -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """An empty hub cache; `hub(error)` makes every online request fail with `error`."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    calls = []
+
+    def install(error: Exception | None = None, folder: Path | None = None):
+        def snapshot_download(repository, *, local_files_only=False, **options):
+            calls.append((repository, options.get("revision"), local_files_only))
+            if local_files_only and not (folder and len(calls) > 1):
+                raise errors.LocalEntryNotFoundError("nothing cached")
+            if error:
+                raise error
+            return str(folder)
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+        return calls
+
+    return install
+
+
+def http_error(kind: type, status: int) -> Exception:
+    request = http.Request("GET", "https://huggingface.co/api/models/x")
+    return kind(f"{status} Client Error", response=http.Response(status, request=request))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        http_error(errors.GatedRepoError, 403),
+        http_error(errors.RepositoryNotFoundError, 401),
+        http_error(errors.HfHubHTTPError, 403),
+        http.ConnectError("[Errno -2] Name or service not known"),
+        errors.LocalEntryNotFoundError("offline"),
+        errors.OfflineModeIsEnabled("offline"),
+    ],
+    ids=["gated", "401", "403", "no such host", "not found", "offline mode"],
+)
+def test_without_access_one_message_names_every_way_on(hub, error, checkout):
+    hub(error)
+    with pytest.raises(UserError) as raised:
+        find_weights(model_config(checkout, "DinoV3-ViT-L16").weights, model_config(checkout, "DinoV3-ViT-L16"))
+    said = str(raised.value)
+    for part in (
+        "DINOv3 ViT-L: weights hub:facebook/dinov3-vitl16-pretrain-lvd1689m cannot be had",
+        type(error).__name__,
+        "https://huggingface.co/facebook/dinov3-vitl16-pretrain-lvd1689m",
+        "hf auth login",
+        "--weights FOLDER",
+        "--weights timm",
+    ):
+        assert part in said
+
+
+def test_a_repository_is_downloaded_at_the_asked_revision_and_recorded(hub, tmp_path):
+    folder = tmp_path / "models--org--name" / "snapshots" / "0123abc"
+    folder.mkdir(parents=True)
+    write_json(folder / "config.json", {"model_type": "dinov3_vit"})
+    save_file(state(), folder / "model.safetensors")
+    calls = hub(folder=folder)
+    source = find_weights("hub:org/name@v2")
+    assert calls == [("org/name", "v2", True), ("org/name", "v2", False)]
+    assert source.folder_config == {"model_type": "dinov3_vit"}
+    expected = {"source": "hub:org/name@v2", "file": "model.safetensors", "revision": "0123abc"}
+    assert source.to_json() == expected | {"sha256": sha256_of_file(folder / "model.safetensors")}
+    find_weights("hub:org/name@v2")
+    assert calls[2:] == [("org/name", "v2", True)]  # the cache was enough
+
+
+def test_a_half_downloaded_repository_is_fetched_again(hub, tmp_path):
+    write_json(tmp_path / "model.safetensors.index.json", {"weight_map": {"w": "model-00001-of-00001.safetensors"}})
+    calls = hub(folder=tmp_path)
+    for _ in range(2):
+        with pytest.raises(UserError, match="1 of 1 shards are missing"):
+            find_weights("hub:org/name")
+    assert [local for _, _, local in calls] == [True, False, True, False]
+
+
+def test_a_malformed_repository_name_says_the_form():
+    with pytest.raises(UserError, match=r"expected hub:organisation/name\[@revision\]"):
+        find_weights("hub:a/b/c")
+
+
+# --- offline ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_sockets(monkeypatch, tmp_path):
+    """HF_HUB_OFFLINE, empty caches, and sockets that fail the test."""
+
+    def touched(*_args, **_options):
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(socket, "socket", touched)
+    monkeypatch.setattr(socket, "getaddrinfo", touched)
+    monkeypatch.setattr(socket, "create_connection", touched)
+
+
+@pytest.mark.parametrize(
+    "spec", ["hub:facebook/vjepa2-vitl-fpc64-256", ADDRESS, "torchvision:ResNet50_Weights.IMAGENET1K_V2"]
+)
+def test_offline_touches_no_network(no_sockets, spec):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set and it is not in the cache"):
+        find_weights(spec)
+
+
+def test_looking_whether_weights_are_there_touches_no_network(no_sockets, monkeypatch, checkout):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    found = {
+        path.parent.name: is_available(read_encoder_config(path)) for path in checkout.glob("models/*/config.yaml")
+    }
+    assert {name for name, (here, _) in found.items() if here} == {"ColorHistogram", "EfficientNet-Lite0"}
+    assert all(isinstance(said, str) and said for _, said in found.values())
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def test_the_list_shows_licence_size_and_presence_of_every_model(no_sockets, checkout, capsys):
+    assert weight_list.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["model", "MB", "here", "licence", "weights"]
+    rows = {line.split()[0]: line for line in lines[1:]}
+    assert rows.keys() == {path.parent.name for path in checkout.glob("models/*/config.yaml")}
+    assert "26864" in rows["DinoV3-ViT-7B16"]
+    assert "gated" in rows["DinoV3-ViT-7B16"]
+    assert "non-commercial, no derivatives" in rows["SurgVISTA-ViT-B"]
+    assert " yes " in rows["EfficientNet-Lite0"]
+    assert " no " in rows["Base"]
+
+
+def test_prefetch_goes_on_after_a_failure_and_says_so(no_sockets, capsys):
+    assert weight_list.main(["prefetch", "SurgRec-MAE", "EfficientNet-Lite0", "ColorHistogram"]) == 1
+    out = capsys.readouterr().out
+    assert "SurgRec-MAE: SurgRec-MAE: no checkpoint is public" in out
+    assert "EfficientNet-Lite0: /" in out
+    assert "57934424" in out
+    assert "ColorHistogram: needs none" in out
+    assert weight_list.main(["prefetch", "EfficientNet-Lite0"]) == 0

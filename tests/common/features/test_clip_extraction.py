@@ -1,0 +1,137 @@
+"""Clip encoders through the whole extraction, on tiny networks of the real classes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from common.base import paths
+from common.base.runtime import UserError
+from common.encoders.build import build_encoder
+from common.encoders.config import read_encoder_config
+from common.extract_features import main
+from common.features import files as features
+from common.features.streams import window_indices
+from common.train import main as train_main
+from common.video.decode import decode
+from common.video.preprocess import resize
+
+TINY = {
+    "I3D": {
+        "architecture: i3d_r50": "architecture: tiny",
+        "feature_dim: 2048": "feature_dim: 128",
+        "size: 224": "size: 64",
+    },
+    "V-JEPA2-ViT-L": {
+        "architecture: vjepa2-vitl": "architecture: tiny",
+        "feature_dim: 1024": "feature_dim: 48",
+        "size: 256": "size: 32",
+        "clip_len: 64": "clip_len: 8",
+    },
+}
+
+
+@pytest.fixture
+def clips(workspace, make_clip):
+    """A data set of two videos (21 frames, and 3: shorter than any window), and model folders with tiny networks."""
+    random = np.random.default_rng(0)
+    for name, count in (("BL_0", 21), ("BL_1", 3)):
+        images = random.integers(0, 255, (count, 8, 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+        make_clip(workspace / "data" / "clips" / "videos" / f"{name}.mp4", list(images))
+    for model, changes in TINY.items():
+        path = workspace / "models" / model / "config.yaml"
+        text = path.read_text()
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        path.write_text(text)
+    return paths.dataset("clips")
+
+
+def run(model, *options):
+    return main(["--dataset", "clips", "--device", "cpu", "--weights", "random", *options], model=model)
+
+
+def rows(clips, model, variant=None, name="BL_0"):
+    return features.open_features(clips.features(model, variant) / f"{name}.npy").array.T
+
+
+def windows_by_hand(clips, model, clip_len, centres):
+    config = replace(read_encoder_config(paths.model(model).config), clip_len=clip_len)
+    encoder = build_encoder(config, "random")
+    encoder.prepare(torch.device("cpu"))
+    images = [torch.from_numpy(frame.image)[None] for frame in decode(clips.videos / "BL_0.mp4")]
+    frames = torch.cat([resize(image, config.preprocessing) for image in images])
+    return np.concatenate(
+        [encoder.encode(frames[window_indices(c, clip_len, len(frames))][None]).numpy() for c in centres]
+    )
+
+
+@pytest.mark.parametrize("model", TINY)
+def test_every_frame_has_the_feature_of_the_window_around_it(clips, model):
+    assert run(model, "--clip_len", "8") == 0
+    expected = windows_by_hand(clips, model, 8, range(21))
+    assert rows(clips, model) == pytest.approx(expected, abs=1e-5)
+    assert rows(clips, model, name="BL_1").shape == (3, expected.shape[1])
+
+
+def test_stride_evaluates_every_nth_frame_and_the_last_and_interpolates(clips):
+    run("I3D", "--clip_len", "8", "--stride", "6")
+    found = rows(clips, "I3D")
+    evaluated = [0, 6, 12, 18, 20]
+    expected = windows_by_hand(clips, "I3D", 8, evaluated)
+    assert found[evaluated] == pytest.approx(expected, abs=1e-5)
+    assert found[9] == pytest.approx((found[6] + found[12]) / 2, abs=1e-5)
+    assert found[19] == pytest.approx((found[18] + found[20]) / 2, abs=1e-5)
+
+
+def test_the_sidecar_describes_the_window(clips):
+    run("I3D", "--clip_len", "8", "--stride", "6")
+    window = features.open_features(clips.features("I3D") / "BL_0.npy").sidecar["window"]
+    assert window == {
+        "clip_len": 8, "dilation": 1, "padding": "edge frames repeated", "mode": "window", "stride": 6,
+        "anchor": "clip_len // 2", "between": "linear",
+    }  # fmt: skip
+
+
+def test_tokens_give_one_row_a_frame_and_pairs_of_frames_share_a_token(clips):
+    run("V-JEPA2-ViT-L", "--mode", "tokens")
+    found = rows(clips, "V-JEPA2-ViT-L")
+    assert found.shape == (21, 48)
+    assert found[0] == pytest.approx(found[1])  # only the first clip covers them, as one tubelet
+    assert np.abs(found[0] - found[2]).max() > 1e-3
+    assert features.open_features(clips.features("V-JEPA2-ViT-L") / "BL_0.npy").sidecar["window"]["tubelet"] == 2
+
+
+def test_tokens_need_an_encoder_that_has_them(clips):
+    with pytest.raises(UserError, match="I3D-R50 gives no features over time"):
+        run("I3D", "--mode", "tokens")
+
+
+def test_another_window_is_not_mixed_with_finished_features(clips):
+    run("I3D", "--clip_len", "8")
+    with pytest.raises(UserError, match="window: "):
+        run("I3D", "--clip_len", "4")
+
+
+def test_new_videos_are_predicted_from_features_made_like_the_training_ones(clips, make_clip, tmp_path):
+    run("I3D", "--clip_len", "8", "--stride", "5", "--variant", "strided")
+    (clips.root / "mapping.txt").write_text("0 background\n1 wash\n")
+    for folder in (clips.ground_truth, clips.ground_truth_val):
+        folder.mkdir()
+        (folder / "BL_0.txt").write_text("background\n" * 9 + "wash\n" * 12)
+    words = ["--dataset", "clips", "--model", "I3D", "--device", "cpu", "--split", "val", "--variant", "strided"]
+    words += ["--num_layers_PG", "2", "--num_layers_R", "2", "--num_R", "1", "--num_f_maps", "4", "--num_epochs", "1"]
+    train_main(words)
+    images = np.random.default_rng(3).integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)
+    make_clip(tmp_path / "new" / "case.mp4", list(images))
+    assert train_main([*words, "--action", "predict", "--videos", str(tmp_path / "new")]) == 0
+    made = features.open_features(clips.features("I3D", "strided") / "case.npy")
+    trained = features.open_features(clips.features("I3D", "strided") / "BL_0.npy")
+    assert made.identity() == trained.identity()
+    assert made.identity()["window"]["stride"] == 5
+
+    run("I3D", "--clip_len", "8", "--stride", "2", "--variant", "strided", "--videos", str(tmp_path / "new"), "--force")
+    with pytest.raises(UserError, match=r"case\.npy: made in another way than the training features"):
+        train_main([*words, "--action", "predict", "--videos", str(tmp_path / "new")])

@@ -1,0 +1,118 @@
+"""Batches: labels at the features' frames, padding, order, bad input."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from common.base.runtime import UserError
+from common.dataset.phases import label_paths, read_mapping
+from common.features.files import open_features
+from common.head.batch_gen import BatchGenerator, collate, open_split
+from common.head.losses import IGNORED
+
+
+@pytest.fixture
+def open_all(made):
+    def opened(**options):
+        labels = label_paths(made.dataset.ground_truth)
+        return open_split(made.features, labels, read_mapping(made.dataset.mapping), **({"feature_dim": 48} | options))
+
+    return opened
+
+
+def test_targets_are_the_labels_of_the_sampled_frames(made, open_all):
+    phase_ids = np.repeat([0, 1, 2, 3, 0], 20)
+    sampled = np.array([0, 13, 26, 39, 52, 65, 78, 91])
+    made.write_labels("BL_1", phase_ids)
+    made.write_features("BL_1", np.zeros((len(sampled), 48)), sampled=sampled, num_frames=100)
+    video = open_all()[0]
+    assert video.target.tolist() == phase_ids[sampled].tolist()
+    assert video.num_labels == 100
+
+
+def test_sample_rate_takes_every_nth_feature_and_its_label(made, open_all):
+    every, third = open_all()[0], open_all(sample_rate=3)[0]
+    assert np.array_equal(third.rows, every.rows[::3])
+    assert np.array_equal(third.target, every.target[::3])
+
+
+@pytest.mark.parametrize("extra_labels", [3, -3])
+def test_small_length_difference_is_trimmed_at_the_end_with_one_warning(made, open_all, caplog, extra_labels):
+    for name in ("BL_1", "SD_2"):
+        frames = open_features(made.features / f"{name}.npy").array.shape[1]
+        made.write_labels(name, np.zeros(frames + extra_labels, dtype=int))
+    with caplog.at_level(logging.WARNING):
+        videos = open_all(length_tolerance=3)
+    assert len(caplog.records) == 1
+    assert "BL_1" in caplog.text
+    assert "SD_2" in caplog.text
+    shortened = videos[0]
+    assert len(shortened.target) == min(shortened.timeline.num_frames, shortened.timeline.num_frames + extra_labels)
+
+
+def test_larger_length_difference_names_video_counts_and_fps(made, open_all):
+    frames = open_features(made.features / "BL_2.npy").array.shape[1]
+    made.write_labels("BL_2", np.zeros(frames + 17, dtype=int))
+    with pytest.raises(UserError, match=rf"BL_2: {frames} decoded frames at 25\.000 fps.*{frames + 17} labels"):
+        open_all(length_tolerance=16)
+
+
+def test_missing_features_name_the_file_and_the_command(made, open_all):
+    (made.features / "SD_1.npy").unlink()
+    with pytest.raises(UserError, match=r"SD_1\.npy: no features.*extract_features"):
+        open_all()
+
+
+def test_features_of_another_dimension_are_an_error_with_both_numbers(open_all):
+    with pytest.raises(UserError, match="expected feature_dim 2048, found 48"):
+        open_all(feature_dim=2048)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_non_finite_feature_names_video_and_frame(made, open_all, bad):
+    path = made.features / "BL_3.npy"
+    array = np.lib.format.open_memmap(path, mode="r+")
+    array[5, 7] = bad
+    array.flush()
+    with pytest.raises(UserError, match=r"feature of frame 7 of BL_3"):
+        list(BatchGenerator(open_all(), batch_size=6, seed=0).epoch(0))
+
+
+def test_every_video_is_in_an_epoch_once_and_the_order_depends_on_seed_and_epoch(open_all):
+    videos = open_all()
+
+    def order(seed, epoch):
+        return [name for batch in BatchGenerator(videos, 4, seed).epoch(epoch) for name in batch.names]
+
+    assert sorted(order(0, 0)) == sorted(video.name for video in videos)
+    assert order(0, 3) == order(0, 3)
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in range(4)}) > 4
+
+
+def test_unequal_videos_are_padded_and_masked():
+    rows = [torch.ones(2, 3), 2 * torch.ones(4, 3)]
+    targets = [np.array([1, 1]), np.array([0, 0, 2, 2])]
+    batch = collate([("a", rows[0], targets[0]), ("b", rows[1], targets[1])])
+    assert batch.features.shape == (2, 3, 4)
+    assert batch.features[0, :, 2:].abs().max() == 0
+    assert batch.target.tolist() == [[1, 1, IGNORED, IGNORED], [0, 0, 2, 2]]
+    assert batch.mask.tolist() == [[[1, 1, 0, 0]], [[1, 1, 1, 1]]]
+
+
+def test_equal_videos_need_no_mask_and_a_single_one_no_copy():
+    rows = torch.randn(5, 3)
+    batch = collate([("a", rows, np.zeros(5, dtype=int))])
+    assert batch.mask is None
+    assert batch.features.data_ptr() == rows.data_ptr()
+
+
+def test_features_are_read_from_disk_once_when_they_fit_into_memory(made, open_all):
+    generator = BatchGenerator(open_all(), 1, seed=0)
+    first = {batch.names: batch.features.clone() for batch in generator.epoch(0)}
+    for path in made.features.glob("*.npy"):
+        path.write_bytes(b"")
+    second = {batch.names: batch.features for batch in generator.epoch(1)}
+    assert generator.in_memory
+    assert all(torch.equal(first[names], second[names]) for names in first)

@@ -1,0 +1,271 @@
+"""The page: one file, no network, no script of our own; what it shows, read back from HTML and from a browser."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.base import paths
+from common.base.runtime import write_json
+from common.dataset.kfold import folds_hash, read_folds
+from common.dataset.phases import read_labels, read_mapping, write_prediction
+from common.reports.caveats import Remark
+from common.reports.comparison import make_report
+from common.reports.page.leaderboard_chart import ranks
+from common.reports.page.page import by_measure, facts, p_value, save_page
+from common.reports.page.ribbons import ribbon_chart, segment_probabilities
+from common.reports.published import read_published
+from common.reports.results import collect_all, collect_split
+from common.scoring.metrics import MEASURES
+from common.scoring.protocols import PROTOCOLS, methods_sentence
+
+PLOTLY_BYTES = 4_900_000
+NUM_FOLDS = 2
+SEED = 42
+FPS = 2.0
+
+
+def finished_run(made, encoder, share_wrong, *, run=None, weights="hub:made", probabilities=True, **config):
+    """Predictions and records of one run on every fold: the truth with some stretches wrong."""
+    mapping, folds = read_mapping(made.dataset.mapping), read_folds(made.dataset)
+    for number, videos in enumerate(folds, 1):
+        folder = paths.model(encoder).split_results(made.dataset.name, number, run)
+        folder.mkdir(parents=True)
+        for video in videos:
+            random = np.random.default_rng([SEED, number, int(100 * share_wrong), int(video[-1])])
+            predicted = read_labels(made.dataset.ground_truth / f"{video}.txt", mapping)
+            length = round(share_wrong * len(predicted))
+            start = random.integers(len(predicted) - length)
+            predicted[start : start + length] = random.integers(mapping.num_classes)
+            write_prediction(folder / f"{video}.txt", predicted, mapping)
+            if probabilities:
+                likely = np.full((len(predicted), mapping.num_classes), 0.1, dtype=np.float32)
+                likely[np.arange(len(predicted)), predicted] = 0.7
+                np.save(folder / f"{video}.npy", likely)
+        identity = {"weights": {"source": weights, "sha256": "abcdef" * 8}}
+        record = {
+            "synthetic": False, "split": str(number), "run": run, "seed": SEED, "phases": list(mapping.names),
+            "config": asdict(made.config(model=encoder, split=str(number), run=run, **config)),
+            "folds_hash": folds_hash(folds), "videos": videos, "fps": dict.fromkeys(videos, FPS), "history": [],
+            "features": {
+                "identity": identity, "random_weights": weights == "random", "num_parameters": 25_600_000,
+                "precision": "fp32",
+            },
+            "train_seconds": 3.5, "versions": {"torch": "2.15"}, "git": {"commit": "0123456789abcdef", "dirty": True},
+        }  # fmt: skip
+        write_json(folder / "run.json", record)
+
+
+@pytest.fixture
+def compared(made):
+    """Three encoders on two folds, one of them with random weights; one was trained on half of the videos too."""
+    finished_run(made, "Base", 0.1)
+    finished_run(made, "ColorHistogram", 0.2, weights="random")
+    finished_run(made, "I3D", 0.4)
+    finished_run(made, "I3D", 0.5, run="fraction0.5", train_fraction=0.5)
+    return made
+
+
+def report_of(made, *, protocols=("challenge", "pooled"), **changes):
+    results = collect_all(made.dataset, NUM_FOLDS)
+    chosen = [PROTOCOLS[name] for name in protocols]
+    return replace(make_report(made.dataset, results, chosen, published=read_published()), **changes)
+
+
+@pytest.fixture
+def page_text(compared, tmp_path):
+    return save_page(report_of(compared), tmp_path / "report.html").read_text()
+
+
+def without_plotly(text):
+    return re.sub(r"<script>.*?</script>", "", text, count=1, flags=re.DOTALL)
+
+
+def test_one_small_file_with_plotly_once_and_nothing_to_load(page_text):
+    assert len(page_text) < PLOTLY_BYTES + 600_000
+    own = without_plotly(page_text)
+    assert "plotly.js v" in page_text
+    assert "plotly.js v" not in own
+    assert not re.search(r"<(link|img|iframe|object)\b|<script[^>]+src=|@import|url\(", own)
+    assert "default-src 'none'" in own
+
+
+def test_the_same_report_gives_the_same_bytes(compared, tmp_path):
+    first, second = (save_page(report_of(compared), tmp_path / f"{n}.html").read_bytes() for n in (1, 2))
+    assert first == second
+
+
+def test_every_protocol_has_its_table_and_its_sentence(compared, page_text):
+    report = report_of(compared)
+    for board in report.boards:
+        assert methods_sentence(board.protocol).replace("'", "&#39;") in page_text
+        for measure in MEASURES:
+            cell = board.cells["Base"][measure]
+            assert f"{100 * cell.mean:.2f} ± {100 * cell.std:.2f}" in page_text
+
+
+def test_the_head_identifies_the_comparison_and_marks_random_weights(compared, page_text):
+    found = facts(report_of(compared))
+    assert found["Scored"].startswith("6 videos, ")
+    assert found["Commit"] == "0123456789 with uncommitted changes"
+    assert found["Folds"] == folds_hash(read_folds(compared.dataset))[:10]
+    assert '<span class="mark">random weights: ColorHistogram (random weights)</span>' in page_text
+    assert "synthetic data" not in page_text.split("<main>")[1]
+
+
+def test_alarming_remarks_are_alerts_and_other_remarks_are_not(compared, tmp_path):
+    report = report_of(compared, remarks=[Remark("Leak: <b>two</b> videos", alarming=True), Remark("A quiet line.")])
+    text = save_page(report, tmp_path / "report.html").read_text()
+    assert re.findall(r'role="alert">(.*?)</p>', text) == ["Leak: &lt;b&gt;two&lt;/b&gt; videos"]
+    assert "<b>two</b>" not in text
+    assert "A quiet line." in text
+
+
+def test_quoted_rows_stand_apart_with_their_sources(page_text):
+    for source in {row.source for row in read_published()}:
+        assert f"Quoted, not computed here: {source}" in page_text
+    assert "ResNet-50 (quoted)" in page_text
+
+
+def test_label_efficiency_is_shown_and_seed_variance_left_out_when_absent(page_text):
+    assert "What fewer labelled videos cost" in page_text
+    assert "Where variance comes from" not in page_text
+
+
+def test_undefined_values_are_na(made, tmp_path):
+    finished_run(made, "Base", 0.2, probabilities=False)
+    report = report_of(made)
+    text = save_page(report, tmp_path / "report.html").read_text()
+    own = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert re.search(r"<td >n/a\s+<small>n/a", own), "PR-AUC without probabilities"
+    assert not re.search(r"\bnan\b", own, flags=re.IGNORECASE)
+    assert "How ranks change" not in own, "a single encoder has no rank to change"
+
+
+def test_a_single_split_without_frame_rates(compared, tmp_path):
+    for path in paths.repository_root().glob("models/*/results/**/run.json"):
+        write_json(path, json.loads(path.read_text()) | {"fps": {}})
+    report = make_report(compared.dataset, collect_split(compared.dataset, "1"), [PROTOCOLS["challenge"]])
+    text = save_page(report, tmp_path / "report.html").read_text()
+    assert "One split, in percent" in text
+    assert "in frames" in text
+    assert '"frames"' in text
+    assert not re.search(r">\s*nan\b", text)
+
+
+def test_names_are_shown_as_they_are_and_never_run(compared, tmp_path):
+    quoted = [replace(read_published()[0], name="<img src=x onerror=alert(1)>", source="</script><b>x")]
+    text = save_page(report_of(compared, published=quoted), tmp_path / "report.html").read_text()
+    assert "<img" not in without_plotly(text)
+    assert "</script><b>x" not in text
+
+
+def test_equal_means_share_a_rank_and_undefined_ones_have_none(compared):
+    board = report_of(compared).board
+    cells = {name: dict(row) for name, row in board.cells.items()}
+    first, second, third = board.names
+    cells[second]["edit"] = cells[first]["edit"] = replace(cells[first]["edit"], mean=0.9)
+    cells[third]["edit"] = replace(cells[third]["edit"], mean=float("nan"))
+    found = ranks(replace(board, cells=cells), "edit")
+    assert found[:2] == [1, 1]
+    assert np.isnan(found[2])
+
+
+def test_ribbons_hold_segments_that_add_up_to_the_video(compared):
+    report = report_of(compared)
+    figure = ribbon_chart(report)
+    buttons = figure.layout.updatemenus[0].buttons
+    assert [button.label.split()[0] for button in buttons] == sorted(report.results[0].scores)
+    data, layout = buttons[0].args
+    score = report.results[0].scores["BL_1"]
+    minutes = score.num_frames / FPS / 60
+    rows = [row for trace in data["y"][:-1] for row in trace]
+    lengths = [length for trace in data["x"][:-1] for length in trace]
+    for row in range(4):
+        total = sum(length for place, length in zip(rows, lengths, strict=True) if place == row)
+        assert total == pytest.approx(minutes, abs=5e-3)
+    right = 100 * np.mean(score.true == score.predicted)
+    assert layout["yaxis.labelalias"]["1"] == f"Base  {right:.0f} %"
+
+
+def test_mean_probability_of_a_segment(compared):
+    score = next(iter(report_of(compared).results[0].scores.values()))
+    assert segment_probabilities(score) == pytest.approx(np.full(len(score.segments[0]), 0.7))
+    assert np.isnan(segment_probabilities(replace(score, load_probabilities=None))).all()
+
+
+def test_p_values_and_groups(compared):
+    assert [p_value(p) for p in (0.0314, 0.00001, float("nan"))] == ["0.0314", "< 0.0001", "n/a"]
+    assert [measure for measure, _ in by_measure(report_of(compared).board.tests)] == list(MEASURES)
+
+
+@contextlib.contextmanager
+def opened(page, *, width=1280):
+    """The page in a browser without network; yields it, what its console says and what it asks for."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        context.set_offline(True)
+        tab = context.new_page()
+        said, asked = [], []
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(page.as_uri())
+        tab.wait_for_selector("#chart-cost .main-svg >> nth=0")
+        yield tab, said, asked
+        browser.close()
+
+
+@pytest.fixture
+def page(compared, tmp_path):
+    return save_page(report_of(compared, protocols=PROTOCOLS), tmp_path / "report.html")
+
+
+def test_in_a_browser(page):
+    with opened(page) as (tab, said, asked):
+        for number, name in enumerate(PROTOCOLS, 1):
+            tab.get_by_text(name, exact=True).first.click()
+            shown = [tab.locator(f"#board-{other} table.board").is_visible() for other in range(1, len(PROTOCOLS) + 1)]
+            assert shown == [other == number for other in range(1, len(PROTOCOLS) + 1)]
+            assert tab.locator(f"#chart-board-{number}").bounding_box()["width"] > 800
+
+        bar = tab.locator("#chart-ribbons .barlayer .trace path").first
+        bar.scroll_into_view_if_needed()
+        box = bar.bounding_box()
+        tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        tab.wait_for_selector("#chart-ribbons .hovertext")
+        label = " ".join(tab.locator("#chart-ribbons .hovertext").all_text_contents())
+        assert re.search(r"background.*0:00 to 0:\d\d.*duration \d+\.\d s.*mean probability", label)
+        assert "truth" in label
+
+        tab.locator("#chart-ribbons .updatemenu-header").click()
+        tab.locator("#chart-ribbons .updatemenu-dropdown-button").nth(4).click()
+        assert tab.locator("#chart-ribbons .updatemenu-header").text_content().startswith("SD_2")
+
+        name = tab.locator("#failures a").first
+        name.click()
+        sheet = tab.locator("details.sheet[open]")
+        assert sheet.count() == 1
+        assert sheet.locator("summary").text_content().startswith(name.text_content())
+
+        pixels = np.asarray(Image.open(io.BytesIO(tab.screenshot())).convert("L"))
+        assert pixels.std() > 5, "the page is blank"
+        assert said == []
+        assert asked == [page.as_uri()]
+
+
+def test_a_narrow_window_scrolls_tables_and_charts_not_the_page(page):
+    with opened(page, width=400) as (tab, said, _):
+        assert tab.evaluate("document.documentElement.scrollWidth") == 400
+        assert said == []

@@ -1,0 +1,130 @@
+"""Rankings, intervals and ties of encoders, and what a report says of them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from common.base import paths
+from common.dataset.phases import write_prediction
+from common.head.experiment import load_experiment
+from common.reports.comparison import make_report
+from common.reports.leaderboard import make_leaderboard
+from common.reports.pictures.charts import pareto_front
+from common.reports.published import read_published
+from common.reports.results import collect_all
+from common.run_k_folds import main as run_k_folds
+from common.scoring.metrics import MEASURES
+from common.scoring.protocols import CHALLENGE, PROTOCOLS
+
+HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
+WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu", *HEAD]
+
+
+@pytest.fixture
+def results(made):
+    """A perfect run and one with every second video wrong in half of its frames."""
+    run_k_folds([*WORDS, "--seed", "42,7"])
+    for seed in (42, 7):
+        for split in ("1", "2"):
+            experiment = load_experiment(made.config(num_epochs=2, split=split, seed=seed))
+            for index, (name, labels) in enumerate(experiment.test_labels.items()):
+                ids = np.array([experiment.mapping.ids[label] for label in labels.read_text().split()])
+                if seed == 7 and index % 2:
+                    ids[: len(ids) // 2] = 0
+                write_prediction(experiment.results / f"{name}.txt", ids, experiment.mapping)
+    return collect_all(made.dataset, 2)
+
+
+def test_the_best_is_first_and_its_interval_holds_its_mean(results):
+    board = make_leaderboard(results, CHALLENGE)
+    assert board.names == ["ColorHistogram", "ColorHistogram (seed7)"]
+    cell = board.cells["ColorHistogram (seed7)"]["accuracy"]
+    assert cell.interval.low < cell.interval.estimate < cell.interval.high
+    assert board.cells["ColorHistogram"]["accuracy"].interval.estimate == 1.0
+    assert board.best("accuracy") == "ColorHistogram"
+
+
+def test_every_pair_is_tested_for_every_measure_with_the_better_one_first(results):
+    board = make_leaderboard(results, CHALLENGE)
+    assert {test.measure for test in board.tests} == set(MEASURES)
+    accuracy = next(test for test in board.tests if test.measure == "accuracy")
+    assert (accuracy.first, accuracy.num_videos) == ("ColorHistogram", 6)
+    assert accuracy.effect.difference.estimate > 0
+    assert accuracy.p_holm == accuracy.p_videos  # one pair: nothing to correct
+    assert 0 < accuracy.p_folds <= 1
+
+
+def test_two_of_six_videos_are_no_significant_difference(results):
+    board = make_leaderboard(results, CHALLENGE)
+    assert not any(test.is_significant for test in board.tests if test.measure == "accuracy")
+    assert set(board.letters["accuracy"].values()) == {"a"}
+
+
+def test_every_pair_of_sign_flips_is_tried_for_few_videos(results):
+    """Two videos differ: 2 of the 4 sign patterns are as extreme, so p is one half whatever the draws."""
+    accuracy = next(test for test in make_leaderboard(results, CHALLENGE).tests if test.measure == "accuracy")
+    assert accuracy.p_videos == pytest.approx(0.5)
+
+
+def test_videos_of_one_patient_are_resampled_together(results):
+    every = dict.fromkeys(results[0].scores, "one patient")
+    board = make_leaderboard(results, CHALLENGE, every)
+    assert np.isnan(board.cells["ColorHistogram (seed7)"]["accuracy"].interval.low)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
+def test_intervals_hold_the_value_of_all_videos_under_every_protocol(results, protocol):
+    board = make_leaderboard(results, protocol)
+    for measure in MEASURES:
+        interval = board.cells["ColorHistogram (seed7)"][measure].interval
+        assert np.isnan(interval.low) or interval.low <= interval.estimate <= interval.high
+
+
+def test_a_report_splits_seeds_from_folds_and_quotes_only_on_request(results, made):
+    report = make_report(made.dataset, results, [CHALLENGE])
+    assert {variance.measure for variance in report.seed_variance} == set(MEASURES)
+    assert report.seed_variance[0].seeds == [7, 42]
+    assert report.efficiency == {}
+    assert not any("quoted" in str(remark) for remark in report.remarks)
+    quoted = make_report(made.dataset, results, [CHALLENGE], published=read_published())
+    assert any("not computed here" in str(remark) for remark in quoted.remarks)
+
+
+def test_runs_on_part_of_the_training_videos_make_a_curve_and_no_row(made):
+    run_k_folds([*WORDS, "--train_fraction", "0.34,0.67,1.0"])
+    report = make_report(made.dataset, collect_all(made.dataset, 2), [CHALLENGE])
+    assert report.board.names == ["ColorHistogram"]
+    (points,) = report.efficiency.values()
+    assert [(point.fraction, point.num_videos) for point in points] == [(0.34, 1), (0.67, 2), (1.0, 3)]
+    assert len(points[0].values["accuracy"]) == 2
+
+
+def test_a_leak_is_the_first_remark_and_alarming(results, made):
+    """The weights' folder holds a manifest that names a test video."""
+    folder = paths.pretrained_backbone("some-model")
+    folder.mkdir(parents=True)
+    seen = {"corpus": "made", "name": "BL_1", "size_bytes": 1, "fingerprint": "0" * 64}
+    manifest = {"format": 1, "stage": "ssl", "model": "some-model", "videos": [seen], "based_on": []}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for result in results:
+        for split in result.splits:
+            split.record["features"]["identity"]["weights"] = {"source": str(folder), "sha256": None}
+    report = make_report(made.dataset, results, [CHALLENGE])
+    assert report.remarks[0].alarming
+    assert "Leak: ColorHistogram" in str(report.remarks[0])
+    assert "BL_1" in str(report.remarks[0])
+
+
+def test_per_video_rows_hold_every_encoder_video_and_protocol(results, made):
+    report = make_report(made.dataset, results, list(PROTOCOLS.values()))
+    table = report.per_video
+    assert len(table) == 2 * 6 * len(PROTOCOLS)
+    mean = table[(table["Encoder"] == "ColorHistogram") & (table["Protocol"] == "challenge")]["Accuracy %"].mean()
+    assert mean == pytest.approx(100)
+    assert set(table["Prefix"]) == {"BL", "SD"}
+
+
+def test_the_front_of_cost_and_value_by_hand():
+    points = {"cheap": (1, 50), "dear": (10, 80), "bad": (5, 40), "same_price": (10, 70), "no_gain": (20, 80)}
+    assert pareto_front(points) == ["cheap", "dear"]

@@ -1,0 +1,81 @@
+"""Measures beside the study's eight, by hand."""
+
+import numpy as np
+import pytest
+
+from common.scoring.further_measures import (
+    FURTHER_MEASURES,
+    further_name,
+    further_summary,
+    jaccard_phases,
+    per_phase,
+    relaxed_confusion,
+)
+from common.scoring.video_score import VideoScore
+
+
+def scored(true, predicted, probabilities=None, *, fps=2.0, num_classes=3) -> VideoScore:
+    load = None if probabilities is None else lambda: probabilities
+    return VideoScore(np.array(true), np.array(predicted), num_classes, background=0, fps=fps, load_probabilities=load)
+
+
+def test_jaccard_over_videos_counts_a_phase_in_the_videos_that_have_it():
+    """Phase 1: 1/2 in the first video, 1 in the second; phase 0: 2/3 in the first only."""
+    videos = [scored([0, 0, 0, 1], [0, 0, 1, 1]), scored([1, 1], [1, 1])]
+    assert jaccard_phases(videos) == pytest.approx((np.mean([1 / 2, 1]) + 2 / 3) / 2)
+
+
+def test_micro_jaccard_of_a_video_is_right_frames_over_their_union():
+    videos = [scored([0, 0, 0, 1], [0, 0, 1, 1])]
+    assert further_summary(videos)["jaccard_micro"] == pytest.approx(3 / 5)
+
+
+def test_boundary_errors_are_seconds_and_misses_are_shares():
+    """At 2 fps a change that is 3 frames late is 1.5 s late; the change to phase 2 is never predicted."""
+    summary = further_summary([scored([0] * 4 + [1] * 6 + [2] * 2, [0] * 7 + [1] * 5)])
+    assert summary["boundary_error"] == 1.5
+    assert summary["boundaries_missed"] == 0.5
+
+
+def test_relaxed_accuracy_forgives_frames_near_a_true_change():
+    video = scored([0] * 4 + [1] * 6, [0] * 7 + [1] * 3)
+    assert further_summary([video], relaxed_seconds=1.0)["relaxed_accuracy"] == pytest.approx(0.9)
+    assert further_summary([video], relaxed_seconds=1.5)["relaxed_accuracy"] == 1
+    assert np.trace(relaxed_confusion(video, 1.0)) == 9
+
+
+def test_what_needs_the_frame_rate_is_undefined_without_it():
+    summary = further_summary([scored([0, 1], [0, 1], fps=None)])
+    for key in ("boundary_error", "boundaries_missed", "relaxed_accuracy", "relaxed_miou"):
+        assert np.isnan(summary[key])
+    assert summary["balanced_accuracy"] == 1
+
+
+def test_calibration_needs_the_probabilities_of_every_video():
+    certain = np.eye(3)[[0, 1]]
+    videos = [scored([0, 1], [0, 1], certain), scored([0, 1], [0, 1])]
+    assert np.isnan(further_summary(videos)["calibration_error"])
+    assert further_summary(videos[:1])["calibration_error"] == 0
+
+
+def test_segments_without_background():
+    summary = further_summary([scored([0, 0, 1, 1, 0], [2, 2, 1, 1, 0])])
+    assert summary["edit_without_background"] == 0.5
+    assert summary["f1@50_without_background"] == pytest.approx(2 / 3)
+
+
+def test_each_phase_alone():
+    phases = per_phase([scored([0, 0, 1, 1], [0, 1, 1, 1]), scored([0, 0], [0, 0])])
+    assert phases["precision"][:2] == pytest.approx([1, 2 / 3])
+    assert phases["recall"][:2] == pytest.approx([3 / 4, 1])
+    assert phases["iou"][:2] == pytest.approx([3 / 4, 2 / 3])
+    assert phases["frames"].tolist() == [4, 2, 0]
+    assert phases["videos"].tolist() == [2, 1, 0]
+    assert np.isnan(phases["f1"][2])
+
+
+def test_every_further_measure_has_a_name_and_a_unit():
+    summary = further_summary([scored([0, 1], [0, 1])])
+    assert list(summary) == list(FURTHER_MEASURES)
+    assert "±2 s" in further_name("relaxed_accuracy")
+    assert {unit for _, unit in FURTHER_MEASURES.values()} == {"%", "s"}

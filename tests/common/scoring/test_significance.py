@@ -1,0 +1,232 @@
+"""Corrected p values, the test across folds, letters of ties, variance components: by hand and in simulations."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from common.scoring.significance import (
+    corrected_resampled_t_test,
+    holm,
+    paired_permutation_test,
+    tie_letters,
+    variance_components,
+)
+
+NUM_VIDEOS, NUM_TRIALS, DRAWS = 100, 1000, 2000
+
+
+def most_by_chance(rate: float) -> float:
+    """How many of `NUM_TRIALS` events of a probability may happen: the upper end of the binomial 99 % band."""
+    return scipy_stats.binom.ppf(0.995, NUM_TRIALS, rate)
+
+
+# --- Holm
+
+
+def test_holm_by_hand():
+    """Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1; the last is lifted from 0.04 to what the one before it has."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_stays_below_one_and_keeps_the_order():
+    assert holm([0.9, 0.5, 0.6]).tolist() == [1, 1, 1]
+    p_values = np.random.default_rng(0).random(30) ** 3
+    adjusted = holm(p_values)
+    assert (adjusted >= p_values).all()
+    assert (np.diff(adjusted[np.argsort(p_values)]) >= 0).all()
+
+
+def test_an_undefined_p_value_does_not_count():
+    assert holm([np.nan, 0.02, 0.01, np.nan]) == pytest.approx([np.nan, 0.02, 0.02, np.nan], nan_ok=True)
+    assert np.isnan(holm([np.nan])).all()
+    assert holm([]).shape == (0,)
+
+
+def test_holm_keeps_the_error_of_a_whole_family():
+    """Four encoders of equal worth make six pairs; some pair seems to differ far too often without the correction."""
+    rng = np.random.default_rng(5)
+    wrong = np.zeros(2, dtype=int)
+    for trial in range(NUM_TRIALS):
+        scores = rng.beta(8, 2, (4, NUM_VIDEOS))
+        p_values = [paired_permutation_test(a, b, draws=DRAWS, seed=trial) for a, b in combinations(scores, 2)]
+        wrong += [min(p_values) < 0.05, holm(p_values).min() < 0.05]
+    uncorrected, corrected = wrong
+    assert corrected <= most_by_chance(0.05) < uncorrected / 2
+
+
+# --- corrected resampled t-test
+
+
+def test_corrected_t_test_by_hand():
+    """Variance times 1/3 + 20/40; with 2 degrees of freedom p = 1 - t / sqrt(2 + t^2)."""
+    t = 0.02 / (0.01 * np.sqrt(1 / 3 + 1 / 2))
+    p_value = corrected_resampled_t_test([0.01, 0.03, 0.02], [40, 40, 40], [20, 20, 20])
+    assert p_value == pytest.approx(1 - t / np.sqrt(2 + t**2))
+    assert corrected_resampled_t_test([-0.01, -0.03, -0.02], [40, 40, 40], [20, 20, 20]) == pytest.approx(p_value)
+
+
+def test_without_the_correction_it_is_the_plain_t_test():
+    differences = np.random.default_rng(0).normal(0.5, 1, 10)
+    plain = scipy_stats.ttest_1samp(differences, 0).pvalue
+    assert corrected_resampled_t_test(differences, [90] * 10, [0] * 10) == pytest.approx(plain)
+    assert corrected_resampled_t_test(differences, [90] * 10, [10] * 10) > plain
+
+
+def test_folds_of_several_sizes_count_with_their_mean_ratio():
+    differences = [0.01, 0.03]
+    assert corrected_resampled_t_test(differences, [10, 10], [2, 4]) == corrected_resampled_t_test(
+        differences, [10, 10], [3, 3]
+    )
+
+
+def test_t_test_of_folds_that_do_not_vary():
+    assert corrected_resampled_t_test([0.0] * 5, [80] * 5, [20] * 5) == 1
+    assert corrected_resampled_t_test([0.25] * 5, [80] * 5, [20] * 5) == 0
+    assert corrected_resampled_t_test([0.1] * 5, [80] * 5, [20] * 5) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("differences", [[], [0.1], [0.1, np.nan, 0.2]])
+def test_t_test_needs_two_defined_folds(differences):
+    assert np.isnan(corrected_resampled_t_test(differences, [80] * len(differences), [20] * len(differences)))
+
+
+def fold_differences(num_folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Differences `(NUM_TRIALS, num_folds)` of two encoders of equal worth, in k-fold cross-validation of 100 videos.
+
+    Each fold adds what its test videos happen to say and what its training videos happen to teach. Training sets
+    share videos, so folds are correlated; the weights give the correlation n_test / (n_test + n_train) that Nadeau
+    and Bengio assume.
+    """
+    fold = np.arange(NUM_VIDEOS) % num_folds
+    in_test = (fold == np.arange(num_folds)[:, None]).astype(float)
+    test_mean = in_test / in_test.sum(axis=1, keepdims=True)
+    train_mean = (1 - in_test) / (1 - in_test).sum(axis=1, keepdims=True)
+    said, taught = rng.normal(size=(2, NUM_TRIALS, NUM_VIDEOS))
+    correlation, shared = 1 / num_folds, (num_folds - 2) / (num_folds - 1)
+    share_taught = correlation / shared  # of a fold's variance
+    unit_said, unit_taught = (said @ test_mean.T / np.linalg.norm(test_mean[0]), taught @ train_mean.T)
+    unit_taught /= np.linalg.norm(train_mean[0])
+    return np.sqrt(1 - share_taught) * unit_said + np.sqrt(share_taught) * unit_taught
+
+
+@pytest.mark.parametrize("num_folds", [5, 10])
+def test_corrected_t_test_holds_where_training_sets_overlap(num_folds):
+    """The plain t-test takes folds for independent and is wrong more than twice as often as it says."""
+    differences = fold_differences(num_folds, np.random.default_rng(3))
+    correlations = np.corrcoef(differences.T)[np.triu_indices(num_folds, 1)]
+    assert correlations.mean() == pytest.approx(1 / num_folds, abs=0.03)
+    test_size = NUM_VIDEOS // num_folds
+    sizes = [NUM_VIDEOS - test_size] * num_folds, [test_size] * num_folds
+    corrected = sum(corrected_resampled_t_test(row, *sizes) < 0.05 for row in differences)
+    plain = np.count_nonzero(scipy_stats.ttest_1samp(differences, 0, axis=1).pvalue < 0.05)
+    assert scipy_stats.binom.ppf(0.005, NUM_TRIALS, 0.05) <= corrected <= most_by_chance(0.05)
+    assert plain > 2 * 0.05 * NUM_TRIALS
+
+
+# --- letters
+
+
+def p_values_of(num_encoders: int, different: list[tuple[int, int]]) -> np.ndarray:
+    p_values = np.ones((num_encoders, num_encoders))
+    for first, second in different:
+        p_values[first, second] = p_values[second, first] = 0.001
+    return p_values
+
+
+LETTER_CASES = {
+    "all tied": ([], "a a a"),
+    "all different": ([(0, 1), (0, 2), (1, 2)], "a b c"),
+    "the middle is tied with both ends, which differ": ([(0, 2)], "a ab b"),
+    "the best alone": ([(0, 1), (0, 2)], "a b b"),
+    "the last alone": ([(0, 2), (1, 2)], "a a b"),
+    "best and last tied, the middle differs from the best": ([(0, 1)], "a b ab"),
+}
+
+
+@pytest.mark.parametrize(("different", "expected"), LETTER_CASES.values(), ids=LETTER_CASES)
+def test_letters_of_three_encoders(different, expected):
+    letters = tie_letters(["best", "middle", "last"], p_values_of(3, different))
+    assert letters == dict(zip(["best", "middle", "last"], expected.split(), strict=True))
+
+
+def test_letters_of_a_chain():
+    """Each encoder is tied with its neighbours only."""
+    different = [(first, second) for first, second in combinations(range(5), 2) if second - first > 1]
+    assert list(tie_letters("vwxyz", p_values_of(5, different)).values()) == ["a", "ab", "bc", "cd", "d"]
+
+
+def test_alpha_itself_is_not_significant_and_neither_is_an_undefined_p_value():
+    p_values = p_values_of(3, [])
+    p_values[0, 1] = p_values[1, 0] = 0.05
+    p_values[0, 2] = p_values[2, 0] = np.nan
+    assert set(tie_letters("xyz", p_values).values()) == {"a"}
+    assert tie_letters("xyz", p_values, alpha=0.06) == {"x": "a", "y": "b", "z": "ab"}
+
+
+@pytest.mark.parametrize("share_different", [0.1, 0.3, 0.5, 0.8])
+@pytest.mark.parametrize("num_encoders", [1, 2, 6, 13])
+def test_encoders_share_a_letter_exactly_when_they_do_not_differ(num_encoders, share_different):
+    rng = np.random.default_rng(num_encoders)
+    names = [f"encoder {number}" for number in range(num_encoders)]
+    for _ in range(20):
+        different = [pair for pair in combinations(range(num_encoders), 2) if rng.random() < share_different]
+        letters = tie_letters(names, p_values_of(num_encoders, different))
+        assert "a" in letters[names[0]]
+        for pair in combinations(range(num_encoders), 2):
+            share = set(letters[names[pair[0]]]) & set(letters[names[pair[1]]])
+            assert bool(share) != (pair in different)
+
+
+def test_no_letter_is_superfluous_to_another():
+    rng = np.random.default_rng(1)
+    different = [pair for pair in combinations(range(12), 2) if rng.random() < 0.4]
+    letters = tie_letters(range(12), p_values_of(12, different))
+    holders = [{name for name, own in letters.items() if letter in own} for letter in set("".join(letters.values()))]
+    assert not any(one < other for one in holders for other in holders)
+
+
+def test_more_encoders_than_letters_of_the_alphabet():
+    every_pair = list(combinations(range(60), 2))
+    letters = tie_letters(range(60), p_values_of(60, every_pair))
+    assert "".join(letters.values()).startswith("abcdefghijklmnopqrstuvwxyzABC")
+    assert {len(own) for own in letters.values()} == {1}
+    assert len(set(letters.values())) == 60
+
+
+def test_unsuitable_p_values_are_refused():
+    with pytest.raises(ValueError, match=r"expected p values \(3, 3\), found \(2, 2\)"):
+        tie_letters("xyz", np.ones((2, 2)))
+    with pytest.raises(ValueError, match="symmetric"):
+        tie_letters("xy", [[1, 0.01], [0.5, 1]])
+
+
+# --- variance components
+
+
+def test_variance_components_by_hand():
+    """Variance 4 of the fold means, 50/9 of the seed means, residual mean square (1 + 1 + 4 + 4 + 1 + 1) / 9 / 2."""
+    components = variance_components(np.array([[1, 5], [4, 6], [5, 9]]))
+    expected = (4 - 2 / 3 / 2, 50 / 9 - 2 / 3 / 3, 2 / 3)
+    assert (components.fold, components.seed, components.residual) == pytest.approx(expected)
+
+
+def test_a_negative_variance_is_zero():
+    """Seed means are equal although the residual, of mean square 1, should make them differ."""
+    components = variance_components(np.array([[1, 2], [4, 3]]))
+    assert (components.fold, components.seed, components.residual) == pytest.approx((1.5, 0, 1))
+
+
+def test_variance_components_find_the_truth():
+    """Large enough a table that the estimates lie near 9, 4 and 1, and not near one another."""
+    rng = np.random.default_rng(0)
+    folds, seeds = rng.normal(0, 3, (400, 1)), rng.normal(0, 2, (1, 400))
+    components = variance_components(70 + folds + seeds + rng.normal(0, 1, (400, 400)))
+    assert (components.fold, components.seed, components.residual) == pytest.approx((9, 4, 1), rel=0.2)
+
+
+@pytest.mark.parametrize("values", [np.ones((5, 1)), np.ones((1, 3)), np.array([[1, 2], [np.nan, 4]])])
+def test_variance_components_that_cannot_be_told_apart_are_undefined(values):
+    components = variance_components(values)
+    assert np.isnan([components.fold, components.seed, components.residual]).all()

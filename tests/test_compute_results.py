@@ -1,0 +1,68 @@
+"""The root script: what it writes, and that one split does not replace all folds."""
+
+import pytest
+
+import compute_results
+from common.base import paths
+from common.base.runtime import UserError
+from common.run_k_folds import main as run_k_folds
+
+HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
+WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu", *HEAD]
+
+
+@pytest.fixture
+def finished(made):
+    run_k_folds(WORDS)
+    return made
+
+
+def names(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def test_all_folds_write_page_workbook_rows_and_pictures_and_say_where(finished, capsys):
+    assert compute_results.main(["--dataset", "made", "--compare-kfold", "2", "--pdf"]) == 0
+    folder = paths.comparison_results()
+    written = names(folder)
+    assert {"report.html", "kfold_comparison.xlsx", "per_video.csv", "kfold_ribbons.png", "ribbons"} <= written
+    for picture in ("comparison_chart", "comparison_table", "phases", "cost", "learning_curves", "features"):
+        assert {f"kfold_{picture}.png", f"kfold_{picture}.pdf"} <= written
+    printed = capsys.readouterr().out
+    assert f"wrote {folder / 'report.html'}" in printed
+    assert "Protocol challenge: " in printed
+    assert names(paths.model("ColorHistogram").visualizations_kfold) == {"made_confusion.png", "made_confusion.pdf"}
+
+
+def test_one_split_does_not_replace_what_is_of_all_folds(finished):
+    compute_results.main(["--dataset", "made", "--compare-kfold", "2"])
+    folder = paths.comparison_results()
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+    compute_results.main(["--dataset", "made", "--split", "2"])
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert {"model_report.html", "model_comparison.xlsx", "model_per_video.csv"} <= names(folder)
+
+
+def test_the_first_protocol_heads_the_tables(finished, capsys):
+    compute_results.main(["--dataset", "made", "--split", "1", "--protocol", "mstcn", "challenge"])
+    assert "Protocol mstcn: " in capsys.readouterr().out
+
+
+def test_quoted_rows_come_only_when_asked_for(finished, capsys):
+    compute_results.main(["--dataset", "made", "--split", "1"])
+    assert "Rows marked 'quoted'" not in capsys.readouterr().out
+    compute_results.main(["--dataset", "made", "--split", "1", "--with-published"])
+    assert "Rows marked 'quoted' are copied from" in capsys.readouterr().out
+
+
+def test_one_model_has_a_workbook_and_pictures_in_its_folder(finished):
+    compute_results.main(["--dataset", "made", "--model", "ColorHistogram", "--split", "1"])
+    model = paths.model("ColorHistogram")
+    kinds = ("ribbons", "confusion", "learning_curve", "features")
+    assert names(model.visualizations) == {f"made_split_1_{kind}.png" for kind in kinds}
+    assert model.workbook.is_file()
+
+
+def test_a_split_that_was_not_run_says_what_to_run(finished):
+    with pytest.raises(UserError, match=r"no finished run; run: python -m common\.run_k_folds --model ColorHistogram"):
+        compute_results.main(["--dataset", "made", "--model", "ColorHistogram", "--split", "9"])

@@ -6,11 +6,10 @@ python -m common.extract_features --model V-JEPA2-ViT-L --mode tokens --shard 1/
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 
 from common.base import paths
-from common.base.options import add_options, resolve
+from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import run_main
 from common.features.config import ExtractionConfig
 from common.features.extract import extract
@@ -19,11 +18,11 @@ from common.features.shards import shard_from_environment
 
 def main(argv: list[str] | None = None, *, model: str | None = None) -> int:
     """Entry point; `model` names the folder whose script was started. Returns the exit code of `Summary`."""
-    parser = argparse.ArgumentParser(description="Extract one feature vector per video frame with a frozen encoder.")
+    parser = CommandParser(None if model else "common.extract_features", __doc__)
     if model is None:
         parser.add_argument("--model", help="folder under models/ (default: the one this is started in)")
     add_options(parser, ExtractionConfig)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ... (default: the best there is)")
+    parser.add_device()
     parser.add_argument("--force", action="store_true", help="extract again what is finished")
     given = vars(parser.parse_args(argv))
     config = resolve(ExtractionConfig, given)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.base import paths
-from common.base.options import resolve
+from common.base.options import CommandParser, resolve
 from common.base.runtime import UserError, run_main
 from common.dataset.kfold import read_folds
 from common.head.config import TrainConfig, add_train_options
@@ -48,12 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m common.run_k_folds",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> CommandParser:
+    parser = CommandParser("common.run_k_folds", __doc__)
     parser.add_argument("--folds", type=int, default=5, help="number of folds (default: %(default)s)")
     parser.add_argument("--only", type=int, metavar="K", help="run fold K alone, for job arrays")
     parser.add_argument("--force", action="store_true", help="run finished folds again, replacing other configurations")

@@ -6,10 +6,9 @@ python -m common.train --action predict --dataset SICS155 --split 1
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from common.base.options import resolve
+from common.base.options import CommandParser, resolve
 from common.base.runtime import run_main
 from common.head.config import TrainConfig, add_train_options
 from common.head.experiment import load_experiment
@@ -20,7 +19,7 @@ from common.head.training import train
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `python -m common.train`."""
-    parser = argparse.ArgumentParser(prog="python -m common.train", description=__doc__.splitlines()[0])
+    parser = CommandParser("common.train", __doc__)
     parser.add_argument("--action", choices=("train", "predict"), default="train", help="(default: %(default)s)")
     add_train_options(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch")

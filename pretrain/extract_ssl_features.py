@@ -10,11 +10,10 @@ folder of the encoder. The second is the variant without LoRA, kept apart as fea
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from typing import Any
 
-from common.base.options import add_options, resolve
+from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import run_main
 from common.encoders.weights.adapters import ADAPTER_CONFIG
 from common.features.config import ExtractionConfig
@@ -28,7 +27,7 @@ WEIGHT_OPTIONS = ("weights", "lora_path", "ssl_checkpoint")
 
 def main(argv: list[str] | None = None) -> int:
     """Extract; returns the exit code of `common.extract_features`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(None, __doc__)
     add = parser.add_argument
     add("--model", help="network, by its long or short name in pretrain/")
     add("--checkpoint", "--ssl_checkpoint", metavar="PATH",
@@ -37,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--lora_path", metavar="FOLDER",
         help="adapter folder of finetune_lora.py (default, without --checkpoint: the model's own best_lora)")  # fmt: skip
     add_options(parser, ExtractionConfig, skip=WEIGHT_OPTIONS)
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:0 ... (default: the best there is)")
+    parser.add_device()
     add("--force", action="store_true", help="extract again what is finished")
     given = vars(parser.parse_args(argv))
     config = extraction_config(given)

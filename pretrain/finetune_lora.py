@@ -9,12 +9,12 @@ stopped goes on where it was when the same command is run again.
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.base.options import CommandParser
 from common.base.runtime import UserError, keep_freed_memory, run_main, select_device
 from common.encoders.config import EncoderConfig, read_encoder_config
 from pretrain.annotations.phase_classes import read_phase_classes
@@ -32,9 +32,9 @@ CHECKED_CLIPS = 2
 
 def main(argv: list[str] | None = None) -> int:
     """Train, or go on; returns 0 when finished or put back into SLURM's queue, 130 when stopped by a signal."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(None, __doc__)
     add_finetune_options(parser)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ... (default: the best there is)")
+    parser.add_device()
     given = vars(parser.parse_args(argv))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("LoRA fine-tuning runs in one process on one device: start it without torchrun")

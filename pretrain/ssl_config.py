@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from common.base import paths
-from common.base.options import add_options, option, resolve
+from common.base.options import CommandParser, add_options, option, resolve
 from common.base.runtime import UserError
 from common.encoders.config import EncoderConfig, read_encoder_config
 from pretrain.annotations.cataracts1k import RELEASE
 from pretrain.video_data.clusters import read_clusters
 from pretrain.video_data.corpora import Corpus
 from pretrain.video_data.sampling import BalancedSampling
-
-LISTS = ("videos", "exclude")  # options of several values, which the general reader of flags does not know
 
 
 @dataclass(frozen=True)
@@ -206,13 +203,10 @@ def steps_per_epoch(total_seconds: float, seconds_per_sample: float, global_batc
     return max(1, math.ceil(total_seconds / seconds_per_sample / global_batch))
 
 
-def add_training_options(parser: argparse.ArgumentParser, cls: type[TrainingOptions] = TrainingOptions) -> None:
+def add_training_options(parser: CommandParser, cls: type[TrainingOptions] = TrainingOptions) -> None:
     """Add `--config` and a flag for each field of `cls`."""
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the settings below; flags win over it")
-    for entry in (entry for entry in fields(cls) if entry.name in LISTS):
-        parser.add_argument(f"--{entry.name}", nargs="+", metavar="NAME", default=argparse.SUPPRESS,
-                            help=entry.metadata["help"])  # fmt: skip
-    add_options(parser, cls, skip=LISTS)
+    parser.add_config()
+    add_options(parser, cls)
 
 
 def read_training_options(

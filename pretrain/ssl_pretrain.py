@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from common.base import paths
+from common.base.options import CommandParser
 from common.base.runtime import UserError, keep_freed_memory
 from common.base.wording import counted, listed
 from common.checks import leaks
@@ -61,7 +61,7 @@ def pretrain_main(
     `families` are those of `pretrain.ssl_config` that the recipe trains. The recipe is called as the module of the
     method that `build_method` makes.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(None, description)
     add_training_options(parser, options_class)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (under torchrun each takes its own)")
     given = vars(parser.parse_args(argv))

@@ -1,4 +1,7 @@
-"""Dataclass configurations filled from YAML, then from the command line; unknown keys are an error."""
+"""Dataclass configurations filled from YAML, then from the command line; unknown keys are an error.
+
+No torch here nor in any module that declares options, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,93 @@ from common.base.runtime import UserError
 ConfigT = TypeVar("ConfigT")
 
 
-def option(default: Any, help_text: str) -> Any:
-    """A dataclass field with the help text that the command line shows."""
-    return dataclasses.field(default=default, metadata={"help": help_text})
+GROUPS = ("data", "model", "training", "output", "machine")  # of every `--help`, in this order
+
+
+def option(
+    default: Any,
+    help_text: str,
+    *,
+    group: str = "training",
+    unit: str = "",
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A dataclass field with what the command line shows of it, and the range that `check_ranges` holds it to.
+
+    `minimum` and `maximum` are allowed themselves, `above` and `below` are not.
+    """
+    shown = {"help": help_text, "group": group, "unit": unit}
+    bounds = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
+    return dataclasses.field(default=default, metadata=shown | bounds)
+
+
+def check_ranges(settings: Any) -> None:
+    """Hold a dataclass of `option`s to its ranges, whether it was filled by flags, YAML or code; None passes.
+
+    Raises `UserError` naming the setting, its range and what was found (NaN lies in no range).
+    """
+    for entry in dataclasses.fields(settings):
+        value, (at_least, above, at_most, below) = getattr(settings, entry.name), _bounds(entry)
+        if value is None or (at_least is above is at_most is below is None):
+            continue
+        inside = (
+            (at_least is None or value >= at_least)
+            and (above is None or value > above)
+            and (at_most is None or value <= at_most)
+            and (below is None or value < below)
+        )
+        if not inside:
+            raise UserError(f"{entry.name} must {_range_in_words(entry)}, found {value}")
+
+
+def _bounds(entry: dataclasses.Field) -> tuple[float | None, ...]:
+    return tuple(entry.metadata.get(name) for name in ("minimum", "above", "maximum", "below"))
+
+
+def _range_in_words(entry: dataclasses.Field) -> str:
+    """The end of "x must ...": `not be negative`, `be greater than 0`, `be at least 2 frames`, `lie between 0 and 1`."""
+    at_least, above, at_most, below = _bounds(entry)
+    if (at_least, at_most) == (0, None) and below is None:
+        return "not be negative"
+    if at_least is not None and at_most is not None:
+        return f"lie between {at_least} and {at_most}"
+    parts = (("at least", at_least), ("greater than", above), ("at most", at_most), ("below", below))
+    words = " and ".join(f"{word} {bound}" for word, bound in parts if bound is not None)
+    unit = entry.metadata["unit"]
+    return f"be {words} {unit}" if unit and at_least is not None else f"be {words}"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a command: `--help` shows its options in the groups of `GROUPS`, in their order.
+
+    `module` is what `python -m` takes (None: a script, called by its file); `doc` the module's docstring, whose first
+    line describes the command and whose rest, examples mostly, stands below the options.
+    """
+
+    def __init__(self, module: str | None, doc: str):
+        purpose, _, details = doc.strip().partition("\n")
+        super().__init__(
+            prog=f"python -m {module}" if module else None,
+            description=purpose,
+            epilog=details.strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.groups = {name: self.add_argument_group(name) for name in GROUPS}
+
+    def add_device(self) -> None:
+        """`--device`, the same for all commands that compute."""
+        self.groups["machine"].add_argument(
+            "--device", default="auto", help="auto, cpu, cuda, cuda:0 ... (default: the best there is)"
+        )
+
+    def add_config(self) -> None:
+        """`--config`, for commands whose settings may come from a file."""
+        self.groups["data"].add_argument(
+            "--config", metavar="FILE", help="YAML file with any of the settings below; flags win over it"
+        )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -85,21 +172,35 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     raise UserError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}")
 
 
-def add_options(parser: argparse.ArgumentParser, cls: type, *, skip: tuple[str, ...] = ()) -> None:
-    """Add a flag for each field of `cls`. Only flags that are given reach the namespace: the rest stays with YAML."""
+def add_options(parser: CommandParser, cls: type, *, skip: tuple[str, ...] = ()) -> None:
+    """Add a flag for each field of `cls` to its group.
+
+    Only flags that are given reach the namespace: the rest stays with YAML.
+    """
     hints = typing.get_type_hints(cls)
     for entry in dataclasses.fields(cls):
         if entry.name in skip:
             continue
-        default = "" if entry.default is None else f" (default: {entry.default})"
-        common: dict[str, Any] = {"default": argparse.SUPPRESS, "help": entry.metadata["help"] + default}
+        group = parser.groups[entry.metadata["group"]]
+        common: dict[str, Any] = {"default": argparse.SUPPRESS, "help": help_of(entry)}
         hint = _without_none(hints[entry.name])
         if hint is bool:
-            parser.add_argument(f"--{entry.name}", action=argparse.BooleanOptionalAction, **common)
+            group.add_argument(f"--{entry.name}", action=argparse.BooleanOptionalAction, **common)
         elif typing.get_origin(hint) is Literal:
-            parser.add_argument(f"--{entry.name}", choices=typing.get_args(hint), **common)
+            group.add_argument(f"--{entry.name}", choices=typing.get_args(hint), **common)
+        elif typing.get_origin(hint) is tuple:
+            group.add_argument(f"--{entry.name}", nargs="+", metavar="NAME", **common)
         else:
-            parser.add_argument(f"--{entry.name}", type=hint, metavar=hint.__name__.upper(), **common)
+            group.add_argument(f"--{entry.name}", type=hint, metavar=hint.__name__.upper(), **common)
+
+
+def help_of(entry: dataclasses.Field) -> str:
+    """An option's help text with its default and unit; where the default is None or empty the text itself says it."""
+    shown = entry.metadata["help"]
+    if entry.default is None or entry.default == ():
+        return shown
+    unit = f" {entry.metadata['unit']}" if entry.metadata["unit"] else ""
+    return f"{shown} (default: {entry.default}{unit})"
 
 
 def _without_none(hint: Any) -> Any:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from common.base.options import add_options, option
+from common.base.options import CommandParser, add_options, option
 from common.base.paths import DEFAULT_DATASET
 from common.base.runtime import (
     UserError,
@@ -92,9 +91,9 @@ def config_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str
     return [f"{key}: {theirs.get(key)} -> {ours.get(key)}" for key in keys if ours.get(key) != theirs.get(key)]
 
 
-def add_train_options(parser: argparse.ArgumentParser, *, skip: tuple[str, ...] = ()) -> None:
+def add_train_options(parser: CommandParser, *, skip: tuple[str, ...] = ()) -> None:
     """The flags that training commands share: every field of `TrainConfig`, and where and how to run."""
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the settings below; flags win over it")
+    parser.add_config()
     add_options(parser, TrainConfig, skip=skip)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ... (default: the best there is)")
+    parser.add_device()
     parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases (WANDB_MODE=offline works)")

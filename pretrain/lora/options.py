@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from common.base.options import add_options, option, resolve
+from common.base.options import CommandParser, add_options, option, resolve
 from common.base.runtime import UserError
 from pretrain.ssl_config import adapter_folder, find_model
 
@@ -102,9 +102,9 @@ class FinetuneOptions:
         return asdict(self) | {"datasets": list(self.datasets)}
 
 
-def add_finetune_options(parser: argparse.ArgumentParser) -> None:
+def add_finetune_options(parser: CommandParser) -> None:
     """Add `--config` and a flag for each option."""
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the settings below; flags win over it")
+    parser.add_config()
     helps = {name: FinetuneOptions.__dataclass_fields__[name].metadata["help"] for name in ADDED_BY_HAND}
     parser.add_argument("--ssl_checkpoint", "--checkpoint", metavar="PATH", default=argparse.SUPPRESS,
                         help=f"{helps['ssl_checkpoint']}; relative to the current folder, pretrain/ or the root")  # fmt: skip

@@ -748,5 +748,5 @@ def test_nothing_is_changed(cohort):
 
 
 def test_it_starts_without_torch():
-    code = f"import sys, {audit.__name__}, common.leaks; sys.exit('torch' in sys.modules)"
+    code = f"import sys, {audit.__name__}, common.checks.leaks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,11 +1,11 @@
 """Names of models, folders of their outputs, options of a training."""
 
-import argparse
 import subprocess
 import sys
 
 import pytest
 
+from common.base.options import CommandParser
 from common.base.runtime import UserError
 from pretrain.ssl_config import (
     MODELS,
@@ -69,7 +69,7 @@ def test_every_model_has_an_encoder_under_models(model, workspace):
 
 
 def read(*words: str, **given) -> TrainingOptions:
-    parser = argparse.ArgumentParser()
+    parser = CommandParser(None, "A trial.")
     add_training_options(parser)
     values = vars(parser.parse_args(list(words)))
     return read_training_options(values | given, config_file=values["config"])
@@ -83,7 +83,7 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
 
 
 def test_every_option_has_a_help_text(capsys):
-    parser = argparse.ArgumentParser()
+    parser = CommandParser(None, "A trial.")
     add_training_options(parser)
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])

@@ -1,6 +1,5 @@
 """The command: defaults of both recipes, whole trainings on made clips, what it refuses."""
 
-import argparse
 import json
 import os
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 import torch
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
+from common.base.options import CommandParser
 from common.base.runtime import UserError, read_json
 from common.dataset.manifest import read_manifest
 from pretrain.engine.checkpoint import read_checkpoint
@@ -46,7 +46,7 @@ def tiny_teacher(workspace):
 
 
 def parsed(*arguments: str) -> VideoMAEOptions:
-    parser = argparse.ArgumentParser()
+    parser = CommandParser(None, "A trial.")
     add_training_options(parser, VideoMAEOptions)
     given = vars(parser.parse_args(arguments))
     return read_training_options(given, VideoMAEOptions, given["config"])

@@ -1,6 +1,5 @@
 """The command: the study's own words, a whole training on made clips, what it refuses."""
 
-import argparse
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 import torch
 from transformers import VJEPA2Model
 
+from common.base.options import CommandParser
 from common.base.runtime import UserError, read_json
 from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.reporting import read_metrics
@@ -33,7 +33,7 @@ def videos(workspace, make_clip):
 
 
 def parsed(*arguments: str) -> VJEPA2Options:
-    parser = argparse.ArgumentParser()
+    parser = CommandParser(None, "A trial.")
     add_training_options(parser, VJEPA2Options)
     given = vars(parser.parse_args(arguments))
     return read_training_options(given, VJEPA2Options, given["config"])

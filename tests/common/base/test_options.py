@@ -1,12 +1,11 @@
 """Configurations: defaults < YAML < command line, and every wrong value named."""
 
-import argparse
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import pytest
 
-from common.base.options import add_options, from_mapping, option, read_yaml, resolve
+from common.base.options import CommandParser, add_options, from_mapping, option, read_yaml, resolve
 from common.base.runtime import UserError
 from common.encoders.config import read_encoder_config
 from common.features.config import ExtractionConfig
@@ -36,7 +35,7 @@ class Nested:
 
 
 def parse(cls: type, words: list[str], config_file: str | None = None, **others):
-    parser = argparse.ArgumentParser()
+    parser = CommandParser(None, "A trial.")
     add_options(parser, cls)
     return resolve(cls, vars(parser.parse_args(words)) | others, config_file)
 
@@ -208,7 +207,7 @@ def test_help_shows_every_option_and_its_default(cls, capsys, monkeypatch):
 
 
 def test_skipped_fields_have_no_flag():
-    parser = argparse.ArgumentParser()
+    parser = CommandParser(None, "A trial.")
     add_options(parser, TrainConfig, skip=("split",))
     with pytest.raises(SystemExit):
         parser.parse_args(["--split", "1"])

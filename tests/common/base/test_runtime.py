@@ -142,7 +142,7 @@ def test_failure_without_an_old_file_leaves_none(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_permissions_follow_the_umask(tmp_path, umask, mode):
-    code = "import pathlib, sys; from common.runtime import write_text; write_text(pathlib.Path(sys.argv[1]), 'x')"
+    code = "import pathlib, sys; from common.base.runtime import write_text; write_text(pathlib.Path(sys.argv[1]), 'x')"
     path = tmp_path / "result.txt"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, umask=umask)
     assert path.stat().st_mode & 0o777 == mode
@@ -351,6 +351,6 @@ def test_generator_neither_reads_nor_moves_the_global_one():
 
 
 def test_generator_is_the_same_in_another_process():
-    code = "import torch; from common.runtime import generator; print(torch.rand(8, generator=generator(42, 'x')).tolist())"
+    code = "import torch; from common.base.runtime import generator; print(torch.rand(8, generator=generator(42, 'x')).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == draw(42, "x")

@@ -254,7 +254,7 @@ def test_kill_minus_nine_then_run_again_gives_the_same_bytes(clips, workspace, m
     random = np.random.default_rng(1)
     noise = random.integers(0, 255, (300, 48, 64, 3), dtype=np.uint8)
     make_clip(clips.videos / "SD_long.mp4", list(noise))
-    script = "from common.extraction import main; main(['--dataset', 'clips', '--device', 'cpu'], model='EfficientNet-Lite0')"
+    script = "from common.extract_features import main; main(['--dataset', 'clips', '--device', 'cpu'], model='EfficientNet-Lite0')"
     command = [sys.executable, "-c", script]
     folder = clips.features("EfficientNet-Lite0")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -189,7 +189,7 @@ def test_a_process_killed_while_writing_leaves_nothing_that_counts_as_finished(p
     """SIGKILL: no clean-up runs at all."""
     code = (
         "import os, signal, sys, pathlib, numpy as np\n"
-        "from common.features import FeatureWriter\n"
+        "from common.features.files import FeatureWriter\n"
         "with FeatureWriter(pathlib.Path(sys.argv[1]), 7, 'float32') as writer:\n"
         "    writer.append(np.ones((500, 7), np.float32))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -232,7 +232,7 @@ def test_real_limit_on_file_size_leaves_nothing_that_counts_as_finished(path):
     """The same with the operating system refusing, in a process of its own: the buffered rest fails too."""
     code = (
         "import pathlib, resource, signal, sys, numpy as np\n"
-        "from common.features import FeatureWriter\n"
+        "from common.features.files import FeatureWriter\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try:\n"
@@ -252,7 +252,7 @@ def test_disk_that_fills_up_at_the_last_bytes_leaves_nothing(path):
     """A small file sits in the buffer until it is closed: the error comes out of `finish`."""
     code = (
         "import pathlib, resource, signal, sys, numpy as np\n"
-        "from common.features import FeatureWriter\n"
+        "from common.features.files import FeatureWriter\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))\n"
         "try:\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from common.base.options import CommandParser
 from common.base.runtime import generator, run_main
 from common.encoders.weights.source import WeightSource
 from pretrain.engine.distributed import Processes, start_processes
@@ -133,7 +133,7 @@ def train_toy(folder: Path, method: Method | None = None, processes: Processes =
 
 def main(argv: list[str] | None = None) -> int:
     """Train the toy slowly enough to be interrupted."""
-    parser = argparse.ArgumentParser()
+    parser = CommandParser(None, "A trial.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--pause", type=float, default=0.0)

@@ -116,8 +116,7 @@ class PretrainingCommand:
 
     def read_corpora(self) -> list[Corpus]:
         """The corpora; the first process looks into new videos, the others read what it found."""
-        index = paths.pretraining_checkpoints() / "video_index.json"
-        read = partial(read_corpora, self.options.videos, index, exclude=self.options.exclude)
+        read = partial(read_corpora, self.options.videos, paths.video_index(), exclude=self.options.exclude)
         return first_alone(self.processes, read) or read()
 
     def batches(self, dataset: VideoSamples) -> Batches:

@@ -54,6 +54,11 @@ class Dataset:
         return (self.root / "sample.json").is_file()
 
     @property
+    def import_record(self) -> Path:
+        """What an importer of annotations writes last: the release, and rate and stratum of each annotated video."""
+        return self.root / "manifest.json"
+
+    @property
     def patients(self) -> Path:
         """CSV `video,patient`, present where the release names patients."""
         return self.root / "patients.csv"
@@ -146,6 +151,11 @@ def dataset(name_or_path: str) -> Dataset:
 def pretraining_checkpoints() -> Path:
     """Everything that `pretrain/` writes."""
     return repository_root() / "pretrain" / "checkpoints"
+
+
+def video_index() -> Path:
+    """What Stage 1 has found in the videos that it learns from, kept from one training to the next."""
+    return pretraining_checkpoints() / "video_index.json"
 
 
 def pretrained_backbone(name: str) -> Path:

@@ -4,20 +4,29 @@ One CSV file a case with the columns `caseId, comment, frame, endFrame, sec, end
 Frames between two phases are idle; those before the first and after the last phase are unlabelled.
 
 Whether `endFrame` belongs to the phase is read off all rows together (`find_end_rule`). Where rows overlap, the one that
-starts later holds the shared frames: a short phase inside a long one is kept, and the long one goes on after it.
+starts later holds the shared frames: a short phase inside a long one is kept, and the long one continues after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from common.base.runtime import UserError
-from pretrain.annotations.cataract101 import UNLABELLED, number, read_rows, video_name, whole_number
+from common.base.runtime import UserError, progress
+from common.video.headers import VideoInfo, probe
+from pretrain.annotations.importing import (
+    UNLABELLED,
+    AnnotatedVideo,
+    number,
+    phase_id_in,
+    table_rows,
+    video_name,
+    whole_number,
+)
 from pretrain.annotations.phase_classes import PhaseClasses
 
 RELEASE = "Cataracts-1K"
@@ -25,7 +34,8 @@ COLUMNS = ("caseId", "comment", "frame", "endFrame", "sec", "endSec")
 IDLE = 1  # its id in mapping.txt
 SECONDS_TOLERANCE = 1.0  # between a row's frame and its second; larger is a wrong row
 LENGTH_TOLERANCE = 16  # frames that annotations may reach beyond a video, as everywhere in this project
-FPS_TOLERANCE = 0.02
+FPS_TOLERANCE = 0.02  # of a video's header against a case's frames and seconds, relative
+END_TOLERANCE = 0.25  # frames between a row's second and its frame, for the second to be exact
 
 
 @dataclass(frozen=True)
@@ -82,27 +92,26 @@ def read_case(path: Path, classes: PhaseClasses) -> Case:
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
         delimiter = ";" if ";" in stream.readline() else ","
     names, rows = set(), []
-    for where, row in read_rows(path, COLUMNS, delimiter):
+    for where, row in table_rows(path, COLUMNS, delimiter):
         names.add(video_name(row["caseId"]))
         rows.append(_read_row(row, where, classes))
         if len(names) > 1:
             raise UserError(f"{where}: case {row['caseId']} in a file of another case; expected one case a file")
     if not rows:
         raise UserError(f"{path}: no phase in it; expected a row for each")
-    rows.sort(key=lambda row: (row.start, -row.end))
+    rows.sort(
+        key=lambda row: (row.start, -row.end)
+    )  # of two that start together the shorter one comes last and is kept
     return Case(names.pop(), path, tuple(rows), _frame_rate(path, rows))
 
 
 def _read_row(row: dict[str, str], where: str, classes: PhaseClasses) -> Row:
-    frames = [whole_number(row, column, where) for column in ("frame", "endFrame")]
-    seconds = [number(row, column, where) for column in ("sec", "endSec")]
-    try:
-        phase_id = classes.phase_index(RELEASE, row["comment"])
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    if frames[1] < frames[0]:
-        raise UserError(f"{where}: endFrame {frames[1]} is before frame {frames[0]}")
-    return Row(where, *frames, *seconds, phase_id)
+    start, end = (whole_number(row, column, where) for column in ("frame", "endFrame"))
+    start_seconds, end_seconds = (number(row, column, where) for column in ("sec", "endSec"))
+    phase_id = phase_id_in(classes, RELEASE, row["comment"], where=where)
+    if end < start:
+        raise UserError(f"{where}: endFrame {end} is before frame {start}")
+    return Row(where, start, end, start_seconds, end_seconds, phase_id)
 
 
 def _frame_rate(path: Path, rows: Sequence[Row]) -> float:
@@ -134,18 +143,16 @@ def find_end_rule(cases: Sequence[Case]) -> EndRule:
         for row, following in pairwise(case.rows):
             exclusive += following.start == row.end
             inclusive += following.start == row.end + 1
-        fps = _rate_of_starts(case)
-        for row in case.rows if fps else ():
+        # the frame rate by the starts alone: that of the ends depends on what is to be found out
+        seconds = sum(row.start_seconds for row in case.rows)
+        if not seconds:
+            continue
+        fps = sum(row.start for row in case.rows) / seconds
+        for row in case.rows:
             start_error = abs(row.start_seconds * fps - row.start)
             end_error = abs(row.end_seconds * fps - (row.end + 1))
-            inclusive += max(start_error, end_error) < 0.25
+            inclusive += max(start_error, end_error) < END_TOLERANCE
     return EndRule(inclusive, exclusive)
-
-
-def _rate_of_starts(case: Case) -> float | None:
-    """The frame rate by the starts alone: that of the ends depends on what is to be found out."""
-    seconds = sum(row.start_seconds for row in case.rows)
-    return sum(row.start for row in case.rows) / seconds if seconds else None
 
 
 def label_frames(case: Case, rule: EndRule, num_frames: int | None = None) -> tuple[np.ndarray, int]:
@@ -156,9 +163,10 @@ def label_frames(case: Case, rule: EndRule, num_frames: int | None = None) -> tu
     Raises `UserError` naming file and line for a phase that reaches further beyond the video.
     """
     spans = [(row.start, row.end + rule.inclusive, row) for row in case.rows]
-    length = num_frames or max(end for _, end, _ in spans)
+    last_end = max(end for _, end, _ in spans)
+    length = num_frames or last_end
     labels = np.full(length, UNLABELLED)
-    labels[spans[0][0] : max(end for _, end, _ in spans)] = IDLE
+    labels[spans[0][0] : last_end] = IDLE  # between the phases, which are laid over it; outside of them unlabelled
     claims = np.zeros(length, dtype=np.int64)
     for start, end, row in spans:  # in order of starts: the later one wins
         if start >= length or end > length + LENGTH_TOLERANCE:
@@ -175,3 +183,49 @@ def check_frame_rate(case: Case, video_fps: float | None) -> None:
             f"{case.path}: annotated at {case.fps:.2f} frames a second, but the video has {video_fps:.2f}; "
             "is it the video of the annotated part of the release?"
         )
+
+
+def read_cases(folder: Path, classes: PhaseClasses, problems: list[str]) -> dict[str, Case]:
+    """Every case annotated below `folder`, by name; what is wrong with one is added to `problems`.
+
+    Raises `UserError` when there is no file of a case at all, and for two files of one case.
+    """
+    cases: dict[str, Case] = {}
+    files = [path for path in sorted(folder.rglob("[!.]*.csv")) if is_case_file(path)]
+    if not files:
+        raise UserError(f"{folder}: no CSV file with the columns {','.join(COLUMNS)} here or below")
+    for path in files:
+        try:
+            case = read_case(path, classes)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if case.name in cases:
+            raise UserError(f"two files of {case.name}: {cases[case.name].path} and {path}; keep one of them")
+        cases[case.name] = case
+    return cases
+
+
+def label_cases(
+    cases: Mapping[str, Case], videos: Mapping[str, Path] | None, rule: EndRule, problems: list[str]
+) -> dict[str, AnnotatedVideo]:
+    """Labels by video name; without `videos` a case ends with its last phase. What is left out is added to `problems`."""
+    annotated = {}
+    for name, case in progress(cases.items(), description="cases", unit="case"):
+        try:
+            if videos is not None and name not in videos:
+                raise UserError(f"{case.path}: no video file of {name}; --videos DIR names the folder that holds it")
+            info = probe(videos[name]) if videos is not None else None
+            annotated[name] = _label_case(case, rule, info)
+        except UserError as error:
+            problems.append(str(error))
+    return annotated
+
+
+def _label_case(case: Case, rule: EndRule, info: VideoInfo | None) -> AnnotatedVideo:
+    if info:
+        check_frame_rate(case, info.fps)
+    labels, shared = label_frames(case, rule, info.header_frames if info else None)
+    if shared:
+        print(f"note: {case.path}: {shared} frames in more than one row; the phase that starts later holds them")
+    return AnnotatedVideo(labels, (info and info.fps) or case.fps)

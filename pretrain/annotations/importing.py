@@ -1,45 +1,114 @@
-"""What the importers of annotated releases share: the data set that they write, links to videos, header checks."""
+"""What the importers of annotated releases share: their options, tables, video names, and the data set that they write."""
 
 from __future__ import annotations
 
-import argparse
+import csv
+import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.base import paths
-from common.base.runtime import (
-    UserError,
-    link_file,
-    progress,
-    read_json,
-    write_json,
-    write_text,
-)
+from common.base.options import CommandParser
+from common.base.runtime import UserError, link_file, progress, read_json, write_json, write_text
 from common.dataset.phases import PhaseMapping
 from common.video.decoders import VideoError
 from common.video.headers import probe
-from pretrain.annotations.cataract101 import (
-    UNLABELLED,
-    AnnotatedVideo,
-    video_name,
-)
+from pretrain.annotations.phase_classes import PhaseClasses
+
+UNLABELLED = 0  # its id in the mapping.txt of every imported data set: frames that nobody learns from
+FPS_TOLERANCE = 0.01  # of labels against a video's header, relative; other rates would shift every label
 
 
-def importer_parser(description: str | None, release: str) -> argparse.ArgumentParser:
-    """The options of both importers."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("release", type=Path, metavar="RELEASE_FOLDER", help="folder of the unpacked release")
-    add(
+@dataclass(frozen=True, eq=False)
+class AnnotatedVideo:
+    """Phase ids `(T,)` of a video's frames, its rate in frames a second, and what splits spread over both sides."""
+
+    labels: np.ndarray
+    fps: float
+    stratum: str = ""
+
+
+def importer_parser(doc: str, release: str) -> CommandParser:
+    """The options of every importer; `doc` is the command's docstring, `release` the name of the data set it makes."""
+    parser = CommandParser(None, doc)
+    data, output = parser.groups["data"], parser.groups["output"]
+    data.add_argument("release", type=Path, metavar="RELEASE_FOLDER", help="folder of the unpacked release")
+    data.add_argument(
         "--videos", type=Path, metavar="DIR", help="folder with the video files, at any depth (default: RELEASE_FOLDER)"
     )
-    add("--output", default=release, metavar="NAME", help="data set to make under data/ (default: %(default)s)")
-    add("--annotations_only", action="store_true", help="write the labels without looking for videos")
+    data.add_argument("--annotations_only", action="store_true", help="write the labels without looking for videos")
+    output.add_argument(
+        "--output", default=release, metavar="NAME", help="data set to make under data/ (default: %(default)s)"
+    )
     return parser
+
+
+def video_name(text: str) -> str:
+    """The data set's name for a case number or a video file's stem: `case_269` for 269, case269, Case-269.
+
+    Other names stay as they are.
+    """
+    match = re.fullmatch(r"(?:case)?[\s_-]*(\d+)", text.strip(), re.IGNORECASE)
+    return f"case_{int(match[1])}" if match else text.strip()
+
+
+def table_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a CSV file, each with the words `FILE, line N` for error messages.
+
+    Raises `UserError` for a missing or binary file, a missing column and a row that is too short.
+    """
+    wanted = delimiter.join(columns)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a table with the columns {wanted}")
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, delimiter=delimiter)
+            header = reader.fieldnames or ()
+            if not set(columns) <= set(header):
+                raise UserError(
+                    f"{path}, line 1: expected the columns {wanted}, found {delimiter.join(header) or 'none'}"
+                )
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                lacking = [column for column in columns if row[column] is None]
+                if lacking:
+                    raise UserError(f"{where}: no value for {', '.join(lacking)}")
+                yield where, row
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 ({error}); save it as plain text again") from error
+
+
+def number(row: dict[str, str], column: str, where: str) -> float:
+    """A value that must be a finite number, not below 0."""
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise UserError(f"{where}: {column} must be a number from 0, found {row[column]!r}")
+    return value
+
+
+def whole_number(row: dict[str, str], column: str, where: str) -> int:
+    """A value that must be a whole number, not below 0."""
+    value = number(row, column, where)
+    if not value.is_integer():
+        raise UserError(f"{where}: {column} must be a whole number, found {row[column]!r}")
+    return int(value)
+
+
+def phase_id_in(classes: PhaseClasses, release: str, phase: str, *, where: str) -> int:
+    """The id of a phase in the `mapping.txt` of `release`. Raises `UserError` that begins with `where`."""
+    try:
+        return classes.phase_index(release, phase)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def output_dataset(name: str) -> paths.Dataset:
@@ -77,30 +146,33 @@ def write_dataset(
     links: Mapping[str, Path],
     origin: dict[str, Any],
 ) -> None:
-    """Write `mapping.txt`, `groundTruth/`, links to videos, and last `manifest.json`, whose presence says that all is there.
+    """Write `mapping.txt`, `groundTruth/`, links to videos, and last the import record, whose presence says that all is there.
 
-    Raises `UserError` when the folder holds a data set with other phases, or another file in the place of a link.
+    The record holds `origin` and of each video frames, rate, labelled frames and stratum. Raises `UserError` when the
+    folder holds a data set with other phases, or another file in the place of a link.
     """
-    manifest = dataset.root / "manifest.json"
+    record = dataset.import_record
     names = "".join(f"{index} {name}\n" for index, name in enumerate(mapping.names))
     if dataset.mapping.is_file() and dataset.mapping.read_text(encoding="utf-8-sig") != names:
         raise UserError(f"{dataset.mapping}: another data set is here already; choose another --output or remove it")
-    if manifest.is_file():
-        for name in sorted(read_json(manifest)["videos"].keys() - annotated.keys()):
+    if record.is_file():
+        for name in sorted(read_json(record)["videos"].keys() - annotated.keys()):
             print(f"note: {name}: imported before, now left out; its labels are removed")
             (dataset.ground_truth / f"{name}.txt").unlink(missing_ok=True)
-    manifest.unlink(missing_ok=True)
+    record.unlink(missing_ok=True)  # an import that stops half-way must not look finished
     write_text(dataset.mapping, names)
+    entries = {}
     for name, video in progress(annotated.items(), description="labels", unit="video"):
         text = "".join(f"{mapping.names[phase_id]}\n" for phase_id in video.labels.tolist())
         write_text(dataset.ground_truth / f"{name}.txt", text)
+        entries[name] = {
+            "frames": len(video.labels),
+            "fps": video.fps,
+            "labelled_frames": int(np.count_nonzero(video.labels != UNLABELLED)),
+            "stratum": video.stratum,
+        }
     link_videos(dataset.videos, links)
-    write_json(manifest, {"format": 1, **origin, "videos": {name: _entry(video) for name, video in annotated.items()}})
-
-
-def _entry(video: AnnotatedVideo) -> dict[str, Any]:
-    labelled = int(np.count_nonzero(video.labels != UNLABELLED))
-    return {"frames": len(video.labels), "fps": video.fps, "labelled_frames": labelled, "stratum": video.stratum}
+    write_json(record, {"format": 1, **origin, "videos": entries})
 
 
 def link_videos(folder: Path, links: Mapping[str, Path]) -> None:
@@ -125,10 +197,6 @@ def link_videos(folder: Path, links: Mapping[str, Path]) -> None:
             raise UserError(f"{target}: a real file is in the way of the link to {source}; move it away")
 
 
-def _listed(totals: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {what}" for what, count in totals.items())
-
-
 def header_problems(annotated: Mapping[str, AnnotatedVideo], links: Mapping[str, Path]) -> list[str]:
     """Videos that cannot be read or have another frame rate; other frame counts in headers are printed as a hint."""
     problems, differing = [], []
@@ -139,7 +207,7 @@ def header_problems(annotated: Mapping[str, AnnotatedVideo], links: Mapping[str,
             problems.append(f"problem: {path}: not readable as a video ({error.reason})")
             continue
         video = annotated[name]
-        if info.fps and abs(info.fps / video.fps - 1) > 0.01:
+        if info.fps and abs(info.fps / video.fps - 1) > FPS_TOLERANCE:
             problems.append(
                 f"problem: {path}: {info.fps:.2f} frames a second, but the labels were made at {video.fps:g}"
             )
@@ -148,3 +216,18 @@ def header_problems(annotated: Mapping[str, AnnotatedVideo], links: Mapping[str,
     if links:
         print("hint: header and labels differ in frames (headers are often wrong):", ", ".join(differing) or "none")
     return problems
+
+
+def print_phase_counts(
+    dataset: paths.Dataset, mapping: PhaseMapping, annotated: Mapping[str, AnnotatedVideo], *, num_links: int
+) -> None:
+    """Print how many frames and videos have each phase."""
+    # (videos, phases): a phase without a single frame in a video does not count as being in it
+    counts = np.stack([np.bincount(video.labels, minlength=mapping.num_classes) for video in annotated.values()])
+    total = int(counts.sum())
+    print(f"{dataset.root}: {len(annotated)} annotated videos, {num_links} linked, {total:,} frames")
+    width = max(map(len, mapping.names))
+    print(f"   {'':{width}} {'videos':>7} {'frames':>10} {'% of all':>9}")
+    for index, (name, column) in enumerate(zip(mapping.names, counts.T, strict=True)):
+        frames = int(column.sum())
+        print(f"{index:2} {name:{width}} {np.count_nonzero(column):7} {frames:10,} {100 * frames / total:9.2f}")

@@ -12,28 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
-import numpy as np
-
-from common.base import paths
-from common.base.runtime import (
-    UserError,
-    run_main,
-    sha256_of_file,
-)
-from common.dataset.phases import PhaseMapping
-from pretrain.annotations.cataract101 import (
-    RELEASE,
-    SOURCES,
-    AnnotatedVideo,
-    Starts,
-    read_release,
-)
+from common.base.runtime import UserError, run_main, sha256_of_file
+from pretrain.annotations.cataract101 import RELEASE, SOURCES, Starts, read_release
 from pretrain.annotations.importing import (
-    _listed,
+    AnnotatedVideo,
     find_release_videos,
     header_problems,
     importer_parser,
     output_dataset,
+    print_phase_counts,
     write_dataset,
 )
 from pretrain.annotations.phase_classes import read_phase_classes
@@ -58,36 +45,26 @@ def main(argv: list[str] | None = None) -> int:
     hashes = {name: sha256_of_file(given.release / name) for name in SOURCES}
     origin = {"release": RELEASE, "licence": "CC BY-NC 4.0", "source_sha256": hashes}
     write_dataset(dataset, mapping, annotated, links=links, origin=origin)
-    print_summary(dataset, mapping, annotated, num_links=len(links))
+    print_phase_counts(dataset, mapping, annotated, num_links=len(links))
     print_totals(annotated, starts)
     problems = header_problems(annotated, links)
     print(*problems, sep="\n", end="\n" if problems else "")
     return 1 if problems else 0
 
 
-def print_summary(
-    dataset: paths.Dataset, mapping: PhaseMapping, annotated: Mapping[str, AnnotatedVideo], *, num_links: int
-) -> None:
-    """Print how many frames and videos have each phase."""
-    counts = np.stack([np.bincount(video.labels, minlength=mapping.num_classes) for video in annotated.values()])
-    total = int(counts.sum())
-    print(f"{dataset.root}: {len(annotated)} annotated videos, {num_links} linked, {total:,} frames")
-    width = max(map(len, mapping.names))
-    print(f"   {'':{width}} {'videos':>7} {'frames':>10} {'% of all':>9}")
-    for index, (name, column) in enumerate(zip(mapping.names, counts.T, strict=True)):
-        frames = int(column.sum())
-        print(f"{index:2} {name:{width}} {np.count_nonzero(column):7} {frames:10,} {100 * frames / total:9.2f}")
-
-
 def print_totals(annotated: Mapping[str, AnnotatedVideo], starts: Starts) -> None:
     """Print what was merged and left unlabelled, and whether this is the release as published."""
+
+    def listed(totals: dict[str, int]) -> str:
+        return ", ".join(f"{count:,} {what}" for what, count in totals.items())
+
     heads = sum(rows[0][0] > 0 for rows in starts.values())
-    repeats = [sum(row[1] == following[1] for row, following in pairwise(rows)) for rows in starts.values()]
-    print(f"unlabelled head: {heads} videos; a phase in consecutive rows, merged: {sum(map(bool, repeats))} videos")
+    repeats = [any(row[1] == following[1] for row, following in pairwise(rows)) for rows in starts.values()]
+    print(f"unlabelled head: {heads} videos; a phase in consecutive rows, merged: {sum(repeats)} videos")
     frames = sum(len(video.labels) for video in annotated.values())
     found = {"videos": len(annotated), "rows": sum(map(len, starts.values())), "frames": frames}
-    agreement = "as published" if found == PUBLISHED else f"the published release has {_listed(PUBLISHED)}"
-    print(f"every frame is accounted for: {_listed(found)} ({agreement})")
+    agreement = "as published" if found == PUBLISHED else f"the published release has {listed(PUBLISHED)}"
+    print(f"every frame is accounted for: {listed(found)} ({agreement})")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[
 
     Raises `UserError` for a data set that no importer wrote, a video without a file, and phases without a class.
     """
-    record = dataset.root / "manifest.json"
+    record = dataset.import_record
     if not record.is_file():
         raise UserError(f"{record}: no such file; import the data set with pretrain/<data set>/import_annotations.py")
     manifest = read_json(record)

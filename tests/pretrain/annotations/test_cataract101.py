@@ -15,7 +15,7 @@ import pytest
 from common.base.paths import Dataset
 from common.base.runtime import UserError, sha256_of_file
 from common.dataset.phases import read_labels, read_mapping
-from pretrain.annotations.cataract101 import read_release, video_name
+from pretrain.annotations.cataract101 import read_release
 from pretrain.annotations.phase_classes import read_phase_classes
 from pretrain.cataract101.import_annotations import main
 
@@ -250,20 +250,6 @@ def test_systems_without_links_keep_their_copies(run, dataset, films, monkeypatc
     assert run()[0] == 0
     assert not (dataset.videos / "case_7.mp4").is_symlink()
     assert run()[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("269", "case_269"),
-        ("case_269", "case_269"),
-        ("Case-0269", "case_269"),
-        ("case 269 ", "case_269"),
-        ("x269", "x269"),
-    ],
-)
-def test_names_of_videos(text, name):
-    assert video_name(text) == name
 
 
 def test_both_ways_to_start_it(release, workspace, checkout):

@@ -23,7 +23,7 @@ from common.base.runtime import UserError, atomic_path, choose_precision, keep_f
 from common.dataset.phases import write_prediction
 from common.encoders.build import build_encoder
 from common.features.config import extraction_like, with_options
-from common.features.files import identity_differences, is_finished
+from common.features.files import identity_differences, is_extracted
 from common.features.loop import ExtractionLoop, Summary
 from common.head.batch_gen import open_video
 from common.head.checkpoint import load_head
@@ -152,7 +152,7 @@ class Predictor:
 
     def _is_reusable(self, features: Path, video: Path) -> bool:
         try:
-            return is_finished(features, self.trained.identity, video.stat().st_size)
+            return is_extracted(features, self.trained.identity, video.stat().st_size)
         except UserError as error:  # another run's, or damaged: the folder is this command's own
             log.info("made again: %s", str(error).partition(";")[0])
             return False

@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
+from common.base.paths import label_paths
 from common.base.runtime import UserError, link_file, progress, run_main, write_text
 from common.dataset.kfold import prefix_stratum
-from common.dataset.phases import PhaseMapping, label_paths, read_labels, read_mapping, require_labels
+from common.dataset.phases import PhaseMapping, read_labels, read_mapping, require_labels
 from common.video.decoders import VideoError
 from common.video.headers import probe
 

@@ -212,3 +212,9 @@ def find_videos(folder: Path) -> dict[str, Path]:
             raise UserError(f"two videos are called {path.stem!r}: {found[path.stem].name} and {path.name} in {folder}")
         found[path.stem] = path
     return found
+
+
+def label_paths(folder: Path) -> dict[str, Path]:
+    """Label files of a folder by video name, sorted; none where there is no such folder."""
+    found = sorted(folder.glob("[!.]*.txt")) if folder.is_dir() else []
+    return {path.stem: path for path in found}

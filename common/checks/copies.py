@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
+from common.base.paths import label_paths
 from common.base.runtime import progress
 from common.base.wording import listed
 from common.checks.findings import Finding
 from common.dataset.manifest import cached_fingerprint
-from common.dataset.phases import label_paths
 
 KIND = "copies"
 

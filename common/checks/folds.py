@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from common.base import paths
+from common.base.paths import label_paths
 from common.base.runtime import UserError, read_json
 from common.base.wording import listed, naming
 from common.checks.findings import Finding
 from common.dataset.kfold import folds_hash, read_bundle, read_folds, read_patients
-from common.dataset.phases import label_paths
 
 KIND, FILES_KIND = "folds", "files"
 VALIDATION = "groundTruth_val"

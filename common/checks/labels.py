@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
+from common.base.paths import label_paths
 from common.base.runtime import UserError, progress
 from common.base.wording import counted, listed, naming, place, seconds_of
 from common.checks.findings import Finding
-from common.dataset.phases import PhaseMapping, label_paths, read_labels
+from common.dataset.phases import PhaseMapping, read_labels
 from common.dataset.segments import find_segments
 
 KIND, SHORT_KIND = "labels", "short phases"

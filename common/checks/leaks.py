@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from common.base import paths
+from common.base.paths import label_paths
 from common.base.runtime import progress
 from common.base.wording import counted, listed
 from common.dataset.manifest import Manifest, cached_fingerprint, manifests_of_weights
-from common.dataset.phases import label_paths
 
 
 @dataclass(frozen=True)

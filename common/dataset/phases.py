@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.base.paths import label_paths
 from common.base.runtime import UserError, write_text
 
 CHALLENGE_HEADER = "### Frame level recognition: ###"
@@ -98,12 +99,6 @@ def _unknown_label(path: Path, text: str, mapping: PhaseMapping) -> UserError:
 def write_prediction(path: Path, phase_ids: Sequence[int] | np.ndarray, mapping: PhaseMapping) -> None:
     """Write predicted phase ids `(T,)` in the challenge's form, atomically."""
     write_text(path, f"{CHALLENGE_HEADER}\n{' '.join(mapping.names[index] for index in phase_ids)}\n")
-
-
-def label_paths(folder: Path) -> dict[str, Path]:
-    """Label files of a folder by video name, sorted; none where there is no such folder."""
-    paths = sorted(folder.glob("[!.]*.txt")) if folder.is_dir() else []
-    return {path.stem: path for path in paths}
 
 
 def require_labels(folder: Path) -> dict[str, Path]:

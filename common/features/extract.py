@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from common.base import paths
+from common.base.paths import label_paths
 from common.base.runtime import UserError, choose_precision, keep_freed_memory, select_device
-from common.dataset.phases import label_paths
 from common.encoders.base import ClipEncoder, Encoder
 from common.encoders.build import build_encoder
 from common.encoders.config import read_encoder_config
 from common.features.config import ExtractionConfig, with_options
-from common.features.files import is_finished
+from common.features.files import is_extracted
 from common.features.loop import ExtractionLoop, Summary
 from common.features.shards import assign_videos, parse_shard
 
@@ -37,7 +37,7 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     finished = {
         name
         for name, path in videos.items()
-        if not force and is_finished(folder / f"{name}.npy", identity, path.stat().st_size)
+        if not force and is_extracted(folder / f"{name}.npy", identity, path.stat().st_size)
     }
     summary = Summary(skipped=sorted(finished))
     todo = {name: path for name, path in videos.items() if name not in finished}

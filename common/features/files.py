@@ -173,7 +173,7 @@ def _comparable(key: str, value: Any) -> Any:
     return value["sha256"], _comparable(key, value.get("adapter"))
 
 
-def is_finished(path: Path, identity: dict[str, Any], video_bytes: int | None = None) -> bool:
+def is_extracted(path: Path, identity: dict[str, Any], video_bytes: int | None = None) -> bool:
     """Whether the pair at `path` is complete, and made in the way that `identity` describes.
 
     Features of a video file that had another size than `video_bytes` are not of this video: they count as unfinished.

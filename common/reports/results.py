@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from common.base import paths
+from common.base.paths import label_paths
 from common.base.runtime import UserError, read_json
 from common.dataset.kfold import folds_hash, read_folds
-from common.dataset.phases import PhaseMapping, label_paths, read_mapping
+from common.dataset.phases import PhaseMapping, read_mapping
 from common.scoring.folder import score_folder
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, Protocol, summary_value, video_values

@@ -137,3 +137,13 @@ def test_two_videos_of_one_name_are_an_error(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"two videos are called 'a': a\.avi and a\.mp4"):
         paths.find_videos(tmp_path)
+
+
+def test_label_paths_are_sorted_and_leave_hidden_and_other_files_out(tmp_path):
+    for name in ("b.txt", "a.txt", ".a.partial.txt", "a.npy"):
+        (tmp_path / name).touch()
+    assert list(paths.label_paths(tmp_path)) == ["a", "b"]
+
+
+def test_label_paths_of_an_absent_folder_are_none(tmp_path):
+    assert paths.label_paths(tmp_path / "nothing") == {}

@@ -9,7 +9,6 @@ from common.base.runtime import UserError
 from common.dataset.phases import (
     CHALLENGE_HEADER,
     PhaseMapping,
-    label_paths,
     read_labels,
     read_mapping,
     require_labels,
@@ -140,16 +139,6 @@ def test_written_prediction_reads_back(tmp_path):
     ids = np.random.default_rng(0).integers(0, 3, 500)
     write_prediction(tmp_path / "v.txt", ids, MAPPING)
     assert np.array_equal(read_labels(tmp_path / "v.txt", MAPPING), ids)
-
-
-def test_label_paths_are_sorted_and_leave_hidden_and_other_files_out(tmp_path):
-    for name in ("b.txt", "a.txt", ".a.partial.txt", "a.npy"):
-        write(tmp_path / name, "")
-    assert list(label_paths(tmp_path)) == ["a", "b"]
-
-
-def test_label_paths_of_an_absent_folder_are_none(tmp_path):
-    assert label_paths(tmp_path / "nothing") == {}
 
 
 def test_required_labels_of_a_folder_without_any_are_an_error(tmp_path):

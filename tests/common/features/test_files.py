@@ -10,7 +10,7 @@ import pytest
 
 import common.features.files
 from common.base.runtime import UserError, sha256_of_file
-from common.features.files import IDENTITY, FeatureWriter, is_finished, open_features, sidecar_path
+from common.features.files import IDENTITY, FeatureWriter, is_extracted, open_features, sidecar_path
 from common.video.timeline import Timeline
 
 DIM = 7
@@ -153,7 +153,7 @@ def test_unfinished_writer_leaves_an_earlier_pair_as_it_was(path):
     with FeatureWriter(path, DIM, "float32") as writer:
         writer.append(rows(3))
     assert path.read_bytes() == before
-    assert is_finished(path, AS_MADE)
+    assert is_extracted(path, AS_MADE)
 
 
 def kill_at(monkeypatch, function: str) -> None:
@@ -174,7 +174,7 @@ def test_kill_around_the_sidecar_leaves_nothing_that_counts_as_finished(path, mo
     with pytest.raises(KeyboardInterrupt):
         write(path, num_frames=12)
     monkeypatch.undo()
-    assert not is_finished(path, AS_MADE)
+    assert not is_extracted(path, AS_MADE)
 
 
 def test_after_a_kill_between_sidecar_and_features_the_video_can_be_extracted_again(path, monkeypatch):
@@ -182,7 +182,7 @@ def test_after_a_kill_between_sidecar_and_features_the_video_can_be_extracted_ag
     with pytest.raises(KeyboardInterrupt):
         write(path)
     monkeypatch.undo()
-    assert is_finished(write(path), AS_MADE)
+    assert is_extracted(write(path), AS_MADE)
 
 
 def test_a_process_killed_while_writing_leaves_nothing_that_counts_as_finished(path):
@@ -196,9 +196,9 @@ def test_a_process_killed_while_writing_leaves_nothing_that_counts_as_finished(p
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)])
     assert done.returncode == -9
-    assert not is_finished(path, AS_MADE)
+    assert not is_extracted(path, AS_MADE)
     assert not [name for name in files(path) if name.endswith(".npy")]
-    assert is_finished(write(path), AS_MADE)
+    assert is_extracted(write(path), AS_MADE)
     assert files(path) == {"BL_0001.npy", "BL_0001.json"}
 
 
@@ -244,7 +244,7 @@ def test_real_limit_on_file_size_leaves_nothing_that_counts_as_finished(path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert done.returncode == errno.EFBIG, done.stderr
-    assert not is_finished(path, AS_MADE)
+    assert not is_extracted(path, AS_MADE)
     assert files(path) == set()
 
 
@@ -264,7 +264,7 @@ def test_disk_that_fills_up_at_the_last_bytes_leaves_nothing(path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert done.returncode == errno.EFBIG, done.stderr
-    assert not is_finished(path, AS_MADE)
+    assert not is_extracted(path, AS_MADE)
     assert files(path) == set()
 
 
@@ -349,29 +349,29 @@ def test_damaged_sidecar_is_named(path):
 
 
 def test_finished_pair_made_in_the_same_way_is_reused(path):
-    assert is_finished(write(path), AS_MADE)
+    assert is_extracted(write(path), AS_MADE)
 
 
 def test_absent_features_are_not_finished(path):
-    assert not is_finished(path, AS_MADE)
+    assert not is_extracted(path, AS_MADE)
 
 
 def test_sidecar_alone_is_not_finished(path):
     write(path).unlink()
-    assert not is_finished(path, AS_MADE)
+    assert not is_extracted(path, AS_MADE)
 
 
 def test_truncated_features_are_not_reused_silently(path):
     path.write_bytes(write(path).read_bytes()[:-1])
     with pytest.raises(UserError, match="truncated"):
-        is_finished(path, AS_MADE)
+        is_extracted(path, AS_MADE)
 
 
 @pytest.mark.parametrize("key", IDENTITY)
 def test_each_difference_that_matters_is_named_with_both_values(path, key):
     write(path)
     with pytest.raises(UserError) as error:
-        is_finished(path, AS_MADE | {key: "something else"})
+        is_extracted(path, AS_MADE | {key: "something else"})
     assert f"{key}: {AS_MADE[key]!r} in the file, 'something else' now" in str(error.value)
     assert "--variant" in str(error.value)
     assert all(f"{other}:" not in str(error.value) for other in IDENTITY if other != key)
@@ -379,14 +379,14 @@ def test_each_difference_that_matters_is_named_with_both_values(path, key):
 
 def test_what_does_not_matter_may_differ(path):
     write(path, git={"commit": "a"}, versions={"torch": "1"}, batch_size=4, seconds=3.0)
-    assert is_finished(path, AS_MADE)
+    assert is_extracted(path, AS_MADE)
 
 
 def test_features_put_there_by_hand_are_not_overwritten(path):
     path.parent.mkdir()
     np.save(path, rows(30).T)
     with pytest.raises(UserError, match="has no sidecar"):
-        is_finished(path, AS_MADE)
+        is_extracted(path, AS_MADE)
 
 
 @pytest.mark.parametrize("content", ["[]", '{"shape": [7, 20]}'])
@@ -398,11 +398,11 @@ def test_the_json_file_of_another_tool_is_not_taken_for_a_sidecar(path, content)
 
 def test_the_same_weights_under_another_path_are_the_same(path):
     write(path)
-    assert is_finished(path, AS_MADE | {"weights": {"source": "/elsewhere/w.pth", "file": "w.pth", "sha256": "00ff"}})
+    assert is_extracted(path, AS_MADE | {"weights": {"source": "/elsewhere/w.pth", "file": "w.pth", "sha256": "00ff"}})
 
 
 @pytest.mark.parametrize("change", [{"sha256": "1234"}, {"adapter": {"source": "lora", "sha256": "5678"}}])
 def test_other_weights_or_another_adapter_are_named(path, change):
     write(path)
     with pytest.raises(UserError, match=r"made in another way: weights"):
-        is_finished(path, AS_MADE | {"weights": AS_MADE["weights"] | change})
+        is_extracted(path, AS_MADE | {"weights": AS_MADE["weights"] | change})

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from common.base.paths import label_paths
 from common.base.runtime import UserError
-from common.dataset.phases import label_paths, read_mapping
+from common.dataset.phases import read_mapping
 from common.features.files import open_features
 from common.head.batch_gen import BatchGenerator, collate, open_split
 from common.head.losses import IGNORED

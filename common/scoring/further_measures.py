@@ -49,7 +49,9 @@ def further_summary(scores: Sequence[VideoScore], relaxed_seconds: float = RELAX
         "boundary_error": np.nanmedian(distances) if np.isfinite(distances).any() else np.nan,
         "boundaries_missed": np.isnan(distances).mean() if has_times and distances.size else np.nan,
         "relaxed_accuracy": np.nan if relaxed is None else metrics.accuracy(relaxed).mean(),
-        "relaxed_miou": np.nan if relaxed is None else _macro_jaccard(relaxed).mean(),
+        "relaxed_miou": np.nan
+        if relaxed is None
+        else metrics.mean_of_defined(metrics.jaccard_per_class(relaxed)).mean(),
         "edit_without_background": np.mean([segment.edit for segment in segments]),
         **{f"{key}_without_background": value for key, value in zip(OVERLAP_MEASURES, overlap_f1, strict=True)},
     }
@@ -69,14 +71,11 @@ def relaxed_confusion(score: VideoScore, seconds: float) -> np.ndarray:
 
 def jaccard_phases(scores: Sequence[VideoScore]) -> float:
     """Jaccard index of each phase averaged over the videos that have it, then over phases (Funke et al., 2023)."""
+    # a video counts for a phase that is true in it: one that merely predicts the phase has no say
     per_video = [
         np.where(score.confusion.sum(-1) > 0, metrics.jaccard_per_class(score.confusion), np.nan) for score in scores
     ]
     return float(metrics.mean_of_defined(metrics.mean_of_defined(np.stack(per_video), axis=0)))
-
-
-def _macro_jaccard(confusion: np.ndarray) -> np.ndarray:
-    return metrics.class_mean(metrics.jaccard_per_class(confusion), confusion, "present")
 
 
 def per_phase(scores: Sequence[VideoScore]) -> dict[str, np.ndarray]:

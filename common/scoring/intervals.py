@@ -1,4 +1,4 @@
-"""What another set of videos could have shown: intervals, effect sizes, the paired test of two encoders.
+"""Confidence intervals of scores: where the measure would lie on another set of videos, by bootstrap.
 
 The unit is the video, or the patient where one has several videos; never the frame: neighbouring frames say nearly the
 same, so intervals over frames are far too narrow.
@@ -48,19 +48,23 @@ def sum_interval(
 
     Raises `ValueError` when `groups` and `per_video` differ in length.
     """
-    sums = _sums_per_unit(per_video, groups)
+    sums = sums_per_unit(per_video, groups)
     total = sums.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is how a statistic says undefined
         estimate = float(statistic(total[None])[0])
         if len(sums) < 2 or not np.isfinite(estimate):
             return Interval(estimate, NAN, NAN)
+        # a draw is how often each unit was picked, so all draws' sums are one matrix product: (draws, ...)
         drawn = statistic(np.tensordot(_draw_counts(len(sums), draws, seed), sums, axes=1))
-        left_out = statistic(total - sums)
+        left_out = statistic(total - sums)  # the jackknife: the sums without one unit, for every unit
     return Interval(estimate, *_bca_bounds(estimate, drawn, left_out, confidence))
 
 
-def _sums_per_unit(per_video: np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:
-    """Sums `(units, ...)` over the videos of each group, in order of first appearance."""
+def sums_per_unit(per_video: np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:
+    """Sums `(units, ...)` over the videos of each group, in order of first appearance; the videos where `groups` is None.
+
+    Raises `ValueError` when `groups` and `per_video` differ in length.
+    """
     values = np.asarray(per_video, dtype=float)
     if groups is None:
         return values
@@ -68,7 +72,7 @@ def _sums_per_unit(per_video: np.ndarray, groups: Sequence[Hashable] | None) -> 
     if len(groups) != len(values):
         raise ValueError(f"expected one group for each of {len(values)} videos, found {len(groups)}")
     sums = np.zeros((len(places), *values.shape[1:]))
-    np.add.at(sums, [places[group] for group in groups], values)
+    np.add.at(sums, [places[group] for group in groups], values)  # `+=` would keep only the last video of a group
     return sums
 
 
@@ -76,25 +80,30 @@ def _sums_per_unit(per_video: np.ndarray, groups: Sequence[Hashable] | None) -> 
 def _draw_counts(num_units: int, draws: int, seed: int) -> np.ndarray:
     """How often each unit is drawn `(draws, units)`, as floats for one matrix product."""
     picked = np.random.default_rng(seed).integers(num_units, size=(draws, num_units))
+    # one bincount for all draws: each draw counts into a row of cells of its own
     cells = (picked + num_units * np.arange(draws)[:, None]).ravel()
     return np.bincount(cells, minlength=draws * num_units).reshape(draws, num_units).astype(float)
 
 
 def _bca_bounds(estimate: float, drawn: np.ndarray, left_out: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Bounds from the draws `(draws,)` and from the values without one unit `(units,)`; see `sum_interval`."""
     defined = drawn[np.isfinite(drawn)]
     if len(defined) < confidence * len(drawn):
         return NAN, NAN
     tied = np.abs(defined - estimate) <= ROUNDING * np.abs(defined).max()
     if tied.all():
         return estimate, estimate
+    # draws that equal the estimate lie half on either side of it: with few videos they are many, and counting them on
+    # one side alone would look like a bias
     share_below = np.mean(np.where(tied, 0.5, defined < estimate))
     tails = np.array([1 - confidence, 1 + confidence]) / 2
-    if share_below in (0, 1):
+    if share_below in (0, 1):  # the quantile of 0 or 1 is infinite
         low, high = np.quantile(defined, tails)
         return min(float(low), estimate), max(float(high), estimate)
     normal, acceleration = NormalDist(), _acceleration(left_out)
     bias = normal.inv_cdf(share_below)
     shifted = [bias + normal.inv_cdf(tail) for tail in tails]
+    # without bias and acceleration these levels are the tails themselves: plain percentiles
     levels = [normal.cdf(bias + shift / (1 - acceleration * shift)) for shift in shifted]
     low, high = np.quantile(defined, levels)
     return float(low), float(high)
@@ -103,32 +112,7 @@ def _bca_bounds(estimate: float, drawn: np.ndarray, left_out: np.ndarray, confid
 def _acceleration(left_out: np.ndarray) -> float:
     """A sixth of the skewness of the units' influence: how far the estimate moves without a unit (Efron 1987)."""
     defined = left_out[np.isfinite(left_out)]
-    if len(np.unique(defined)) < 2:
+    if len(np.unique(defined)) < 2:  # no unit moves it more than another: nothing to be skewed, and 0 / 0 below
         return 0.0
     influence = defined.mean() - defined
     return float(np.sum(influence**3) / (6 * np.sum(influence**2) ** 1.5))
-
-
-def mean_interval(
-    values: Sequence[float] | np.ndarray,
-    *,
-    groups: Sequence[Hashable] | None = None,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 42,
-) -> Interval:
-    """`sum_interval` of the mean over videos of `values` `(N,)`. Raises `ValueError` for a value that is not finite."""
-    pairs = np.stack([_finite(values), np.ones(len(values))], axis=1)
-    return sum_interval(pairs, _mean, groups=groups, confidence=confidence, draws=draws, seed=seed)
-
-
-def _mean(sums: np.ndarray) -> np.ndarray:
-    return sums[:, 0] / sums[:, 1]
-
-
-def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    values = np.asarray(values, dtype=float)
-    undefined = np.count_nonzero(~np.isfinite(values))
-    if undefined:
-        raise ValueError(f"expected a number for every video, found {undefined} undefined of {len(values)}; drop them")
-    return values

@@ -8,13 +8,11 @@ not defined (no segment, no probabilities, a class that is neither true nor pred
 from __future__ import annotations
 
 import warnings
-from typing import Literal
 
 import numpy as np
 
 OVERLAP_PERCENTS = (10, 25, 50)
 NUM_BINS = 15  # of the calibration error (Guo et al., ICML 2017)
-LabelSet = Literal["present", "true", "all"]
 
 # key in files -> name in tables; every table and chart keeps this order
 MEASURES = {
@@ -31,6 +29,7 @@ MEASURES = {
 
 def confusion_matrix(true: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
     """Frame counts `(num_classes, num_classes)`: row = true phase, column = predicted phase."""
+    # int64 first: a narrow type of labels would overflow in the product
     pairs = np.asarray(true, dtype=np.int64) * num_classes + np.asarray(predicted)
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
@@ -53,12 +52,12 @@ def mean_of_defined(values: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Share of frames whose phase is right `(...)`, of counts `(..., num_classes, num_classes)`."""
+    """Share of frames whose phase is correct `(...)`, of counts `(..., num_classes, num_classes)`."""
     return _ratio(_hits(confusion).sum(-1), confusion.sum((-2, -1)))
 
 
 def precision_per_class(confusion: np.ndarray) -> np.ndarray:
-    """Share of a class's predicted frames that are right `(..., num_classes)`; NaN for a class never predicted."""
+    """Share of a class's predicted frames that are correct `(..., num_classes)`; NaN for a class never predicted."""
     return _ratio(_hits(confusion), confusion.sum(-2))
 
 
@@ -89,18 +88,6 @@ def balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
     return mean_of_defined(recall_per_class(confusion))
 
 
-def class_mean(per_class: np.ndarray, confusion: np.ndarray, label_set: LabelSet) -> np.ndarray:
-    """Macro mean `(...)` of a measure `(..., num_classes)` over a set of classes.
-
-    `present`: true or predicted; `true`: with a true frame; `all`: every class, an undefined one counting 0.
-    """
-    if label_set == "all":
-        return np.nan_to_num(per_class).mean(-1)
-    if label_set == "true":
-        per_class = np.where(confusion.sum(-1) > 0, per_class, np.nan)
-    return mean_of_defined(per_class)
-
-
 def average_precision_per_class(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """One-vs-rest average precision of each class `(num_classes,)`; NaN for a class without a true frame.
 
@@ -121,15 +108,17 @@ def segmental_f1(counts: np.ndarray) -> np.ndarray:
 
 
 def calibration_bins(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Frames, sum of confidences and right frames `(NUM_BINS, 3)` in bins of equal width of the highest probability."""
+    """Frames, sum of confidences and correct frames `(NUM_BINS, 3)` in bins of equal width of the highest probability."""
     confidence = probabilities.max(axis=1)
+    # bins are open below and closed above, as in Guo et al.; a confidence of 0 goes to the first one
     where = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
-    right = probabilities.argmax(axis=1) == true
-    weights = (None, confidence, right)
+    correct = probabilities.argmax(axis=1) == true
+    weights = (None, confidence, correct)
     return np.stack([np.bincount(where, weights=each, minlength=NUM_BINS) for each in weights], axis=1)
 
 
 def calibration_error(bins: np.ndarray) -> np.ndarray:
     """Expected calibration error `(...)` of `(..., NUM_BINS, 3)`: mean gap between confidence and accuracy of a frame."""
+    # |mean confidence - accuracy| of a bin, times its frames, is this difference of sums
     gaps = np.abs(bins[..., 1] - bins[..., 2]).sum(-1)
     return _ratio(gaps, bins[..., 0].sum(-1))

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from common.scoring import metrics
-from common.scoring.metrics import MEASURES, OVERLAP_PERCENTS, LabelSet
+from common.scoring.metrics import MEASURES, OVERLAP_PERCENTS
 from common.scoring.video_score import LastSegment, SegmentRule, VideoScore
 
 FRAME_MEASURES = ("accuracy", "f1_macro", "miou")
@@ -22,14 +22,16 @@ OVERLAP_MEASURES = tuple(f"f1@{percent}" for percent in OVERLAP_PERCENTS)
 
 @dataclass(frozen=True)
 class Protocol:
-    """How measures are taken. `pooled` measures are computed once from all videos' counts, the others are means over videos."""
+    """One way to take measures: `pooled` ones once from all videos' counts, the others as means over videos.
+
+    Macro F1 and mIoU are means over the classes that are true or predicted.
+    """
 
     name: str
     origin: str
     pooled: frozenset[str]
     background_in_segments: bool
     last_segment: LastSegment
-    label_set: LabelSet = "present"
     scale: int = 1
     """What the original evaluator prints: fractions of 1, or percent."""
 
@@ -77,18 +79,18 @@ PROTOCOLS = {
 CHALLENGE = PROTOCOLS["challenge"]
 
 
-def frame_measure(measure: str, confusion: np.ndarray, label_set: LabelSet) -> np.ndarray:
+def frame_measure(measure: str, confusion: np.ndarray) -> np.ndarray:
     """A measure of `FRAME_MEASURES` `(...)` from frame counts `(..., num_classes, num_classes)`."""
     if measure == "accuracy":
         return metrics.accuracy(confusion)
     per_class = {"f1_macro": metrics.f1_per_class, "miou": metrics.jaccard_per_class}[measure](confusion)
-    return metrics.class_mean(per_class, confusion, label_set)
+    return metrics.mean_of_defined(per_class)  # NaN: neither true nor predicted
 
 
 def video_value(score: VideoScore, measure: str, protocol: Protocol) -> float:
     """A measure of a single video, as a fraction of 1; NaN where undefined."""
     if measure in FRAME_MEASURES:
-        return float(frame_measure(measure, score.confusion, protocol.label_set))
+        return float(frame_measure(measure, score.confusion))
     if measure == "pr_auc":
         precision = score.average_precision
         return float("nan") if precision is None else float(metrics.mean_of_defined(precision))
@@ -124,7 +126,7 @@ def from_sums(measure: str, sums: np.ndarray, protocol: Protocol) -> np.ndarray:
     if measure not in protocol.pooled:
         return sums[..., 0] / sums[..., 1]
     if measure in FRAME_MEASURES:
-        return frame_measure(measure, sums, protocol.label_set)
+        return frame_measure(measure, sums)
     return metrics.segmental_f1(sums)
 
 
@@ -157,13 +159,6 @@ def _pooled_pr_auc(scores: tuple[VideoScore, ...]) -> float:
     return float(metrics.mean_of_defined(metrics.average_precision_per_class(true, probabilities)))
 
 
-_CLASSES = {
-    "present": "the classes that are true or predicted {where}",
-    "true": "the classes that are true {where}",
-    "all": "all classes, an absent one counting 0",
-}
-
-
 def methods_sentence(protocol: Protocol) -> str:
     """The protocol in words, for a paper's methods section."""
 
@@ -181,7 +176,7 @@ def methods_sentence(protocol: Protocol) -> str:
     return (
         f"Protocol {protocol.name}: {named(pooled)} are computed from the counts of all test videos pooled"
         + (f", {named(means)} per video and then averaged" if means else "")
-        + f". Macro F1 and mIoU (Jaccard index) are means over {_CLASSES[protocol.label_set].format(where=where)}; "
+        + f". Macro F1 and mIoU (Jaccard index) are means over the classes that are true or predicted {where}; "
         f"PR-AUC is the mean one-vs-rest average precision over the true classes of {unit}. "
         f"Class background is {background} Edit and F1@k and counted in every frame measure; "
         f"for F1@k a video's last segment ends {last}."

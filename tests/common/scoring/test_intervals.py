@@ -1,12 +1,11 @@
-"""Intervals, effect sizes and the paired test: by hand, against scipy, and in simulations where the truth is known."""
+"""Intervals: by hand, against scipy, and in simulations where the truth is known."""
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from common.scoring.intervals import Interval, mean_interval, sum_interval
+from common.scoring.intervals import Interval, sum_interval
 from common.scoring.metrics import accuracy, recall_per_class
-from common.scoring.significance import EffectSize, effect_size, paired_permutation_test
 
 NUM_VIDEOS, NUM_TRIALS, DRAWS = 100, 1000, 2000
 
@@ -20,17 +19,13 @@ def ratio(sums: np.ndarray) -> np.ndarray:
     return sums[:, 0] / sums[:, 1]
 
 
+def mean_interval(values, **options) -> Interval:
+    """Of the mean over videos of `values` `(N,)`."""
+    return sum_interval(np.stack([values, np.ones(len(values))], axis=1), ratio, **options)
+
+
 def bounds(interval: Interval) -> tuple[float, float]:
     return interval.low, interval.high
-
-
-def chance_band(rate: float) -> tuple[float, float]:
-    """How many of `NUM_TRIALS` events of a probability may happen: the central 99 % of the binomial distribution."""
-    low, high = scipy_stats.binom.ppf([0.005, 0.995], NUM_TRIALS, rate)
-    return low, high
-
-
-# --- intervals
 
 
 SAMPLES = {
@@ -164,9 +159,7 @@ def test_videos_of_a_patient_need_not_be_neighbours():
     assert (mixed.estimate, *bounds(mixed)) == pytest.approx((in_order.estimate, *bounds(in_order)))
 
 
-def test_values_that_are_not_numbers_are_refused():
-    with pytest.raises(ValueError, match="found 2 undefined of 3; drop them"):
-        mean_interval([0.5, np.nan, np.inf])
+def test_every_video_has_a_group():
     with pytest.raises(ValueError, match="one group for each of 3 videos, found 2"):
         mean_interval([0.5, 0.6, 0.7], groups=["a", "b"])
 
@@ -188,131 +181,5 @@ def test_intervals_cover_the_truth_as_often_as_they_say(make_interval):
     rng = np.random.default_rng(42)
     intervals = [make_interval(rng, trial) for trial in range(NUM_TRIALS)]
     covered = sum(interval.low <= 8 / 10 <= interval.high for interval in intervals)
-    low, high = chance_band(0.95)
+    low, high = scipy_stats.binom.ppf([0.005, 0.995], NUM_TRIALS, 0.95)
     assert low <= covered <= high
-
-
-# --- effect sizes
-
-
-def test_effect_size_by_hand():
-    effect = effect_size([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
-    assert effect.difference.estimate == 2
-    assert effect.standardised.estimate == pytest.approx(2)
-    assert effect.difference == mean_interval([1.0, 2.0, 3.0])
-
-
-def test_standardised_difference_agrees_with_scipy():
-    a, b = skewed(30), skewed(30, seed=1) - 0.05
-    theirs = scipy_stats.bootstrap(
-        (a - b,), lambda d, axis: d.mean(axis) / d.std(axis, ddof=1), n_resamples=20_000, rng=0
-    ).confidence_interval
-    ours = effect_size(a, b, draws=20_000).standardised
-    assert ours.estimate == pytest.approx((a - b).mean() / (a - b).std(ddof=1))
-    assert bounds(ours) == pytest.approx(theirs, abs=0.03 * (theirs.high - theirs.low))
-
-
-def test_effect_sizes_of_swapped_encoders_are_opposite():
-    """In the estimate exactly, in the bounds up to how quantiles lie between draws."""
-    a, b = skewed(60), skewed(60, seed=1)
-    there, back = effect_size(a, b), effect_size(b, a)
-    for one, other in ((there.difference, back.difference), (there.standardised, back.standardised)):
-        assert (one.estimate, *bounds(one)) == pytest.approx((-other.estimate, -other.high, -other.low))
-
-
-def test_effect_sizes_know_patients():
-    a, b = skewed(20), skewed(20, seed=1)
-    patients = np.repeat(np.arange(20), 2)
-    grouped = effect_size(np.repeat(a, 2), np.repeat(b, 2), groups=patients)
-    assert grouped.difference == effect_size(a, b).difference
-    assert np.ptp(bounds(effect_size(np.repeat(a, 2), np.repeat(b, 2)).standardised)) < np.ptp(
-        bounds(grouped.standardised)
-    )
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.1, 1 / 3, 0.7])
-def test_differences_that_do_not_vary_have_no_standardised_mean(shift):
-    a = skewed(20)
-    effect = effect_size(a + shift, a)
-    assert bounds(effect.difference) == pytest.approx((shift, shift))
-    assert np.isnan([effect.standardised.estimate, *bounds(effect.standardised)]).all()
-
-
-def test_effect_size_without_videos_is_undefined():
-    effect = effect_size([], [], groups=[])
-    assert isinstance(effect, EffectSize)
-    assert np.isnan([effect.difference.estimate, effect.standardised.estimate]).all()
-
-
-# --- paired permutation test
-
-
-def test_permutation_test_by_hand():
-    """Of the 8 signed sums of 1, 2 and 3 only 6 and -6 are as large; of those of a patient's 1 + 1 and 2, half are."""
-    assert paired_permutation_test([2, 4, 6], [1, 2, 3]) == 2 / 8
-    assert paired_permutation_test([1, 1, 2], [0, 0, 0], groups=["A", "A", "B"]) == 2 / 4
-    assert paired_permutation_test([5], [4]) == 1
-    assert np.isnan(paired_permutation_test([], []))
-
-
-@pytest.mark.parametrize("num_videos", [5, 13])
-def test_few_videos_are_enumerated_as_by_scipy(num_videos):
-    a, b = skewed(num_videos) + 0.08, skewed(num_videos, seed=1)
-    theirs = scipy_stats.permutation_test(
-        (a - b,), lambda d, axis: d.mean(axis), permutation_type="samples", vectorized=True, n_resamples=np.inf
-    )
-    assert paired_permutation_test(a, b) == theirs.pvalue
-
-
-def test_random_signs_come_near_the_enumeration():
-    a, b = skewed(12) + 0.08, skewed(12, seed=1)
-    exact, drawn = paired_permutation_test(a, b), paired_permutation_test(a, b, draws=4000)
-    assert drawn != exact
-    assert drawn == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 4000))
-
-
-def test_sums_that_differ_by_rounding_are_ties():
-    """Of 0.1, 0.2, 0.3 and -0.4 half the signed sums are at least 0.2, as of 1, 2, 3 and -4 at least 2."""
-    whole = np.array([1, 2, 3, -4])
-    sums = whole @ (1 - 2 * (np.arange(16) >> np.arange(4)[:, None] & 1))
-    expected = np.mean(np.abs(sums) >= whole.sum())
-    for unit in (1, 0.1, 1e-9):
-        assert paired_permutation_test(whole * unit, np.zeros(4)) == expected
-
-
-def test_p_is_never_zero():
-    """All 155 videos better: no random assignment of signs comes near, but the one observed counts."""
-    assert paired_permutation_test(np.ones(155), np.zeros(155)) == 1 / 10_000
-
-
-def test_equal_encoders_and_swapped_encoders():
-    a, b = skewed(50), skewed(50, seed=1)
-    assert paired_permutation_test(a, a) == 1
-    assert paired_permutation_test(a, b) == paired_permutation_test(b, a) < 1
-
-
-def test_repeated_videos_are_evidence_only_without_their_patients():
-    a, b = skewed(30) + 0.04, skewed(30, seed=1)
-    four_times = np.repeat(a, 4), np.repeat(b, 4)
-    assert paired_permutation_test(*four_times, groups=np.repeat(np.arange(30), 4)) == paired_permutation_test(a, b)
-    assert paired_permutation_test(*four_times) < paired_permutation_test(a, b)
-
-
-@pytest.mark.parametrize("compare", [effect_size, paired_permutation_test])
-def test_encoders_are_compared_on_the_same_defined_videos(compare):
-    with pytest.raises(ValueError, match="two values of every video, found 3 and 1"):
-        compare([0.1, 0.2, 0.3], [0.1])
-    with pytest.raises(ValueError, match="found 1 undefined of 2"):
-        compare([0.1, 0.2], [np.nan, 0.2])
-
-
-def test_permutation_test_rejects_equal_encoders_as_often_as_it_says():
-    """Two encoders of equal worth on the same easy and hard videos; the skew of the scores does no harm."""
-    rng = np.random.default_rng(11)
-    rejected = 0
-    for trial in range(NUM_TRIALS):
-        easiness = rng.beta(8, 2, NUM_VIDEOS)
-        a, b = (rng.beta(20 * easiness, 20 * (1 - easiness)) for _ in range(2))
-        rejected += paired_permutation_test(a, b, draws=DRAWS, seed=trial) < 0.05
-    low, high = chance_band(0.05)
-    assert low <= rejected <= high

@@ -27,7 +27,7 @@ from common.features.files import identity_differences, is_extracted
 from common.features.loop import ExtractionLoop, Summary
 from common.head.batch_gen import open_video
 from common.head.checkpoint import load_head
-from common.head.new_videos import TrainedHead, VideoPhases, find_checkpoint, open_head
+from common.head.new_videos import TrainedHead, VideoPhases, find_head, open_head
 from common.head.prediction import phase_probabilities
 from common.reports.pictures.overlay import write_overlay
 from common.reports.pictures.timeline import timeline_plot, write_segments
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     videos = {video: given.output or Path(f"{video.stem}_phases") for video in given.videos}
     _refuse_collisions(videos, overlay=given.overlay)
     keep_freed_memory()
-    checkpoint = given.checkpoint or find_checkpoint(
+    checkpoint = given.checkpoint or find_head(
         paths.model(given.model), given.dataset, split=given.split, run=given.run
     )
     head = open_head(checkpoint, given.model)

@@ -14,6 +14,7 @@ from common.base.runtime import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".wmv", ".ts")
 DEFAULT_DATASET = "SICS155"
+RUN_RECORD = "run.json"  # completes the folder of a finished prediction
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

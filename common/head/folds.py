@@ -6,11 +6,11 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from common.base import paths
 from common.base.runtime import UserError, read_json
 from common.head.config import TrainConfig, config_differences, config_record
 from common.head.experiment import Experiment, load_experiment
 from common.head.prediction import predict
-from common.head.run_record import RUN_RECORD
 from common.head.training import train
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ def run_folds(config: TrainConfig, given: dict[str, Any]) -> None:
     for number in numbers:
         experiment = load_experiment(replace(config, split=str(number)))
         name = " ".join(part for part in (experiment.model.name, config.run_name) if part)
-        if not given["force"] and is_finished(experiment):
+        if not given["force"] and is_fold_finished(experiment):
             log.info("%s fold %d of %d: finished, not run again", name, number, given["folds"])
             continue
         log.info("%s fold %d of %d", name, number, given["folds"])
@@ -30,12 +30,12 @@ def run_folds(config: TrainConfig, given: dict[str, Any]) -> None:
         predict(experiment, device=given["device"])
 
 
-def is_finished(experiment: Experiment) -> bool:
+def is_fold_finished(experiment: Experiment) -> bool:
     """Whether a split's run is complete, with this configuration and the features and labels as they are now.
 
     Raises `UserError` when it was run with another configuration, naming the differences.
     """
-    path = experiment.results / RUN_RECORD
+    path = experiment.results / paths.RUN_RECORD
     if not path.is_file():
         return False
     record = read_json(path)

@@ -29,10 +29,9 @@ from common.head.checkpoint import load_checkpoint, load_head
 from common.head.config import TrainConfig
 from common.head.experiment import VALIDATION, Experiment
 from common.head.prediction import _predict_video
-from common.head.run_record import RUN_RECORD
 
 
-def find_checkpoint(model: paths.Model, dataset: str, *, split: str | None = None, run: str | None = None) -> Path:
+def find_head(model: paths.Model, dataset: str, *, split: str | None = None, run: str | None = None) -> Path:
     """The head of a model's run; without `split` that of the validation split, else of the first fold.
 
     Raises `UserError` naming the heads that there are.
@@ -95,7 +94,7 @@ class TrainedHead:
 
     def _is_synthetic(self) -> bool:
         """As the run's record says, or else the data set; taken for real where neither is on this machine."""
-        record = self.model.split_results(self.dataset, self.config.split, self.config.run_name) / RUN_RECORD
+        record = self.model.split_results(self.dataset, self.config.split, self.config.run_name) / paths.RUN_RECORD
         if record.is_file():
             return read_json(record)["synthetic"]
         try:

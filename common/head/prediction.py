@@ -10,21 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.base import paths
 from common.base.runtime import (
     atomic_path,
     device_name,
+    git_state,
     keep_freed_memory,
     peak_memory_bytes,
     progress,
     select_device,
+    versions,
     write_json,
 )
 from common.dataset.phases import PhaseMapping, write_prediction
 from common.head.batch_gen import LabelledVideo, collate, read_rows
-from common.head.checkpoint import load_checkpoint, load_head
+from common.head.checkpoint import Checkpoint, load_checkpoint, load_head
+from common.head.config import config_record
 from common.head.experiment import Experiment
 from common.head.networks.mstcn import MS_TCN2
-from common.head.run_record import RUN_RECORD, _run_record
 from common.scoring.folder import score_folder, to_json
 from common.scoring.protocols import CHALLENGE, summarise
 
@@ -58,13 +61,48 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
         "predict_seconds": round(time.monotonic() - started, 3),
         "peak_memory_bytes": peak_memory_bytes(),
     }
-    write_json(experiment.results / RUN_RECORD, record)
+    write_json(experiment.results / paths.RUN_RECORD, record)
     return record
+
+
+def _run_record(experiment: Experiment, videos: list[LabelledVideo], trained: Checkpoint | None) -> dict[str, Any]:
+    """What identifies a run: configuration, inputs, versions, and the training's history."""
+    identity = videos[0].source.identity()
+    sidecar = videos[0].source.sidecar or {}
+    return {
+        "format": 1,
+        "dataset": experiment.dataset.name,
+        "synthetic": experiment.dataset.is_synthetic,
+        "model": experiment.model.name,
+        "title": experiment.encoder.title,
+        "split": experiment.config.split,
+        "run": experiment.config.run_name,
+        "seed": experiment.config.seed,
+        "phases": list(experiment.mapping.names),
+        "config": config_record(experiment.config),
+        "folds_hash": experiment.folds_hash,
+        "train_inputs_hash": trained.inputs_hash if trained else None,
+        "test_inputs_hash": experiment.inputs_hash(videos, experiment.test_labels),
+        "features": {
+            "identity": identity,
+            "random_weights": bool(identity) and identity["weights"]["source"] == "random",
+            "num_parameters": sidecar.get("num_parameters"),
+            "precision": sidecar.get("precision"),
+        },
+        "videos": [video.name for video in videos],
+        "fps": {video.name: video.timeline.fps for video in videos if video.source.sidecar},
+        "history": trained.history if trained else None,
+        "train_seconds": round(sum(entry["seconds"] for entry in trained.history), 3) if trained else None,
+        "num_train_videos": len(experiment.train_labels) if trained else None,
+        "num_threads": torch.get_num_threads(),
+        "versions": versions(),
+        "git": git_state(paths.CHECKOUT),
+    }
 
 
 def _clear(folder: Path) -> None:
     """Remove an earlier prediction, its record first: what is left after a kill is not taken for a finished run."""
-    (folder / RUN_RECORD).unlink(missing_ok=True)
+    (folder / paths.RUN_RECORD).unlink(missing_ok=True)
     for path in [*folder.glob("*.txt"), *folder.glob("*.npy")]:
         path.unlink()
 

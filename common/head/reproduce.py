@@ -22,7 +22,6 @@ from common.features.files import identity_differences
 from common.head.config import TrainConfig
 from common.head.experiment import Experiment, load_experiment
 from common.head.prediction import predict
-from common.head.run_record import RUN_RECORD
 from common.head.training import train
 
 MOST_NAMED = 6  # files in a sentence
@@ -104,10 +103,10 @@ def reproduce(path: Path, *, device: str = "auto", keep: Path | None = None) -> 
 
 def _read_record(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{path}: no such file; expected the {RUN_RECORD} of a finished run")
+        raise UserError(f"{path}: no such file; expected the {paths.RUN_RECORD} of a finished run")
     record = read_json(path)
     if not isinstance(record, dict) or "train_inputs_hash" not in record:
-        raise UserError(f"{path}: not the record of a run; expected the {RUN_RECORD} beside a run's predictions")
+        raise UserError(f"{path}: not the record of a run; expected the {paths.RUN_RECORD} beside a run's predictions")
     if record["train_inputs_hash"] is None:
         raise UserError(
             f"{path}: predicted with a file given by --checkpoint, so it is not recorded what that was trained on; "

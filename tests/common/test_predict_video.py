@@ -17,7 +17,7 @@ from common.dataset.phases import PhaseMapping, read_labels
 from common.extract_features import main as extract_main
 from common.features.config import extraction_like
 from common.features.files import open_features
-from common.head.new_videos import find_checkpoint, open_head
+from common.head.new_videos import find_head, open_head
 from common.predict_video import main
 from common.train import main as train_main
 from common.video.decode import decode
@@ -238,22 +238,22 @@ def heads(workspace):
 
 def test_the_validation_split_is_preferred_then_the_first_fold(heads):
     model = heads(("clips", 10, None), ("clips", 2, None), ("clips", 1, "causal"))
-    assert find_checkpoint(model, "clips") == model.checkpoint("clips", 2)
-    assert find_checkpoint(model, "./data/clips", split="10") == model.checkpoint("clips", 10)
-    assert find_checkpoint(model, "clips", run="causal") == model.checkpoint("clips", 1, "causal")
+    assert find_head(model, "clips") == model.checkpoint("clips", 2)
+    assert find_head(model, "./data/clips", split="10") == model.checkpoint("clips", 10)
+    assert find_head(model, "clips", run="causal") == model.checkpoint("clips", 1, "causal")
     heads(("clips", "val", None))
-    assert find_checkpoint(model, "clips") == model.checkpoint("clips", "val")
+    assert find_head(model, "clips") == model.checkpoint("clips", "val")
 
 
 def test_an_absent_checkpoint_names_those_that_there_are(heads):
     model = heads(("clips", 1, None), ("clips", 1, "causal"))
     with pytest.raises(UserError, match="no such checkpoint; trained heads of ColorHistogram: ") as error:
-        find_checkpoint(model, "other")
+        find_head(model, "other")
     assert str(model.checkpoint("other", "val")) in str(error.value)
     for run_name in (None, "causal"):
         assert str(model.checkpoint("clips", 1, run_name)) in str(error.value)
     with pytest.raises(UserError, match="trained heads of Base: none"):
-        find_checkpoint(paths.model("Base"), "clips")
+        find_head(paths.model("Base"), "clips")
 
 
 def test_a_given_checkpoint_that_is_absent_is_named(workspace, tmp_path):

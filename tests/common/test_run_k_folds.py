@@ -5,9 +5,9 @@ import json
 import pytest
 
 from common import kfold_summary
+from common.base import paths
 from common.base.runtime import UserError
 from common.head.experiment import load_experiment
-from common.head.run_record import RUN_RECORD
 from common.run_k_folds import main
 
 WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu"]
@@ -15,7 +15,7 @@ HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_
 
 
 def records(made, **changes):
-    return [load_experiment(made.config(split=str(k), **changes)).results / RUN_RECORD for k in (1, 2)]
+    return [load_experiment(made.config(split=str(k), **changes)).results / paths.RUN_RECORD for k in (1, 2)]
 
 
 def run_folders(made):

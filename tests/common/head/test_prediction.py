@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from common.base import paths
 from common.base.runtime import UserError
 from common.dataset.phases import read_labels
 from common.head.checkpoint import build_head, load_head
 from common.head.config import TrainConfig
 from common.head.experiment import load_experiment
 from common.head.prediction import phase_probabilities, predict
-from common.head.run_record import RUN_RECORD
 from common.head.training import train
 from common.scoring.folder import score_folder
 from common.scoring.protocols import CHALLENGE, summarise
@@ -52,7 +52,7 @@ def test_an_independent_reader_of_the_challenge_form_gets_the_same_labels(traine
 
 def test_run_record_says_what_was_run_and_its_metrics_are_those_of_the_files(trained):
     record = predict(trained, device="cpu")
-    on_disk = json.loads((trained.results / RUN_RECORD).read_text())
+    on_disk = json.loads((trained.results / paths.RUN_RECORD).read_text())
     assert on_disk == record
     scores = score_folder(trained.test_labels, trained.results, trained.mapping, trained.results)
     again = summarise(scores.values(), CHALLENGE)
@@ -162,4 +162,4 @@ def test_predict_from_the_command_line(trained, capsys):
     words = ["--action", "predict", "--dataset", "made", "--model", "ColorHistogram", "--device", "cpu"]
     assert main(words) == 0
     assert capsys.readouterr().out.strip() == str(trained.results)
-    assert (trained.results / RUN_RECORD).is_file()
+    assert (trained.results / paths.RUN_RECORD).is_file()

@@ -12,7 +12,6 @@ from common.base import paths
 from common.base.runtime import UserError, versions
 from common.head.experiment import load_experiment
 from common.head.prediction import predict
-from common.head.run_record import RUN_RECORD
 from common.head.training import train
 from common.run_k_folds import main
 
@@ -22,7 +21,7 @@ def finished(made, **changes):
     experiment = load_experiment(made.config(**changes))
     train(experiment, device="cpu")
     predict(experiment, device="cpu")
-    return experiment, experiment.results / RUN_RECORD
+    return experiment, experiment.results / paths.RUN_RECORD
 
 
 def edit(path, change):
@@ -67,13 +66,13 @@ def test_a_copy_of_a_run_elsewhere_is_compared_with_the_files_beside_it(run, tmp
     shutil.copytree(run[0].results, tmp_path / "archive")
     shutil.rmtree(run[0].results)
     shutil.rmtree(run[0].checkpoint.parent)
-    assert reproduce(tmp_path / "archive" / RUN_RECORD) == 0
+    assert reproduce(tmp_path / "archive" / paths.RUN_RECORD) == 0
 
 
 def test_keep_leaves_what_was_made_in_a_new_folder(run, tmp_path):
     assert reproduce(run[1], "--keep", str(tmp_path / "kept")) == 0
     kept = {path.name for path in (tmp_path / "kept").rglob("*") if path.is_file()}
-    assert {"last.pt", RUN_RECORD, *(f"{name}.npy" for name in run[0].test_labels)} <= kept
+    assert {"last.pt", paths.RUN_RECORD, *(f"{name}.npy" for name in run[0].test_labels)} <= kept
 
 
 def test_keep_overwrites_nothing(run):

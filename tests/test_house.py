@@ -1,21 +1,33 @@
-"""The rules of the house, read off the source: who imports whom, who stays light, what no file does."""
+"""The rules of the house (`common/__init__.py`): which room imports which, who stays light, what no file does."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOT_SCRIPTS = ("generate_k_folds", "compute_results")
-LEAVES = (
-    "phases", "segments", "boundaries", "kfold", "metrics", "stats", "fingerprint", "mstcn", "losses", "video",
-    "decoders", "windows",
-)  # fmt: skip
-LEAF_MAY_IMPORT = {"paths", "runtime", "segments"}
-LOWER_HALF = {"video": "decoders"}  # one concept in two files, for their length
 SKIPPED_FOLDERS = {".venv", ".git", "build", "__pycache__"}
+
+# the rooms of common/ in the order in which the data goes: one imports only those before it, and not all of them
+ROOMS = ("base", "dataset", "scoring", "video", "encoders", "features", "head", "checks", "reports")
+FORBIDDEN = {
+    ("video", "dataset"),
+    ("video", "scoring"),
+    ("encoders", "scoring"),
+    ("features", "scoring"),
+    ("checks", "head"),
+}
+CATALOGUES = {"families", "networks", "releases"}  # rooms of one file per thing: any number, however short
+LARGEST_ROOM, LONGEST_FILE, LONGEST_FUNCTION, CRUMB = 12, 600, 60, 60
+SHARED_NAMES = {"main", "build"}  # what a contract calls the same in several modules
+DECODERS = {"av", "cv2", "decord", "torchcodec"}
+MODEL_LIBRARIES = {"timm", "torchvision", "transformers", "peft", "pytorchvideo"}
 
 
 def sources(*folders: str) -> list[Path]:
@@ -25,36 +37,68 @@ def sources(*folders: str) -> list[Path]:
 
 
 def name_of(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+    return path.relative_to(ROOT).as_posix()
 
 
-def imported_modules(source: str) -> set[str]:
-    """Every module that a source names in an import, anywhere in it; `from a import b` counts as `a` and `a.b`."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return found
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_in(tree: ast.AST, *, when_imported: bool = False) -> Iterator[str]:
+    """Every module that a source names in an import; `from a import b` counts as `a` and `a.b`.
+
+    `when_imported` leaves out what only a call of a function imports, or a type checker.
+    """
+    if when_imported and isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):
+        return
+    if when_imported and isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING":
+        return
+    if isinstance(tree, ast.Import):
+        yield from (alias.name for alias in tree.names)
+    elif isinstance(tree, ast.ImportFrom):
+        module = "." * tree.level + (tree.module or "")
+        yield module
+        yield from (f"{module}.{alias.name}" for alias in tree.names)
+    for child in ast.iter_child_nodes(tree):
+        yield from imports_in(child, when_imported=when_imported)
 
 
 def imports_of(path: Path) -> set[str]:
-    return imported_modules(path.read_text(encoding="utf-8"))
+    return set(imports_in(tree_of(path)))
 
 
 def belongs_to(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
+def room_of(module: str) -> str | None:
+    """The room of `common` that a module lies in; None for commands and for what is not in `common`."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "common" and parts[1] in ROOMS else None
+
+
 def test_the_reader_of_imports_sees_every_form():
     """The rules below are only as good as this."""
     source = "import a.b, c\nfrom d import e\ndef f():\n    from g.h import i as j\n    from . import k\n"
-    assert imported_modules(source) == {"a.b", "c", "d", "d.e", "g.h", "g.h.i", ".", "..k"}
+    assert set(imports_in(ast.parse(source))) == {"a.b", "c", "d", "d.e", "g.h", "g.h.i", ".", "..k"}
+    assert set(imports_in(ast.parse(source), when_imported=True)) == {"a.b", "c", "d", "d.e"}
 
 
-# --- who imports whom ---------------------------------------------------------------------------------------------
+# --- rooms and arrows ---------------------------------------------------------------------------------------------
+
+
+def test_the_map_names_every_room_in_order():
+    rooms = {path.name for path in (ROOT / "common").iterdir() if (path / "__init__.py").is_file()}
+    assert rooms == set(ROOMS)
+    docstring = ast.get_docstring(tree_of(ROOT / "common" / "__init__.py"))
+    described = [line.split()[0] for line in docstring.splitlines() if line.startswith("    ")]
+    assert described == list(ROOMS)
 
 
 @pytest.mark.parametrize("path", sources("common"), ids=name_of)
@@ -63,24 +107,23 @@ def test_common_imports_nothing_above_it(path):
     assert [module for module in imports_of(path) for package in above if belongs_to(module, package)] == []
 
 
-@pytest.mark.parametrize("path", sources("common", "pretrain"), ids=name_of)
-def test_imports_are_absolute(path):
-    """So that the rules here can be read off the import lines."""
-    assert [module for module in imports_of(path) if module.startswith(".")] == []
+@pytest.mark.parametrize("path", sources(*(f"common/{room}" for room in ROOMS)), ids=name_of)
+def test_a_room_imports_only_rooms_before_it(path):
+    here = room_of(module_of(path))
+    others = {room_of(module) for module in imports_of(path)} - {None, here}
+    assert {room for room in others if ROOMS.index(room) > ROOMS.index(here) or (here, room) in FORBIDDEN} == set()
 
 
-@pytest.mark.parametrize("path", sources("common/encoders"), ids=name_of)
+@pytest.mark.parametrize("path", sources(*(f"common/{room}" for room in ROOMS)), ids=name_of)
+def test_a_room_imports_no_command(path):
+    commands = {f"common.{command.stem}" for command in (ROOT / "common").glob("*.py")} - {"common.__init__"}
+    assert imports_of(path) & commands == set()
+
+
+@pytest.mark.parametrize("path", sources("common/encoders/families"), ids=name_of)
 def test_encoder_families_never_import_each_other(path):
-    others = [f"common.encoders.{other.stem}" for other in sources("common/encoders") if other.stem != path.stem]
-    assert [module for module in imports_of(path) for other in others if belongs_to(module, other)] == []
-
-
-@pytest.mark.parametrize("leaf", LEAVES)
-def test_leaves_import_no_project_module_but_paths_runtime_and_segments(leaf):
-    inside = {
-        module.split(".")[1] for module in imports_of(ROOT / "common" / f"{leaf}.py") if module.startswith("common.")
-    }
-    assert inside <= (LEAF_MAY_IMPORT - {leaf}) | {LOWER_HALF.get(leaf)}
+    others = {module_of(other) for other in sources("common/encoders/families")} - {module_of(path)}
+    assert imports_of(path) & (others - {"common.encoders.families"}) == set()
 
 
 @pytest.mark.parametrize("path", sources("models"), ids=name_of)
@@ -89,48 +132,171 @@ def test_model_folders_import_common_only(path):
     assert [module for module in imports_of(path) for package in project if belongs_to(module, package)] == []
 
 
+@pytest.mark.parametrize("path", sources("pretrain/engine"), ids=name_of)
+def test_the_pretraining_engine_knows_no_family_of_networks(path):
+    known = ("common.encoders.families", "pretrain.methods", "pretrain.backbones", *MODEL_LIBRARIES)
+    assert [module for module in imports_of(path) for package in known if belongs_to(module, package)] == []
+
+
+@pytest.mark.parametrize("path", sources("common", "pretrain"), ids=name_of)
+def test_imports_are_absolute(path):
+    """So that the rules here can be read off the import lines."""
+    assert [module for module in imports_of(path) if module.startswith(".")] == []
+
+
+def test_imports_run_in_no_circle():
+    """Imports inside functions count too: each file can be read after those that it imports."""
+    files = {module_of(path): path for path in sources("common", "pretrain")}
+    left = {module: imports_of(path) & (files.keys() - {module}) for module, path in files.items()}
+    while ready := [module for module, needed in left.items() if not needed & left.keys()]:
+        for module in ready:
+            del left[module]
+    assert left == {}
+
+
+# --- one concept a file -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "common").glob("*.py")), ids=name_of)
+def test_a_file_directly_in_common_is_a_command(path):
+    functions = {node.name for node in tree_of(path).body if isinstance(node, ast.FunctionDef)}
+    assert path.name == "__init__.py" or "main" in functions
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if path.name == "__init__.py"], ids=name_of)
+def test_there_is_no_code_in_a_package_file(path):
+    assert [ast.unparse(node) for node in tree_of(path).body[1:]] == []
+    assert ast.get_docstring(tree_of(path))
+
+
+def test_a_room_holds_few_files():
+    product = [path for path in sources("common", "pretrain") if path.name != "__init__.py"]
+    sizes = Counter(path.parent for path in product if path.parent.name not in CATALOGUES | {"common", "pretrain"})
+    assert {name_of(room): size for room, size in sizes.items() if size > LARGEST_ROOM} == {}
+
+
+@pytest.mark.parametrize("path", sources("common", "pretrain", "models", "data"), ids=name_of)
+def test_files_and_functions_are_not_too_long(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)]
+    assert {node.name for node in functions if node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION} == set()
+
+
+def test_no_crumbs():
+    """A short module that only its neighbour imports belongs into that neighbour."""
+    files = {module_of(path): path for path in sources("common", "pretrain", "models", "data")}
+    importers = defaultdict(set)
+    for path in [*files.values(), *(ROOT / f"{script}.py" for script in ROOT_SCRIPTS)]:
+        for module in imports_of(path) & files.keys():
+            importers[module].add(path)
+    crumbs = {}
+    for module, path in files.items():
+        if path.name == "__init__.py" or path.parent.name in CATALOGUES or path.parent in (ROOT / "common",):
+            continue
+        short = max((node.end_lineno for node in tree_of(path).body), default=0) < CRUMB
+        if short and len(importers[module]) == 1 and next(iter(importers[module])).parent == path.parent:
+            crumbs[name_of(path)] = name_of(next(iter(importers[module])))
+    assert crumbs == {}
+
+
+def test_a_public_name_means_one_thing():
+    owners = defaultdict(set)
+    for path in sources("common", "pretrain"):
+        for node in tree_of(path).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                owners[node.name].add(name_of(path))
+    assert {name: where for name, where in owners.items() if len(where) > 1 and name not in SHARED_NAMES} == {}
+
+
+@pytest.mark.parametrize("path", sources("tests/common", "tests/pretrain"), ids=name_of)
+def test_tests_lie_where_the_code_lies(path):
+    assert (ROOT / path.relative_to(ROOT / "tests").parent).is_dir()
+
+
 # --- who stays light ----------------------------------------------------------------------------------------------
 
 
-def loaded_by(code: str) -> set[str]:
-    """Top-level modules in `sys.modules` after running `code` in a fresh interpreter at the root."""
-    code += "\nimport sys; print('loaded:', *sorted({name.split('.')[0] for name in sys.modules}))"
+def loaded_by(code: str, *, whole_names: bool = False) -> set[str]:
+    """Modules in `sys.modules` after running `code` in a fresh interpreter at the root: their packages, or whole names."""
+    code += "\nimport sys; print('loaded:', *sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.rpartition("loaded:")[2].split())
+    names = done.stdout.rpartition("loaded:")[2].split()
+    return set(names) if whole_names else {name.partition(".")[0] for name in names}
 
 
-REPORTS = [f"common.reports.{path.stem}" for path in sources("common/reports") if path.stem != "__init__"]
-LIGHT_NAMES = ("metrics", "stats", "protocols", "phases", "kfold", "evaluation", "audit", "reports")
-LIGHT_MODULES = [*(f"common.{name}" for name in LIGHT_NAMES), *REPORTS]
+def test_rooms_of_text_and_numbers_start_without_torch():
+    rooms = ("common/dataset", "common/scoring", "common/reports")
+    modules = ", ".join(module_of(path) for path in sources(*rooms))
+    assert "torch" not in loaded_by(f"import {modules}")
 
 
-@pytest.mark.parametrize("module", LIGHT_MODULES)
-def test_module_starts_without_torch(module):
-    assert "torch" not in loaded_by(f"import {module}")
+def test_scoring_loads_no_video_either():
+    assert DECODERS & loaded_by(f"import {', '.join(module_of(path) for path in sources('common/scoring'))}") == set()
 
 
-@pytest.mark.parametrize("script", ROOT_SCRIPTS)
-def test_root_script_starts_without_torch(script):
-    if not (ROOT / f"{script}.py").is_file():
-        pytest.skip(f"no {script}.py yet")
-    loaded = loaded_by(f"import runpy; runpy.run_path('{script}.py', run_name='imported')")
-    assert "common" in loaded
-    assert "torch" not in loaded
+def test_training_loads_no_decoder_and_no_encoder_family():
+    loaded = loaded_by("import common.train, common.head.training, common.head.prediction", whole_names=True)
+    packages = {name.partition(".")[0] for name in loaded}
+    assert packages & (DECODERS | MODEL_LIBRARIES | {"wandb"}) == set()
+    assert {name for name in loaded if belongs_to(name, "common.encoders.families.resnet")} == set()
+
+
+def test_the_extraction_leaves_model_libraries_to_the_families():
+    assert loaded_by("import common.features.extract") & (MODEL_LIBRARIES | {"decord", "wandb"}) == set()
 
 
 def test_the_look_at_loaded_modules_would_see_torch():
     assert "torch" in loaded_by("import torch")
 
 
-@pytest.mark.parametrize("library", ["timm", "torchvision", "transformers", "decord", "pytorchvideo", "wandb"])
-def test_the_loop_and_the_encoder_contract_leave_model_libraries_to_the_builders(library, light_imports):
-    assert library not in light_imports
+def commands() -> list[list[str]]:
+    """Every command of the project, as it is called: scripts by their path, the others by `-m`."""
+    shared = [["-m", module_of(path)] for path in sorted((ROOT / "common").glob("*.py")) if path.name != "__init__.py"]
+    guarded = [path for path in sources("pretrain", "data") if 'if __name__ == "__main__"' in path.read_text()]
+    one_of_many = ROOT / "models" / "Base" / "extract_features.py"
+    scripts = [*guarded, one_of_many, *(ROOT / f"{script}.py" for script in ROOT_SCRIPTS)]
+    return shared + [[name_of(path)] for path in scripts]
 
 
-@pytest.fixture(scope="module")
-def light_imports() -> set[str]:
-    return loaded_by("import common.extraction, common.encoder, common.weights, common.train, common.run_k_folds")
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_help_answers_without_torch(command):
+    """`--help` of a command takes as long as its imports: nothing that computes may be among them."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{command[-1]!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_{'module' if command[0] == '-m' else 'path'}({command[-1]!r}, run_name='__main__')\n"
+        "except SystemExit as exit:\n"
+        "    assert not exit.code\n"
+    )
+    heavy = {"torch", "matplotlib", "pandas", "plotly", "sklearn", "scipy"} | DECODERS | MODEL_LIBRARIES
+    assert loaded_by(code) & heavy == set()
+
+
+# --- the way of the data ------------------------------------------------------------------------------------------
+
+
+def closure(*modules: str) -> set[str]:
+    """The project's files that importing `modules` opens, package files not counted."""
+    files = {module_of(path): path for path in sources("common", "models/Base")}
+    seen, waiting = set(), list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module in files and module not in seen:
+            seen.add(module)
+            waiting += imports_in(tree_of(files[module]), when_imported=True)
+    return {module for module in seen if files[module].name != "__init__.py"}
+
+
+def test_a_video_reaches_its_features_through_few_files():
+    way = closure("models.Base.extract_features", "common.extract_features", "common.features.extract")
+    assert len(way) <= 18, sorted(way)
+
+
+def test_a_split_reaches_its_scores_through_few_files():
+    way = closure("common.train", "common.head.training", "common.head.prediction")
+    assert len(way) <= 22, sorted(way)
 
 
 # --- what no file does --------------------------------------------------------------------------------------------
@@ -151,25 +317,34 @@ def test_extractors_have_at_most_60_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 60
 
 
+@pytest.mark.parametrize("path", sources("common", "pretrain"), ids=name_of)
+def test_paths_alone_spells_file_names(path):
+    """Names of files that several commands share; a docstring may mention them."""
+    if name_of(path) == "common/base/paths.py":
+        return
+    shared = {"run.json", "final.pt", "last.pt", "best.pt", "manifest.json", "video_index.json", "folds.json"}
+    spelled = {node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant)}
+    assert {name for name in shared if name in {str(value) for value in spelled}} == set()
+
+
 @pytest.mark.parametrize("path", sources(), ids=name_of)
 def test_no_file_touches_the_import_path(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    touched = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    touched = [ast.unparse(node) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)]
     assert "sys.path" not in touched
 
 
 @pytest.mark.parametrize("path", sources("common", "pretrain", "models", "data"), ids=name_of)
 def test_no_star_import_and_no_bare_except(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    stars = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
-    bare = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None]
+    nodes = list(ast.walk(tree_of(path)))
+    stars = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
+    bare = [node for node in nodes if isinstance(node, ast.ExceptHandler) and node.type is None]
     assert (stars, bare) == ([], [])
 
 
 @pytest.mark.parametrize("path", sources("common", "pretrain", "models", "data"), ids=name_of)
 def test_files_are_read_without_running_code(path):
     """`torch.load` says `weights_only=True`, `np.load` never allows pickles."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if not isinstance(node, ast.Call):
             continue
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}

@@ -6,12 +6,9 @@ from pathlib import Path
 
 from common.base import paths
 from common.base.runtime import UserError
-from common.dataset import manifest as manifests
 from common.encoders.config import read_encoder_config
 from common.encoders.weights.find import find_weights
 from pretrain.ssl_config import SslModel
-
-WHOLE_STATE = "final.pt"  # of Stage 1, beside its export
 
 
 def encoder_folder(model: SslModel) -> paths.Model:
@@ -35,8 +32,10 @@ def find_checkpoint(text: str, flag: str = "--ssl_checkpoint") -> Path:
     Raises `UserError` that lists the places, and for a `.pt` file that no export belongs to.
     """
     given = Path(text).expanduser()
-    if given.suffix == ".pt" and given.name != WHOLE_STATE:
-        raise UserError(f"{flag} {text}: only {WHOLE_STATE} has an export beside it; name that, or an export folder")
+    if given.suffix == ".pt" and given.name != paths.FINAL_STATE:
+        raise UserError(
+            f"{flag} {text}: only {paths.FINAL_STATE} has an export beside it; name that, or an export folder"
+        )
     starts = (Path.cwd(), paths.pretraining_checkpoints().parent, paths.repository_root())
     places = list(dict.fromkeys((start / given).resolve() for start in starts))
     for place in places:
@@ -77,5 +76,5 @@ def _published_weights(model: SslModel, ssl_checkpoint: str | None) -> Path:
 
 def stage_1_manifest(export: Path) -> Path | None:
     """What Stage 1 says of the videos behind an export: in its folder or the one above; None: it says nothing."""
-    places = [folder / manifests.FILE_NAME for folder in (export, export.parent)]
+    places = [folder / paths.MANIFEST for folder in (export, export.parent)]
     return next(filter(Path.is_file, places), None)

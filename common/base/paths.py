@@ -15,6 +15,8 @@ from common.base.runtime import UserError
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".wmv", ".ts")
 DEFAULT_DATASET = "SICS155"
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
+MANIFEST = "manifest.json"  # beside weights of `pretrain/`: the videos that they have seen
+FINAL_STATE = "final.pt"  # of Stage 1 of pretraining, beside its export
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

@@ -21,7 +21,7 @@ from common.checks.labels import MIN_SECONDS, label_files, read_all_labels, shor
 from common.checks.leaks import leaks_of_dataset, video_files
 from common.checks.orders import order_findings
 from common.checks.timing import collect_timings, length_findings, rate_findings, variable_rates
-from common.dataset.manifest import FILE_NAME, all_manifests, read_manifest, without_manifest
+from common.dataset.manifest import all_manifests, read_manifest, without_manifest
 from common.dataset.phases import PhaseMapping, read_mapping
 
 LEAKS_KIND = "leaks"
@@ -100,7 +100,7 @@ def leak_findings(dataset: paths.Dataset) -> Iterator[Finding]:
     except UserError:  # `fold_findings` says so
         folds = []
     for folder in without_manifest():
-        message = f"{folder}: weights without a {FILE_NAME}"
+        message = f"{folder}: weights without a {paths.MANIFEST}"
         yield Finding("warning", LEAKS_KIND, message, "nobody knows what they have seen: make them again")
     for path in all_manifests():
         try:

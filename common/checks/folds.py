@@ -10,7 +10,7 @@ from common.base.paths import label_paths
 from common.base.runtime import UserError, read_json
 from common.base.wording import listed, naming
 from common.checks.findings import Finding
-from common.dataset.kfold import folds_hash, read_bundle, read_folds, read_patients
+from common.dataset.kfold import fold_numbers, folds_hash, how_to_remake, read_bundle, read_folds, read_patients
 
 KIND, FILES_KIND = "folds", "files"
 VALIDATION = "groundTruth_val"
@@ -54,7 +54,7 @@ def patient_findings(dataset: paths.Dataset, patients: Mapping[str, str]) -> Ite
         validation = found.pop(VALIDATION, [])
         if len(found) > 1:
             where = "; ".join(f"{place}: {listed(names)}" for place, names in found.items())
-            advice = f"make the folds again: python generate_k_folds.py {dataset.root} N"
+            advice = how_to_remake(dataset, "N")
             yield Finding("error", KIND, f"patient {patient} is in {len(found)} test folds ({where})", advice)
         train = [
             video
@@ -78,11 +78,6 @@ def _places(dataset: paths.Dataset) -> Iterator[tuple[str, list[str]]]:
     yield VALIDATION, list(label_paths(dataset.ground_truth_val))
 
 
-def fold_numbers(dataset: paths.Dataset) -> range:
-    """The numbers of the test folds; empty where none were made."""
-    return range(1, 1 + len(list(dataset.splits.glob("test.split*.bundle"))))
-
-
 def checked_folds(dataset: paths.Dataset) -> list[list[str]]:
     """The verified test folds; empty where none were made.
 
@@ -103,7 +98,7 @@ def fold_findings(dataset: paths.Dataset) -> Iterator[Finding]:
     except UserError as error:
         yield Finding("error", KIND, str(error), "make the folds again; runs with these cannot be compared")
         return
-    remake = f"make the folds again: python generate_k_folds.py {dataset.root} {len(folds)}"
+    remake = how_to_remake(dataset, len(folds))
     if not dataset.folds_record.is_file():
         message = f"{dataset.folds_record}: missing, so the folds are not ours or were cut short"
         yield Finding("note", KIND, message, remake)

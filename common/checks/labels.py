@@ -12,7 +12,7 @@ from common.base.paths import label_paths
 from common.base.runtime import UserError, progress
 from common.base.wording import counted, listed, naming, place, seconds_of
 from common.checks.findings import Finding
-from common.dataset.phases import PhaseMapping, read_labels
+from common.dataset.phases import PhaseMapping, UnknownPhases, read_labels
 from common.dataset.segments import find_segments
 
 KIND, SHORT_KIND = "labels", "short phases"
@@ -30,38 +30,23 @@ def read_all_labels(files: Mapping[str, Path], mapping: PhaseMapping, findings: 
     for video, path in progress(files.items(), description="labels", unit="file"):
         try:
             labels[video] = read_labels(path, mapping)
+        except UnknownPhases as error:
+            findings += _unknown_names(video, path, error, mapping)
         except (UserError, OSError) as error:
-            unknown = list(_unknown_names(video, path, mapping))
             advice = "label this video again, or take its file and its video out of the data set"
-            findings += unknown or [Finding("error", KIND, f"{video}: {naming(path, error)}", advice, video=video)]
+            findings.append(Finding("error", KIND, f"{video}: {naming(path, error)}", advice, video=video))
     return labels
 
 
-def _unknown_names(video: str, path: Path, mapping: PhaseMapping) -> Iterator[Finding]:
-    """One finding for each unknown name of a file, at its first place; none when the file is not text."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return
-    places: dict[str, list[tuple[int, int]]] = {}
-    frame = 0
-    for number, line in enumerate(lines, 1):
-        if number == 1 and "Frame level recognition" in line:
-            continue
-        for name in line.split():
-            if name not in mapping.ids:
-                places.setdefault(name, []).append((number, frame))
-            frame += 1
-    for name, found in places.items():
+def _unknown_names(video: str, path: Path, error: UnknownPhases, mapping: PhaseMapping) -> Iterator[Finding]:
+    """One finding for each unknown name of a file, at its first place."""
+    for name, found in error.places.items():
         number, frame = found[0]
         near = mapping.nearest(name)
         advice = f"write {near!r}, the nearest known name" if near else f"known names: {', '.join(mapping.names)}"
-        text = f"{path}, line {number} (frame {frame}): unknown phase {name!r}, {_times(len(found))} in this file"
+        times = "once" if len(found) == 1 else f"{len(found)} times"
+        text = f"{path}, line {number} (frame {frame}): unknown phase {name!r}, {times} in this file"
         yield Finding("error", KIND, f"{video}: {text}", advice, video=video, line=number, frame=frame)
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def short_phases(

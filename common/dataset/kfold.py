@@ -1,4 +1,7 @@
-"""Stratified folds: make, write, read, verify."""
+"""Folds of a data set, stratified and by patient: made, written, read, verified; and nested parts of a training list.
+
+Every choice depends on names, patients and a seed only, so that another machine or another version deals the same.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,17 @@ def prefix_stratum(video: str) -> str:
     return video.split("_", 1)[0] if "_" in video else ""
 
 
+def read_patients(path: Path) -> dict[str, str]:
+    """Read `patients.csv` (columns `video,patient`) as video -> patient; an absent file gives an empty mapping."""
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        if not {"video", "patient"} <= set(reader.fieldnames or ()):
+            raise UserError(f"{path}: expected the columns video,patient, found {reader.fieldnames}")
+        return {row["video"]: row["patient"] for row in reader if row["patient"]}
+
+
 def make_folds(
     videos: Sequence[str],
     num_folds: int,
@@ -39,7 +53,7 @@ def make_folds(
     """
     if len(set(videos)) != len(videos):
         raise UserError("a video is named twice; names must be unique")
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}  # a video without a patient is a group of its own
     for video in sorted(videos):
         groups.setdefault((patients or {}).get(video) or f"video:{video}", []).append(video)
     if not 2 <= num_folds <= len(groups):
@@ -50,12 +64,10 @@ def make_folds(
     def stratum(members: list[str]) -> str:
         return Counter(map(prefix_stratum, members)).most_common(1)[0][0] if stratify == "prefix" else ""
 
-    def shuffled(name: str) -> str:
-        return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
-
     folds: list[list[str]] = [[] for _ in range(num_folds)]
     dealt = [Counter() for _ in range(num_folds)]
-    order = sorted(groups, key=lambda name: (-len(groups[name]), stratum(groups[name]), shuffled(name)))
+    # the largest first: what comes late can no longer be balanced
+    order = sorted(groups, key=lambda name: (-len(groups[name]), stratum(groups[name]), _shuffling_key(seed, name)))
     for members in map(groups.__getitem__, order):
         where = min(range(num_folds), key=lambda fold: (dealt[fold][stratum(members)], len(folds[fold]), fold))
         folds[where] += members
@@ -63,15 +75,9 @@ def make_folds(
     return [sorted(fold) for fold in folds]
 
 
-def read_patients(path: Path) -> dict[str, str]:
-    """Read `patients.csv` (columns `video,patient`) as video -> patient; an absent file gives an empty mapping."""
-    if not path.is_file():
-        return {}
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if not {"video", "patient"} <= set(reader.fieldnames or ()):
-            raise UserError(f"{path}: expected the columns video,patient, found {reader.fieldnames}")
-        return {row["video"]: row["patient"] for row in reader if row["patient"]}
+def _shuffling_key(*parts: object) -> str:
+    """A hash to sort names by: as good as random, and unlike a generator the same in every version of Python."""
+    return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()
 
 
 def write_folds(
@@ -83,8 +89,8 @@ def write_folds(
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     for number, test in enumerate(folds, 1):
         train = sorted(video for fold in folds if fold is not test for video in fold)
-        write_text(dataset.bundle("train", number), _bundle_text(train))
-        write_text(dataset.bundle("test", number), _bundle_text(test))
+        for part, videos in (("train", train), ("test", test)):
+            write_text(dataset.bundle(part, number), "".join(f"{video}.txt\n" for video in videos))
         folder = dataset.ground_truth_split(number)
         folder.mkdir(parents=True)
         for video in test:
@@ -92,10 +98,6 @@ def write_folds(
     groups = {video: patients[video] for fold in folds for video in fold if video in patients}
     record = {"num_folds": len(folds), "seed": seed, "stratify": stratify, "patients": groups}
     write_json(dataset.folds_record, record | {"hash": folds_hash(folds)})
-
-
-def _bundle_text(videos: Sequence[str]) -> str:
-    return "".join(f"{video}.txt\n" for video in videos)
 
 
 def read_bundle(path: Path) -> list[str]:
@@ -114,12 +116,15 @@ def read_bundle(path: Path) -> list[str]:
     return videos
 
 
+def fold_numbers(dataset: Dataset) -> range:
+    """The numbers of the test folds, from 1; empty where none were made."""
+    return range(1, 1 + len(list(dataset.splits.glob("test.split*.bundle"))))
+
+
 def read_folds(dataset: Dataset) -> list[list[str]]:
     """Test folds of a data set in order of their number, verified as `verify_folds` says."""
-    count = len(list(dataset.splits.glob("test.split*.bundle")))
-    if not count:
-        read_bundle(dataset.bundle("test", 1))  # raises the message that says how to make folds
-    folds = [read_bundle(dataset.bundle("test", number)) for number in range(1, count + 1)]
+    numbers = fold_numbers(dataset) or [1]  # without any, the first one's message says how to make folds
+    folds = [read_bundle(dataset.bundle("test", number)) for number in numbers]
     verify_folds(dataset, folds)
     return folds
 
@@ -129,7 +134,7 @@ def verify_folds(dataset: Dataset, folds: Sequence[Sequence[str]]) -> None:
 
     Raises `UserError` that names the offending videos.
     """
-    remake = f"make the folds again: python generate_k_folds.py {dataset.root} {len(folds)}"
+    remake = how_to_remake(dataset, len(folds))
     counts = Counter(video for fold in folds for video in fold)
     labelled = {path.stem for path in dataset.ground_truth.glob("*.txt")}
     repeated = sorted(video for video, count in counts.items() if count > 1)
@@ -154,15 +159,17 @@ def verify_folds(dataset: Dataset, folds: Sequence[Sequence[str]]) -> None:
                 )
 
 
+def how_to_remake(dataset: Dataset, num_folds: int | str) -> str:
+    """The advice that ends every message about unsound folds."""
+    return f"make the folds again: python generate_k_folds.py {dataset.root} {num_folds}"
+
+
 def folds_hash(folds: Sequence[Sequence[str]]) -> str:
     """Identity of a set of folds: SHA-256 over the sorted test lists in order."""
     return sha256_of_json([sorted(fold) for fold in folds])
 
 
-SUBSET_SEED = 42
-
-
-def nested_subset(videos: Sequence[str], fraction: float, *, seed: int = SUBSET_SEED) -> list[str]:
+def nested_subset(videos: Sequence[str], fraction: float, *, seed: int = DEFAULT_SEED) -> list[str]:
     """The first `round(fraction * len(videos))` videos, at least one, of `stratified_order`; in the order of `videos`.
 
     A smaller fraction of the same list gives a part of what a larger one gives.
@@ -172,7 +179,7 @@ def nested_subset(videos: Sequence[str], fraction: float, *, seed: int = SUBSET_
     return [video for video in videos if video in chosen]
 
 
-def stratified_order(videos: Sequence[str], *, seed: int = SUBSET_SEED) -> list[str]:
+def stratified_order(videos: Sequence[str], *, seed: int = DEFAULT_SEED) -> list[str]:
     """All videos in an order whose every beginning is stratified by prefix, and random within a stratum.
 
     Among k strata the first n videos hold each to within 1 - 1 / (2k - 2) videos of its exact share of n, the best
@@ -183,17 +190,16 @@ def stratified_order(videos: Sequence[str], *, seed: int = SUBSET_SEED) -> list[
     """
     draw = sha256_of_json(sorted(videos))
 
-    def shuffled(video: str) -> str:
-        return hashlib.sha256(f"{seed}:{draw}:{video}".encode()).hexdigest()
-
     waiting: dict[str, list[str]] = {}
-    for video in sorted(videos, key=shuffled):
+    for video in sorted(videos, key=lambda video: _shuffling_key(seed, draw, video)):
         waiting.setdefault(prefix_stratum(video), []).append(video)
     sizes = {stratum: len(members) for stratum, members in waiting.items()}
+    # exact fractions: rounding must not decide between strata that lag alike
     enough = Fraction(1, max(2 * len(sizes) - 2, 1))
     taken: Counter[str] = Counter()
     order = []
     for length in range(1, len(videos) + 1):
+        # videos by which a stratum is behind its exact share of the first `length`
         lags = {stratum: Fraction(length * size, len(videos)) - taken[stratum] for stratum, size in sizes.items()}
         _, stratum = min(((1 - enough - lag) / sizes[name], name) for name, lag in lags.items() if lag >= enough)
         order.append(waiting[stratum][taken[stratum]])

@@ -1,4 +1,4 @@
-"""Manifests: which videos a pretrained network has seen, by a fingerprint of their content.
+"""Manifests: the videos that a pretrained network has seen, known by a fingerprint of their content.
 
 A stage of `pretrain/` writes `manifest.json` beside its weights, and `checks/leaks.py` holds it against a data set:
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,32 +23,11 @@ from typing import Any
 from common.base import paths
 from common.base.runtime import UserError, read_json
 
-NUM_BLOCKS = 64
-BLOCK_BYTES = 1 << 16
-
-
-def video_fingerprint(path: Path) -> str:
-    """Hex SHA-256 of a file's size and of 64 blocks of 64 KiB spread evenly over it; small files are read whole.
-
-    Equal files have equal fingerprints, under any name. Another encoding of the same picture has another one.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(f"{size}:".encode())
-    with open(path, "rb") as stream:
-        if size <= NUM_BLOCKS * BLOCK_BYTES:
-            digest.update(stream.read())
-        else:
-            for block in range(NUM_BLOCKS):
-                stream.seek((size - BLOCK_BYTES) * block // (NUM_BLOCKS - 1))
-                digest.update(stream.read(BLOCK_BYTES))
-    return digest.hexdigest()
-
-
 FORMAT = 1
-FILE_NAME = "manifest.json"
 STAGES = {"ssl": "self-supervised pretraining", "lora": "LoRA fine-tuning"}
 KEYS = {"format": int, "stage": str, "model": str, "videos": list, "based_on": list}
 VIDEO_KEYS = {"corpus": str, "name": str, "size_bytes": int, "fingerprint": str}
+NUM_BLOCKS, BLOCK_BYTES = 64, 1 << 16  # of a fingerprint
 
 
 @dataclass(frozen=True)
@@ -63,7 +42,7 @@ class SeenVideo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one stage of pretraining has seen, and the manifests of the stages before it."""
+    """The videos that one stage of pretraining has seen, and the manifests of the stages before it."""
 
     path: Path
     stage: str
@@ -80,7 +59,7 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read what a stage of pretraining has seen.
+    """Read the manifest of a stage of pretraining.
 
     Raises `UserError` naming the file when it is absent, damaged, or not such a manifest.
     """
@@ -100,7 +79,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _what_is_wrong(record: Any) -> str:
-    """Why a record is no manifest; empty for one that is."""
+    """The reason that a record is no manifest; empty for one that is."""
     if wrong := _lacking(record, KEYS):
         return wrong
     if record["format"] != FORMAT:
@@ -112,7 +91,7 @@ def _what_is_wrong(record: Any) -> str:
 
 
 def _lacking(record: Any, keys: Mapping[str, type]) -> str:
-    """Which of `keys` a record has not, or not with a value of its type; empty when it has all."""
+    """Those of `keys` that a record has not, or not with a value of its type; empty when it has all."""
     if not isinstance(record, dict):
         return "not an object"
     wrong = [key for key, kind in keys.items() if not isinstance(record.get(key), kind)]
@@ -120,7 +99,7 @@ def _lacking(record: Any, keys: Mapping[str, type]) -> str:
 
 
 def _guesses(name: str, start: Path) -> list[Path]:
-    """Where the file or folder called `name` may be: absolute, relative to `start`, relative to the repository.
+    """Places where the file or folder called `name` may be: absolute, relative to `start`, relative to the repository.
 
     One of another checkout's `pretrain/checkpoints` may have come into this one's.
     """
@@ -135,13 +114,21 @@ def _guesses(name: str, start: Path) -> list[Path]:
 def manifests_of_weights(identity: Mapping[str, Any] | None) -> list[Manifest]:
     """Every stage that made the weights of a sidecar (`identity["weights"]`: `source`, perhaps `adapter`), latest first.
 
+    After these come those they are based on; every one once, whatever circle they form.
+
     Raises `UserError` for a damaged manifest, and when one that another is based on is missing.
     """
     if not identity:
         return []
     adapter = identity.get("adapter") or {}
-    found = [path for record in (adapter, identity) if record for path in _beside(str(record["source"]))]
-    return _with_earlier_stages(found)
+    waiting = [path for record in (adapter, identity) if record for path in _beside(str(record["source"]))]
+    manifests: dict[Path, Manifest] = {}
+    while waiting:
+        path = waiting.pop(0).resolve()
+        if path not in manifests:
+            manifests[path] = read_manifest(path)
+            waiting += manifests[path].based_on
+    return list(manifests.values())
 
 
 def _beside(source: str) -> list[Path]:
@@ -154,37 +141,43 @@ def _beside(source: str) -> list[Path]:
     else:
         places = _guesses(source, Path.cwd())
     for place in places:
+        # a file may be `final.pt` beside its manifest, or one inside `export/`, whose manifest is a folder above
         folders = (place, place.parent, place.parent.parent) if place.is_file() else (place, place.parent)
         for folder in folders:
-            if (folder / FILE_NAME).is_file():
-                return [folder / FILE_NAME]
+            if (folder / paths.MANIFEST).is_file():
+                return [folder / paths.MANIFEST]
     return []
-
-
-def _with_earlier_stages(found: Iterable[Path]) -> list[Manifest]:
-    """Manifests and, after each, those it is based on; every one once, whatever circle they form."""
-    manifests: dict[Path, Manifest] = {}
-    waiting = list(found)
-    while waiting:
-        path = waiting.pop(0).resolve()
-        if path not in manifests:
-            manifests[path] = read_manifest(path)
-            waiting += manifests[path].based_on
-    return list(manifests.values())
 
 
 def all_manifests() -> list[Path]:
     """The manifests of everything under `pretrain/checkpoints/`."""
-    return sorted(paths.pretraining_checkpoints().rglob(FILE_NAME))
+    return sorted(paths.pretraining_checkpoints().rglob(paths.MANIFEST))
 
 
 def without_manifest() -> list[Path]:
     """Folders of finished weights under `pretrain/checkpoints/` that do not say what they have seen."""
     root = paths.pretraining_checkpoints()
     names = [path.name for path in sorted(root.glob("*"))]
-    backbones = sorted(paths.pretrained_backbone("any").parent.glob("*/final.pt"))
+    backbones = sorted(paths.pretrained_backbone("any").parent.glob(f"*/{paths.FINAL_STATE}"))
     folders = [path.parent for path in backbones] + [paths.pretrained_adapter(name) for name in names]
-    return [folder for folder in folders if folder.is_dir() and not (folder / FILE_NAME).is_file()]
+    return [folder for folder in folders if folder.is_dir() and not (folder / paths.MANIFEST).is_file()]
+
+
+def video_fingerprint(path: Path) -> str:
+    """Hex SHA-256 of a file's size and of 64 blocks of 64 KiB spread evenly over it; small files are read whole.
+
+    Equal files have equal fingerprints, under any name. Another encoding of the same picture has another one.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}:".encode())
+    with open(path, "rb") as stream:
+        if size <= NUM_BLOCKS * BLOCK_BYTES:
+            digest.update(stream.read())
+        else:  # evenly spread, so that the first and the last block are among them
+            for block in range(NUM_BLOCKS):
+                stream.seek((size - BLOCK_BYTES) * block // (NUM_BLOCKS - 1))
+                digest.update(stream.read(BLOCK_BYTES))
+    return digest.hexdigest()
 
 
 def cached_fingerprint(path: Path) -> str:

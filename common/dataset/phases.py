@@ -13,7 +13,8 @@ import numpy as np
 from common.base.paths import label_paths
 from common.base.runtime import UserError, write_text
 
-CHALLENGE_HEADER = "### Frame level recognition: ###"
+HEADER_WORDS = "Frame level recognition"  # by these the challenge's form of a label file is known
+CHALLENGE_HEADER = f"### {HEADER_WORDS}: ###"
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,31 @@ def read_mapping(path: Path) -> PhaseMapping:
     return PhaseMapping(tuple(by_id[index] for index in range(len(by_id))))
 
 
+class UnknownPhases(UserError):
+    """Names in a label file that the mapping lacks: `places` holds the line (from 1) and frame (from 0) of each use."""
+
+    def __init__(self, path: Path, text: str, mapping: PhaseMapping):
+        self.places: dict[str, list[tuple[int, int]]] = {}
+        frame = 0
+        for number, line in enumerate(text.splitlines(), 1):
+            if number == 1 and HEADER_WORDS in line:
+                continue
+            for name in line.split():
+                if name not in mapping.ids:
+                    self.places.setdefault(name, []).append((number, frame))
+                frame += 1
+        first, ((number, _), *_) = next(iter(self.places.items()))
+        near = mapping.nearest(first)
+        hint = f"; nearest known name: {near!r}" if near else f"; known: {', '.join(mapping.names)}"
+        super().__init__(f"{path}, line {number}: unknown phase {first!r}{hint}")
+
+
 def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
     """Read a ground-truth or prediction file as phase ids, `(T,)` int64.
 
     Both forms are read: one name a line, and the challenge's header line followed by one line of names.
 
-    Raises `UserError` for a missing, empty or binary file and for an unknown label (with line and nearest known name).
+    Raises `UserError` for a missing, empty or binary file, and `UnknownPhases` (with line and nearest known name).
     """
     if not path.is_file():
         raise UserError(f"{path}: no such label file")
@@ -74,26 +94,14 @@ def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file in UTF-8 ({error}); save it as plain text again") from error
     first_line, _, rest = text.partition("\n")
-    names = (rest if "Frame level recognition" in first_line else text).split()
+    names = (rest if HEADER_WORDS in first_line else text).split()
     if not names:
         raise UserError(f"{path}: the label file is empty; expected one phase name a line, one line a video frame")
     ids = mapping.ids
-    try:
+    try:  # hundreds of files of tens of thousands of names: only a file with an unknown one is looked at line by line
         return np.fromiter((ids[name] for name in names), dtype=np.int64, count=len(names))
     except KeyError:
-        raise _unknown_label(path, text, mapping) from None
-
-
-def _unknown_label(path: Path, text: str, mapping: PhaseMapping) -> UserError:
-    for number, line in enumerate(text.splitlines(), 1):
-        if "Frame level recognition" in line:
-            continue
-        for name in line.split():
-            if name not in mapping.ids:
-                near = mapping.nearest(name)
-                hint = f"; nearest known name: {near!r}" if near else f"; known: {', '.join(mapping.names)}"
-                return UserError(f"{path}, line {number}: unknown phase {name!r}{hint}")
-    raise AssertionError(f"{path}: every label is known")
+        raise UnknownPhases(path, text, mapping) from None
 
 
 def write_prediction(path: Path, phase_ids: Sequence[int] | np.ndarray, mapping: PhaseMapping) -> None:

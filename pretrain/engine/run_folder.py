@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.base import paths
+
 STEP_FILE = re.compile(r"step_(\d{6,})\.pt")
 
 
@@ -18,7 +20,7 @@ class RunFolder:
     @property
     def final(self) -> Path:
         """The state after the last step."""
-        return self.root / "final.pt"
+        return self.root / paths.FINAL_STATE
 
     @property
     def best(self) -> Path:
@@ -33,7 +35,7 @@ class RunFolder:
     @property
     def manifest(self) -> Path:
         """The videos that were trained on."""
-        return self.root / "manifest.json"
+        return self.root / paths.MANIFEST
 
     @property
     def export(self) -> Path:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from common.base import paths
 from common.base.runtime import atomic_folder, git_state, versions, write_json
-from common.dataset import manifest as manifests
 from common.encoders.build import build_encoder
 from common.encoders.config import EncoderConfig
 from common.encoders.weights.adapters import PROVENANCE_FILE
@@ -56,7 +55,7 @@ class AdapterWriter:
             write_adapter(folder, self.adapted, self.classifier.head)
             write_json(folder / METRICS_FILE, metrics)
             write_json(folder / PROVENANCE_FILE, self._provenance(target))
-            manifest = folder / manifests.FILE_NAME
+            manifest = folder / paths.MANIFEST
             write_manifest(
                 manifest, "lora", self.options.model, corpora=self.corpora, based_on=self._earlier_manifests(target)
             )
@@ -67,7 +66,7 @@ class AdapterWriter:
         if found is None and self.options.base == "stage1":
             log.warning(
                 "%s: no %s says which videos Stage 1 has seen, so leaks of it cannot be found; copy it with the weights",
-                self.base.path, manifests.FILE_NAME,
+                self.base.path, paths.MANIFEST,
             )  # fmt: skip
         return [_place(found, target)] if found else []
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from common.encoders.config import EncoderConfig
 
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-FINAL_FILE = "final.pt"  # of Stage 1, beside its export
 PROVENANCE_FILE, PROVENANCE_KEYS = "provenance.json", ("base_checkpoint", "base_sha256", "model")
 
 
@@ -60,9 +59,9 @@ def find_export(spec: str) -> WeightSource:
     Raises `UserError` when there is none.
     """
     path = Path(spec).expanduser()
-    if path.suffix == ".pt" and path.name != FINAL_FILE:
+    if path.suffix == ".pt" and path.name != paths.FINAL_STATE:
         raise UserError(
-            f"{spec}: the state of an unfinished training; its export is of the end of training: give {FINAL_FILE} or its folder"
+            f"{spec}: the state of an unfinished training; its export is of the end of training: give {paths.FINAL_STATE} or its folder"
         )
     folder = path.parent if path.suffix == ".pt" else path
     if not (folder / "config.json").is_file() and folder.is_dir():

@@ -118,6 +118,12 @@ def test_unknown_label_is_found_in_the_challenge_form(tmp_path):
         read_labels(path, MAPPING)
 
 
+def test_a_header_below_the_first_line_is_no_header(tmp_path):
+    path = write(tmp_path / "BL_0001.txt", f"background\n{CHALLENGE_HEADER}\nperitomy\n")
+    with pytest.raises(UserError, match="line 2: unknown phase '###'"):
+        read_labels(path, MAPPING)
+
+
 @pytest.mark.parametrize("text", ["", "\n\n", f"{CHALLENGE_HEADER}\n\n"])
 def test_empty_label_file_is_refused(tmp_path, text):
     with pytest.raises(UserError, match="the label file is empty"):

@@ -1,4 +1,6 @@
-"""Orders of phases that one video alone has: what is usual is learned from the cohort, nothing about surgery is assumed.
+"""Unusual orders of phases: what is usual is learned from the other videos, nothing about surgery is assumed.
+
+`PhaseOrders` counts who has what; the findings of an audit and the case sheets of the page are read off its counts.
 
 A cohort too small to say what is usual gives no finding: `MIN_OTHERS` other videos must agree. By the rule of
 succession (Laplace 1814) the next video then differs with a chance of at most 1 / (MIN_OTHERS + 2).
@@ -7,9 +9,9 @@ succession (Laplace 1814) the next video then differs with a chance of at most 1
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 
 import numpy as np
 
@@ -24,21 +26,56 @@ START, END = "the start", "the end"
 ADVICE = "watch this place: a wrong name or a rare course; correct the labels, or leave them if they are right"
 
 
-@dataclass(frozen=True)
-class Course:
-    """The segments of one video and its frame rate (None: unknown)."""
+@dataclass(frozen=True, eq=False)
+class PhaseOrders:
+    """The orders of phases in a set of videos: the true segments of each, counted in arrays over videos."""
 
-    video: str
-    segments: Segments
-    fps: float | None
+    segments: Sequence[Segments]
+    num_classes: int
 
-    def finding(self, severity: str, segment: int, text: str) -> Finding:
-        """A finding at the start of a segment."""
-        frame = int(self.segments.starts[segment])
-        message = f"{self.video}, {place(frame, self.fps)}: {text}"
-        return Finding(
-            severity, KIND, message, ADVICE, video=self.video, frame=frame, seconds=seconds_of(frame, self.fps)
-        )
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Segments of each phase `(videos, num_classes)`."""
+        return np.stack([np.bincount(order.labels, minlength=self.num_classes) for order in self.segments])
+
+    @cached_property
+    def first_and_last(self) -> tuple[np.ndarray, np.ndarray]:
+        """Place of the first and of the last segment of every phase `(videos, num_classes)`, -1 where it is absent."""
+        first, last = (np.full((len(self.segments), self.num_classes), -1) for _ in range(2))
+        for row, order in enumerate(self.segments):
+            places = np.arange(len(order))
+            last[row, order.labels] = places  # of places assigned to one phase the last one stays ...
+            first[row, order.labels[::-1]] = places[::-1]  # ... so backwards it is the first
+        return first, last
+
+    @cached_property
+    def changes(self) -> np.ndarray:
+        """Whether a video goes from a phase (row) to another (column): `(videos, num_classes + 2, num_classes + 2)`.
+
+        The start of a video counts as a phase before its first one, the end as one after its last.
+        """
+        size = self.num_classes + 2
+        seen = np.zeros((len(self.segments), size, size), dtype=bool)
+        for row, order in enumerate(self.segments):
+            labels = self._with_ends(order)
+            seen[row, labels[:-1], labels[1:]] = True
+        return seen
+
+    def unseen_changes(self, order: Segments, own_place: int, *, ends: bool) -> Iterator[tuple[int, int, int]]:
+        """The changes in `order` that no video has but the one at `own_place`: segment, phase before it, its phase.
+
+        With `ends` a beginning or an end that no other video has is one too: the phase before segment 0 is then
+        `num_classes`, and a segment more than there are has the phase `num_classes + 1`.
+        """
+        elsewhere = self.changes.sum(axis=0) - self.changes[own_place]
+        labels = self._with_ends(order).tolist()
+        for segment in range(0 if ends else 1, len(order) + 1 if ends else len(order)):
+            before, phase = labels[segment : segment + 2]
+            if not elsewhere[before, phase]:
+                yield segment, before, phase
+
+    def _with_ends(self, order: Segments) -> np.ndarray:
+        return np.concatenate(([self.num_classes], order.labels, [self.num_classes + 1]))
 
 
 def order_findings(
@@ -48,47 +85,47 @@ def order_findings(
 
     `labels`: phase ids `(T,)` by video. Transitions of a video with a warning are not named: they come of the same fault.
     """
-    courses = [Course(video, find_segments(ids), fps[video]) for video, ids in labels.items()]
+    if not labels:
+        return
+    videos = list(labels)
+    orders = PhaseOrders([find_segments(ids) for ids in labels.values()], mapping.num_classes)
+
+    def finding(severity: str, row: int, segment: int, text: str) -> Finding:
+        video, frame = videos[row], int(orders.segments[row].starts[segment])
+        message, seconds = f"{video}, {place(frame, fps[video])}: {text}", seconds_of(frame, fps[video])
+        return Finding(severity, KIND, message, ADVICE, video=video, frame=frame, seconds=seconds)
+
     warned = set()
     for check in (_lone_orders, _lone_backgrounds):
-        for course, segment, text in check(courses, mapping):
-            warned.add(course.video)
-            yield course.finding("warning", segment, text)
-    for course, segment, text in _lone_transitions(courses, mapping):
-        if course.video not in warned:
-            yield course.finding("note", min(segment, len(course.segments) - 1), text)
+        for row, segment, text in check(orders, mapping):
+            warned.add(row)
+            yield finding("warning", row, segment, text)
+    for row, segment, text in _lone_transitions(orders, mapping):
+        if row not in warned:  # at the end of a video its last segment is the place to look at
+            yield finding("note", row, min(segment, len(orders.segments[row]) - 1), text)
 
 
-def _lone_orders(courses: list[Course], mapping: PhaseMapping) -> Iterator[tuple[Course, int, str]]:
+def _lone_orders(orders: PhaseOrders, mapping: PhaseMapping) -> Iterator[tuple[int, int, str]]:
     """Phases that stand before others that they follow, without exception, in all other videos with both."""
-    first, last = _first_and_last(courses, mapping.num_classes)
+    first, last = orders.first_and_last
     present = first >= 0
-    together = present.astype(int).T @ present.astype(int) - 1
+    together = present.astype(int).T @ present.astype(int) - 1  # other videos with both phases
+    # (videos, early, late): some segment of the one begins before some segment of the other
     precedes = present[:, :, None] & present[:, None, :] & (first[:, :, None] < last[:, None, :])
     precedes[:, np.arange(mapping.num_classes), np.arange(mapping.num_classes)] = False
     lone = precedes & (precedes.sum(axis=0) == 1) & (together >= MIN_OTHERS)
-    for index in np.flatnonzero(lone.any(axis=(1, 2))):
-        pairs = {(int(early), int(late)) for early, late in np.argwhere(lone[index])}
-        while pairs:
+    for row in np.flatnonzero(lone.any(axis=(1, 2))).tolist():
+        pairs = {(int(early), int(late)) for early, late in np.argwhere(lone[row])}
+        while pairs:  # one misplaced phase is in many pairs: name it once, then look at what it leaves unexplained
             side, culprit = _culprit(pairs)
             explained = {pair for pair in pairs if pair[side] == culprit}
             pairs -= explained
-            partners = sorted((pair[1 - side] for pair in explained), key=lambda phase: int(first[index, phase]))
+            partners = sorted((pair[1 - side] for pair in explained), key=lambda phase: int(first[row, phase]))
             names = listed([mapping.names[phase] for phase in partners])
             others = min(int(together[pair]) for pair in explained)
             word, usual, where = ("before", "after", first) if side == 0 else ("after", "before", last)
             text = f"{mapping.names[culprit]} {word} {names}: only here, {others} others have it {usual}"
-            yield courses[index], int(where[index, culprit]), text
-
-
-def _first_and_last(courses: list[Course], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Position of the first and of the last segment of every phase `(videos, phases)`, -1 where it does not occur."""
-    first, last = (np.full((len(courses), num_classes), -1) for _ in range(2))
-    for row, course in enumerate(courses):
-        order = np.arange(len(course.segments))
-        last[row, course.segments.labels] = order
-        first[row, course.segments.labels[::-1]] = order[::-1]
-    return first, last
+            yield row, int(where[row, culprit]), text
 
 
 def _culprit(pairs: set[tuple[int, int]]) -> tuple[int, int]:
@@ -97,19 +134,20 @@ def _culprit(pairs: set[tuple[int, int]]) -> tuple[int, int]:
     return max(sorted(sides), key=lambda key: (sides[key], -key[0]))
 
 
-def _lone_backgrounds(courses: list[Course], mapping: PhaseMapping) -> Iterator[tuple[Course, int, str]]:
+def _lone_backgrounds(orders: PhaseOrders, mapping: PhaseMapping) -> Iterator[tuple[int, int, str]]:
     """Background between two phases in a video, where all the others have it at their ends only."""
     background = mapping.ids.get("background")
-    having = [course for course in courses if background is not None and background in course.segments.labels]
-    inside = [(course, np.flatnonzero(course.segments.labels[1:-1] == background) + 1) for course in having]
-    inside = [(course, found) for course, found in inside if found.size]
-    if len(inside) == 1 and len(having) > MIN_OTHERS:
-        course, found = inside[0]
-        text = f"background between phases: only here, {len(having) - 1} others have it at the ends only"
-        yield from ((course, segment, text) for segment in found.tolist())
+    if background is None:
+        return
+    inside = [np.flatnonzero(order.labels[1:-1] == background) + 1 for order in orders.segments]
+    rows = [row for row, found in enumerate(inside) if found.size]
+    others = np.count_nonzero(orders.counts[:, background]) - 1
+    if len(rows) == 1 and others >= MIN_OTHERS:
+        text = f"background between phases: only here, {others} others have it at the ends only"
+        yield from ((rows[0], segment, text) for segment in inside[rows[0]].tolist())
 
 
-def _lone_transitions(courses: list[Course], mapping: PhaseMapping) -> Iterator[tuple[Course, int, str]]:
+def _lone_transitions(orders: PhaseOrders, mapping: PhaseMapping) -> Iterator[tuple[int, int, str]]:
     """Changes of phase that one video alone has, where new ones are not to be expected.
 
     The chance of an unseen transition is the share of those seen once (Good, Biometrika 1953): a phase with a second
@@ -117,28 +155,22 @@ def _lone_transitions(courses: list[Course], mapping: PhaseMapping) -> Iterator[
     count that only leaves phases out: in most other videos the one comes before the other too.
     """
     names = (*mapping.names, START, END)
-    start, end = mapping.num_classes, mapping.num_classes + 1
-    orders = [[start, *course.segments.labels.tolist(), end] for course in courses]
-    videos = Counter(step for order in orders for step in set(pairwise(order)))
-    lone = [step for step, count in videos.items() if count == 1]
-    lone_from, lone_into = Counter(early for early, _ in lone), Counter(late for _, late in lone)
-    having = Counter(phase for order in orders for phase in set(order))
-    usual = _usual_orders(courses, mapping.num_classes)
-    for course, order in zip(courses, orders, strict=True):
-        named = -2
-        for segment, (early, late) in enumerate(pairwise(order)):
-            alone = videos[early, late] == lone_from[early] == lone_into[late] == 1
-            often = min(having[early], having[late]) > MIN_OTHERS
-            if alone and often and (early, late) not in usual and segment != named + 1:  # a segment has two sides
-                named = segment
-                text = f"{names[early]} is followed by {names[late]}: only here, in none of {having[early] - 1} others"
-                yield course, segment, text
-
-
-def _usual_orders(courses: list[Course], num_classes: int) -> set[tuple[int, int]]:
-    """Pairs of phases of which the one begins before the other in most videos that have both."""
-    first, _ = _first_and_last(courses, num_classes)
+    num_videos = len(orders.segments)
+    lone = orders.changes.sum(axis=0) == 1
+    having = np.array([*np.count_nonzero(orders.counts, axis=0), num_videos, num_videos])
+    often = having > MIN_OTHERS
+    # (before, after): the only lone change from the one and the only one into the other, both in many videos
+    odd = lone & (lone.sum(axis=1, keepdims=True) == 1) & (lone.sum(axis=0) == 1) & often[:, None] & often
+    first, _ = orders.first_and_last
     present = first >= 0
     together = present.astype(int).T @ present.astype(int)
     earlier = (present[:, :, None] & present[:, None, :] & (first[:, :, None] < first[:, None, :])).sum(axis=0)
-    return set(map(tuple, np.argwhere(2 * earlier > together).tolist()))
+    odd[:-2, :-2] &= 2 * earlier <= together  # not where most videos with both begin the one before the other
+    for row, order in enumerate(orders.segments):
+        named = -2
+        for segment, before, phase in orders.unseen_changes(order, row, ends=True):
+            if odd[before, phase] and segment != named + 1:  # a segment has two sides
+                named = segment
+                others = having[before] - 1
+                text = f"{names[before]} is followed by {names[phase]}: only here, in none of {others} others"
+                yield row, segment, text

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from common.base.runtime import progress
+from common.checks.orders import PhaseOrders
 from common.dataset.segments import Segments
 from common.reports.results import EncoderResult
 from common.scoring.video_score import VideoScore
@@ -122,18 +123,10 @@ class Cohort:
         return np.array([score.confusion.sum(1) / self.rate(name) for name, score in self.scores.items()])
 
     @cached_property
-    def counts(self) -> np.ndarray:
-        """True segments of each phase `(videos, num_classes)`."""
-        return np.array([_counts(score.segments[1], score.num_classes) for score in self.scores.values()])
-
-    @cached_property
-    def changes(self) -> np.ndarray:
-        """Whether a video changes from a phase (row) to another (column), `(videos, num_classes, num_classes)`."""
-        seen = np.zeros((len(self.scores), self.counts.shape[1], self.counts.shape[1]), dtype=bool)
-        for place, score in enumerate(self.scores.values()):
-            labels = score.segments[1].labels
-            seen[place, labels[:-1], labels[1:]] = True
-        return seen
+    def orders(self) -> PhaseOrders:
+        """The true orders of phases."""
+        scores = list(self.scores.values())
+        return PhaseOrders([score.segments[1] for score in scores], scores[0].num_classes)
 
 
 def case_sheets(result: EncoderResult) -> list[CaseSheet]:
@@ -170,25 +163,21 @@ def phase_durations(cohort: Cohort, place: int, video: str) -> list[PhaseDuratio
     return found
 
 
-def _counts(segments: Segments, num_classes: int) -> np.ndarray:
-    return np.bincount(segments.labels, minlength=num_classes)
-
-
 def course(segments: Segments, cohort: Cohort, place: int, rate: float) -> Course | None:
     """What is unusual in the segments of the video at `place`; None with fewer than `LEAST_OTHERS` other videos.
 
     A phase is skipped, or repeated, when fewer than a share `RARE` of the other videos lack it, or have it as often.
     """
-    others = np.arange(len(cohort.scores)) != place
-    if others.sum() < LEAST_OTHERS:
+    if len(cohort.scores) - 1 < LEAST_OTHERS:
         return None
-    known = cohort.changes[others].any(axis=0)
-    steps = zip(segments.labels[:-1].tolist(), segments.labels[1:].tolist(), segments.starts[1:].tolist(), strict=True)
-    unseen = [Change(first, second, start / rate) for first, second, start in steps if not known[first, second]]
+    unseen = [
+        Change(before, phase, int(segments.starts[index]) / rate)
+        for index, before, phase in cohort.orders.unseen_changes(segments, place, ends=False)
+    ]
+    elsewhere = np.delete(cohort.orders.counts, place, axis=0)
     skipped, repeated = [], []
-    for phase, times in enumerate(_counts(segments, cohort.counts.shape[1]).tolist()):
-        elsewhere = cohort.counts[others, phase]
-        num_alike = int(np.sum(elsewhere >= times)) if times else int(np.sum(elsewhere == 0))
+    for phase, times in enumerate(np.bincount(segments.labels, minlength=elsewhere.shape[1]).tolist()):
+        num_alike = int(np.sum(elsewhere[:, phase] >= times if times else elsewhere[:, phase] == 0))
         if num_alike < RARE * len(elsewhere) and times != 1:
             (repeated if times else skipped).append(OddCount(phase, times, num_alike))
     return Course(unseen, skipped, repeated)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,24 +12,21 @@ import numpy as np
 from common.base import paths
 from common.base.runtime import UserError
 from common.base.wording import naming
-from common.checks.copies import copy_findings
 from common.checks.features import feature_findings, feature_folders, open_all_features
+from common.checks.files import copy_findings, file_findings, video_files, videos_by_name
 from common.checks.findings import Finding
-from common.checks.folds import FILES_KIND, checked_folds, file_findings, fold_findings, patient_findings, patients_of
+from common.checks.folds import fold_findings, patient_findings, patients_of
 from common.checks.labels import KIND as LABELS_KIND
 from common.checks.labels import MIN_SECONDS, label_files, read_all_labels, short_phases
-from common.checks.leaks import leaks_of_dataset, video_files
+from common.checks.leaks import leak_findings
 from common.checks.orders import order_findings
 from common.checks.timing import collect_timings, length_findings, rate_findings, variable_rates
-from common.dataset.manifest import all_manifests, read_manifest, without_manifest
 from common.dataset.phases import PhaseMapping, read_mapping
-
-LEAKS_KIND = "leaks"
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The findings of a data set and how many label files, videos and feature folders there are, by noun."""
+    """The findings of a data set, and how many label files, videos and feature folders there are, by noun."""
 
     dataset: paths.Dataset
     findings: list[Finding]
@@ -44,7 +41,7 @@ class Audit:
 def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, fps: float | None = None) -> Audit:
     """Every check on a data set, whatever state it is in; nothing is changed."""
     findings: list[Finding] = []
-    files, videos = label_files(dataset), _find_videos(dataset, findings)
+    files, videos = label_files(dataset), videos_by_name(dataset, findings)
     mapping, labels = _read_labels(dataset, files, findings)
     folders = feature_folders(dataset)
     there = {video: path for video, path in videos.items() if path.is_file()}
@@ -65,18 +62,6 @@ def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, f
     return Audit(dataset, findings, looked_at)
 
 
-def _find_videos(dataset: paths.Dataset, findings: list[Finding]) -> dict[str, Path]:
-    """The first video file of every name; the others of one name are a finding."""
-    by_name: dict[str, list[Path]] = {}
-    for path in video_files(dataset):
-        by_name.setdefault(path.stem, []).append(path)
-    for video, same in by_name.items():
-        if len(same) > 1:
-            message = f"{video}: {len(same)} videos have this name: {', '.join(path.name for path in same)}"
-            findings.append(Finding("error", FILES_KIND, message, "keep the one that was labelled", video=video))
-    return {video: same[0] for video, same in by_name.items()}
-
-
 def _read_labels(
     dataset: paths.Dataset, files: Mapping[str, Path], findings: list[Finding]
 ) -> tuple[PhaseMapping, dict[str, np.ndarray]]:
@@ -91,21 +76,3 @@ def _read_labels(
         message = f"{dataset.ground_truth}: no label files (<video>.txt) here"
         findings.append(Finding("error", LABELS_KIND, message, "data/README.md says how a data set is laid out"))
     return mapping, read_all_labels(files, mapping, findings)
-
-
-def leak_findings(dataset: paths.Dataset) -> Iterator[Finding]:
-    """Labelled videos that any pretraining on this machine has seen."""
-    try:
-        folds = checked_folds(dataset)
-    except UserError:  # `fold_findings` says so
-        folds = []
-    for folder in without_manifest():
-        message = f"{folder}: weights without a {paths.MANIFEST}"
-        yield Finding("warning", LEAKS_KIND, message, "nobody knows what they have seen: make them again")
-    for path in all_manifests():
-        try:
-            for leak in leaks_of_dataset(dataset, read_manifest(path), folds):
-                advice = "pretrain without these videos, or do not report this fold with weights of that pretraining"
-                yield Finding("error", LEAKS_KIND, str(leak), advice, video=leak.videos[0])
-        except (UserError, OSError) as error:
-            yield Finding("error", LEAKS_KIND, str(error), "without it nobody knows what these weights have seen")

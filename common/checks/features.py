@@ -20,7 +20,7 @@ KIND = "features"
 
 @dataclass(frozen=True, eq=False)
 class ExtractedVideo:
-    """What a feature file knows of its video; `seconds` `(num_frames,)` only where the rate is not constant."""
+    """The video of a feature file, as its sidecar tells; `seconds` `(num_frames,)` only where the rate is not constant."""
 
     folder: str
     num_frames: int
@@ -36,7 +36,7 @@ def feature_folders(dataset: paths.Dataset) -> list[Path]:
 
 
 def open_all_features(folders: list[Path], findings: list[Finding]) -> dict[str, list[ExtractedVideo]]:
-    """What every readable feature file says, by video; what is wrong with the others is added to `findings`."""
+    """Every readable feature file, by video; what is wrong with the others is added to `findings`."""
     extracted: dict[str, list[ExtractedVideo]] = {}
     files = [path for folder in folders for path in sorted(folder.glob("[!.]*.npy"))]
     for path in progress(files, description="features", unit="file"):
@@ -73,7 +73,7 @@ def feature_findings(extracted: Mapping[str, list[ExtractedVideo]], videos: Mapp
         for video, entry in entries.items():
             size = videos[video].stat().st_size if video in videos else entry.video_bytes
             if entry.video_bytes not in (None, size):
-                message = f"{video}: {folder} is of a file of {entry.video_bytes:,} bytes, {videos[video]} has {size:,}"
+                message = f"{video}: {folder} was made from {entry.video_bytes:,} bytes, {videos[video]} has {size:,}"
                 advice = "the video was replaced: extract it again, and check that its labels are for the new file"
                 yield Finding("warning", KIND, message, advice, video=video)
 

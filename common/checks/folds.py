@@ -1,9 +1,8 @@
-"""Folds and files: patients in two folds, folds of other videos, videos without labels and labels without videos."""
+"""Folds: patients in two of them, folds of other videos or changed by hand, label files that are not the fold's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from common.base import paths
 from common.base.paths import label_paths
@@ -12,26 +11,8 @@ from common.base.wording import listed, naming
 from common.checks.findings import Finding
 from common.dataset.kfold import fold_numbers, folds_hash, how_to_remake, read_bundle, read_folds, read_patients
 
-KIND, FILES_KIND = "folds", "files"
+KIND = "folds"
 VALIDATION = "groundTruth_val"
-
-
-def file_findings(
-    dataset: paths.Dataset, videos: Mapping[str, Path], labelled: Mapping[str, Path]
-) -> Iterator[Finding]:
-    """Videos without labels and labels without videos; a data set of features alone may have no videos at all."""
-    for video, path in videos.items():
-        if not path.is_file():
-            message = f"{video}: {path} is a link to nothing, or not a file"
-            yield Finding("error", FILES_KIND, message, "put the video back where the link leads", video=video)
-        if video not in labelled:
-            message = f"{video}: {path} has no labels"
-            advice = f"add {dataset.ground_truth / video}.txt to train or score with it"
-            yield Finding("note", FILES_KIND, message, advice, video=video)
-    for video, path in labelled.items():
-        if videos and video not in videos:
-            message = f"{video}: {path} has no video in {dataset.videos}"
-            yield Finding("error", FILES_KIND, message, "add the video or remove the labels", video=video)
 
 
 def patients_of(dataset: paths.Dataset, findings: list[Finding]) -> dict[str, str]:

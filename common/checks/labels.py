@@ -58,6 +58,7 @@ def short_phases(
         rate = fps[video]
         segments = find_segments(ids)
         lengths = segments.ends - segments.starts
+        # 0.4 s of 25 fps are 10 frames, also where a float says 10.000000000000002
         short = (lengths == 1) | (lengths < min_seconds * rate - 1e-6 if rate else False)
         found = [
             f"{mapping.names[phase]} at {place(start, rate)} for {_length(end - start, rate)}"
@@ -67,10 +68,8 @@ def short_phases(
         if found:
             frame = int(segments.starts[short.argmax()])
             limit = f"shorter than {min_seconds:g} s" if rate else "of a single frame"
-            yield Finding(
-                "warning", SHORT_KIND, f"{video}: {limit}: {listed(found)}", advice,
-                video=video, frame=frame, seconds=seconds_of(frame, rate),
-            )  # fmt: skip
+            message, seconds = f"{video}: {limit}: {listed(found)}", seconds_of(frame, rate)
+            yield Finding("warning", SHORT_KIND, message, advice, video=video, frame=frame, seconds=seconds)
 
 
 def _length(frames: int, fps: float | None) -> str:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from common.base import paths
 from common.base.paths import label_paths
-from common.base.runtime import progress
+from common.base.runtime import UserError, progress
 from common.base.wording import counted, listed
-from common.dataset.manifest import Manifest, cached_fingerprint, manifests_of_weights
+from common.checks.files import video_files
+from common.checks.findings import Finding
+from common.checks.folds import checked_folds
+from common.dataset.manifest import (
+    Manifest,
+    all_manifests,
+    cached_fingerprint,
+    manifests_of_weights,
+    read_manifest,
+    without_manifest,
+)
+
+KIND = "leaks"
 
 
 @dataclass(frozen=True)
@@ -26,12 +37,6 @@ class Leak:
         return f"{self.manifest.title} saw {counted(len(self.videos), 'video')} of {self.where}: {listed(list(self.videos))}"
 
 
-def video_files(dataset: paths.Dataset) -> list[Path]:
-    """Every video file, also two of one name, which `paths.find_videos` refuses."""
-    found = sorted(dataset.videos.glob("[!.]*"))
-    return [path for path in found if path.suffix.lower() in paths.VIDEO_SUFFIXES]
-
-
 def leaked_videos(dataset: paths.Dataset, manifest: Manifest) -> list[str]:
     """Labelled videos of a data set whose content is in a manifest, sorted.
 
@@ -39,6 +44,7 @@ def leaked_videos(dataset: paths.Dataset, manifest: Manifest) -> list[str]:
     """
     labelled = label_paths(dataset.ground_truth).keys() | label_paths(dataset.ground_truth_val).keys()
     there = [path for path in video_files(dataset) if path.stem in labelled and path.is_file()]
+    # a file of another size has another content: only the others are read
     sizes = {video.size_bytes for video in manifest.videos}
     seen = {video.fingerprint for video in manifest.videos}
     suspects = [path for path in there if path.stat().st_size in sizes]
@@ -78,3 +84,23 @@ def leaks_of_dataset(dataset: paths.Dataset, manifest: Manifest, folds: list[lis
         videos = tuple(video for video in leaked if video in members)
         if videos:
             yield Leak(manifest, where, videos)
+
+
+def leak_findings(dataset: paths.Dataset) -> Iterator[Finding]:
+    """Labelled videos that any pretraining on this machine has seen, and weights that do not say what they have seen."""
+    try:
+        folds = checked_folds(dataset)
+    except UserError:  # `fold_findings` says so
+        folds = []
+    for folder in without_manifest():
+        message = f"{folder}: weights without a {paths.MANIFEST}"
+        yield Finding("warning", KIND, message, "which videos they were trained on is unknown: make them again")
+    for path in all_manifests():
+        try:
+            for leak in leaks_of_dataset(dataset, read_manifest(path), folds):
+                advice = "pretrain without these videos, or do not report this fold with weights of that pretraining"
+                yield Finding("error", KIND, str(leak), advice, video=leak.videos[0])
+        except (UserError, OSError) as error:
+            yield Finding(
+                "error", KIND, str(error), "without it the videos that these weights were trained on are unknown"
+            )

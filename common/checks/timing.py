@@ -16,12 +16,11 @@ from common.base.runtime import progress
 from common.base.wording import listed, place, seconds_of
 from common.checks.features import ExtractedVideo
 from common.checks.findings import Finding
-from common.head.config import TrainConfig
+from common.dataset.phases import LENGTH_TOLERANCE
 from common.video.decoders import VideoError
-from common.video.headers import VideoInfo, probe
+from common.video.headers import believable_frames, probe
 
 LENGTH_KIND, RATE_KIND, VIDEO_KIND = "lengths", "frame rates", "videos"
-TOLERANCE = TrainConfig.length_tolerance  # frames that training trims
 RATE_TOLERANCE = 0.01  # of the rate: 29.97 and 30 are alike
 JITTER, LARGEST_GAP = 0.5, 5.0  # usual frame durations: what clocks are off by, and after what frames were lost
 
@@ -39,7 +38,7 @@ class Timing:
 def collect_timings(
     videos: Mapping[str, Path], extracted: Mapping[str, list[ExtractedVideo]], findings: list[Finding]
 ) -> dict[str, list[Timing]]:
-    """What is known of each video's time: one entry a count that features hold, else one by its header."""
+    """Frames and rate of each video: one entry per count that its features hold, else one by its header."""
     headers = {}
     to_probe = [video for video in videos if not any(entry.fps for entry in extracted.get(video, []))]
     for video in progress(to_probe, description="headers", unit="video"):
@@ -48,7 +47,10 @@ def collect_timings(
         except VideoError as error:
             message = f"{video}: {videos[video]} cannot be read as a video ({error.reason})"
             findings.append(Finding("error", VIDEO_KIND, message, error.advice, video=video))
-    timings = {video: [_header_timing(info)] for video, info in headers.items()}
+    timings = {
+        video: [Timing(believable_frames(info), info.fps, "its header", decoded=False)]
+        for video, info in headers.items()
+    }
     for video, entries in extracted.items():
         header_fps = headers[video].fps if video in headers else None
         folders: dict[int, list[ExtractedVideo]] = {}
@@ -59,12 +61,6 @@ def collect_timings(
             for count, same in folders.items()
         ]
     return timings
-
-
-def _header_timing(info: VideoInfo) -> Timing:
-    """By the header's count; a container without one (Matroska) has its duration."""
-    by_time = round(info.seconds * info.fps) if info.seconds and info.fps else None
-    return Timing(info.header_frames or by_time, info.fps, "its header", decoded=False)
 
 
 def length_findings(labels: Mapping[str, np.ndarray], timings: Mapping[str, list[Timing]]) -> Iterator[Finding]:
@@ -83,7 +79,7 @@ def length_findings(labels: Mapping[str, np.ndarray], timings: Mapping[str, list
 
 def _length_finding(video: str, num_labels: int, timing: Timing) -> Iterator[Finding]:
     difference = abs(num_labels - timing.num_frames)
-    trimmed = difference <= TOLERANCE
+    trimmed = difference <= LENGTH_TOLERANCE
     if trimmed and not timing.decoded:  # within what headers are wrong by
         return
     rate = f" at {timing.fps:.3f} fps" if timing.fps else ""
@@ -94,7 +90,7 @@ def _length_finding(video: str, num_labels: int, timing: Timing) -> Iterator[Fin
         f"{place(start, timing.fps)}{_ratio(num_labels, timing.num_frames)}"
     )
     if trimmed:
-        severity, advice = "note", f"training trims up to {TOLERANCE} frames at the end; nothing to do"
+        severity, advice = "note", f"training trims up to {LENGTH_TOLERANCE} frames at the end; nothing to do"
     elif timing.decoded:
         severity, advice = "error", "label every decoded frame; training refuses this video"
     else:

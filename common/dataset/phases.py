@@ -13,6 +13,7 @@ import numpy as np
 from common.base.paths import label_paths
 from common.base.runtime import UserError, write_text
 
+LENGTH_TOLERANCE = 16  # frames by which labels and frames of a video may differ: training trims the longer at its end
 HEADER_WORDS = "Frame level recognition"  # by these the challenge's form of a label file is known
 CHALLENGE_HEADER = f"### {HEADER_WORDS}: ###"
 

@@ -10,6 +10,7 @@ from common.base.paths import DEFAULT_DATASET
 from common.base.runtime import (
     UserError,
 )
+from common.dataset.phases import LENGTH_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class TrainConfig:
     causal: bool = option(False, "the output at a frame depends on earlier frames only (online recognition)")
     seed: int = option(42, "seed of initial weights, dropout and video order")
     length_tolerance: int = option(
-        16, "frames by which features and labels may differ; the end is trimmed for training"
+        LENGTH_TOLERANCE, "frames by which features and labels may differ; the end is trimmed for training"
     )
     precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the head; the loss is always fp32")
     train_fraction: float = option(

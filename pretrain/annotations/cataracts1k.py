@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base.runtime import UserError, progress
+from common.dataset.phases import LENGTH_TOLERANCE
 from common.video.headers import VideoInfo, probe
 from pretrain.annotations.importing import (
     UNLABELLED,
@@ -33,7 +34,6 @@ RELEASE = "Cataracts-1K"
 COLUMNS = ("caseId", "comment", "frame", "endFrame", "sec", "endSec")
 IDLE = 1  # its id in mapping.txt
 SECONDS_TOLERANCE = 1.0  # between a row's frame and its second; larger is a wrong row
-LENGTH_TOLERANCE = 16  # frames that annotations may reach beyond a video, as everywhere in this project
 FPS_TOLERANCE = 0.02  # of a video's header against a case's frames and seconds, relative
 END_TOLERANCE = 0.25  # frames between a row's second and its frame, for the second to be exact
 

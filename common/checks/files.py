@@ -1,0 +1,98 @@
+"""Files of a data set: videos without labels, labels without videos, names used twice, copies under other names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.base import paths
+from common.base.paths import label_paths
+from common.base.runtime import progress
+from common.base.wording import listed
+from common.checks.findings import Finding
+from common.dataset.manifest import cached_fingerprint
+
+KIND, COPIES_KIND = "files", "copies"
+
+
+def video_files(dataset: paths.Dataset) -> list[Path]:
+    """Every video file, also two of one name, which `paths.find_videos` refuses."""
+    found = sorted(dataset.videos.glob("[!.]*"))
+    return [path for path in found if path.suffix.lower() in paths.VIDEO_SUFFIXES]
+
+
+def videos_by_name(dataset: paths.Dataset, findings: list[Finding]) -> dict[str, Path]:
+    """The first video file of every name; the others of one name are a finding."""
+    by_name: dict[str, list[Path]] = {}
+    for path in video_files(dataset):
+        by_name.setdefault(path.stem, []).append(path)
+    for video, same in by_name.items():
+        if len(same) > 1:
+            message = f"{video}: {len(same)} videos have this name: {', '.join(path.name for path in same)}"
+            findings.append(Finding("error", KIND, message, "keep the one that was labelled", video=video))
+    return {video: same[0] for video, same in by_name.items()}
+
+
+def file_findings(
+    dataset: paths.Dataset, videos: Mapping[str, Path], labelled: Mapping[str, Path]
+) -> Iterator[Finding]:
+    """Videos without labels and labels without videos; a data set of features alone may have no videos at all."""
+    for video, path in videos.items():
+        if not path.is_file():
+            message = f"{video}: {path} is a link to nothing, or not a file"
+            yield Finding("error", KIND, message, "put the video back where the link leads", video=video)
+        if video not in labelled:
+            message = f"{video}: {path} has no labels"
+            advice = f"add {dataset.ground_truth / video}.txt to train or score with it"
+            yield Finding("note", KIND, message, advice, video=video)
+    for video, path in labelled.items():
+        if videos and video not in videos:
+            message = f"{video}: {path} has no video in {dataset.videos}"
+            yield Finding("error", KIND, message, "add the video or remove the labels", video=video)
+
+
+def copy_findings(
+    dataset: paths.Dataset, videos: Sequence[Path], labels: Mapping[str, np.ndarray]
+) -> Iterator[Finding]:
+    """Videos with the same content, names in both parts, and identical labels of two videos."""
+    parts = {"groundTruth": label_paths(dataset.ground_truth), "groundTruth_val": label_paths(dataset.ground_truth_val)}
+    for video in sorted(parts["groundTruth"].keys() & parts["groundTruth_val"].keys()):
+        message = f"{video}: is in groundTruth/ and in groundTruth_val/, so --split val scores what it trained on"
+        yield Finding("error", COPIES_KIND, message, "remove one of the two label files", video=video)
+    # two names of one video: a leak wherever the folds part them
+    part_of = {video: part for part, files in parts.items() for video in files}
+    same_videos = _same_content(videos)
+    for group in same_videos:
+        names = [f"{path.name} ({part_of.get(path.stem, 'unlabelled')})" for path in group]
+        advice = "keep one and remove the others with their labels: a copy in another fold is a leak"
+        yield Finding(
+            "error",
+            COPIES_KIND,
+            f"the same video under {len(group)} names: {listed(names)}",
+            advice,
+            video=group[0].stem,
+        )
+    # two videos of one course of labels; a copied video explains its copied labels, and is not named again
+    copied = {frozenset(path.stem for path in group) for group in same_videos}
+    groups: dict[bytes, list[str]] = {}
+    for video, ids in labels.items():
+        groups.setdefault(ids.tobytes(), []).append(video)
+    for names in groups.values():
+        if len(names) > 1 and not any(set(names) <= known for known in copied):
+            advice = "find out whose labels these are; two operations never agree in every frame"
+            message = f"the same labels, frame by frame, for {len(names)} videos: {listed(names)}"
+            yield Finding("error", COPIES_KIND, message, advice, video=names[0])
+
+
+def _same_content(videos: Sequence[Path]) -> list[list[Path]]:
+    """Groups of files with one content; only files that share their size are read."""
+    by_size: dict[int, list[Path]] = {}
+    for path in videos:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    candidates = [path for group in by_size.values() if len(group) > 1 for path in group]
+    by_content: dict[str, list[Path]] = {}
+    for path in progress(candidates, description="fingerprints", unit="video"):
+        by_content.setdefault(cached_fingerprint(path), []).append(path)
+    return [group for group in by_content.values() if len(group) > 1]

@@ -13,7 +13,7 @@ from common.base import paths
 from common.base.runtime import UserError
 from common.base.wording import naming
 from common.checks.features import feature_findings, feature_folders, open_all_features
-from common.checks.files import copy_findings, file_findings, video_files, videos_by_name
+from common.checks.files import copy_findings, file_findings, videos_by_name
 from common.checks.findings import Finding
 from common.checks.folds import fold_findings, patient_findings, patients_of
 from common.checks.labels import KIND as LABELS_KIND
@@ -54,7 +54,7 @@ def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, f
     findings += length_findings(labels, timings)
     findings += [*rate_findings(timings), *variable_rates(extracted)]
     findings += feature_findings(extracted, there)
-    findings += copy_findings(dataset, [path for path in video_files(dataset) if path.is_file()], labels)
+    findings += copy_findings(dataset, labels)
     findings += fold_findings(dataset)
     findings += patient_findings(dataset, patients_of(dataset, findings))
     findings += leak_findings(dataset)

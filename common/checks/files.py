@@ -53,28 +53,20 @@ def file_findings(
             yield Finding("error", KIND, message, "add the video or remove the labels", video=video)
 
 
-def copy_findings(
-    dataset: paths.Dataset, videos: Sequence[Path], labels: Mapping[str, np.ndarray]
-) -> Iterator[Finding]:
-    """Videos with the same content, names in both parts, and identical labels of two videos."""
+def copy_findings(dataset: paths.Dataset, labels: Mapping[str, np.ndarray]) -> Iterator[Finding]:
+    """Names in both parts, videos with the same content, and identical labels `(T,)` of two videos."""
     parts = {"groundTruth": label_paths(dataset.ground_truth), "groundTruth_val": label_paths(dataset.ground_truth_val)}
     for video in sorted(parts["groundTruth"].keys() & parts["groundTruth_val"].keys()):
         message = f"{video}: is in groundTruth/ and in groundTruth_val/, so --split val scores what it trained on"
         yield Finding("error", COPIES_KIND, message, "remove one of the two label files", video=video)
-    # two names of one video: a leak wherever the folds part them
     part_of = {video: part for part, files in parts.items() for video in files}
-    same_videos = _same_content(videos)
+    same_videos = _same_content([path for path in video_files(dataset) if path.is_file()])
     for group in same_videos:
         names = [f"{path.name} ({part_of.get(path.stem, 'unlabelled')})" for path in group]
+        message = f"the same video under {len(group)} names: {listed(names)}"
         advice = "keep one and remove the others with their labels: a copy in another fold is a leak"
-        yield Finding(
-            "error",
-            COPIES_KIND,
-            f"the same video under {len(group)} names: {listed(names)}",
-            advice,
-            video=group[0].stem,
-        )
-    # two videos of one course of labels; a copied video explains its copied labels, and is not named again
+        yield Finding("error", COPIES_KIND, message, advice, video=group[0].stem)
+    # a copied video explains that its labels are the same: these are not named again
     copied = {frozenset(path.stem for path in group) for group in same_videos}
     groups: dict[bytes, list[str]] = {}
     for video, ids in labels.items():

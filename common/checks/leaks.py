@@ -44,7 +44,7 @@ def leaked_videos(dataset: paths.Dataset, manifest: Manifest) -> list[str]:
     """
     labelled = label_paths(dataset.ground_truth).keys() | label_paths(dataset.ground_truth_val).keys()
     there = [path for path in video_files(dataset) if path.stem in labelled and path.is_file()]
-    # a file of another size has another content: only the others are read
+    # only files whose size is in the manifest can be in it: the others are not read
     sizes = {video.size_bytes for video in manifest.videos}
     seen = {video.fingerprint for video in manifest.videos}
     suspects = [path for path in there if path.stat().st_size in sizes]
@@ -59,7 +59,7 @@ def leaked_videos(dataset: paths.Dataset, manifest: Manifest) -> list[str]:
 
 
 def leaks_of_record(dataset: paths.Dataset, record: Mapping[str, Any]) -> list[Leak]:
-    """What pretraining of a run's features has seen of the videos that the run was scored on (`run.json`).
+    """Videos that a run was scored on (`run.json`) and that pretraining of its features has seen.
 
     Raises `UserError` for a damaged or missing manifest.
     """
@@ -74,7 +74,7 @@ def leaks_of_record(dataset: paths.Dataset, record: Mapping[str, Any]) -> list[L
 
 
 def leaks_of_dataset(dataset: paths.Dataset, manifest: Manifest, folds: list[list[str]]) -> Iterator[Leak]:
-    """What one stage has seen of each test fold and of the validation part; without folds, of the labelled videos."""
+    """Videos that one stage has seen of each test fold and of the validation part, and of what is labelled but in neither."""
     leaked = leaked_videos(dataset, manifest)
     validation = label_paths(dataset.ground_truth_val).keys() - label_paths(dataset.ground_truth).keys()
     parts = {f"test fold {number}": set(fold) for number, fold in enumerate(folds, 1)}
@@ -101,6 +101,5 @@ def leak_findings(dataset: paths.Dataset) -> Iterator[Finding]:
                 advice = "pretrain without these videos, or do not report this fold with weights of that pretraining"
                 yield Finding("error", KIND, str(leak), advice, video=leak.videos[0])
         except (UserError, OSError) as error:
-            yield Finding(
-                "error", KIND, str(error), "without it the videos that these weights were trained on are unknown"
-            )
+            advice = "without it the videos that these weights were trained on are unknown"
+            yield Finding("error", KIND, str(error), advice)

@@ -2,8 +2,8 @@
 
 python tests/benchmarks/head_training.py [--num_frames 15000] [--feature_dim 2048] [--steps 6]
 
-Each loop runs in a process of its own on the same made feature files, and prints seconds a step, frames a second and
-peak memory. `plain` restates the usual loop: batch 1, fp32, `np.load` at every step, `nn.Conv1d`, `nn.Dropout`.
+Each loop runs in a process of its own on the same made feature files, and prints seconds per step, frames per second and
+peak memory (of the device on a GPU). `plain` restates the usual loop: batch 1, fp32, `np.load` at every step, `nn.Conv1d`, `nn.Dropout`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.base.runtime import keep_freed_memory, peak_memory_bytes
+from common.base.runtime import keep_freed_memory, peak_memory_bytes, select_device
 from common.head.batch_gen import BatchGenerator, LabelledVideo, open_video
 from common.head.checkpoint import build_head
 from common.head.config import TrainConfig
@@ -35,23 +35,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num_frames", type=int, default=15_000)
     parser.add_argument("--feature_dim", type=int, default=2048)
-    parser.add_argument("--steps", type=int, default=6, help="timed steps of each loop, after one that is not")
+    parser.add_argument("--steps", type=int, default=6, help="timed steps of each loop, after a few that are not")
+    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
     parser.add_argument("--loop", choices=tuple(LOOPS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.loop:
-        print(json.dumps(measure(given.loop, given.folder, given.feature_dim, given.steps)))
+        print(
+            json.dumps(measure(given.loop, given.folder, given.feature_dim, given.steps, select_device(given.device)))
+        )
         return
     with tempfile.TemporaryDirectory() as folder:
         make_videos(Path(folder), given.num_frames, given.feature_dim)
         print(
-            f"{given.num_frames} frames x {given.feature_dim} features, {torch.get_num_threads()} threads, torch {torch.__version__}"
+            f"{given.num_frames} frames x {given.feature_dim} features, {given.device}, {torch.get_num_threads()} threads, "
+            f"torch {torch.__version__}"
         )
         print(f"{'loop':<16} {'s/step':>8} {'frames/s':>9} {'peak MB':>8} {'time / plain':>13}")
         plain = None
         for loop in LOOPS:
             words = [sys.executable, __file__, "--loop", loop, "--folder", folder]
-            words += ["--feature_dim", str(given.feature_dim), "--steps", str(given.steps)]
+            words += ["--feature_dim", str(given.feature_dim), "--steps", str(given.steps), "--device", given.device]
             numbers = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
             plain = plain or numbers["seconds"]
             rate, megabytes = given.num_frames / numbers["seconds"], numbers["peak_bytes"] / 1e6
@@ -73,25 +77,30 @@ def make_videos(folder: Path, num_frames: int, feature_dim: int) -> None:
         )
 
 
-def measure(loop: str, folder: Path, feature_dim: int, steps: int) -> dict[str, float]:
-    """Median seconds of a step, reading included, and the peak memory of this process."""
-    step = LOOPS[loop](folder, feature_dim)
-    next(step)  # warm-up
+def measure(loop: str, folder: Path, feature_dim: int, steps: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of a step, reading included, and the peak memory of this process, or of the GPU by it."""
+    step = LOOPS[loop](folder, feature_dim, device)
+    on_gpu = device.type == "cuda"
+    for _ in range(NUM_VIDEOS + 1):  # warm-up: by then each video was read once
+        next(step)
     seconds = []
     for _ in range(steps):
         started = time.perf_counter()
         next(step)
+        if on_gpu:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    return {"seconds": float(np.median(seconds)), "peak_bytes": peak_memory_bytes()}
+    peak_bytes = torch.cuda.max_memory_allocated() if on_gpu else peak_memory_bytes()
+    return {"seconds": float(np.median(seconds)), "peak_bytes": peak_bytes}
 
 
 def ours(precision: str):
     """This project's loop: kept features, prefetched batches, seeded one-bit dropout, channels-last convolutions."""
 
-    def steps(folder: Path, feature_dim: int) -> Iterator[None]:
+    def steps(folder: Path, feature_dim: int, device: torch.device) -> Iterator[None]:
         keep_freed_memory()
         config = TrainConfig(features_dim=feature_dim, adaptive_mse=False, precision=precision)
-        head = build_head(config, NUM_CLASSES)
+        head = build_head(config, NUM_CLASSES).to(device)
         loop = TrainingLoop(config, head, torch.optim.Adam(head.parameters(), lr=config.lr), None)
         videos = [labelled(folder, index, feature_dim) for index in range(NUM_VIDEOS)]
         batches = BatchGenerator(videos, config.bz, config.seed)
@@ -111,15 +120,16 @@ def labelled(folder: Path, index: int, feature_dim: int) -> LabelledVideo:
     return video
 
 
-def plain(folder: Path, feature_dim: int) -> Iterator[None]:
+def plain(folder: Path, feature_dim: int, device: torch.device) -> Iterator[None]:
     """The usual loop, restated: everything is read and copied again at each step."""
-    model = PlainHead(feature_dim)
+    model = PlainHead(feature_dim).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
     for step in range(10_000):
         features = np.load(folder / f"video{step % NUM_VIDEOS}.npy")
-        target = torch.from_numpy(np.load(folder / f"labels{step % NUM_VIDEOS}.npy"))
+        target = torch.from_numpy(np.load(folder / f"labels{step % NUM_VIDEOS}.npy")).to(device)
         batch = torch.zeros(1, *features.shape)
         batch[0] = torch.from_numpy(features)
+        batch = batch.to(device)
         loss = 0
         for logits in model(batch):
             loss = loss + F.cross_entropy(logits, target[None])
@@ -129,6 +139,7 @@ def plain(folder: Path, feature_dim: int) -> Iterator[None]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        loss.item()  # the usual loop prints its loss
         yield
 
 

@@ -1,0 +1,98 @@
+"""The commands on a GPU, against the same on the CPU; skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+from common.base import paths
+from common.base.runtime import read_json
+from common.extract_features import main as extract
+from common.train import main as train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@pytest.fixture
+def clips(workspace, make_clip) -> paths.Dataset:
+    """Two videos of moving texture, 40 and 3 frames."""
+    texture = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
+    for name, count in (("BL_0", 40), ("BL_1", 3)):
+        frames = [np.ascontiguousarray(np.roll(texture, (2 * index, 3 * index), axis=(0, 1))) for index in range(count)]
+        make_clip(workspace / "data" / "clips" / "videos" / f"{name}.mp4", frames)
+    return paths.dataset("clips")
+
+
+def features(clips: paths.Dataset, model: str, device: str, *options: str) -> dict[str, np.ndarray]:
+    """Features `(feature_dim, T)` of each video, made on a device."""
+    words = ["--dataset", "clips", "--device", device, "--variant", device, *options]
+    assert extract(words, model=model) == 0
+    folder = clips.features(model, device)
+    return {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
+
+
+def least_cosine(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> float:
+    """The smallest cosine between the two vectors of a frame."""
+    cosines = []
+    for name, first in ours.items():
+        second = theirs[name]
+        cosines.append((first * second).sum(0) / np.linalg.norm(first, axis=0) / np.linalg.norm(second, axis=0))
+    return float(np.concatenate(cosines).min())
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("ColorHistogram", []),
+        ("EfficientNet-Lite0", []),
+        ("Base", ["--weights", "random"]),
+        ("DinoV3-Tiny", ["--weights", "random"]),
+        ("V-JEPA2-Tiny", ["--weights", "random", "--stride", "4"]),
+        ("V-JEPA2-Tiny", ["--weights", "random", "--mode", "tokens"]),
+    ],
+)
+def test_features_are_those_of_the_cpu(clips, model, options):
+    """Resized on the GPU, in batches of another size: the same vectors but for rounding."""
+    on_cpu = features(clips, model, "cpu", *options, "--precision", "fp32")
+    on_gpu = features(clips, model, "cuda", *options, "--precision", "fp32")
+    assert {name: rows.shape for name, rows in on_gpu.items()} == {name: rows.shape for name, rows in on_cpu.items()}
+    assert least_cosine(on_gpu, on_cpu) > 0.9995
+
+
+def test_the_default_precision_is_bf16_and_close_to_fp32(clips):
+    on_cpu = features(clips, "EfficientNet-Lite0", "cpu", "--precision", "fp32")
+    on_gpu = features(clips, "EfficientNet-Lite0", "cuda")
+    sidecar = read_json(clips.features("EfficientNet-Lite0", "cuda") / "BL_0.json")
+    assert sidecar["precision"] == "bf16"
+    assert least_cosine(on_gpu, on_cpu) > 0.998
+
+
+def test_little_free_memory_means_smaller_batches(clips):
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + 600e6) / total))
+    try:
+        on_gpu = features(clips, "Base", "cuda", "--weights", "random", "--precision", "fp32")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert on_gpu["BL_0"].shape == (2048, 40)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_head_is_trained_resumed_and_predicts(made, precision):
+    config = made.config(precision=precision, num_epochs=12)
+    words = ["--dataset", "made", "--model", "ColorHistogram", "--precision", precision, "--num_epochs", "12"]
+    small = ("num_layers_PG", "num_layers_R", "num_R", "num_f_maps", "lr")
+    words += [word for name in small for word in (f"--{name}", str(getattr(config, name)))]
+    assert train(["--action", "train", "--device", "cuda", *words]) == 0
+    assert train(["--action", "train", "--device", "cuda", "--resume", *words]) == 0
+    results = paths.model("ColorHistogram").split_results("made", 1)
+
+    def predicted(device: str) -> tuple[dict[str, np.ndarray], float]:
+        assert train(["--action", "predict", "--device", device, *words]) == 0
+        accuracy = read_json(results / paths.RUN_RECORD)["metrics"]["challenge"]["accuracy"]
+        return {path.stem: np.load(path) for path in results.glob("*.npy")}, accuracy
+
+    on_gpu, accuracy = predicted("cuda")
+    on_cpu, _ = predicted("cpu")
+    assert accuracy > 0.8
+    assert max(np.abs(on_gpu[name] - on_cpu[name]).max() for name in on_cpu) < 2e-3

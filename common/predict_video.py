@@ -31,7 +31,7 @@ from common.head.new_videos import TrainedHead, VideoPhases, find_head, open_hea
 from common.head.prediction import phase_probabilities
 from common.reports.pictures.overlay import write_overlay
 from common.reports.pictures.timeline import timeline_plot, write_segments
-from common.video.headers import probe
+from common.video.probe import probe
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,7 @@ from common.base.paths import label_paths
 from common.base.runtime import UserError, link_file, progress, run_main, write_text
 from common.dataset.kfold import prefix_stratum
 from common.dataset.phases import PhaseMapping, read_labels, read_mapping, require_labels
-from common.video.decoders import VideoError
-from common.video.headers import probe
+from common.video.probe import VideoError, probe
 
 PARTS = {"train": "SICS_155_train/train", "val": "SICS_155_validation/val"}
 PREFIXES = ("BL", "BN", "SD")

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from common.base.runtime import UserError, generator
-from common.video.decoders import VideoError
+from common.video.probe import VideoError
 from pretrain.video_data.augment import MultiCrop, MultiScaleCrop, VideoCrop, crop_clip, multi_crop, multi_scale_crop
 from pretrain.video_data.clips import ClipReader
 from pretrain.video_data.sampling import BalancedSampling, SampleOrder

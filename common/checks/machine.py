@@ -21,8 +21,7 @@ from common.base.runtime import UserError, select_device
 from common.encoders.config import read_encoder_config
 from common.encoders.weights import find as weights
 from common.features.estimate import decode_speed, encoder_speed, expected_frames, feature_bytes, hours
-from common.video.decode import decode
-from common.video.decoders import DECODERS, decoder_version
+from common.video.decode import DECODERS, decode, decoder_version
 
 OLDEST_PYTHON = (3, 11)  # pyproject.toml's requires-python
 CLIP_COLOUR, CLIP_FRAMES, COLOUR_LEVELS = (200, 60, 90), 12, 8  # a wrong matrix or range is further off

@@ -17,8 +17,7 @@ from common.base.wording import listed, place, seconds_of
 from common.checks.features import ExtractedVideo
 from common.checks.findings import Finding
 from common.dataset.phases import LENGTH_TOLERANCE
-from common.video.decoders import VideoError
-from common.video.headers import believable_frames, probe
+from common.video.probe import VideoError, probe
 
 LENGTH_KIND, RATE_KIND, VIDEO_KIND = "lengths", "frame rates", "videos"
 RATE_TOLERANCE = 0.01  # of the rate: 29.97 and 30 are alike
@@ -48,8 +47,7 @@ def collect_timings(
             message = f"{video}: {videos[video]} cannot be read as a video ({error.reason})"
             findings.append(Finding("error", VIDEO_KIND, message, error.advice, video=video))
     timings = {
-        video: [Timing(believable_frames(info), info.fps, "its header", decoded=False)]
-        for video, info in headers.items()
+        video: [Timing(info.promised_frames, info.fps, "its header", decoded=False)] for video, info in headers.items()
     }
     for video, entries in extracted.items():
         header_fps = headers[video].fps if video in headers else None

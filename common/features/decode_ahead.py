@@ -16,8 +16,8 @@ from torch import Tensor
 from common.base.prefetch import prefetch
 from common.base.runtime import UserError
 from common.video.decode import decode
-from common.video.decoders import VideoError
 from common.video.preprocess import Preprocessing, resize
+from common.video.probe import VideoError
 from common.video.timeline import sample_at_fps
 
 CHUNKS_AHEAD = 3

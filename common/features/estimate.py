@@ -16,8 +16,7 @@ from common.base.runtime import UserError, keep_freed_memory, select_device
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.features.config import ExtractionConfig
 from common.video.decode import decode
-from common.video.decoders import VideoError
-from common.video.headers import estimate_frames, probe
+from common.video.probe import VideoError, estimate_frames, probe
 
 BYTES_PER_VALUE = {"float32": 4, "float16": 2}
 DECODE_SECONDS = 3.0

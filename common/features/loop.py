@@ -21,9 +21,9 @@ from common.features.config import ExtractionConfig
 from common.features.decode_ahead import Chunk, DecodePlan, decode_in_processes, decode_in_thread
 from common.features.files import FeatureWriter
 from common.features.streams import FeatureStream, FrameStream, TokenStream, WindowStream
-from common.video.decoders import VideoError, decoder_version
-from common.video.headers import probe
+from common.video.decode import decoder_version
 from common.video.preprocess import resize
+from common.video.probe import VideoError, estimate_frames
 from common.video.timeline import Timeline
 
 CHUNK_FRAMES = 32  # that a clip encoder gets at once
@@ -103,7 +103,9 @@ class ExtractionLoop:
         with (
             contextlib.ExitStack() as open_writers,
             contextlib.closing(events),
-            progress(total=_promised_frames(videos), description=self.record["encoder"], unit="frames") as bar,
+            progress(
+                total=sum(estimate_frames(videos).values()), description=self.record["encoder"], unit="frames"
+            ) as bar,
         ):
             for name, event in events:
                 try:
@@ -144,17 +146,6 @@ class ExtractionLoop:
             job.writer.discard()
             summary.failed[name] = str(error)
         update_quarantine(job.target.parent, name, error)
-
-
-def _promised_frames(videos: dict[str, Path]) -> int | None:
-    """Frames that the headers promise, for the progress bar only; None when no header says."""
-    total = 0
-    for path in videos.values():
-        try:
-            total += probe(path).header_frames or 0
-        except VideoError:
-            continue  # reported when its turn comes
-    return total or None
 
 
 log = logging.getLogger(__name__)

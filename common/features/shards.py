@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.base.runtime import UserError
-from common.video.headers import estimate_frames
+from common.video.probe import estimate_frames
 
 
 def parse_shard(text: str) -> tuple[int, int]:

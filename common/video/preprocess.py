@@ -1,43 +1,15 @@
-"""From decoded frames to a network's input pixels."""
+"""From decoded frames to a network's input pixels: the rule as data, and what applies it.
+
+The rule is declared in `config.yaml` and repeated by options, so torch is imported by what computes alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-
-def resize(images: Tensor, rule: Preprocessing) -> Tensor:
-    """Decoded frames `(N, H, W, 3)` uint8 as `(N, 3, size, size)` uint8, antialiased, on the device they are on.
-
-    A CPU resizes uint8 directly, at most one level from the rounded float result that a GPU computes.
-    """
-    pixels = images.permute(0, 3, 1, 2)
-    target = _resized_shape(*pixels.shape[2:], rule)
-    if pixels.device.type == "cpu":
-        resized = F.interpolate(pixels, target, mode=rule.interpolation, antialias=True)
-    else:
-        resized = F.interpolate(pixels.float(), target, mode=rule.interpolation, antialias=True)
-        resized = resized.round_().clamp_(0, 255).to(torch.uint8)
-    top, left = ((side - rule.size) // 2 for side in resized.shape[2:])
-    return resized[:, :, top : top + rule.size, left : left + rule.size]
-
-
-def _resized_shape(height: int, width: int, rule: Preprocessing) -> tuple[int, int]:
-    if rule.crop == "none" or rule.short_side is None:
-        return rule.size, rule.size
-    scale = rule.short_side / min(height, width)
-    return max(rule.short_side, round(height * scale)), max(rule.short_side, round(width * scale))
-
-
-def normalise(pixels: Tensor, rule: Preprocessing) -> Tensor:
-    """uint8 pixels `(..., 3, size, size)` as float32 `(x / 255 - mean) / std`, on the device they are on."""
-    mean = torch.tensor(rule.mean, device=pixels.device).view(-1, 1, 1) * 255
-    std = torch.tensor(rule.std, device=pixels.device).view(-1, 1, 1) * 255
-    return (pixels - mean) / std
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -59,3 +31,38 @@ class Preprocessing:
     def to_json(self) -> dict[str, Any]:
         """The rule as it stands in a sidecar."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std), "resize": "antialiased, on uint8"}
+
+
+def resize(images: Tensor, rule: Preprocessing) -> Tensor:
+    """Decoded frames `(N, H, W, 3)` uint8 as `(N, 3, size, size)` uint8, antialiased, on the device they are on.
+
+    A CPU resizes uint8 directly, at most one level from the rounded float result that a GPU computes.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    pixels = images.permute(0, 3, 1, 2)
+    height, width = pixels.shape[2:]
+    target = rule.size, rule.size
+    if rule.crop == "center" and rule.short_side is not None:
+        scale = rule.short_side / min(height, width)
+        # never below the short side, whatever rounding does: the square is cut out of this
+        target = max(rule.short_side, round(height * scale)), max(rule.short_side, round(width * scale))
+    if pixels.device.type == "cpu":
+        resized = F.interpolate(pixels, target, mode=rule.interpolation, antialias=True)
+    else:
+        resized = F.interpolate(pixels.float(), target, mode=rule.interpolation, antialias=True)
+        # bicubic overshoots at edges
+        resized = resized.round_().clamp_(0, 255).to(torch.uint8)
+    top, left = ((side - rule.size) // 2 for side in resized.shape[2:])
+    return resized[:, :, top : top + rule.size, left : left + rule.size]
+
+
+def normalise(pixels: Tensor, rule: Preprocessing) -> Tensor:
+    """uint8 pixels `(..., 3, size, size)` as float32 `(x / 255 - mean) / std`, on the device they are on."""
+    import torch
+
+    # mean and std in levels instead of pixels in 0..1: one pass over the pixels fewer
+    mean = torch.tensor(rule.mean, device=pixels.device).view(-1, 1, 1) * 255
+    std = torch.tensor(rule.std, device=pixels.device).view(-1, 1, 1) * 255
+    return (pixels - mean) / std

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from common.video.decoders import VideoError, to_rgb, video_stream
+from common.video.decode import to_rgb
+from common.video.probe import VideoError, video_stream
 from common.video.timeline import EQUALLY_NEAR_SECONDS, TimedT
 
 log = logging.getLogger(__name__)

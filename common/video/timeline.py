@@ -33,6 +33,7 @@ def sample_at_fps(frames: Iterable[TimedT], fps: float | None) -> Iterator[tuple
         if fps is None:
             yield index, frame, True
             continue
+        # a frame is judged when the next one is there: it is nearest to what lies before the middle between the two
         if held is None:
             start = frame.seconds
         else:
@@ -42,6 +43,7 @@ def sample_at_fps(frames: Iterable[TimedT], fps: float | None) -> Iterator[tuple
             yield *held, chosen
         held = (index, frame)
     if held is not None:
+        # after the last frame there is no middle: it stands for half of the gap before it
         yield *held, _pass_grid(grid_point, start, fps, held[1].seconds + gap / 2)[0]
 
 
@@ -88,9 +90,11 @@ class Timeline:
         """
         label_seconds = self.seconds[np.minimum(np.arange(num_labels), self.num_frames - 1)]
         times = self.seconds[self.sampled]
+        # the samples on both sides of each label; clipped so that both exist, where there is one sample alone they agree
         right = np.clip(np.searchsorted(times, label_seconds), 1, max(len(times) - 1, 1))
         left = right - 1
         right = np.minimum(right, len(times) - 1)
+        # strictly nearer by more than rounding, so that of two equally near the earlier wins on every machine
         nearer_right = times[right] - label_seconds < label_seconds - times[left] - EQUALLY_NEAR_SECONDS
         return np.where(nearer_right, right, left)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from common.base.runtime import UserError, progress
 from common.dataset.phases import LENGTH_TOLERANCE
-from common.video.headers import VideoInfo, probe
+from common.video.probe import VideoInfo, probe
 from pretrain.annotations.importing import (
     UNLABELLED,
     AnnotatedVideo,

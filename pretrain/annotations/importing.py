@@ -17,8 +17,7 @@ from common.base import paths
 from common.base.options import CommandParser
 from common.base.runtime import UserError, link_file, progress, read_json, write_json, write_text
 from common.dataset.phases import PhaseMapping
-from common.video.decoders import VideoError
-from common.video.headers import probe
+from common.video.probe import VideoError, probe
 from pretrain.annotations.phase_classes import PhaseClasses
 
 UNLABELLED = 0  # its id in the mapping.txt of every imported data set: frames that nobody learns from

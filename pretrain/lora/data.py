@@ -13,8 +13,8 @@ from torch.utils.data import Dataset as TorchDataset
 from common.base import paths
 from common.base.runtime import UserError, progress
 from common.dataset.manifest import cached_fingerprint
-from common.video.decoders import VideoError
 from common.video.preprocess import Preprocessing
+from common.video.probe import VideoError
 from pretrain.annotations.phase_classes import PhaseClasses
 from pretrain.lora.labelled_clips import LabelledClips, LabelledVideo
 from pretrain.lora.options import FinetuneOptions

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from common.video.decoders import VideoError
+from common.video.probe import VideoError
 from common.video.seek import OpenVideo
 
 

@@ -19,8 +19,7 @@ from typing import Any
 
 from common.base.runtime import progress, read_json, write_json
 from common.dataset.manifest import video_fingerprint
-from common.video.decoders import VideoError
-from common.video.headers import probe
+from common.video.probe import VideoError, probe
 from common.video.seek import OpenVideo
 
 log = logging.getLogger(__name__)

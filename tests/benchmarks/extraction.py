@@ -29,8 +29,7 @@ from common.encoders.config import EncoderConfig, read_encoder_config
 from common.features.config import ExtractionConfig
 from common.features.decode_ahead import DecodePlan, chunks
 from common.features.loop import ExtractionLoop, Summary
-from common.video.decode import decode
-from common.video.decoders import DECODERS
+from common.video.decode import DECODERS, decode
 from common.video.preprocess import normalise
 
 BATCH_SIZE = 16

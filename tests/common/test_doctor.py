@@ -17,7 +17,7 @@ from common.encoders.config import read_encoder_config
 from common.encoders.weights import find as weights
 from common.features import estimate as extraction_plan
 from common.features.estimate import encoder_speed, expected_frames, feature_bytes, hours
-from common.video.decoders import Frame
+from common.video.decode import Frame
 
 
 @pytest.fixture(autouse=True)

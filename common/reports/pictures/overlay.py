@@ -18,8 +18,7 @@ from common.base.wording import clock, readable
 from common.head.new_videos import VideoPhases
 from common.reports.pictures.style import phase_colours
 from common.reports.pictures.timeline import DOUBTFUL_BELOW
-from common.video.decode import decode
-from common.video.decoders import Frame
+from common.video.decode import Frame, decode
 
 TICKS_PER_SECOND = 90_000  # exact for the usual frame rates and for timestamps in milliseconds
 ENCODER_OPTIONS = {"preset": "superfast", "crf": "20"}

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from common.features.decode_ahead import DecodePlan, chunks, decode_in_processes, decode_in_thread
-from common.video.decoders import VideoError
 from common.video.preprocess import Preprocessing
+from common.video.probe import VideoError
 
 RULE = Preprocessing(size=16)
 

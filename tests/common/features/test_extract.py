@@ -23,8 +23,8 @@ from common.features import decode_ahead as decoding
 from common.features import files as features
 from common.train import main as train_main
 from common.video.decode import decode
-from common.video.decoders import VideoError
 from common.video.preprocess import resize
+from common.video.probe import VideoError
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ def kill_at(monkeypatch, function: str) -> None:
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(common.features, function, killed)
+    monkeypatch.setattr(common.features.files, function, killed)
 
 
 @pytest.mark.parametrize("step", ["write_json", "publish"])

@@ -11,7 +11,7 @@ import pytest
 
 from common.base.runtime import UserError
 from common.video.decode import decode
-from common.video.decoders import VideoError
+from common.video.probe import VideoError
 from common.video.seek import OpenVideo
 from pretrain.video_data.clips import ClipReader
 

@@ -8,7 +8,7 @@ import pytest
 from common.base.runtime import UserError, read_json, write_json
 from common.dataset import manifest as manifests
 from common.dataset.manifest import video_fingerprint
-from common.video.decoders import VideoError
+from common.video.probe import VideoError
 from pretrain.video_data import video_index
 from pretrain.video_data.corpora import find_corpora, read_corpora, write_manifest
 from pretrain.video_data.video_index import probe_video, probe_videos

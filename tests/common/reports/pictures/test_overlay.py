@@ -14,7 +14,7 @@ from common.reports.pictures import overlay
 from common.reports.pictures.overlay import PhaseBar, write_overlay
 from common.reports.pictures.style import phase_colours
 from common.video.decode import decode
-from common.video.decoders import VideoError
+from common.video.probe import VideoError
 
 MAPPING = PhaseMapping(("background", "wash", "suture"))
 UNEVEN = np.cumsum([0, 0.04, 0.04, 0.2, 0.033, 0.04, 0.5, 0.04, 0.04, 0.04, 0.1, 0.04])

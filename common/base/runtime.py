@@ -219,6 +219,8 @@ def peak_memory_bytes() -> int | None:
 
 def choose_precision(name: str, device: torch.device) -> str:
     """`auto` is bf16 on a GPU that computes in it, else fp32."""
+    import torch
+
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -226,6 +228,8 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 def device_name(device: torch.device) -> str:
     """A device and what decides its last digits: the GPU's model, or the CPU's vector instructions."""
+    import torch
+
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.backends.cpu.get_cpu_capability()})" if device.type == "cpu" else device.type

@@ -5,10 +5,10 @@ python generate_k_folds.py ./data/SICS155 5
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 
 from common.base import paths
+from common.base.options import CommandParser
 from common.base.runtime import run_main
 from common.dataset.kfold import (
     DEFAULT_SEED,
@@ -24,24 +24,19 @@ from common.dataset.phases import require_labels
 
 def main(argv: list[str] | None = None) -> int:
     """Write the folds of the labelled videos and print what is in each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", help="a name under data/ or a path, such as ./data/SICS155")
-    parser.add_argument("num_folds", type=int, help="number of folds, usually 5")
-    parser.add_argument(
+    parser = CommandParser(None, __doc__)
+    data, output = parser.groups["data"], parser.groups["output"]
+    data.add_argument("dataset", help="a name under data/ or a path, such as ./data/SICS155")
+    data.add_argument(
         "--stratify", choices=("prefix", "none"), default="prefix", help="balance name prefixes (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="(default: %(default)s)")
+    output.add_argument("num_folds", type=int, help="number of folds, usually 5")
+    output.add_argument("--seed", type=int, default=DEFAULT_SEED, help="seed of the deal (default: %(default)s)")
     given = parser.parse_args(argv)
     dataset = paths.dataset(given.dataset)
     patients = read_patients(dataset.patients)
     labels = require_labels(dataset.ground_truth)
-    folds = make_folds(
-        list(labels),
-        given.num_folds,
-        seed=given.seed,
-        stratify=given.stratify,
-        patients=patients,
-    )
+    folds = make_folds(list(labels), given.num_folds, seed=given.seed, stratify=given.stratify, patients=patients)
     write_folds(dataset, folds, seed=given.seed, stratify=given.stratify, patients=patients)
     for number, fold in enumerate(read_folds(dataset), 1):
         strata = Counter(map(prefix_stratum, fold)) if given.stratify == "prefix" else {}

@@ -6,17 +6,19 @@ python -m common.audit data/SICS155 --json audit.json # and as a record
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from common.base import paths
-from common.base.runtime import UserError, run_main, write_json
+from common.base.options import CommandParser, Positive
+from common.base.runtime import run_main, write_json
 from common.base.wording import counted
-from common.checks.dataset import Audit, audit_dataset
 from common.checks.findings import SEVERITIES, Finding
 from common.checks.labels import MIN_SECONDS
 from common.checks.orders import MIN_OTHERS
+
+if TYPE_CHECKING:
+    from common.checks.dataset import Audit
 
 EXPLANATION = f"""
 An error makes results wrong or stops a command; a warning is to be looked at; a note is worth knowing. Orders of phases
@@ -27,40 +29,36 @@ features is judged by its header, which can be wrong; features hold what was dec
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `python -m common.audit`. Returns 1 for an error (with --strict for a warning too), else 0."""
-    given = _parser().parse_args(argv)
-    for option in ("min_seconds", "fps"):
-        value = getattr(given, option)
-        if value is not None and not value > 0:
-            raise UserError(f"--{option} must be greater than 0, found {value}")
+    parser = CommandParser("common.audit", f"{__doc__}{EXPLANATION}")
+    data, output = parser.groups["data"], parser.groups["output"]
+    data.add_argument("dataset", metavar="DATASET", help="a name under data/, or a path")
+    fps_help = "frames per second of the labels, where neither features nor videos tell"
+    data.add_argument("--fps", type=float, action=Positive, metavar="FPS", help=fps_help)
+    output.add_argument(
+        "--min_seconds",
+        type=float,
+        action=Positive,
+        default=MIN_SECONDS,
+        metavar="SECONDS",
+        help="report phases that last less (default: %(default)s seconds)",
+    )
+    output.add_argument("--json", type=Path, metavar="FILE", help="write the findings as JSON too")
+    output.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
+    given = parser.parse_args(argv)
+    from common.checks.dataset import audit_dataset  # reads videos and features: slow to import, and --help needs none
+
     audit = audit_dataset(paths.dataset(given.dataset), min_seconds=given.min_seconds, fps=given.fps)
     print(report(audit))
     if given.json:
-        write_json(given.json, to_json(audit))
+        write_json(given.json, audit.to_json())
     return 1 if audit.counts["error"] or (given.strict and audit.counts["warning"]) else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m common.audit", description=__doc__.splitlines()[0], epilog=EXPLANATION
-    )
-    parser.add_argument("dataset", metavar="DATASET", help="a name under data/, or a path")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings as JSON too")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
-    parser.add_argument(
-        "--min_seconds", type=float, default=MIN_SECONDS, metavar="S",
-        help="report phases that last less (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--fps", type=float, metavar="F", help="frames a second of the labels, where neither features nor videos tell"
-    )
-    return parser
 
 
 def report(audit: Audit) -> str:
     """The findings by kind, the kind with the worst first, and a line that sums them up."""
     lines = []
     kinds: dict[str, list[Finding]] = {}
-    for finding in sorted(audit.findings, key=_rank):
+    for finding in audit.worst_first:
         kinds.setdefault(finding.kind, []).append(finding)
     for kind, findings in kinds.items():
         lines.append(kind)
@@ -71,22 +69,6 @@ def report(audit: Audit) -> str:
     looked_at = ", ".join(counted(count, noun) for noun, count in audit.looked_at.items())
     synthetic = " (synthetic)" if audit.dataset.is_synthetic else ""
     return "\n".join([*lines, f"{audit.dataset.name}{synthetic}: {looked_at}: {found}"])
-
-
-def _rank(finding: Finding) -> tuple[int, str]:
-    return SEVERITIES.index(finding.severity), finding.video or ""
-
-
-def to_json(audit: Audit) -> dict[str, Any]:
-    """The audit as a record."""
-    return {
-        "format": 1,
-        "dataset": audit.dataset.name,
-        "synthetic": audit.dataset.is_synthetic,
-        "looked_at": {f"{noun.replace(' ', '_')}s": count for noun, count in audit.looked_at.items()},
-        "counts": {severity: audit.counts[severity] for severity in SEVERITIES},
-        "findings": [finding.to_json() for finding in sorted(audit.findings, key=_rank)],
-    }
 
 
 if __name__ == "__main__":

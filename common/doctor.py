@@ -6,58 +6,66 @@ python -m common.doctor --dataset SICS155 --model Base      # and the disk and h
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from common.base import paths
-from common.base.runtime import UserError, run_main
-from common.checks.machine import (
-    Check,
-    check_cpu,
-    check_cuda,
-    check_decoders,
-    check_plan,
-    check_python,
-    check_torch,
-    check_weights,
-)
+from common.base.options import CommandParser, Positive
+from common.base.runtime import run_main
+from common.base.wording import counted
+
+if TYPE_CHECKING:
+    from common.checks.machine import Check
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `python -m common.doctor`. Returns 1 when something that is needed is broken, else 0."""
-    parser = argparse.ArgumentParser(prog="python -m common.doctor", description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", help="also plan an extraction of this data set: a name under data/ or a path")
-    parser.add_argument("--model", nargs="+", help="folders under models/ (default: all; only named ones are timed)")
-    parser.add_argument("--fps", type=float, help="plan with frames sampled at this rate (default: every frame)")
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="(default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="device of the timing (default: %(default)s)")
-    parser.add_argument("--no_timing", action="store_true", help="do not run encoders to estimate hours")
+    parser = CommandParser("common.doctor", __doc__)
+    data, machine = parser.groups["data"], parser.groups["machine"]
+    data.add_argument("--dataset", help="also plan an extraction of this data set: a name under data/ or a path")
+    data.add_argument(
+        "--fps",
+        type=float,
+        action=Positive,
+        metavar="FPS",
+        help="plan with so many sampled frames per second (default: every frame)",
+    )
+    parser.groups["model"].add_argument(
+        "--model", nargs="+", help="folders under models/ (default: all; only named ones are timed)"
+    )
+    parser.groups["output"].add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="type of the features (default: %(default)s)"
+    )
+    machine.add_argument("--device", default="auto", help="device of the timing (default: %(default)s)")
+    machine.add_argument("--no_timing", action="store_true", help="do not run encoders to estimate hours")
     given = parser.parse_args(argv)
-    if given.fps is not None and not given.fps > 0:
-        raise UserError(f"--fps must be greater than 0, found {given.fps}")
     models = [paths.model(name) for name in given.model] if given.model else paths.all_models()
     name_width = max(len(name) for name in ("torch, torchvision", *(f"weights {model.name}" for model in models)))
     problems = 0
     for check in _checks(models, given):
         print(check.text(name_width), flush=True)
         problems += check.state == "PROBLEM"
-    print(f"\n{problems} problem{'s' * (problems != 1)}" + (": see the lines with ->" if problems else ""))
+    print(f"\n{counted(problems, 'problem')}" + (": see the lines with ->" if problems else ""))
     return 1 if problems else 0
 
 
-def _checks(models: list[paths.Model], given: argparse.Namespace) -> Iterator[Check]:
-    yield check_python()
-    torch_check = check_torch()
+def _checks(models: list[paths.Model], given: Namespace) -> Iterator[Check]:
+    from common.checks import machine  # decoders and encoders: slow to import, and --help needs none
+
+    yield machine.check_python()
+    torch_check = machine.check_torch()
     yield torch_check
     if torch_check.state == "ok":
-        yield from check_cuda()
-    yield check_cpu()
-    yield from check_decoders()
+        yield from machine.check_cuda()
+    yield machine.check_cpu()
+    yield from machine.check_decoders()
     for model in models:
-        yield check_weights(model, needed=bool(given.model))
+        yield machine.check_weights(model, needed=bool(given.model))
     if given.dataset:
         timed = models if given.model and not given.no_timing and torch_check.state == "ok" else []
-        yield from check_plan(models, timed, given)
+        dataset = paths.dataset(given.dataset)
+        yield from machine.check_plan(dataset, models, timed, fps=given.fps, dtype=given.dtype, device=given.device)
 
 
 if __name__ == "__main__":

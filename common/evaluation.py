@@ -5,12 +5,12 @@ python -m common.evaluation GROUND_TRUTH_DIR PREDICTION_DIR --mapping_path M [--
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 from typing import Any
 
 from common.base import paths
+from common.base.options import CommandParser
 from common.base.runtime import run_main, write_json
 from common.dataset.phases import PhaseMapping, read_mapping, require_labels
 from common.scoring.folder import score_folder, to_json
@@ -32,30 +32,29 @@ PRINTED = {"accuracy": "Accuracy", "f1_macro": "F1 Score", "edit": "Edit Score",
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `python -m common.evaluation`."""
-    parser = argparse.ArgumentParser(prog="python -m common.evaluation", description=__doc__.splitlines()[0])
-    parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH_DIR", help="folder of <video>.txt")
-    parser.add_argument("predictions", type=Path, metavar="PREDICTION_DIR", help="folder of <video>.txt")
-    parser.add_argument("--mapping_path", type=Path, help="phase names (default: the repository's mapping.txt)")
-    parser.add_argument(
+    parser = CommandParser("common.evaluation", __doc__)
+    data, output = parser.groups["data"], parser.groups["output"]
+    data.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH_DIR", help="folder of <video>.txt")
+    data.add_argument("predictions", type=Path, metavar="PREDICTION_DIR", help="folder of <video>.txt")
+    data.add_argument("--mapping_path", type=Path, help="phase names (default: the repository's mapping.txt)")
+    data.add_argument(
         "--probability_path", type=Path, help="folder of <video>.npy (default: PREDICTION_DIR where it has them)"
     )
+    data.add_argument("--fps", type=float, help="frames per second of the labels, for --details in seconds")
     add_protocol_options(parser)
-    parser.add_argument("--details", action="store_true", help="further measures and a row for each phase too")
-    parser.add_argument("--fps", type=float, help="frames a second of the labels, for --details in seconds")
-    parser.add_argument(
-        "--relaxed_seconds", type=float, default=RELAXED_SECONDS,
-        help="with --details: how far from a true change its phases are forgiven (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measures as fractions of 1")
+    output.add_argument("--details", action="store_true", help="further measures and a row for each phase too")
+    output.add_argument(
+        "--relaxed_seconds",
+        type=float,
+        default=RELAXED_SECONDS,
+        help="with --details: how far from a true change its phases are forgiven (default: %(default)s seconds)",
+    )
+    output.add_argument("--json", type=Path, metavar="FILE", help="write the measures as fractions of 1")
     given = parser.parse_args(argv)
     mapping = read_mapping(given.mapping_path or paths.default_mapping())
     labels = require_labels(given.ground_truth)
-    scores = list(
-        score_folder(
-            labels, given.predictions, mapping, given.probability_path or given.predictions,
-            fps=dict.fromkeys(labels, given.fps),
-        ).values()
-    )  # fmt: skip
+    probabilities, fps = given.probability_path or given.predictions, dict.fromkeys(labels, given.fps)
+    scores = list(score_folder(labels, given.predictions, mapping, probabilities, fps=fps).values())
     content: dict[str, Any] = {}
     for protocol in chosen_protocols(given.protocol, given.segments):
         summary = summarise(scores, protocol)

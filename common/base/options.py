@@ -108,6 +108,15 @@ class CommandParser(argparse.ArgumentParser):
         )
 
 
+class Positive(argparse.Action):
+    """For a flag of its own with a number above 0; any other, NaN too, is a `UserError` that names the flag."""
+
+    def __call__(self, parser, namespace, value, option_string=None) -> None:
+        if not value > 0:
+            raise UserError(f"{self.option_strings[0]} must be greater than 0, found {value}")
+        setattr(namespace, self.dest, value)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping with the safe loader.
 

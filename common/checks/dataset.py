@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from common.base.runtime import UserError
 from common.base.wording import naming
 from common.checks.features import feature_findings, feature_folders, open_all_features
 from common.checks.files import copy_findings, file_findings, videos_by_name
-from common.checks.findings import Finding
+from common.checks.findings import SEVERITIES, Finding
 from common.checks.folds import fold_findings, patient_findings, patients_of
 from common.checks.labels import KIND as LABELS_KIND
 from common.checks.labels import MIN_SECONDS, label_files, read_all_labels, short_phases
@@ -36,6 +37,22 @@ class Audit:
     def counts(self) -> Counter[str]:
         """Findings by severity."""
         return Counter(finding.severity for finding in self.findings)
+
+    @property
+    def worst_first(self) -> list[Finding]:
+        """The findings by severity, then by video."""
+        return sorted(self.findings, key=lambda finding: (SEVERITIES.index(finding.severity), finding.video or ""))
+
+    def to_json(self) -> dict[str, Any]:
+        """The audit as a record."""
+        return {
+            "format": 1,
+            "dataset": self.dataset.name,
+            "synthetic": self.dataset.is_synthetic,
+            "looked_at": {f"{noun.replace(' ', '_')}s": count for noun, count in self.looked_at.items()},
+            "counts": {severity: self.counts[severity] for severity in SEVERITIES},
+            "findings": [finding.to_json() for finding in self.worst_first],
+        }
 
 
 def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, fps: float | None = None) -> Audit:

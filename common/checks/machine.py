@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import platform
@@ -24,7 +23,8 @@ from common.features.estimate import decode_speed, encoder_speed, expected_frame
 from common.video.decode import DECODERS, decode, decoder_version
 
 OLDEST_PYTHON = (3, 11)  # pyproject.toml's requires-python
-CLIP_COLOUR, CLIP_FRAMES, COLOUR_LEVELS = (200, 60, 90), 12, 8  # a wrong matrix or range is further off
+CLIP_COLOUR, CLIP_FRAMES = (200, 60, 90), 12
+COLOUR_LEVELS = 8  # that H.264 may be off by; a wrong colour matrix or range is off by more
 GIB = 2**30
 DOWNLOADED = ("hub", "torchvision", "https", "http")
 
@@ -157,19 +157,26 @@ def check_weights(model: paths.Model, *, needed: bool) -> Check:
     return Check(name, broken, found, f"give them with --weights (models/{model.name}/config.yaml says what fits)")
 
 
-def check_plan(models: list[paths.Model], timed: list[paths.Model], given: argparse.Namespace) -> Iterator[Check]:
-    """Disk for the features of all `models`, and hours for those that are `timed`."""
-    dataset = paths.dataset(given.dataset)
+def check_plan(
+    dataset: paths.Dataset,
+    models: list[paths.Model],
+    timed: list[paths.Model],
+    *,
+    fps: float | None,
+    dtype: str,
+    device: str,
+) -> Iterator[Check]:
+    """Disk for the features of all `models` at `fps` sampled frames per second, and hours for those that are `timed`."""
     videos = paths.find_videos(dataset.videos)
     if not videos:
         yield Check(f"plan {dataset.name}", "PROBLEM", f"no videos in {dataset.videos}", "see data/README.md")
         return
-    decoded, vectors = expected_frames(videos, given.fps)
+    decoded, vectors = expected_frames(videos, fps)
     what = f"{len(videos)} videos, by their headers {decoded:,} frames, {vectors:,} of them to encode (an estimate)"
     yield Check(f"plan {dataset.name}", "ok", what)
-    yield from _check_disk(dataset, models, vectors, given.dtype)
+    yield from _check_disk(dataset, models, vectors, dtype)
     for model in timed:
-        yield _check_hours(model, videos, (decoded, vectors), given.device)
+        yield _check_hours(model, videos, (decoded, vectors), device)
 
 
 def _check_disk(dataset: paths.Dataset, models: list[paths.Model], vectors: int, dtype: str) -> Iterator[Check]:

@@ -5,13 +5,13 @@ Each protocol is a record. `summarise` applies it, `methods_sentence` says it in
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
+from common.base.options import CommandParser
 from common.scoring import metrics
 from common.scoring.metrics import MEASURES, OVERLAP_PERCENTS
 from common.scoring.video_score import LastSegment, SegmentRule, VideoScore
@@ -183,16 +183,23 @@ def methods_sentence(protocol: Protocol) -> str:
     )
 
 
-def add_protocol_options(parser: argparse.ArgumentParser) -> None:
+def add_protocol_options(parser: CommandParser) -> None:
     """`--protocol` and `--segments`."""
-    parser.add_argument(
-        "--protocol", nargs="+", choices=PROTOCOLS, default=[CHALLENGE.name], metavar="NAME",
+    output = parser.groups["output"] if isinstance(parser, CommandParser) else parser
+    output.add_argument(
+        "--protocol",
+        nargs="+",
+        choices=PROTOCOLS,
+        default=[CHALLENGE.name],
+        metavar="NAME",
         help=f"one or more of {', '.join(PROTOCOLS)} (default: {CHALLENGE.name})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--segments", choices=("legacy", "fixed"),
-        help="F1@k: end a video's last segment a frame early as the MS-TCN code does, or where it ends (default: the protocol's)",
-    )  # fmt: skip
+    )
+    output.add_argument(
+        "--segments",
+        choices=("legacy", "fixed"),
+        help="F1@k: end a video's last segment a frame early as the MS-TCN code does, or where it ends "
+        "(default: the protocol's)",
+    )
 
 
 def chosen_protocols(names: Sequence[str], last_segment: str | None = None) -> list[Protocol]:

@@ -74,7 +74,7 @@ def _find(model: SslModel, init: str | None, config: EncoderConfig) -> WeightSou
     if init is None and model.is_tiny:
         raise UserError(f"{model.name}: there are no weights of this size; say --init {RANDOM}, or name your own")
     try:
-        return find_weights(init or (f"hub:{model.hub_id}" if model.hub_id else config.weights), config)
+        return find_weights(init or config.weights, config)
     except UserError as error:
         raise UserError(str(error).replace("--weights", "--init")) from error
 

@@ -15,11 +15,7 @@ from typing import Any
 
 from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import run_main
-from common.encoders.weights.adapters import ADAPTER_CONFIG
 from common.features.config import ExtractionConfig
-from common.features.shards import shard_from_environment
-from pretrain.handover import encoder_folder, find_checkpoint
-from pretrain.ssl_config import find_model
 
 WITHOUT_LORA = "ssl"  # the variant of features of Stage 1 alone
 WEIGHT_OPTIONS = ("weights", "lora_path", "ssl_checkpoint")
@@ -28,20 +24,30 @@ WEIGHT_OPTIONS = ("weights", "lora_path", "ssl_checkpoint")
 def main(argv: list[str] | None = None) -> int:
     """Extract; returns the exit code of `common.extract_features`."""
     parser = CommandParser(None, __doc__)
-    add = parser.add_argument
-    add("--model", help="network, by its long or short name in pretrain/")
-    add("--checkpoint", "--ssl_checkpoint", metavar="PATH",
-        help="Stage 1 output, a final.pt or an export: without --lora_path the features are its own, variant 'ssl'; or an "
-        "adapter folder (default: the export that the adapter was trained on)")  # fmt: skip
-    add("--lora_path", metavar="FOLDER",
-        help="adapter folder of finetune_lora.py (default, without --checkpoint: the model's own best_lora)")  # fmt: skip
+    model = parser.groups["model"]
+    model.add_argument("--model", help="network, by its long or short name in pretrain/")
+    model.add_argument(
+        "--checkpoint",
+        "--ssl_checkpoint",
+        metavar="PATH",
+        help="Stage 1 output, a final.pt or an export: without --lora_path the features are its own, variant 'ssl'; "
+        "or an adapter folder (default: the export that the adapter was trained on)",
+    )
+    model.add_argument(
+        "--lora_path",
+        metavar="FOLDER",
+        help="adapter folder of finetune_lora.py (default, without --checkpoint: the model's own best_lora)",
+    )
     add_options(parser, ExtractionConfig, skip=WEIGHT_OPTIONS)
+    parser.groups["output"].add_argument("--force", action="store_true", help="extract again what is finished")
     parser.add_device()
-    add("--force", action="store_true", help="extract again what is finished")
     given = vars(parser.parse_args(argv))
     config = extraction_config(given)
 
+    # after --help, which needs no torch
     from common.features.extract import extract
+    from pretrain.handover import encoder_folder
+    from pretrain.ssl_config import find_model
 
     folder = encoder_folder(find_model(given["model"]))
     return extract(folder, config, device=given["device"], force=given["force"]).exit_code
@@ -52,6 +58,10 @@ def extraction_config(given: dict[str, Any]) -> ExtractionConfig:
 
     Raises `UserError` for weights that are not there.
     """
+    from common.encoders.weights.adapters import ADAPTER_CONFIG
+    from common.features.shards import shard_from_environment
+    from pretrain.handover import find_checkpoint
+
     config = resolve(ExtractionConfig, {key: value for key, value in given.items() if key not in WEIGHT_OPTIONS})
     if config.shard is None and (own := shard_from_environment()):
         config = replace(config, shard=f"{own[0]}/{own[1]}")

@@ -4,7 +4,7 @@
     python finetune_lora.py --model dinov3-b --datasets Cataract-101 --base published
 
 Writes pretrain/checkpoints/<short name>/best_lora, which the CataractFT folders under models/ read. A training that was
-stopped goes on where it was when the same command is run again.
+stopped resumes where it was when the same command is run again.
 """
 
 from __future__ import annotations
@@ -14,31 +14,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.base.options import CommandParser
-from common.base.runtime import UserError, keep_freed_memory, run_main, select_device
-from common.encoders.config import EncoderConfig, read_encoder_config
-from pretrain.annotations.phase_classes import read_phase_classes
-from pretrain.handover import encoder_folder, find_base
-from pretrain.lora.options import FinetuneOptions, add_finetune_options, read_finetune_options
+from common.base.options import CommandParser, resolve
+from common.base.runtime import UserError, run_main
+from pretrain.lora.options import FinetuneOptions, add_finetune_options
 from pretrain.ssl_config import find_model
 
 if TYPE_CHECKING:
     import torch
 
+    from common.encoders.config import EncoderConfig
     from pretrain.lora.training import Finetuning
 
 CHECKED_CLIPS = 2
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, or go on; returns 0 when finished or put back into SLURM's queue, 130 when stopped by a signal."""
+    """Train or resume; returns 0 when finished or put back into SLURM's queue, 130 when stopped by a signal."""
     parser = CommandParser(None, __doc__)
     add_finetune_options(parser)
     parser.add_device()
     given = vars(parser.parse_args(argv))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("LoRA fine-tuning runs in one process on one device: start it without torchrun")
-    return finetune(read_finetune_options(given, given["config"]), device=given["device"])
+    options = resolve(FinetuneOptions, given, given["config"]).completed()
+    return finetune(options, device=given["device"])
 
 
 def finetune(options: FinetuneOptions, *, device: str = "auto") -> int:
@@ -46,6 +45,9 @@ def finetune(options: FinetuneOptions, *, device: str = "auto") -> int:
 
     Raises `UserError` for what is missing, and for an output folder of another training.
     """
+    # not above: --help, and every process that reads videos, imports this file
+    from common.base.runtime import keep_freed_memory, select_device
+
     keep_freed_memory()
     config = training_config(options)
     training = prepare(options, config, select_device(device))
@@ -60,6 +62,9 @@ def finetune(options: FinetuneOptions, *, device: str = "auto") -> int:
 
 def training_config(options: FinetuneOptions) -> EncoderConfig:
     """The encoder that Stage 3 uses, on the chosen base and with the clips of training."""
+    from common.encoders.config import read_encoder_config
+    from pretrain.handover import encoder_folder, find_base
+
     model = find_model(options.model)
     config = read_encoder_config(encoder_folder(model).config)
     base = find_base(model, options.base, options.ssl_checkpoint)
@@ -67,23 +72,34 @@ def training_config(options: FinetuneOptions) -> EncoderConfig:
 
 
 def prepare(options: FinetuneOptions, config: EncoderConfig, device: torch.device) -> Finetuning:
-    """Data, network with adapters and classifier, ready to train or to go on."""
+    """Data, network with adapters and classifier, ready to train or to resume."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     from common.base.runtime import choose_precision, restore_folder
     from common.encoders.build import build_encoder
+    from pretrain.annotations.phase_classes import read_phase_classes
+    from pretrain.engine.sharding import recompute_blocks
     from pretrain.lora.adapter_writer import AdapterWriter
     from pretrain.lora.adapters import add_adapters
     from pretrain.lora.data import read_clips, seen_corpora
-    from pretrain.lora.phase_classifier import PhaseClassifier, recompute_blocks
+    from pretrain.lora.phase_classifier import PhaseClassifier
     from pretrain.lora.training import Finetuning
 
     classes = read_phase_classes(Path(options.classes)) if options.classes else read_phase_classes()
     clips = read_clips(options, classes, config.preprocessing)
+    # before anything is read of it: a kill may have come while the adapter's folder was replaced
     restore_folder(options.best_lora)
     encoder = build_encoder(config)
-    adapted = add_adapters(encoder.network, rank=options.rank, alpha=options.alpha, dropout=options.dropout,
-                           mlp=options.mlp, seed=options.seed)  # fmt: skip
+    adapted = add_adapters(
+        encoder.network,
+        rank=options.rank,
+        alpha=options.alpha,
+        dropout=options.dropout,
+        mlp=options.mlp,
+        seed=options.seed,
+    )
     if options.gradient_checkpointing == "all":
-        recompute_blocks(encoder.network)
+        recompute_blocks(encoder.network, (GradientCheckpointingLayer,))
     precision = choose_precision(options.precision, device)
     encoder.prepare(device, precision)
     classifier = PhaseClassifier(encoder, len(classes.names), seed=options.seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,25 +13,16 @@ from torch.utils.data import DataLoader
 
 from common.base import paths
 from common.base.runtime import UserError
+from common.video.preprocess import Preprocessing
 from pretrain.annotations.phase_classes import read_phase_classes
 from pretrain.engine.distributed import Processes
 from pretrain.engine.loop import Features
 from pretrain.lora.labelled_clips import LabelledClips
 from pretrain.objectives.reduce import all_gather
-from pretrain.ssl_config import SslModel
 from pretrain.video_data.clips import ClipReader
 
 MOST_CLIPS = 1024  # of either split
 NEIGHBOURS = 20
-
-
-@dataclass(frozen=True)
-class ClipShape:
-    """What a recipe's network sees of a video."""
-
-    crop_size: int
-    clip_len: int = 1
-    fps: float = 4.0
 
 
 class NearestPhases:
@@ -44,21 +34,27 @@ class NearestPhases:
     def __init__(
         self,
         dataset: str,
-        model: SslModel,
-        shape: ClipShape,
+        preprocessing: Preprocessing,
         processes: Processes,
         *,
+        clip_len: int,
+        fps: float,
         batch_size: int,
         num_workers: int = 0,
         seed: int = 42,
     ):
         """Raises `UserError` for a data set that is absent, or that no importer of `pretrain/` wrote."""
         self.processes, self.batch_size, self.num_workers = processes, batch_size, num_workers
-        rule = replace(model.encoder_config().preprocessing, size=shape.crop_size)
         clips = partial(
-            LabelledClips, [paths.dataset(dataset)], read_phase_classes(), reader=ClipReader(), preprocessing=rule,
-            clip_len=shape.clip_len, fps=shape.fps, seed=seed,
-        )  # fmt: skip
+            LabelledClips,
+            [paths.dataset(dataset)],
+            read_phase_classes(),
+            reader=ClipReader(),
+            preprocessing=preprocessing,
+            clip_len=clip_len,
+            fps=fps,
+            seed=seed,
+        )
         self.bank, self.queries = clips(split="train"), clips(split="validation")
 
     def __call__(self, features: Features) -> dict[str, float]:

@@ -1,22 +1,33 @@
-"""The models of `pretrain/`, under long and short names, where their files lie, and the options of a training."""
+"""The models of `pretrain/`, under long and short names, where their files lie, and the options of a training.
+
+No torch here, nor in `pretrain.methods.options`, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from common.base import paths
-from common.base.options import CommandParser, add_options, option, resolve
+from common.base.options import CommandParser, add_options, check_ranges, option, resolve
 from common.base.runtime import UserError
-from common.encoders.config import EncoderConfig, read_encoder_config
 from pretrain.annotations.cataracts1k import RELEASE
-from pretrain.video_data.clusters import read_clusters
-from pretrain.video_data.corpora import Corpus
-from pretrain.video_data.sampling import BalancedSampling
+
+if TYPE_CHECKING:
+    from common.encoders.config import EncoderConfig
+
+OptionsT = TypeVar("OptionsT", bound="TrainingOptions")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network for trials, which learns nothing worth knowing and of which no weights exist."""
+
+    architecture: str
+    width: int
 
 
 @dataclass(frozen=True)
@@ -27,60 +38,77 @@ class SslModel:
     """The long name, that of the outputs of Stage 1."""
     short: str
     family: Literal["dinov3", "vjepa2", "videomae", "caformer"]
-    architecture: str
-    """A key of the table `ARCHITECTURES` of the family's module in `common.encoders`."""
     encoder: str
-    """The folder under `models/` of the same encoder as published, whose config knows where weights are to be had."""
-    width: int
-    """Values of a token, or channels of the last stage."""
-    hub_id: str | None
-    """Hugging Face repository of the start weights; None: none there."""
-    crop_size: int
-    """Side of the square input in pixels (of the global crops, where there are several)."""
+    """The folder under `models/` of the same encoder as published, whose config says what the network is."""
     batch_size: int
     """Samples a process and micro-batch."""
     clip_len: int = 1
     precision: Literal["fp32", "bf16"] = "bf16"
     sharding: Literal["ddp", "fsdp"] = "ddp"
     gradient_checkpointing: bool = False
+    start_weights: str | None = None
+    """None: the published encoder's own."""
+    size: int | None = None
+    """Side of the square input in pixels while training (None: as the published encoder's)."""
+    trial: Trial | None = None
+    """A small network in place of the published one."""
 
     @property
     def is_tiny(self) -> bool:
         """Whether this is a network for trials, of which no weights exist."""
-        return self.architecture.startswith("tiny")
+        return self.trial is not None
+
+    @property
+    def architecture(self) -> str:
+        """A key of the table `ARCHITECTURES` of the family's module in `common.encoders.families`."""
+        return self.encoder_config().architecture
+
+    @property
+    def width(self) -> int:
+        """Values of a token, or channels of the last stage."""
+        return self.encoder_config().feature_dim
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the square input in pixels (of the global crops, where there are several)."""
+        return self.size or self.encoder_config().preprocessing.size
 
     def encoder_config(self) -> EncoderConfig:
-        """The published encoder's configuration, with this model's architecture."""
-        config = read_encoder_config(paths.model(self.encoder).config)
-        config = replace(config, title=self.name, architecture=self.architecture, feature_dim=self.width)
-        # what the folder says about access is about its own weights
-        return replace(config, weights=f"hub:{self.hub_id}", access=None) if self._has_other_weights(config) else config
+        """The published encoder's configuration, with this model's network and start weights.
 
-    def _has_other_weights(self, config: EncoderConfig) -> bool:
-        return self.hub_id is not None and config.weights != f"hub:{self.hub_id}"
+        Its preprocessing keeps the published size: what a training sees is `crop_size`.
+        """
+        from common.encoders.config import read_encoder_config
+
+        config = replace(read_encoder_config(paths.model(self.encoder).config), title=self.name)
+        if self.trial:
+            config = replace(config, architecture=self.trial.architecture, feature_dim=self.trial.width)
+        if self.start_weights:
+            # what the folder says about access is about its own weights
+            config = replace(config, weights=self.start_weights, access=None)
+        return config
 
 
 MODELS = (
-    SslModel("dinov3-vitb16", "dinov3-b", "dinov3", "vitb16", "DinoV3-ViT-B16", 768,
-             "facebook/dinov3-vitb16-pretrain-lvd1689m", 224, 64),
-    SslModel("dinov3-vitl16", "dinov3-l", "dinov3", "vitl16", "DinoV3-ViT-L16", 1024,
-             "facebook/dinov3-vitl16-pretrain-lvd1689m", 224, 32),
-    SslModel("dinov3-vit7b16", "dinov3-7b", "dinov3", "vit7b16", "DinoV3-ViT-7B16", 4096,
-             "facebook/dinov3-vit7b16-pretrain-lvd1689m", 256, 4, sharding="fsdp", gradient_checkpointing=True),
-    SslModel("vjepa2-vitl-fpc64-256", "vjepa2-l", "vjepa2", "vjepa2-vitl", "V-JEPA2-ViT-L", 1024,
-             "facebook/vjepa2-vitl-fpc64-256", 256, 8, clip_len=16, gradient_checkpointing=True),
-    SslModel("vjepa2-vitg-fpc64-384", "vjepa2-g", "vjepa2", "vjepa2-vitg", "V-JEPA2-ViT-g16-384", 1408,
-             "facebook/vjepa2-vitg-fpc64-384", 384, 2, clip_len=16, sharding="fsdp", gradient_checkpointing=True),
-    SslModel("videomae-b", "videomae-b", "videomae", "videomae-vitb", "SurgRec-MAE", 768,
-             "MCG-NJU/videomae-base", 224, 16, clip_len=16),
-    SslModel("caformer-s18", "caformer-s18", "caformer", "caformer_s18", "SurgeNet-CAFormer-S18", 512, None, 224, 64),
-    SslModel("dinov3-tiny", "dinov3-tiny", "dinov3", "tiny", "DinoV3-ViT-B16", 48, None, 64, 4, precision="fp32"),
-    SslModel("vjepa2-tiny", "vjepa2-tiny", "vjepa2", "tiny", "V-JEPA2-ViT-L", 48, None, 64, 2, clip_len=8,
-             precision="fp32"),
-    SslModel("videomae-tiny", "videomae-tiny", "videomae", "tiny", "SurgRec-MAE", 96, None, 64, 2, clip_len=8,
-             precision="fp32"),
-    SslModel("caformer-tiny", "caformer-tiny", "caformer", "tiny_caformer_s18", "SurgeNet-CAFormer-S18", 32, None, 64, 4,
-             precision="fp32"),
+    SslModel("dinov3-vitb16", "dinov3-b", "dinov3", "DinoV3-ViT-B16", 64),
+    SslModel("dinov3-vitl16", "dinov3-l", "dinov3", "DinoV3-ViT-L16", 32),
+    SslModel("dinov3-vit7b16", "dinov3-7b", "dinov3", "DinoV3-ViT-7B16", 4, size=256,
+             sharding="fsdp", gradient_checkpointing=True),
+    SslModel("vjepa2-vitl-fpc64-256", "vjepa2-l", "vjepa2", "V-JEPA2-ViT-L", 8, clip_len=16,
+             gradient_checkpointing=True),
+    SslModel("vjepa2-vitg-fpc64-384", "vjepa2-g", "vjepa2", "V-JEPA2-ViT-g16-384", 2, clip_len=16,
+             sharding="fsdp", gradient_checkpointing=True),
+    SslModel("videomae-b", "videomae-b", "videomae", "SurgRec-MAE", 16, clip_len=16,
+             start_weights="hub:MCG-NJU/videomae-base"),
+    SslModel("caformer-s18", "caformer-s18", "caformer", "SurgeNet-CAFormer-S18", 64),
+    SslModel("dinov3-tiny", "dinov3-tiny", "dinov3", "DinoV3-ViT-B16", 4, precision="fp32", size=64,
+             trial=Trial("tiny", 48)),
+    SslModel("vjepa2-tiny", "vjepa2-tiny", "vjepa2", "V-JEPA2-ViT-L", 2, clip_len=8, precision="fp32", size=64,
+             trial=Trial("tiny", 48)),
+    SslModel("videomae-tiny", "videomae-tiny", "videomae", "SurgRec-MAE", 2, clip_len=8, precision="fp32", size=64,
+             trial=Trial("tiny", 96)),
+    SslModel("caformer-tiny", "caformer-tiny", "caformer", "SurgeNet-CAFormer-S18", 4, precision="fp32", size=64,
+             trial=Trial("tiny_caformer_s18", 32)),
 )  # fmt: skip
 
 
@@ -110,65 +138,116 @@ def adapter_folder(name: str) -> Path:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What every self-supervised training can be told; recipes add their own."""
+    """What every self-supervised training can be told; recipes add their own (`pretrain.methods.options`)."""
 
-    model: str | None = option(None, "model to train, by its long or short name")
-    videos: tuple[str, ...] = option((), "corpora: folders of videos, or names of data sets under data/")
-    exclude: tuple[str, ...] = option((), "data sets whose videos must not be trained on, wherever copies of them lie")
-    output: str | None = option(None, "folder to write (default: pretrain/checkpoints/ssl/<long name>)")
+    model: str | None = option(None, "model to train, by its long or short name", group="model")
+    videos: tuple[str, ...] = option(
+        (RELEASE,),
+        f"corpora: folders of videos, or names of data sets under data/ (default: {RELEASE})",
+        group="data",
+    )
+    exclude: tuple[str, ...] = option(
+        (), "data sets whose videos must not be trained on, wherever copies of them lie", group="data"
+    )
+    output: str | None = option(None, "folder to write (default: pretrain/checkpoints/ssl/<long name>)", group="output")
     init: str | None = option(
         None,
         "start weights: a published name, hub:ORG/NAME, a local file or folder, or 'random' (default: the published "
         "ones of the model)",
+        group="model",
     )
-    epochs: int = option(100, "passes over the corpora; an epoch is a fixed number of steps")
+    epochs: int = option(100, "passes over the corpora; an epoch is a fixed number of steps", unit="epochs", above=0)
     steps_per_epoch: int | None = option(
         None,
         "optimiser steps an epoch (default: as many as draw one sample for each second of video, or for clips one for "
         "each clip's duration)",
+        unit="steps",
+        above=0,
     )
-    max_steps: int | None = option(None, "train this many steps instead of the epochs")
-    batch_size: int | None = option(None, "samples a process and micro-batch (default: the model's)")
-    accumulate: int = option(1, "micro-batches an optimiser step")
+    max_steps: int | None = option(None, "train this many steps instead of the epochs", unit="steps", above=0)
+    batch_size: int | None = option(
+        None, "samples a process and micro-batch (default: the model's)", unit="samples", above=0
+    )
+    accumulate: int = option(1, "micro-batches an optimiser step", unit="micro-batches", above=0)
     precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto", "arithmetic; auto: the model's on a GPU, fp32 on a CPU. Parameters and averages are always fp32"
+        "auto",
+        "arithmetic; auto: the model's on a GPU, fp32 on a CPU. Parameters and averages are always fp32",
+        group="machine",
     )
     sharding: Literal["auto", "none", "ddp", "fsdp"] = option(
-        "auto", "how several processes share the work; auto: the model's with several, none with one"
+        "auto",
+        "how several processes share the work; auto: the model's with several, none with one",
+        group="machine",
     )
-    compile: bool = option(False, "torch.compile the networks, block by block")
+    compile: bool = option(False, "torch.compile the networks, block by block", group="machine")
     gradient_checkpointing: Literal["auto", "all", "none"] = option(
-        "auto", "blocks computed again in the backward pass, for less memory and a third more time; auto: the model's"
+        "auto",
+        "blocks computed again in the backward pass, for less memory and a third more time; auto: the model's",
+        group="machine",
     )
-    num_workers: int = option(4, "processes a rank that read video")
+    num_workers: int = option(4, "processes a rank that read video", group="machine", unit="processes", minimum=0)
     seed: int = option(42, "seed of the start values, the samples and every random number")
-    save_every: int = option(500, "steps between checkpoints")
-    keep_last: int = option(2, "checkpoints to keep")
+    save_every: int = option(500, "steps between checkpoints", group="output", unit="steps", above=0)
+    keep_last: int = option(2, "checkpoints to keep", group="output", unit="checkpoints", above=0)
     resume: Literal["auto", "never"] = option(
-        "auto", "auto: go on from the newest checkpoint in the output folder; never: refuse a folder that has one"
+        "auto",
+        "auto: resume from the newest checkpoint in the output folder; never: refuse a folder that has one",
+        group="output",
     )
-    monitor_every: int = option(500, "steps between health checks; 0: none")
-    monitor_samples: int = option(64, "samples of the fixed batch on which health is checked")
+    monitor_every: int = option(500, "steps between health checks; 0: none", group="output", unit="steps", minimum=0)
+    monitor_samples: int = option(
+        64, "samples of the fixed batch on which health is checked", group="output", unit="samples", minimum=2
+    )
     probe: str | None = option(
-        None, "labelled data set whose phases the features must tell apart by nearest neighbours"
+        None,
+        "labelled data set whose phases the features must tell apart by nearest neighbours",
+        group="output",
     )
-    stop_on_collapse: bool = option(True, "stop when the features have collapsed in several checks running")
-    wandb: bool = option(False, "log to Weights & Biases (WANDB_MODE=offline works)")
+    stop_on_collapse: bool = option(
+        True, "stop when the features have collapsed in several checks running", group="output"
+    )
+    wandb: bool = option(False, "log to Weights & Biases (WANDB_MODE=offline works)", group="output")
+    corpus_alpha: float = option(
+        0.5,
+        "a corpus is drawn in proportion to its hours to this power: 1 every clip alike, 0 every corpus alike",
+        group="data",
+        minimum=0,
+    )
+    corpus_weights: str | None = option(
+        None,
+        "how often each corpus is drawn, in place of --corpus_alpha: NAME=WEIGHT,NAME=WEIGHT",
+        group="data",
+    )
+    clusters: str | None = option(
+        None,
+        "file of clusters of the corpora (cluster_videos.py), between which draws are balanced inside a corpus",
+        group="data",
+    )
+    cluster_alpha: float = option(0.5, "as --corpus_alpha, for the clusters of a corpus", group="data", minimum=0)
+    open_videos: int = option(8, "videos that each reading process keeps open", group="machine", unit="videos", above=0)
+    crop_size: int | None = option(
+        None, "side of the square input in pixels (default: the model's)", group="data", unit="pixels", above=0
+    )
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch", "max_steps", "batch_size", "accumulate", "save_every", "keep_last"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
-        for name in ("num_workers", "monitor_every"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
-        if self.monitor_samples < 2:
-            raise UserError(f"monitor_samples must be at least 2, found {self.monitor_samples}")
+        check_ranges(self)
 
     @property
     def output_folder(self) -> Path:
         """The folder of this training's files."""
         return Path(self.output).expanduser() if self.output else backbone_folder(self.model)
+
+    def crop_size_of(self, model: SslModel) -> int:
+        """Side of the square input in pixels, of the global crops where there are several."""
+        return self.crop_size or model.crop_size
+
+    def clip_len_of(self, model: SslModel) -> int:
+        """Frames of a sample."""
+        return model.clip_len
+
+    def global_batch(self, world_size: int) -> int:
+        """Samples of an optimiser step, of all processes together."""
+        return self.batch_size * self.accumulate * world_size
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimiser steps of the whole training."""
@@ -203,83 +282,22 @@ def steps_per_epoch(total_seconds: float, seconds_per_sample: float, global_batc
     return max(1, math.ceil(total_seconds / seconds_per_sample / global_batch))
 
 
-def add_training_options(parser: CommandParser, cls: type[TrainingOptions] = TrainingOptions) -> None:
-    """Add `--config` and a flag for each field of `cls`."""
+def parse_training(
+    argv: list[str] | None, doc: str, cls: type[OptionsT], families: tuple[str, ...]
+) -> tuple[OptionsT, str]:
+    """Read the command line of a recipe's script: its options (defaults < YAML file < flags) and the device.
+
+    Raises `UserError` for a model that does not exist, or is of none of the `families` that the recipe trains.
+    """
+    parser = CommandParser(None, doc)
     parser.add_config()
     add_options(parser, cls)
-
-
-def read_training_options(
-    given: dict[str, Any], cls: type[TrainingOptions] = TrainingOptions, config_file: str | None = None
-) -> TrainingOptions:
-    """Defaults < YAML file < flags, as `common.base.options.resolve`; the model must exist."""
-    options = resolve(cls, given, config_file)
-    find_model(options.model)
-    return options
-
-
-@dataclass(frozen=True)
-class PretrainingOptions(TrainingOptions):
-    """The options of a recipe are a subclass of this; one that trains on clips has `fps` too."""
-
-    videos: tuple[str, ...] = option(
-        (RELEASE,), f"corpora: folders of videos, or names of data sets under data/ (default: {RELEASE})"
+    parser.groups["machine"].add_argument(
+        "--device", default="auto", help="auto, cpu, cuda (under torchrun each takes its own)"
     )
-    corpus_alpha: float = option(
-        0.5, "a corpus is drawn in proportion to its hours to this power: 1 every clip alike, 0 every corpus alike"
-    )
-    corpus_weights: str | None = option(
-        None, "how often each corpus is drawn, in place of --corpus_alpha: NAME=WEIGHT,NAME=WEIGHT"
-    )
-    clusters: str | None = option(
-        None, "file of clusters of the corpora (cluster_videos.py), between which draws are balanced inside a corpus"
-    )
-    cluster_alpha: float = option(0.5, "as --corpus_alpha, for the clusters of a corpus")
-    open_videos: int = option(8, "videos that each reading process keeps open")
-    crop_size: int | None = option(None, "side of the square input in pixels (default: the model's)")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("corpus_alpha", "cluster_alpha"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
-        if self.crop_size is not None and self.crop_size < 1:
-            raise UserError(f"crop_size must be greater than 0, found {self.crop_size}")
-        if self.open_videos < 1:
-            raise UserError(f"open_videos must be greater than 0, found {self.open_videos}")
-
-    def crop_size_of(self, model: SslModel) -> int:
-        """Side of the square input in pixels, of the global crops where there are several."""
-        return self.crop_size or model.crop_size
-
-    def clip_len_of(self, model: SslModel) -> int:
-        """Frames of a sample."""
-        return model.clip_len
-
-    def sampling(self, corpora: Sequence[Corpus]) -> BalancedSampling:
-        """Which clip is which sample.
-
-        Raises `UserError` for weights or clusters that do not fit the corpora.
-        """
-        return BalancedSampling(
-            corpora,
-            alpha=self.corpus_alpha,
-            weights=read_weights(self.corpus_weights) if self.corpus_weights else None,
-            clusters=read_clusters(Path(self.clusters).expanduser()) if self.clusters else None,
-            cluster_alpha=self.cluster_alpha,
-        )
-
-
-def read_weights(text: str) -> dict[str, float]:
-    """`a=1,b=0.5` as numbers by name; raises `UserError` for anything else."""
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, number = part.rpartition("=")
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = None
-        if not name.strip() or weight is None or name.strip() in weights:
-            raise UserError(f"--corpus_weights {text}: expected NAME=WEIGHT,NAME=WEIGHT, found {part!r}")
-        weights[name.strip()] = weight
-    return weights
+    given = vars(parser.parse_args(argv))
+    options = resolve(cls, given, given["config"])
+    if find_model(options.model).family not in families:
+        names = ", ".join(entry.name for entry in MODELS if entry.family in families)
+        raise UserError(f"--model {options.model}: this command trains {names}")
+    return options, given["device"]

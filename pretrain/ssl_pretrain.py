@@ -1,10 +1,10 @@
-"""From the command line to the engine: what all self-supervised pretraining commands have in common."""
+"""From the options of a recipe to the engine: what all self-supervised pretraining commands have in common."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from torch import nn
 
 from common.base import paths
-from common.base.options import CommandParser
 from common.base.runtime import UserError, keep_freed_memory
 from common.base.wording import counted, listed
 from common.checks import leaks
@@ -23,18 +22,10 @@ from pretrain.engine.distributed import Processes, start_processes
 from pretrain.engine.loop import Batches, Recipe, train
 from pretrain.engine.method import Batch, Method
 from pretrain.engine.run_folder import RunFolder
-from pretrain.phase_probe import ClipShape, NearestPhases
-from pretrain.ssl_config import (
-    MODELS,
-    PretrainingOptions,
-    SslModel,
-    TrainingOptions,
-    add_training_options,
-    find_model,
-    read_training_options,
-    steps_per_epoch,
-)
+from pretrain.phase_probe import NearestPhases
+from pretrain.ssl_config import SslModel, TrainingOptions, find_model, steps_per_epoch
 from pretrain.ssl_dataset import VideoSamples, loader
+from pretrain.video_data.clusters import read_clusters
 from pretrain.video_data.corpora import Corpus, read_corpora, write_manifest
 from pretrain.video_data.sampling import BalancedSampling, SampleOrder
 
@@ -42,138 +33,143 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# options (completed), model, backbone, where its weights are from, steps of an epoch
-BuildMethod = Callable[[Any, SslModel, nn.Module, WeightSource, int], Method]
+# options (completed), model, backbone, steps of an epoch
+BuildMethod = Callable[[Any, SslModel, nn.Module, int], Method]
 BuildDataset = Callable[[Any, SslModel, BalancedSampling], VideoSamples]
 
+# float32: the value, its gradient, and AdamW's two averages
+TRAINED_BYTES, FROZEN_BYTES = 16, 4
 
-def pretrain_main(
-    argv: list[str] | None,
-    *,
-    description: str,
-    options_class: type[PretrainingOptions],
-    families: tuple[str, ...],
-    build_method: BuildMethod,
-    build_dataset: BuildDataset,
-) -> int:
-    """Run the command of a recipe: parse `argv`, build everything, print the plan, train; returns the exit code.
 
-    `families` are those of `pretrain.ssl_config` that the recipe trains. The recipe is called as the module of the
-    method that `build_method` makes.
+def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, build_dataset: BuildDataset) -> int:
+    """Run a recipe: build everything, print the plan, train; returns the exit code.
+
+    The recipe is called as the module of the method that `build_method` makes.
     """
-    parser = CommandParser(None, description)
-    add_training_options(parser, options_class)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (under torchrun each takes its own)")
-    given = vars(parser.parse_args(argv))
-    options = read_training_options(given, options_class, given["config"])
-    model = find_model(options.model)
-    if model.family not in families:
-        names = ", ".join(entry.name for entry in MODELS if entry.family in families)
-        raise UserError(f"--model {options.model}: this command trains {names}")
     keep_freed_memory()
-    with start_processes(given["device"]) as processes:
+    with start_processes(device) as processes:
         options = options.completed(on_gpu=processes.device.type == "cuda", world_size=processes.world_size)
-        command = PretrainingCommand(options, model, processes)
-        return command.run(build_method, build_dataset)
-
-
-@dataclass(frozen=True)
-class PretrainingCommand:
-    """A training of one model in one of the processes; `options` are completed."""
-
-    options: PretrainingOptions
-    model: SslModel
-    processes: Processes
-
-    def run(self, build_method: BuildMethod, build_dataset: BuildDataset) -> int:
-        """Build everything, print the plan, train."""
-        options, model = self.options, self.model
-        corpora = self.read_corpora()
-        sampling = options.sampling(corpora)
+        model = find_model(options.model)
+        corpora = known_corpora(options, processes)
+        sampling = balanced_sampling(options, corpora)
         steps = options.steps_per_epoch or steps_per_epoch(
-            sum(corpus.seconds for corpus in corpora), self.seconds_per_sample, self.global_batch
+            sum(corpus.seconds for corpus in corpora),
+            seconds_per_sample(options, model),
+            options.global_batch(processes.world_size),
         )
-        crop_size, clip_len = options.crop_size_of(model), options.clip_len_of(model)
-        backbone, start = start_backbone(model, options.init, crop_size=crop_size, clip_len=clip_len, seed=options.seed)
-        method = build_method(options, model, backbone, start, steps)
-        dataset = build_dataset(options, model, sampling)
-        probe = self.phase_probe()
-        self.plan(method, start, corpora, sampling, steps).show()
-        first_alone(self.processes, partial(self.record_videos, corpora, [start.source, *method.other_sources()]))
+        backbone, start = start_backbone(
+            model,
+            options.init,
+            crop_size=options.crop_size_of(model),
+            clip_len=options.clip_len_of(model),
+            seed=options.seed,
+        )
+        method = build_method(options, model, backbone, steps)
+        batches = micro_batches(options, build_dataset(options, model, sampling), processes)
+        probe = phase_probe(options, model, processes)
+        log.info("%s of %s", type(method).__name__, model.name)
+        corpus_lines = describe_corpora(corpora, sampling.corpus_shares)
+        for subject, text in describe_training(options, method, start, corpus_lines, steps, processes):
+            log.info("  %-11s %s", subject, text)
+        # after all that may be refused here: the record names the videos of a training, not of an attempt
+        first_alone(processes, partial(record_videos, options, model, corpora, [start.source, *method.other_sources()]))
         name = type(method).__module__.rpartition(".")[2]
-        return train(Recipe(name, method, start, self.batches(dataset), steps, probe), options, self.processes)
+        return train(Recipe(name, method, start, batches, steps, probe), options, processes)
 
-    @property
-    def global_batch(self) -> int:
-        """Samples of an optimiser step."""
-        return self.options.batch_size * self.options.accumulate * self.processes.world_size
 
-    @property
-    def seconds_per_sample(self) -> float:
-        """Of frames one a second makes an epoch, of clips one in its own duration."""
-        clip_len = self.options.clip_len_of(self.model)
-        return clip_len / self.options.fps if clip_len > 1 else 1.0
+def known_corpora(options: TrainingOptions, processes: Processes) -> list[Corpus]:
+    """The corpora; the first process looks into new videos, the others read what it found."""
+    read = partial(read_corpora, options.videos, paths.video_index(), exclude=options.exclude)
+    return first_alone(processes, read) or read()
 
-    def read_corpora(self) -> list[Corpus]:
-        """The corpora; the first process looks into new videos, the others read what it found."""
-        read = partial(read_corpora, self.options.videos, paths.video_index(), exclude=self.options.exclude)
-        return first_alone(self.processes, read) or read()
 
-    def batches(self, dataset: VideoSamples) -> Batches:
-        """This process's micro-batches from a sample number on."""
-        options, processes = self.options, self.processes
+def balanced_sampling(options: TrainingOptions, corpora: Sequence[Corpus]) -> BalancedSampling:
+    """Which clip is which sample.
 
-        def batches(first: int) -> Iterable[Batch]:
-            size, pinned = options.batch_size, processes.device.type == "cuda"
-            order = SampleOrder(size, rank=processes.rank, world_size=processes.world_size, start=first)
-            return loader(dataset, order, size, num_workers=options.num_workers, pin_memory=pinned)
+    Raises `UserError` for weights or clusters that do not fit the corpora.
+    """
+    return BalancedSampling(
+        corpora,
+        alpha=options.corpus_alpha,
+        weights=read_weights(options.corpus_weights) if options.corpus_weights else None,
+        clusters=read_clusters(Path(options.clusters).expanduser()) if options.clusters else None,
+        cluster_alpha=options.cluster_alpha,
+    )
 
-        return batches
 
-    def phase_probe(self) -> NearestPhases | None:
-        """The probe that `--probe` asks for."""
-        options, model = self.options, self.model
-        if options.probe is None:
-            return None
-        if not options.monitor_every:
-            raise UserError("--probe with --monitor_every 0: the probe is part of the health checks; leave one out")
-        clip_len = options.clip_len_of(model)
-        shape = ClipShape(options.crop_size_of(model), clip_len, options.fps if clip_len > 1 else 1.0)
-        return NearestPhases(
-            options.probe, model, shape, self.processes,
-            batch_size=options.batch_size, num_workers=options.num_workers, seed=options.seed,
-        )  # fmt: skip
+def read_weights(text: str) -> dict[str, float]:
+    """`a=1,b=0.5` as numbers by name; raises `UserError` for anything else."""
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = None
+        if not name.strip() or weight is None or name.strip() in weights:
+            raise UserError(f"--corpus_weights {text}: expected NAME=WEIGHT,NAME=WEIGHT, found {part!r}")
+        weights[name.strip()] = weight
+    return weights
 
-    def record_videos(self, corpora: list[Corpus], sources: list[str]) -> None:
-        """Write the manifest of a new training, hold one that goes on to it, and name labelled videos.
 
-        `sources` of weights whose own videos are learned from through them: of the start, of a teacher.
+def seconds_per_sample(options: TrainingOptions, model: SslModel) -> float:
+    """Seconds of video that a sample stands for: of frames one a second makes an epoch, of clips one in its duration."""
+    clip_len = options.clip_len_of(model)
+    return clip_len / options.fps if clip_len > 1 else 1.0
 
-        Raises `UserError` when the folder's training has seen other videos.
-        """
-        folder = RunFolder(self.options.output_folder)
-        present = {video.fingerprint for corpus in corpora for video in corpus.videos}
-        if folder.manifest.is_file() and (folder.step_files() or folder.final.is_file()):
-            former = {video.fingerprint for video in manifests.read_manifest(folder.manifest).videos}
-            if former != present:
-                raise UserError(
-                    f"{folder.manifest}: the training there learns from {counted(len(former), 'video')}, of which "
-                    f"{len(former - present)} are not in the corpora now, and {len(present - former)} are new; give "
-                    "the same --videos and --exclude, or --output another folder"
-                )
-        else:
-            earlier = [entry.path for source in sources for entry in manifests.manifests_of_weights({"source": source})]
-            write_manifest(folder.manifest, "ssl", self.model.name, corpora=corpora, based_on=earlier)
-        warn_of_labelled_videos(folder.manifest)
 
-    def plan(
-        self, method: Method, start: WeightSource, corpora: list[Corpus], sampling: BalancedSampling, steps: int
-    ) -> TrainingPlan:
-        """What is about to be done."""
-        return TrainingPlan(
-            self.options, self.model, self.processes, method=method, start=start, corpora=corpora,
-            shares=sampling.corpus_shares, steps_per_epoch=steps,
-        )  # fmt: skip
+def micro_batches(options: TrainingOptions, dataset: VideoSamples, processes: Processes) -> Batches:
+    """This process's micro-batches from a sample number on."""
+    size, pinned = options.batch_size, processes.device.type == "cuda"
+
+    def batches(first: int) -> Iterable[Batch]:
+        order = SampleOrder(size, rank=processes.rank, world_size=processes.world_size, start=first)
+        return loader(dataset, order, size, num_workers=options.num_workers, pin_memory=pinned)
+
+    return batches
+
+
+def phase_probe(options: TrainingOptions, model: SslModel, processes: Processes) -> NearestPhases | None:
+    """The probe that `--probe` asks for."""
+    if options.probe is None:
+        return None
+    if not options.monitor_every:
+        raise UserError("--probe with --monitor_every 0: the probe is part of the health checks; leave one out")
+    clip_len = options.clip_len_of(model)
+    return NearestPhases(
+        options.probe,
+        replace(model.encoder_config().preprocessing, size=options.crop_size_of(model)),
+        processes,
+        clip_len=clip_len,
+        fps=options.fps if clip_len > 1 else 1.0,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        seed=options.seed,
+    )
+
+
+def record_videos(options: TrainingOptions, model: SslModel, corpora: list[Corpus], sources: list[str]) -> None:
+    """Write the manifest of a new training, check that of one that is resumed, and name labelled videos.
+
+    `sources` of weights whose own videos are learned from through them: of the start, of a teacher.
+
+    Raises `UserError` when the folder's training has seen other videos.
+    """
+    folder = RunFolder(options.output_folder)
+    present = {video.fingerprint for corpus in corpora for video in corpus.videos}
+    # a manifest without a checkpoint is of a training that never was: it is written anew
+    if folder.manifest.is_file() and (folder.step_files() or folder.final.is_file()):
+        former = {video.fingerprint for video in manifests.read_manifest(folder.manifest).videos}
+        if former != present:
+            raise UserError(
+                f"{folder.manifest}: the training there learns from {counted(len(former), 'video')}, of which "
+                f"{len(former - present)} are not in the corpora now, and {len(present - former)} are new; give "
+                "the same --videos and --exclude, or --output another folder"
+            )
+    else:
+        earlier = [entry.path for source in sources for entry in manifests.manifests_of_weights({"source": source})]
+        write_manifest(folder.manifest, "ssl", model.name, corpora=corpora, based_on=earlier)
+    warn_of_labelled_videos(folder.manifest)
 
 
 def first_alone(processes: Processes, action: Callable[[], Result]) -> Result | None:
@@ -206,78 +202,57 @@ def warn_of_labelled_videos(manifest: Path) -> None:
             )  # fmt: skip
 
 
-# float32: the value, its gradient, and AdamW's two averages
-TRAINED_BYTES, FROZEN_BYTES = 16, 4
+def describe_corpora(corpora: Sequence[Corpus], shares: Mapping[str, float]) -> list[str]:
+    """A line on each corpus; `shares` are those among the samples."""
+    return [
+        f"{corpus.name}: {counted(len(corpus.videos), 'video')}, {corpus.seconds / 3600:.1f} h, "
+        f"{shares[corpus.name]:.0%} of the samples"
+        for corpus in corpora
+    ]
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    """A training; `options` are completed, `shares` those of the corpora among the samples."""
-
-    options: TrainingOptions
-    model: SslModel
-    processes: Processes
-    _: KW_ONLY
-    method: Method
-    start: WeightSource
-    corpora: Sequence[Corpus]
-    shares: Mapping[str, float]
-    steps_per_epoch: int
-
-    def show(self) -> None:
-        """Log it, one subject a line."""
-        log.info("%s of %s", type(self.method).__name__, self.model.name)
-        for subject, text in self.lines():
-            log.info("  %-11s %s", subject, text)
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Subjects and what is said of them."""
-        options = self.options
-        start = f"{self.start.source} (untrained)" if self.start.is_random else self.start.source
-        corpora = [
-            ("corpus", f"{corpus.name}: {counted(len(corpus.videos), 'video')}, {corpus.seconds / 3600:.1f} h, "
-             f"{self.shares[corpus.name]:.0%} of the samples")
-            for corpus in self.corpora
-        ]  # fmt: skip
-        return [
-            ("start", start),
-            *corpora,
-            ("training", self._steps()),
-            ("parameters", f"{millions(trained(self.method))} trained, {millions(frozen(self.method))} averaged or "
-             "frozen"),
-            ("computing", f"{self.processes.device.type}, processes {self.processes.world_size}, "
-             f"{options.precision}, sharding {options.sharding}, recomputed blocks {options.gradient_checkpointing}"),
-            ("memory", f"{self.state_bytes() / 1e9:.1f} GB a process for weights, gradients and averages; activations "
-             "come on top"),
-            ("output", str(options.output_folder)),
-        ]  # fmt: skip
-
-    def state_bytes(self) -> float:
-        """Bytes of parameters, gradients, optimiser and averages in one process."""
-        total = TRAINED_BYTES * trained(self.method) + FROZEN_BYTES * frozen(self.method)
-        return total / (self.processes.world_size if self.options.sharding == "fsdp" else 1)
-
-    def _steps(self) -> str:
-        options, processes = self.options, self.processes.world_size
-        steps = options.total_steps(self.steps_per_epoch)
-        epochs = steps / self.steps_per_epoch
-        batch = options.batch_size * options.accumulate * processes
-        return (
-            f"{steps:,} steps ({epochs:.4g} epochs of {self.steps_per_epoch:,}) of {batch} samples "
-            f"({options.batch_size} x {options.accumulate} micro-batches x {processes} processes)"
-        )
+def describe_training(
+    options: TrainingOptions,
+    method: nn.Module,
+    start: WeightSource,
+    corpora: Sequence[str],
+    steps_per_epoch: int,
+    processes: Processes,
+) -> list[tuple[str, str]]:
+    """The plan of a training, subject by subject; `options` are completed, `corpora` lines of `describe_corpora`."""
+    steps, world_size = options.total_steps(steps_per_epoch), processes.world_size
+    trained, frozen = count_parameters(method)
+    gigabytes = state_bytes(method, world_size if options.sharding == "fsdp" else 1) / 1e9
+    return [
+        ("start", f"{start.source} (untrained)" if start.is_random else start.source),
+        *(("corpus", line) for line in corpora),
+        (
+            "training",
+            f"{steps:,} steps ({steps / steps_per_epoch:.4g} epochs of {steps_per_epoch:,}) of "
+            f"{options.global_batch(world_size)} samples "
+            f"({options.batch_size} x {options.accumulate} micro-batches x {world_size} processes)",
+        ),
+        ("parameters", f"{trained / 1e6:.3g} M trained, {frozen / 1e6:.3g} M averaged or frozen"),
+        (
+            "computing",
+            f"{processes.device.type}, processes {world_size}, {options.precision}, sharding {options.sharding}, "
+            f"recomputed blocks {options.gradient_checkpointing}",
+        ),
+        (
+            "memory",
+            f"{gigabytes:.1f} GB a process for weights, gradients and averages; activations come on top",
+        ),
+        ("output", str(options.output_folder)),
+    ]
 
 
-def trained(module: nn.Module) -> int:
-    """Number of values that are trained."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+def state_bytes(method: nn.Module, num_shards: int) -> float:
+    """Bytes of parameters, gradients, optimiser and averages in one process, before activations."""
+    trained, frozen = count_parameters(method)
+    return (TRAINED_BYTES * trained + FROZEN_BYTES * frozen) / num_shards
 
 
-def frozen(module: nn.Module) -> int:
-    """Number of parameters' values that are not."""
-    return sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
-
-
-def millions(count: int) -> str:
-    """`85.7 M`."""
-    return f"{count / 1e6:.3g} M"
+def count_parameters(method: nn.Module) -> tuple[int, int]:
+    """Values that are trained, and values that are averaged or frozen."""
+    trained = sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
+    return trained, sum(parameter.numel() for parameter in method.parameters()) - trained

@@ -1,4 +1,4 @@
-"""Stage 1 for Video MAE: go on pretraining it on clips of surgical video, alone or beside an image teacher.
+"""Stage 1 for Video MAE: continue pretraining it on clips of surgical video, alone or beside an image teacher.
 
     python ssl_pretrain_videomae.py --model videomae-b
     python ssl_pretrain_videomae.py --model videomae-b --videos Cataracts-1K ~/more_videos --corpus_alpha 0
@@ -6,7 +6,7 @@
     torchrun --nproc_per_node 8 ssl_pretrain_videomae.py --model videomae-b --batch_size 32
 
 The first is SurgRec-MAE's recipe, the third SurgVISTA's. Writes checkpoints/ssl/<model>/: final.pt, export/ for feature
-extraction (models/SurgRec-MAE --weights), manifest.json of the videos seen, metrics.jsonl. The same command goes on where
+extraction (models/SurgRec-MAE --weights), manifest.json of the videos seen, metrics.jsonl. The same command resumes where
 it stopped.
 """
 
@@ -15,12 +15,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from common.base.runtime import run_main
+from pretrain.methods.options import VideoMAEOptions
+from pretrain.ssl_config import parse_training
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from common.encoders.weights.source import WeightSource
-    from pretrain.methods.videomae import VideoMAE, VideoMAEOptions
+    from pretrain.methods.videomae import VideoMAE
     from pretrain.ssl_config import SslModel
     from pretrain.ssl_dataset import MaeDataset
     from pretrain.video_data.sampling import BalancedSampling
@@ -28,23 +29,15 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit code."""
-    # here, because every process that reads videos imports this file
-    from pretrain.methods.videomae import VideoMAEOptions
-    from pretrain.ssl_pretrain import pretrain_main
+    options, device = parse_training(argv, __doc__, VideoMAEOptions, families=("videomae",))
 
-    return pretrain_main(
-        argv,
-        description=__doc__,
-        options_class=VideoMAEOptions,
-        families=("videomae",),
-        build_method=build_method,
-        build_dataset=build_clips,
-    )
+    # after --help, and not above: every process that reads videos imports this file
+    from pretrain.ssl_pretrain import pretrain
+
+    return pretrain(options, device, with_teacher, build_mae_clips)
 
 
-def build_method(
-    options: VideoMAEOptions, model: SslModel, backbone: nn.Module, start: WeightSource, steps_per_epoch: int
-) -> VideoMAE:
+def with_teacher(options: VideoMAEOptions, model: SslModel, backbone: nn.Module, steps_per_epoch: int) -> VideoMAE:
     """The recipe on start weights, with the image teacher that the options name."""
     from pretrain.methods.image_teacher import load_image_teacher
     from pretrain.methods.videomae import VideoMAE
@@ -55,16 +48,19 @@ def build_method(
     return VideoMAE(backbone, options, model, teacher)
 
 
-def build_clips(options: VideoMAEOptions, model: SslModel, sampling: BalancedSampling) -> MaeDataset:
+def build_mae_clips(options: VideoMAEOptions, model: SslModel, sampling: BalancedSampling) -> MaeDataset:
     """Clips and, for an image teacher, the first frame of each tubelet."""
     from pretrain.ssl_dataset import MaeDataset
     from pretrain.video_data.augment import MultiScaleCrop
 
-    crop = MultiScaleCrop(size=options.crop_size_of(model), teacher_size=options.teacher_size_of(model))
     return MaeDataset(
-        sampling, crop, seed=options.seed, clip_len=options.clip_len_of(model), fps=options.fps,
+        sampling,
+        MultiScaleCrop(size=options.crop_size_of(model), teacher_size=options.teacher_size_of(model)),
+        seed=options.seed,
+        clip_len=options.clip_len_of(model),
+        fps=options.fps,
         open_videos=options.open_videos,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

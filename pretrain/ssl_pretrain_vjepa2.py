@@ -1,4 +1,4 @@
-"""Stage 1 for V-JEPA 2: go on pretraining it on clips of surgical video, by masked prediction of its own features.
+"""Stage 1 for V-JEPA 2: continue pretraining it on clips of surgical video, by masked prediction of its own features.
 
     python ssl_pretrain_vjepa2.py --model vjepa2-vitl-fpc64-256 --batch_size 2 --epochs 100
     python ssl_pretrain_vjepa2.py --model vjepa2-l --videos Cataracts-1K ~/more_videos --exclude SICS155
@@ -7,46 +7,25 @@
 
 Nine tenths of a clip are hidden from the encoder; a predictor says what the encoder's moving average finds there.
 Writes checkpoints/ssl/<model>/: final.pt, export/ for feature extraction and LoRA, manifest.json of the videos seen,
-metrics.jsonl. The same command goes on where it stopped.
+metrics.jsonl. The same command resumes where it stopped.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from common.base.runtime import run_main
-
-if TYPE_CHECKING:
-    from transformers import VJEPA2Model
-
-    from common.encoders.weights.source import WeightSource
-    from pretrain.methods.vjepa2 import VJEPA2, VJEPA2Options
-    from pretrain.ssl_config import SslModel
+from pretrain.methods.options import VJEPA2Options
+from pretrain.ssl_config import parse_training
 
 
 def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit code."""
-    # here, because every process that reads videos imports this file
-    from pretrain.methods.vjepa2 import VJEPA2Options, build_clips
-    from pretrain.ssl_pretrain import pretrain_main
+    options, device = parse_training(argv, __doc__, VJEPA2Options, families=("vjepa2",))
 
-    return pretrain_main(
-        argv,
-        description=__doc__,
-        options_class=VJEPA2Options,
-        families=("vjepa2",),
-        build_method=build_method,
-        build_dataset=build_clips,
-    )
+    # after --help, and not above: every process that reads videos imports this file
+    from pretrain.methods.vjepa2 import VJEPA2, build_clips
+    from pretrain.ssl_pretrain import pretrain
 
-
-def build_method(
-    options: VJEPA2Options, model: SslModel, backbone: VJEPA2Model, start: WeightSource, steps_per_epoch: int
-) -> VJEPA2:
-    """The recipe on start weights."""
-    from pretrain.methods.vjepa2 import VJEPA2
-
-    return VJEPA2(backbone, options, model)
+    return pretrain(options, device, lambda options, model, backbone, _: VJEPA2(backbone, options, model), build_clips)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class PreparedMethod:
         method.teacher.requires_grad_(False)
         method.train()
         if options.gradient_checkpointing == "all":
-            recompute_blocks(method)
+            recompute_blocks(method.student, method.block_classes)
         if options.compile:
             for block in _blocks(method, method.block_classes):
                 block.compile()
@@ -71,9 +71,11 @@ class PreparedMethod:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bf16)
 
 
-def recompute_blocks(method: Method) -> None:
-    """Keep only the inputs of the student's blocks and compute the rest again in the backward pass."""
-    for block in _blocks(method.student, method.block_classes):
+def recompute_blocks(network: nn.Module, classes: tuple[type[nn.Module], ...]) -> None:
+    """Keep only the inputs of the blocks of these `classes`, and compute the rest again in the backward pass."""
+    for block in _blocks(network, classes):
+        # the re-entrant kind needs an input that asks for a gradient; where all but adapters is frozen, nothing that
+        # enters the first block does
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 

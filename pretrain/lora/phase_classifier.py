@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from common.encoders.base import ClipEncoder, Encoder
 from common.video.preprocess import normalise
@@ -64,13 +60,3 @@ class PhaseClassifier(nn.Module):
             raise KeyError(f"other trainable parameters: {sorted(own.keys() ^ state.keys())[:3]}")
         for name, parameter in own.items():
             parameter.copy_(state[name])
-
-
-def recompute_blocks(network: nn.Module) -> None:
-    """Keep only the inputs of a transformer's blocks and compute the rest again in the backward pass.
-
-    Without re-entrance: nothing that enters the first block asks for a gradient, which the re-entrant kind needs.
-    """
-    for module in network.modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False)

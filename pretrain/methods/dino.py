@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import DINOv3ViTModel
 
 from pretrain.engine.method import Batch
-from pretrain.methods.self_distillation import NUM_GLOBAL, SelfDistillation, SelfDistillationOptions, summary
+from pretrain.methods.options import SelfDistillationOptions
+from pretrain.methods.self_distillation import NUM_GLOBAL, SelfDistillation, head_size, summary
 from pretrain.objectives.centering import SoftmaxCentering
 from pretrain.objectives.losses import class_token_loss, mean_entropy
 from pretrain.ssl_config import SslModel
@@ -24,7 +25,7 @@ class Dino(SelfDistillation):
         """`backbone` is taken over; `options` are completed."""
         if isinstance(backbone, DINOv3ViTModel):
             backbone.embeddings.mask_token.requires_grad_(False)  # nothing is masked
-        size = options.head_size(model)
+        size = head_size(options, model)
         super().__init__(backbone, options, model, heads={"dino_head": size}, steps_per_epoch=steps_per_epoch)
         self.centering = SoftmaxCentering(size.prototypes)
 

@@ -7,19 +7,16 @@ positions of all patches of a batch by a random factor (`position_rescale`); a t
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import DINOv3ViTModel
 
-from common.base.options import option
-from common.base.runtime import UserError
-from common.encoders.weights.source import RANDOM
 from pretrain.engine.method import Batch
 from pretrain.engine.reporting import transformer_flops
-from pretrain.methods.self_distillation import NUM_GLOBAL, PATCH_SIZE, SelfDistillation, SelfDistillationOptions
+from pretrain.methods.options import DINOv3Options
+from pretrain.methods.self_distillation import NUM_GLOBAL, PATCH_SIZE, SelfDistillation, frame_views, head_size
 from pretrain.objectives.centering import sinkhorn_knopp
 from pretrain.objectives.heads import DINO_7B, IBOT_7B
 from pretrain.objectives.losses import (
@@ -34,73 +31,8 @@ from pretrain.objectives.masks_image import PatchMasking, masked_places, patch_m
 from pretrain.objectives.reduce import rank, world_size
 from pretrain.objectives.schedules import gram_weight
 from pretrain.ssl_config import SslModel
-from pretrain.video_data.augment import MultiCrop
 
 PUBLISHED_HEADS = {"vit7b16": (DINO_7B, IBOT_7B)}  # those of the others are the default widths
-GRAM_WEIGHT = 1.0
-
-
-@dataclass(frozen=True)
-class DINOv3Options(SelfDistillationOptions):
-    """Defaults for going on with published weights on few GPUs."""
-
-    recipe: Literal["auto", "dinov3", "dino"] = option(
-        "auto",
-        "dinov3: all losses below, for its vision transformers; dino: class tokens alone; auto: as the model allows",
-    )
-    local_weight: float = option(1.0, "weight of the local crops' part of the loss (published with a Gram loss: 0.5)")
-    ibot_weight: float = option(1.0, "weight of the loss on hidden patches")
-    mask_share: float = option(0.5, "share of the global crops in which patches are hidden, 0.1 to 0.5 of them")
-    koleo_weight: float = option(0.1, "weight of the loss that spreads class tokens, of each global crop")
-    koleo_across_processes: bool = option(False, "seek the nearest class tokens in the batches of all processes")
-    gram_weight: float | None = option(
-        None,
-        "weight of the loss that holds similarities between patches to the start weights' (default: 1, untrained 0)",
-    )
-    gram_scale: int = option(2, "resolution at which the start weights see the global crops, times theirs")
-    gram_ramp_epochs: float = option(1.0, "epochs over which that weight rises, after the backbone is unfrozen")
-    position_rescale: float = option(2.0, "largest random factor of the student's positions; 1: none")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("local_weight", "ibot_weight", "koleo_weight", "gram_weight", "gram_ramp_epochs"):
-            if getattr(self, name) is not None and not getattr(self, name) >= 0:
-                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
-        if not 0 <= self.mask_share <= 1:
-            raise UserError(f"mask_share must lie between 0 and 1, found {self.mask_share}")
-        for name in ("gram_scale", "position_rescale"):
-            if not getattr(self, name) >= 1:
-                raise UserError(f"{name} must be at least 1, found {getattr(self, name)}")
-
-    def recipe_of(self, model: SslModel) -> str:
-        """`dinov3` or `dino`.
-
-        Raises `UserError` for a network that DINOv3's losses do not fit, and for options that DINO has no use for.
-        """
-        recipe = self.recipe
-        if recipe == "auto":
-            recipe = "dinov3" if model.family == "dinov3" else "dino"
-        if recipe == "dinov3" and model.family != "dinov3":
-            raise UserError(f"--recipe dinov3 is for DINOv3's vision transformers; {model.name} takes --recipe dino")
-        if recipe == "dino":
-            own = fields(DINOv3Options)[len(fields(SelfDistillationOptions)) :]
-            useless = [
-                entry.name for entry in own if entry.name != "recipe" and getattr(self, entry.name) != entry.default
-            ]
-            if useless:
-                raise UserError(f"--{', --'.join(useless)}: of the recipe dinov3; --recipe dino has class tokens alone")
-        return recipe
-
-    @property
-    def anchor_weight(self) -> float:
-        """The weight of the Gram loss: random start weights are no anchor."""
-        default = 0.0 if self.init == RANDOM else GRAM_WEIGHT
-        return default if self.gram_weight is None else self.gram_weight
-
-    def crops(self, model: SslModel) -> MultiCrop:
-        rule = super().crops(model)
-        has_gram = self.anchor_weight and self.recipe_of(model) == "dinov3"
-        return replace(rule, gram_size=self.gram_scale * rule.global_size if has_gram else None)
 
 
 class Hidden(NamedTuple):
@@ -124,12 +56,12 @@ class DINOv3(SelfDistillation):
         """`backbone` is taken over; `options` are completed."""
         published = PUBLISHED_HEADS.get(model.architecture, (None, None))
         roles = ("dino_head", "ibot_head")
-        heads = {role: options.head_size(model, size) for role, size in zip(roles, published, strict=True)}
+        heads = {role: head_size(options, model, size) for role, size in zip(roles, published, strict=True)}
         gram_teacher = copy.deepcopy(backbone) if options.anchor_weight else None
         backbone.rope_embeddings.config.pos_embed_rescale = options.position_rescale
         super().__init__(backbone, options, model, heads=heads, steps_per_epoch=steps_per_epoch)
         self.gram_teacher = gram_teacher.requires_grad_(False) if gram_teacher else None
-        self.rule = options.crops(model)
+        self.rule = frame_views(options, model)
         self.gram_schedule = gram_weight(
             self.steps(options.freeze_backbone_epochs),
             self.steps(options.gram_ramp_epochs),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from timm.layers import DropPath
@@ -14,10 +12,10 @@ from torch import Tensor, nn
 from transformers import DINOv3ViTModel
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
 
-from common.base.options import option
 from common.base.runtime import UserError, generator
 from common.video.preprocess import normalise
 from pretrain.engine.method import Batch, Method, Schedules
+from pretrain.methods.options import SelfDistillationOptions
 from pretrain.objectives.heads import HeadSize, PrototypeHead
 from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups, head_groups
 from pretrain.objectives.reduce import world_size
@@ -29,7 +27,7 @@ from pretrain.objectives.schedules import (
     teacher_temperature,
     warmup_cosine,
 )
-from pretrain.ssl_config import PretrainingOptions, SslModel
+from pretrain.ssl_config import SslModel
 from pretrain.ssl_dataset import FrameDataset
 from pretrain.video_data.augment import MultiCrop
 from pretrain.video_data.sampling import BalancedSampling
@@ -39,86 +37,6 @@ NUM_GLOBAL = 2
 LOCAL_SHARE = 96 / 224  # of the sides of local and global crops
 PATCH_EMBEDDING_SCALE = 0.2
 TINY_HEAD = HeadSize(hidden=64, bottleneck=16, prototypes=64)
-
-
-@dataclass(frozen=True)
-class SelfDistillationOptions(PretrainingOptions):
-    """Defaults for going on with published weights on few GPUs."""
-
-    local_size: int | None = option(
-        None, "side of the local crops in pixels (default: 96 for crops of 224, in proportion)"
-    )
-    num_local: int = option(8, "local crops of a frame")
-    blur: Literal["paper", "reference"] = option(
-        "paper", "how often crops are blurred: as published, or as the published code does it"
-    )
-    learning_rate: float = option(
-        1e-4, "after warm-up, for 64 frames a step; multiplied by 4 sqrt(frames a step / 1024)"
-    )
-    final_learning_rate: float = option(1e-6, "at the end of the cosine; multiplied likewise")
-    warmup: float = option(0.1, "share of all steps in which the learning rate rises")
-    layer_decay: float = option(0.9, "factor of the learning rate from each block to the one before")
-    weight_decay: float = option(0.04, "of AdamW, but for biases, norms and layer scales")
-    final_weight_decay: float | None = option(None, "weight decay rises along a cosine to this (default: it stays)")
-    momentum: float = option(0.999, "of the teacher's moving average")
-    final_momentum: float | None = option(None, "momentum rises along a cosine to this (default: it stays)")
-    temperature: float = option(0.07, "of the teacher, after its warm-up")
-    start_temperature: float = option(0.04, "of the teacher, at the first step")
-    temperature_warmup: float = option(0.3, "share of all steps in which the teacher's temperature rises")
-    clip_norm: float = option(3.0, "largest gradient norm of the backbone and of each head; 0: any")
-    drop_path: float = option(0.0, "share of the samples for which a residual branch is left out")
-    freeze_backbone_epochs: float = option(1.0, "epochs in which only the heads learn, which start at random values")
-    freeze_prototypes_epochs: float = option(
-        1.0, "epochs in which the prototypes, the heads' last layers, do not learn"
-    )
-    prototypes: int | None = option(None, "outputs of a head (default: 65536; of the 7B network 262144 and 98304)")
-    head_hidden: int | None = option(None, "width of a head's hidden layers (default: 2048; 7B: 8192 and 4096)")
-    head_bottleneck: int | None = option(None, "width of a head's bottleneck (default: 256; 7B: 512 and 384)")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("learning_rate", "layer_decay", "temperature", "start_temperature", "num_local", "local_size",
-                     "prototypes", "head_hidden", "head_bottleneck"):  # fmt: skip
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
-        for name in ("final_learning_rate", "weight_decay", "final_weight_decay", "clip_norm", "freeze_backbone_epochs",
-                     "freeze_prototypes_epochs"):  # fmt: skip
-            if getattr(self, name) is not None and not getattr(self, name) >= 0:
-                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
-        for name in ("momentum", "final_momentum", "warmup", "temperature_warmup"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must lie between 0 and 1, found {getattr(self, name)}")
-        if not 0 <= self.drop_path < 1:
-            raise UserError(f"drop_path must be at least 0 and below 1, found {self.drop_path}")
-
-    def crops(self, model: SslModel) -> MultiCrop:
-        """The views of a frame.
-
-        Raises `UserError` for a side that a vision transformer cannot cut into patches.
-        """
-        global_size = self.crop_size_of(model)
-        local_size = self.local_size or max(1, round(global_size * LOCAL_SHARE / PATCH_SIZE)) * PATCH_SIZE
-        for name, size in (("crop_size", global_size), ("local_size", local_size)):
-            if model.family == "dinov3" and size % PATCH_SIZE:
-                raise UserError(f"--{name} {size}: {model.name} takes multiples of {PATCH_SIZE} pixels")
-        return MultiCrop(global_size, local_size, self.num_local, blur=self.blur)
-
-    def head_size(self, model: SslModel, published: HeadSize | None = None) -> HeadSize:
-        """The widths of a head, by default as `published` (for the tiny networks, tiny ones)."""
-        size = TINY_HEAD if model.is_tiny else published or HeadSize()
-        return HeadSize(
-            self.head_hidden or size.hidden, self.head_bottleneck or size.bottleneck, self.prototypes or size.prototypes
-        )
-
-    def require_training(self, steps_per_epoch: int) -> None:
-        """Raise `UserError` when the backbone would be frozen to the end."""
-        frozen, total = round(self.freeze_backbone_epochs * steps_per_epoch), self.total_steps(steps_per_epoch)
-        if frozen >= total:
-            raise UserError(
-                f"the backbone would not learn at all: it is frozen for {frozen} steps "
-                f"({self.freeze_backbone_epochs:g} epochs) of {total}; give "
-                "--freeze_backbone_epochs less, or --epochs or --max_steps more"
-            )
 
 
 class SelfDistillation(Method):
@@ -225,6 +143,30 @@ def _towards(start: float, end: float | None, total_steps: int) -> Schedule:
     return Constant(start) if end is None else Cosine(start, end, total_steps)
 
 
+def frame_views(options: SelfDistillationOptions, model: SslModel) -> MultiCrop:
+    """The views of a frame.
+
+    Raises `UserError` for a side that a vision transformer cannot cut into patches.
+    """
+    global_size = options.crop_size_of(model)
+    local_size = options.local_size or max(1, round(global_size * LOCAL_SHARE / PATCH_SIZE)) * PATCH_SIZE
+    for name, size in (("crop_size", global_size), ("local_size", local_size)):
+        if model.family == "dinov3" and size % PATCH_SIZE:
+            raise UserError(f"--{name} {size}: {model.name} takes multiples of {PATCH_SIZE} pixels")
+    gram_size = options.gram_size_of(model)
+    return MultiCrop(global_size, local_size, options.num_local, blur=options.blur, gram_size=gram_size)
+
+
+def head_size(options: SelfDistillationOptions, model: SslModel, published: HeadSize | None = None) -> HeadSize:
+    """The widths of a head, by default as `published` (for the tiny networks, tiny ones)."""
+    size = TINY_HEAD if model.is_tiny else published or HeadSize()
+    return HeadSize(
+        options.head_hidden or size.hidden,
+        options.head_bottleneck or size.bottleneck,
+        options.prototypes or size.prototypes,
+    )
+
+
 def build_frames(options: SelfDistillationOptions, model: SslModel, sampling: BalancedSampling) -> FrameDataset:
     """The data of a command."""
-    return FrameDataset(sampling, options.crops(model), seed=options.seed, open_videos=options.open_videos)
+    return FrameDataset(sampling, frame_views(options, model), seed=options.seed, open_videos=options.open_videos)

@@ -6,92 +6,28 @@ import copy
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import VJEPA2Model
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder, VJEPA2Layer, VJEPA2Predictor
 
-from common.base.options import option
 from common.base.runtime import UserError
 from common.video.preprocess import normalise
 from pretrain.engine.method import Batch, Method, Schedules
 from pretrain.engine.reporting import transformer_flops
+from pretrain.methods.options import VJEPA2Options
 from pretrain.objectives.latent_losses import gather_tokens, latent_loss, latent_targets
 from pretrain.objectives.masks_video import Grid, Multiblock, TokenMasks, Tube, masking
 from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups, head_groups
 from pretrain.objectives.schedules import Constant, Linear, Schedule, Warmup, truncated_cosine, truncated_linear
-from pretrain.ssl_config import PretrainingOptions, SslModel
+from pretrain.ssl_config import SslModel
 from pretrain.ssl_dataset import ClipDataset
 from pretrain.video_data.augment import VideoCrop
 from pretrain.video_data.sampling import BalancedSampling
 
 PATCH_SIZE = 16
 STEPS_LOOKED_AT = 8  # of which the mean number of kept tokens is taken
-
-
-@dataclass(frozen=True)
-class VJEPA2Options(PretrainingOptions):
-    """Defaults for going on with published weights on few GPUs; the help names what they were made with."""
-
-    clip_len: int | None = option(None, "frames of a clip, an even number (default: the model's, 16)")
-    fps: float = option(4.0, "frames of a clip in a second of video")
-    mask_mode: Literal["multiblock", "tube"] = option(
-        "multiblock",
-        "what is hidden all through a clip: blocks, as published once 8 small and once 2 large ones, or single places",
-    )
-    mask_ratio: float = option(
-        0.9,
-        "share of tokens hidden from the encoder: exactly this under tube, at least this under multiblock, where large "
-        "blocks may hide more; 0: what the blocks hide, as published, in batches of 24 about 0.76 and 0.95",
-    )
-    full_complement: bool = option(False, "under multiblock, predict all that is hidden, not only what the blocks hide")
-    mask_token: int | None = option(
-        None, "number of the predictor's mask token (default: the one that the start weights were trained with)"
-    )
-    loss_exponent: float = option(1.0, "p of the loss |prediction - target|^p / p")
-    learning_rate: float = option(5e-5, "after warm-up (published: 5.25e-4 for batches of 3072)")
-    start_learning_rate: float = option(1e-5, "at the first step (published: 1e-4)")
-    final_learning_rate: float = option(1e-6, "at the end of the decay")
-    lr_schedule: Literal["linear", "cosine", "constant"] = option(
-        "linear",
-        "decay after warm-up (published: constant, then linear in the last phase); cosine is planned for 1.25 times "
-        "the training",
-    )
-    warmup: float = option(0.05, "share of all steps in which the learning rate rises")
-    weight_decay: float = option(0.04, "of AdamW, but for biases and norms")
-    momentum: float = option(0.99925, "of the teacher's moving average")
-    final_momentum: float | None = option(
-        None, "momentum rises in a straight line to this, planned for 1.25 times the training (default: it stays)"
-    )
-    clip_norm: float = option(3.0, "largest gradient norm of encoder and of predictor; 0: any, as published")
-    export: Literal["ema", "online"] = option(
-        "ema", "encoder to export: the moving average, or the one that is trained, as in the published weight folders"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.clip_len is not None and (self.clip_len < 2 or self.clip_len % 2):
-            raise UserError(f"clip_len must be an even number, as frames are taken in pairs, found {self.clip_len}")
-        for name in ("fps", "loss_exponent", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
-        for name in ("start_learning_rate", "final_learning_rate", "weight_decay", "clip_norm"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
-        for name in ("momentum", "final_momentum"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must lie between 0 and 1, found {getattr(self, name)}")
-        for name in ("warmup", "mask_ratio"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 0 and below 1, found {getattr(self, name)}")
-        if self.mask_mode == "tube" and not self.mask_ratio:
-            raise UserError("--mask_mode tube hides a share of the places: give --mask_ratio a value above 0")
-
-    def clip_len_of(self, model: SslModel) -> int:
-        return self.clip_len or model.clip_len
 
 
 class VJEPA2(Method):

@@ -144,8 +144,9 @@ def test_published_sizes_are_the_encoders_own(name):
     assert count == pytest.approx(published.get(name, 94.2), rel=2e-3)
 
 
-def test_every_model_s_hub_weights_are_those_of_its_encoder(workspace):
+def test_start_weights_are_those_of_the_encoder_unless_a_model_has_its_own(workspace):
     for name in ("dinov3-b", "dinov3-l", "dinov3-7b", "vjepa2-l", "vjepa2-g"):
         model = find_model(name)
-        assert model.encoder_config().weights == f"hub:{model.hub_id}"
-        assert replace(model, hub_id="other/name").encoder_config().weights == "hub:other/name"
+        assert model.encoder_config().weights.startswith("hub:facebook/")
+        other = replace(model, start_weights="hub:other/name").encoder_config()
+        assert (other.weights, other.access) == ("hub:other/name", None)

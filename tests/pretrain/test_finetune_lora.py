@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common.base import paths
+from common.base.options import resolve
 from common.base.runtime import UserError
 from common.dataset import manifest as manifests
 from common.encoders.build import build_encoder
@@ -15,7 +16,7 @@ from common.encoders.config import read_encoder_config
 from common.encoders.weights.adapters import find_adapted
 from pretrain.finetune_lora import main
 from pretrain.lora.adapters import relative_difference
-from pretrain.lora.options import FinetuneOptions, read_finetune_options
+from pretrain.lora.options import FinetuneOptions
 from tests.pretrain.finetuning import CLASSES_YAML, base_config, flags, noise, write_dataset, write_export
 
 
@@ -173,26 +174,30 @@ def test_senseless_options(changes, message):
 # --- options --------------------------------------------------------------------------------------------------------
 
 
+def read(given: dict, config_file: str | None = None) -> FinetuneOptions:
+    return resolve(FinetuneOptions, given, config_file).completed()
+
+
 def test_what_is_not_given_is_the_models_own():
-    large, frames = read_finetune_options({"model": "vjepa2-l"}), read_finetune_options({"model": "dinov3-b"})
+    large, frames = read({"model": "vjepa2-l"}), read({"model": "dinov3-b"})
     assert (large.model, large.clip_len, large.batch_size) == ("vjepa2-vitl-fpc64-256", 16, 8)
     assert (large.gradient_checkpointing, frames.gradient_checkpointing) == ("all", "none")
     assert (frames.clip_len, frames.batch_size) == (1, 64)
-    chosen = read_finetune_options({"model": "vjepa2-l", "clip_len": 32, "gradient_checkpointing": "none"})
+    chosen = read({"model": "vjepa2-l", "clip_len": 32, "gradient_checkpointing": "none"})
     assert (chosen.clip_len, chosen.gradient_checkpointing) == (32, "none")
 
 
 def test_the_adapter_lies_where_the_encoders_look(workspace, tmp_path):
     for name in ("vjepa2-l", "vjepa2-vitl-fpc64-256"):
-        assert read_finetune_options({"model": name}).best_lora == paths.pretrained_adapter("vjepa2-l")
-    own = read_finetune_options({"model": "vjepa2-l", "output": str(tmp_path / "mine")})
+        assert read({"model": name}).best_lora == paths.pretrained_adapter("vjepa2-l")
+    own = read({"model": "vjepa2-l", "output": str(tmp_path / "mine")})
     assert own.best_lora == tmp_path / "mine" / "best_lora"
 
 
 def test_a_file_of_settings_and_flags_that_win(workspace, tmp_path):
     (tmp_path / "own.yaml").write_text("datasets: [A, B]\nrank: 4\nlearning_rate: 3e-4\n")
-    read = read_finetune_options({"model": "dinov3-b", "rank": 8}, str(tmp_path / "own.yaml"))
-    assert (read.datasets, read.rank, read.learning_rate) == (("A", "B"), 8, 3e-4)
+    chosen = read({"model": "dinov3-b", "rank": 8}, str(tmp_path / "own.yaml"))
+    assert (chosen.datasets, chosen.rank, chosen.learning_rate) == (("A", "B"), 8, 3e-4)
 
 
 @pytest.mark.parametrize("command", ["finetune_lora.py", "extract_ssl_features.py"])

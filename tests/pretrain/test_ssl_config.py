@@ -5,16 +5,14 @@ import sys
 
 import pytest
 
-from common.base.options import CommandParser
 from common.base.runtime import UserError
 from pretrain.ssl_config import (
     MODELS,
     TrainingOptions,
     adapter_folder,
-    add_training_options,
     backbone_folder,
     find_model,
-    read_training_options,
+    parse_training,
     steps_per_epoch,
 )
 
@@ -59,6 +57,32 @@ def test_output_folders_take_either_name(workspace):
     assert str(TrainingOptions(model="vjepa2-l", output="/scratch/run").output_folder) == "/scratch/run"
 
 
+DINOV3, VJEPA2 = "hub:facebook/dinov3-{}-pretrain-lvd1689m", "hub:facebook/vjepa2-{}"
+# architecture, width, crop size and start weights, most of which come from the encoders' own config.yaml
+NETWORKS = {
+    "dinov3-vitb16": ("vitb16", 768, 224, DINOV3.format("vitb16")),
+    "dinov3-vitl16": ("vitl16", 1024, 224, DINOV3.format("vitl16")),
+    "dinov3-vit7b16": ("vit7b16", 4096, 256, DINOV3.format("vit7b16")),
+    "vjepa2-vitl-fpc64-256": ("vjepa2-vitl", 1024, 256, VJEPA2.format("vitl-fpc64-256")),
+    "vjepa2-vitg-fpc64-384": ("vjepa2-vitg", 1408, 384, VJEPA2.format("vitg-fpc64-384")),
+    "videomae-b": ("videomae-vitb", 768, 224, "hub:MCG-NJU/videomae-base"),
+    "dinov3-tiny": ("tiny", 48, 64, DINOV3.format("vitb16")),
+    "vjepa2-tiny": ("tiny", 48, 64, VJEPA2.format("vitl-fpc64-256")),
+    "videomae-tiny": ("tiny", 96, 64, "local"),
+    "caformer-tiny": ("tiny_caformer_s18", 32, 64, None),
+    "caformer-s18": ("caformer_s18", 512, 224, None),
+}
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_networks_and_start_weights_are_those_published(model):
+    architecture, width, crop_size, weights = NETWORKS[model.name]
+    assert (model.architecture, model.width, model.crop_size) == (architecture, width, crop_size)
+    found = model.encoder_config().weights
+    assert found == weights or (weights is None and "/SurgeNetModels/" in found)
+    assert model.is_tiny == ("tiny" in model.name)
+
+
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_every_model_has_an_encoder_under_models(model, workspace):
     config = model.encoder_config()
@@ -68,11 +92,10 @@ def test_every_model_has_an_encoder_under_models(model, workspace):
     assert model.crop_size % 16 == 0
 
 
-def read(*words: str, **given) -> TrainingOptions:
-    parser = CommandParser(None, "A trial.")
-    add_training_options(parser)
-    values = vars(parser.parse_args(list(words)))
-    return read_training_options(values | given, config_file=values["config"])
+def read(*words: str) -> TrainingOptions:
+    options, device = parse_training(words, "A trial.", TrainingOptions, families=("dinov3", "vjepa2"))
+    assert device == "auto"
+    return options
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
@@ -83,10 +106,8 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
 
 
 def test_every_option_has_a_help_text(capsys):
-    parser = CommandParser(None, "A trial.")
-    add_training_options(parser)
     with pytest.raises(SystemExit):
-        parser.parse_args(["--help"])
+        read("--help")
     said = capsys.readouterr().out
     assert all(f"--{name}" in said for name in TrainingOptions.__dataclass_fields__)
 
@@ -115,7 +136,7 @@ def test_counts_must_be_positive(name):
 
 
 def test_health_needs_two_samples():
-    with pytest.raises(UserError, match="monitor_samples must be at least 2, found 1"):
+    with pytest.raises(UserError, match="monitor_samples must be at least 2 samples, found 1"):
         TrainingOptions(monitor_samples=1)
 
 
@@ -130,6 +151,25 @@ def test_the_length_of_a_training():
 )
 def test_an_epoch_draws_a_sample_for_each_stretch_of_video(seconds, per_sample, batch, expected):
     assert steps_per_epoch(seconds, per_sample, batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("corpus_alpha", -1.0), ("cluster_alpha", float("nan")), ("crop_size", 0), ("open_videos", 0)]
+)
+def test_options_that_cannot_be_are_refused(name, value):
+    with pytest.raises(UserError, match=f"{name} must .*found {value}"):
+        TrainingOptions(**{name: value})
+
+
+def test_the_model_says_what_options_do_not():
+    model = find_model("vjepa2-l")
+    assert TrainingOptions().crop_size_of(model) == 256
+    assert TrainingOptions(crop_size=128).crop_size_of(model) == 128
+    assert TrainingOptions().clip_len_of(model) == 16
+
+
+def test_the_study_s_corpus_is_the_default():
+    assert TrainingOptions().videos == ("Cataracts-1K",)
 
 
 def test_the_table_needs_no_torch(checkout):

@@ -6,18 +6,34 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from common.base.runtime import UserError, read_json
 from common.dataset.manifest import read_manifest
+from common.encoders.weights.source import WeightSource
 from pretrain.engine.distributed import Processes
 from pretrain.engine.reporting import read_metrics
 from pretrain.engine.run_folder import RunFolder
-from pretrain.methods.dinov3 import DINOv3Options
+from pretrain.methods.options import DINOv3Options, VJEPA2Options
 from pretrain.methods.self_distillation import build_frames
-from pretrain.methods.vjepa2 import VJEPA2Options
-from pretrain.ssl_config import find_model
-from pretrain.ssl_pretrain import PretrainingCommand, first_alone
+from pretrain.ssl_config import TrainingOptions, find_model
+from pretrain.ssl_pretrain import (
+    balanced_sampling,
+    describe_corpora,
+    describe_training,
+    first_alone,
+    known_corpora,
+    micro_batches,
+    read_weights,
+    seconds_per_sample,
+    state_bytes,
+)
 from pretrain.ssl_pretrain_dinov3 import main
+from pretrain.video_data.clusters import Segment, write_clusters
+from pretrain.video_data.corpora import Corpus
+from pretrain.video_data.video_index import VideoEntry
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -50,11 +66,6 @@ def train(videos, output, *more: str) -> int:
             "--max_steps", "2", "--monitor_every", "0", "--device", "cpu", *more,
         ]
     )  # fmt: skip
-
-
-def command(options=None, processes=None) -> PretrainingCommand:
-    options = options or DINOv3Options(model="dinov3-tiny", batch_size=2, init="random")
-    return PretrainingCommand(options, find_model(options.model), processes or Processes(0, 1, torch.device("cpu")))
 
 
 # what a training leaves
@@ -141,26 +152,99 @@ def test_a_manifest_without_a_checkpoint_is_of_a_training_that_never_was(workspa
 
 
 def test_an_epoch_of_frames_is_one_a_second_and_of_clips_one_a_duration():
-    assert command().seconds_per_sample == 1.0
-    clips = VJEPA2Options(model="vjepa2-l", clip_len=16, fps=4.0)
-    assert command(clips).seconds_per_sample == 4.0
+    assert seconds_per_sample(DINOv3Options(), find_model("dinov3-tiny")) == 1.0
+    assert seconds_per_sample(VJEPA2Options(clip_len=16, fps=4.0), find_model("vjepa2-l")) == 4.0
 
 
 def test_the_global_batch_counts_all_micro_batches_and_processes():
     options = DINOv3Options(model="dinov3-tiny", batch_size=3, accumulate=5)
-    assert command(options, Processes(1, 7, torch.device("cpu"))).global_batch == 3 * 5 * 7
+    assert options.global_batch(world_size=7) == 3 * 5 * 7
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_each_process_reads_its_run_of_every_micro_batch(workspace, videos, rank):
     options = DINOv3Options(model="dinov3-tiny", batch_size=2, num_local=1, num_workers=0, videos=(str(videos),))
-    one = command(options, Processes(rank, 2, torch.device("cpu")))
-    alone = command(options)
-    dataset = build_frames(options, one.model, options.sampling(alone.read_corpora()))
-    batches = iter(one.batches(dataset)(8))
+    sampling = balanced_sampling(options, known_corpora(options, Processes(0, 1, CPU)))
+    dataset = build_frames(options, find_model("dinov3-tiny"), sampling)
+    batches = iter(micro_batches(options, dataset, Processes(rank, 2, CPU))(8))
     numbers = [next(batches)["number"].tolist() for _ in range(3)]
     first = 8 + 2 * rank
     assert numbers == [[first, first + 1], [first + 4, first + 5], [first + 8, first + 9]]
+
+
+# which corpus is drawn how often
+
+
+def corpus(name: str, seconds: float) -> Corpus:
+    return Corpus(name, (VideoEntry(f"/{name}.mp4", "case", seconds, 25.0, 100, 1000, f"print of {name}"),))
+
+
+CORPORA = [corpus("small", 100.0), corpus("large", 10_000.0)]
+
+
+@pytest.mark.parametrize(("alpha", "share"), [(1.0, 100 / 10_100), (0.5, 1 / 11), (0.0, 1 / 2)])
+def test_corpora_are_drawn_by_a_power_of_their_size(alpha, share):
+    found = balanced_sampling(TrainingOptions(corpus_alpha=alpha), CORPORA).corpus_shares
+    assert found == pytest.approx({"small": share, "large": 1 - share})
+
+
+def test_weights_replace_sizes():
+    found = balanced_sampling(TrainingOptions(corpus_weights="large=1, small=3"), CORPORA).corpus_shares
+    assert found == {"small": 0.75, "large": 0.25}
+
+
+def test_clusters_come_from_their_file(tmp_path):
+    segments = {"small/case": [Segment(0, 90, 0), Segment(90, 100, 1)], "large/case": [Segment(0, 10_000, 0)]}
+    write_clusters(tmp_path / "clusters.json", segments, {})
+    given = TrainingOptions(clusters=str(tmp_path / "clusters.json"), cluster_alpha=0.0, corpus_alpha=0.0)
+    assert [pool.share for pool in balanced_sampling(given, CORPORA).pools] == pytest.approx([0.25, 0.25, 0.5])
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "=1", "a=1,a=2", "a=one", "a=1,,b=2", ","])
+def test_weights_that_are_none_are_refused(text):
+    with pytest.raises(UserError, match="expected NAME=WEIGHT,NAME=WEIGHT"):
+        read_weights(text)
+
+
+def test_a_corpus_may_have_any_name():
+    assert read_weights("a=b=1,c d=0.5") == {"a=b": 1.0, "c d": 0.5}
+
+
+# the plan
+
+
+def method_of(student: nn.Module, teacher: nn.Module) -> nn.Module:
+    return nn.ModuleDict({"student": student, "teacher": teacher.requires_grad_(False)})
+
+
+def test_every_subject_of_the_plan_has_its_numbers():
+    options = TrainingOptions(model="dinov3-tiny", epochs=3, batch_size=4, accumulate=2, output="/out", sharding="ddp")
+    entry = VideoEntry("/a.mp4", "a", 7200.0, 25.0, None, 10, "print")
+    corpora = describe_corpora([Corpus("eyes", (entry,) * 2)], {"eyes": 1.0})
+    method = method_of(nn.Linear(1000, 1000), nn.Linear(1000, 1000))
+    plan = describe_training(options, method, WeightSource("random"), corpora, 1000, Processes(0, 8, CPU))
+    assert plan == [
+        ("start", "random (untrained)"),
+        ("corpus", "eyes: 2 videos, 4.0 h, 100% of the samples"),
+        ("training", "3,000 steps (3 epochs of 1,000) of 64 samples (4 x 2 micro-batches x 8 processes)"),
+        ("parameters", "1 M trained, 1 M averaged or frozen"),
+        ("computing", "cpu, processes 8, auto, sharding ddp, recomputed blocks auto"),
+        ("memory", "0.0 GB a process for weights, gradients and averages; activations come on top"),
+        ("output", "/out"),
+    ]
+
+
+def test_memory_is_that_of_fp32_values_gradients_and_two_moments():
+    method = method_of(nn.Linear(1000, 1000), nn.Linear(1000, 1000))
+    values = 1000 * 1000 + 1000
+    assert state_bytes(method, num_shards=1) == 20 * values
+    assert state_bytes(method, num_shards=8) == 20 * values / 8
+
+
+def test_the_7b_network_s_weights_gradients_moments_and_average_are_134_gigabytes():
+    with torch.device("meta"):
+        method = method_of(*(nn.Linear(6716, 1_000_000, bias=False) for _ in range(2)))
+    assert state_bytes(method, num_shards=1) == pytest.approx(134e9, rel=0.01)
 
 
 # the probe

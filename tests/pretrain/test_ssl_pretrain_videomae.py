@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-from common.base.options import CommandParser
 from common.base.runtime import UserError, read_json
 from common.dataset.manifest import read_manifest
 from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.reporting import read_metrics
-from pretrain.methods.videomae import VideoMAE, VideoMAEOptions
-from pretrain.ssl_config import add_training_options, find_model, read_training_options
-from pretrain.ssl_pretrain_videomae import build_clips, main
+from pretrain.methods.options import VideoMAEOptions
+from pretrain.methods.videomae import VideoMAE
+from pretrain.ssl_config import find_model, parse_training
+from pretrain.ssl_pretrain_videomae import build_mae_clips, main
 from pretrain.video_data.corpora import read_corpora
 
 TINY = ["--model", "videomae-tiny", "--init", "random", "--device", "cpu", "--num_workers", "0", "--max_steps", "3"]
@@ -46,10 +46,7 @@ def tiny_teacher(workspace):
 
 
 def parsed(*arguments: str) -> VideoMAEOptions:
-    parser = CommandParser(None, "A trial.")
-    add_training_options(parser, VideoMAEOptions)
-    given = vars(parser.parse_args(arguments))
-    return read_training_options(given, VideoMAEOptions, given["config"])
+    return parse_training(arguments, "A trial.", VideoMAEOptions, families=("videomae",))[0]
 
 
 def test_defaults_are_those_of_either_recipe():
@@ -58,7 +55,7 @@ def test_defaults_are_those_of_either_recipe():
         parsed("--model", "videomae-b"),
         parsed("--model", "videomae-b", "--image_teacher", "DinoV3-ViT-L16"),
     )
-    assert [options.mask.mask_ratio for options in (alone, beside)] == [0.9, 0.85]
+    assert [options.hidden_share for options in (alone, beside)] == [0.9, 0.85]
     assert [options.teacher_size_of(model) for options in (alone, beside)] == [None, 224]
     assert (beside.clip_len_of(model), beside.pixel_weight, beside.distillation_weight) == (16, 1.0, 0.05)
     assert (alone.corpus_alpha, alone.cluster_alpha) == (0.5, 0.5)
@@ -76,7 +73,7 @@ def test_a_file_of_settings_gives_way_to_flags(tmp_path):
 def test_samples_are_clips_and_the_first_frame_of_each_pair(videos, workspace):
     options = parsed("--model", "videomae-tiny", "--image_teacher", "Tiny", "--teacher_size", "32")
     sampling = options.sampling(read_corpora([str(videos)], workspace / "index.json", num_processes=0))
-    made = build_clips(options, find_model("videomae-tiny"), sampling)[5]
+    made = build_mae_clips(options, find_model("videomae-tiny"), sampling)[5]
     assert made["clip"].shape == (8, 3, 64, 64)
     assert made["teacher_frames"].shape == (4, 3, 32, 32)
     assert made["number"] == 5

@@ -13,7 +13,7 @@ from common.base.options import CommandParser
 from common.base.runtime import UserError, read_json
 from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.reporting import read_metrics
-from pretrain.methods.vjepa2 import VJEPA2Options
+from pretrain.methods.options import VJEPA2Options
 from pretrain.ssl_config import add_training_options, read_training_options
 from pretrain.ssl_pretrain_vjepa2 import main
 

@@ -11,15 +11,17 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from common.base.runtime import UserError
 from common.dataset import manifest as manifests
 from common.encoders.build import build_encoder
 from common.encoders.weights.adapters import find_adapted
 from pretrain.engine.interruption import Interruption
+from pretrain.engine.sharding import recompute_blocks
 from pretrain.lora.adapters import add_adapters, relative_difference
 from pretrain.lora.data import read_batches
-from pretrain.lora.phase_classifier import PhaseClassifier, recompute_blocks
+from pretrain.lora.phase_classifier import PhaseClassifier
 from pretrain.lora.training import Finetuning, scores
 from pretrain.video_data.clips import ClipReader
 from tests.pretrain.finetuning import (
@@ -163,7 +165,7 @@ def test_recomputed_blocks_give_the_same_gradients(workspace, tmp_path, name):
         encoder = build_encoder(config)
         add_adapters(encoder.network, rank=2, alpha=4.0, dropout=0.0)
         if recompute:
-            recompute_blocks(encoder.network)
+            recompute_blocks(encoder.network, (GradientCheckpointingLayer,))
         classifier = PhaseClassifier(encoder, 3).train()
         classifier(clips).square().sum().backward()
         found = {key: value.grad for key, value in classifier.named_parameters() if value.requires_grad}

@@ -17,7 +17,8 @@ from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Batch
 from pretrain.engine.step import TrainingStep
 from pretrain.methods.dino import Dino
-from pretrain.methods.dinov3 import DINOv3, DINOv3Options
+from pretrain.methods.dinov3 import DINOv3
+from pretrain.methods.options import DINOv3Options
 from pretrain.methods.self_distillation import SelfDistillation
 from pretrain.ssl_config import find_model
 

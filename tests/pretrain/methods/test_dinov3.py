@@ -10,7 +10,8 @@ from common.base.runtime import UserError
 from common.video.preprocess import normalise
 from pretrain.engine.monitor import ENTROPY, HealthMonitor
 from pretrain.engine.reporting import transformer_flops
-from pretrain.methods.dinov3 import PUBLISHED_HEADS, DINOv3Options
+from pretrain.methods.dinov3 import PUBLISHED_HEADS
+from pretrain.methods.options import DINOv3Options
 from pretrain.objectives.centering import sinkhorn_knopp
 from pretrain.objectives.heads import DINO_7B, IBOT_7B
 from pretrain.objectives.losses import gram_loss, koleo_loss, resize_patches
@@ -206,7 +207,7 @@ def test_untrained_start_weights_are_no_anchor_unless_asked_for():
         (options(init=None, gram_scale=3), 1.0, 192),
         (options(init=None, gram_weight=0.0), 0.0, None),
     ):
-        assert (given.anchor_weight, given.crops(model).gram_size) == (weight, size)
+        assert (given.anchor_weight, given.gram_size_of(model)) == (weight, size)
     assert method_of(options()).gram_teacher is None
 
 
@@ -235,7 +236,7 @@ def test_the_model_decides_the_recipe_where_options_do_not():
     dinov3, caformer = find_model("dinov3-l"), find_model("caformer-s18")
     assert [DINOv3Options().recipe_of(model) for model in (dinov3, caformer)] == ["dinov3", "dino"]
     assert DINOv3Options(recipe="dino").recipe_of(dinov3) == "dino"
-    assert DINOv3Options(recipe="dino").crops(dinov3).gram_size is None
+    assert DINOv3Options(recipe="dino").gram_size_of(dinov3) is None
     with pytest.raises(UserError, match="caformer-s18 takes --recipe dino"):
         DINOv3Options(recipe="dinov3").recipe_of(caformer)
     with pytest.raises(UserError, match="--ibot_weight, --gram_scale: of the recipe dinov3"):

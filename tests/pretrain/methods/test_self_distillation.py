@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from common.base.runtime import UserError
-from pretrain.methods.dinov3 import DINOv3Options
-from pretrain.methods.self_distillation import TINY_HEAD, SelfDistillationOptions, set_drop_path
+from pretrain.methods.options import DINOv3Options, SelfDistillationOptions
+from pretrain.methods.self_distillation import TINY_HEAD, frame_views, head_size, set_drop_path
 from pretrain.objectives.heads import DINO_7B, HeadSize
 from pretrain.objectives.parameter_groups import check_groups
 from pretrain.ssl_config import find_model
@@ -52,26 +52,26 @@ def test_options_that_cannot_be_are_refused(name, value, message):
     [(None, (64, 32)), (224, (224, 96)), (256, (256, 112)), (336, (336, 144)), (16, (16, 16))],
 )
 def test_local_crops_are_as_large_as_published_in_proportion(crop_size, expected):
-    rule = options(crop_size=crop_size, num_local=5).crops(find_model("dinov3-tiny"))
+    rule = frame_views(options(crop_size=crop_size, num_local=5), find_model("dinov3-tiny"))
     assert (rule.global_size, rule.local_size, rule.num_local) == (*expected, 5)
 
 
 def test_sides_that_are_no_patches_are_refused_for_vision_transformers():
     model = find_model("dinov3-tiny")
     with pytest.raises(UserError, match=r"--crop_size 100: dinov3-tiny takes multiples of 16 pixels"):
-        options(crop_size=100).crops(model)
+        frame_views(options(crop_size=100), model)
     with pytest.raises(UserError, match=r"--local_size 40: dinov3-tiny"):
-        options(local_size=40).crops(model)
-    assert dino_options(crop_size=100).crops(find_model("caformer-tiny")).global_size == 100
+        frame_views(options(local_size=40), model)
+    assert frame_views(dino_options(crop_size=100), find_model("caformer-tiny")).global_size == 100
 
 
 def test_heads_are_as_published_unless_options_say_otherwise():
     plain = DINOv3Options()
-    assert plain.head_size(find_model("dinov3-l")) == HeadSize(2048, 256, 65536)
-    assert plain.head_size(find_model("dinov3-7b"), DINO_7B) == DINO_7B == HeadSize(8192, 512, 262144)
-    assert plain.head_size(find_model("dinov3-tiny"), DINO_7B) == TINY_HEAD
+    assert head_size(plain, find_model("dinov3-l")) == HeadSize(2048, 256, 65536)
+    assert head_size(plain, find_model("dinov3-7b"), DINO_7B) == DINO_7B == HeadSize(8192, 512, 262144)
+    assert head_size(plain, find_model("dinov3-tiny"), DINO_7B) == TINY_HEAD
     given = DINOv3Options(prototypes=7, head_hidden=5, head_bottleneck=3)
-    assert given.head_size(find_model("dinov3-7b"), DINO_7B) == HeadSize(5, 3, 7)
+    assert head_size(given, find_model("dinov3-7b"), DINO_7B) == HeadSize(5, 3, 7)
 
 
 def test_a_backbone_that_would_never_learn_is_an_error():

@@ -15,7 +15,8 @@ from common.encoders.config import read_encoder_config
 from pretrain.backbones import start_backbone
 from pretrain.engine.distributed import Processes
 from pretrain.methods.image_teacher import ImageTeacher
-from pretrain.methods.videomae import VideoMAE, VideoMAEOptions
+from pretrain.methods.options import VideoMAEOptions
+from pretrain.methods.videomae import VideoMAE
 from pretrain.ssl_config import find_model
 
 TINY = find_model("videomae-tiny")

@@ -9,7 +9,8 @@ import torch
 from common.base.runtime import generator
 from pretrain.backbones import start_backbone
 from pretrain.engine.distributed import Processes
-from pretrain.methods.vjepa2 import VJEPA2, VJEPA2Options
+from pretrain.methods.options import VJEPA2Options
+from pretrain.methods.vjepa2 import VJEPA2
 from pretrain.ssl_config import find_model
 
 TINY = find_model("vjepa2-tiny")

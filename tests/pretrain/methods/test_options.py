@@ -1,4 +1,4 @@
-"""What a video masked autoencoder cannot be told."""
+"""Values that the options of the recipes refuse."""
 
 from dataclasses import replace
 
@@ -13,8 +13,8 @@ from tests.pretrain.methods.videomae_clips import OPTIONS
     [
         ({"clip_len": 15}, "clip_len must be an even number, as frames are taken in pairs, found 15"),
         ({"clip_len": 0}, "clip_len must be an even number"),
-        ({"mask_ratio": 0.0}, "mask_ratio must lie between 0 and 1, found 0.0"),
-        ({"mask_ratio": 1.0}, "mask_ratio must lie between 0 and 1, found 1.0"),
+        ({"mask_ratio": 0.0}, "mask_ratio must be greater than 0 and below 1, found 0.0"),
+        ({"mask_ratio": 1.0}, "mask_ratio must be greater than 0 and below 1, found 1.0"),
         ({"fps": 0.0}, "fps must be greater than 0, found 0"),
         ({"learning_rate": 0.0}, "learning_rate must be greater than 0"),
         ({"pixel_weight": 0.0}, "pixel_weight must be greater than 0"),

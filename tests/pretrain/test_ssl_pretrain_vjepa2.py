@@ -9,12 +9,11 @@ import pytest
 import torch
 from transformers import VJEPA2Model
 
-from common.base.options import CommandParser
 from common.base.runtime import UserError, read_json
 from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.reporting import read_metrics
 from pretrain.methods.options import VJEPA2Options
-from pretrain.ssl_config import add_training_options, read_training_options
+from pretrain.ssl_config import parse_training
 from pretrain.ssl_pretrain_vjepa2 import main
 
 TINY = ["--model", "vjepa2-tiny", "--init", "random", "--device", "cpu", "--num_workers", "0", "--max_steps", "3"]
@@ -33,10 +32,7 @@ def videos(workspace, make_clip):
 
 
 def parsed(*arguments: str) -> VJEPA2Options:
-    parser = CommandParser(None, "A trial.")
-    add_training_options(parser, VJEPA2Options)
-    given = vars(parser.parse_args(arguments))
-    return read_training_options(given, VJEPA2Options, given["config"])
+    return parse_training(arguments, "A trial.", VJEPA2Options, families=("vjepa2",))[0]
 
 
 def test_the_study_s_command_is_understood():

@@ -7,12 +7,12 @@ The features are those that `models/<Encoder>/extract_features.py --dataset NAME
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from common.base import paths
+from common.base.options import CommandParser
 from common.base.runtime import UserError, progress, run_main
 from common.features.files import open_features
 from pretrain.video_data.clusters import LEVELS, Clip, cluster_features, segments_of, write_clusters
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         for path in progress(files, description=dataset.name, unit="videos"):
             add_clips(f"{dataset.name}/{path.stem}", path, given.clip_seconds, clips, features)
     labels = cluster_features(np.stack(features), levels, seed=given.seed)
-    output = given.output or paths.pretraining_checkpoints() / "clusters.json"
+    output = given.output or paths.clusters()
     made_by = {"encoder": given.encoder, "clip_seconds": given.clip_seconds, "levels": levels, "seed": given.seed}
     write_clusters(output, segments_of(clips, labels), made_by)
     sizes = np.bincount(labels, minlength=levels[-1])
@@ -40,17 +40,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="data sets with features")
-    parser.add_argument("--encoder", required=True, help="whose features, a folder name below features/")
-    parser.add_argument("--clip_seconds", type=float, default=4.0, help="length of a clip (default: %(default)s)")
-    parser.add_argument(
-        "--levels", default=",".join(map(str, LEVELS)),
+def _parser() -> CommandParser:
+    parser = CommandParser(None, __doc__)
+    data, training = parser.groups["data"], parser.groups["training"]
+    data.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="data sets with features")
+    data.add_argument("--encoder", required=True, help="whose features, a folder name below features/")
+    data.add_argument("--clip_seconds", type=float, default=4.0, help="length of a clip (default: %(default)s seconds)")
+    training.add_argument(
+        "--levels",
+        default=",".join(map(str, LEVELS)),
         help="numbers of clusters, the finest first; the last level balances (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=42, help="of k-means (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="file to write (default: pretrain/checkpoints/clusters.json)")
+    )
+    training.add_argument("--seed", type=int, default=42, help="of k-means (default: %(default)s)")
+    parser.groups["output"].add_argument(
+        "--output", type=Path, help="file to write (default: pretrain/checkpoints/clusters.json)"
+    )
     return parser
 
 

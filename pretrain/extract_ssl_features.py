@@ -60,13 +60,13 @@ def extraction_config(given: dict[str, Any]) -> ExtractionConfig:
     """
     from common.encoders.weights.adapters import ADAPTER_CONFIG
     from common.features.shards import shard_from_environment
-    from pretrain.handover import find_checkpoint
+    from pretrain.handover import find_stage_output
 
     config = resolve(ExtractionConfig, {key: value for key, value in given.items() if key not in WEIGHT_OPTIONS})
     if config.shard is None and (own := shard_from_environment()):
         config = replace(config, shard=f"{own[0]}/{own[1]}")
-    adapter = find_checkpoint(given["lora_path"], "--lora_path") if given["lora_path"] else None
-    base = find_checkpoint(given["checkpoint"], "--checkpoint") if given["checkpoint"] else None
+    adapter = find_stage_output(given["lora_path"], "--lora_path") if given["lora_path"] else None
+    base = find_stage_output(given["checkpoint"], "--checkpoint") if given["checkpoint"] else None
     if base and not adapter and (base / ADAPTER_CONFIG).is_file():
         adapter, base = base, None
     variant = config.variant or (WITHOUT_LORA if base and not adapter else None)

@@ -1,4 +1,4 @@
-"""How the stages of pretraining find each other's outputs, and the encoder under `models/` that they all work for."""
+"""Find what the stages of pretraining leave each other, and the encoder under `models/` that they all work for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encoder_folder(model: SslModel) -> paths.Model:
     return found[0]
 
 
-def find_checkpoint(text: str, flag: str = "--ssl_checkpoint") -> Path:
+def find_stage_output(text: str, flag: str = "--ssl_checkpoint") -> Path:
     """The absolute place of what an earlier stage wrote; a relative path starts here, in `pretrain/` or at the root.
 
     Raises `UserError` that lists the places, and for a `.pt` file that no export belongs to.
@@ -52,7 +52,7 @@ def find_base(model: SslModel, base: str, ssl_checkpoint: str | None) -> Path:
     if base == "published":
         return _published_weights(model, ssl_checkpoint)
     if ssl_checkpoint:
-        return find_checkpoint(ssl_checkpoint)
+        return find_stage_output(ssl_checkpoint)
     own = paths.pretrained_backbone(model.name)
     if not own.is_dir():
         raise UserError(

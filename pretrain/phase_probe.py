@@ -19,6 +19,7 @@ from pretrain.engine.distributed import Processes
 from pretrain.engine.loop import Features
 from pretrain.lora.labelled_clips import LabelledClips
 from pretrain.objectives.reduce import all_gather
+from pretrain.ssl_dataset import checked_batches
 from pretrain.video_data.clips import ClipReader
 
 MOST_CLIPS = 1024  # of either split
@@ -73,10 +74,13 @@ class NearestPhases:
         """`(len(numbers), D)` on the CPU, the same in all processes."""
         own = list(self._own_batches(numbers))
         batches = DataLoader(
-            clips, batch_sampler=own, num_workers=self.num_workers, collate_fn=stacked,
+            clips,
+            batch_sampler=own,
+            num_workers=self.num_workers,
+            collate_fn=stack_clips,
             multiprocessing_context="spawn" if self.num_workers else None,
-        )  # fmt: skip
-        parts = [all_gather(features(batch)).cpu() for batch in batches]
+        )
+        parts = [all_gather(features(batch)).cpu() for batch in checked_batches(batches)]
         return torch.cat(parts)[: len(numbers)]
 
     def _own_batches(self, numbers: list[int]) -> Iterator[list[int]]:
@@ -94,7 +98,7 @@ def evenly(count: int, most: int = MOST_CLIPS) -> list[int]:
     return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
 
 
-def stacked(samples: list[dict]) -> dict[str, Tensor]:
+def stack_clips(samples: list[dict]) -> dict[str, Tensor]:
     """A batch for a recipe's `features`: `clip` `(B, T, 3, S, S)` uint8."""
     return {"clip": torch.stack([sample["clip"] for sample in samples])}
 

@@ -1,7 +1,7 @@
 """Samples of self-supervised training: views of frames or clips, drawn by number and decoded straight from the videos.
 
 Sample number k of a run (k = step * global batch + position in it) decides everything about the sample through
-`common.runtime.generator(seed, "sample", k, attempt)`. There is no state to save: a run that goes on at sample k gets
+`common.base.runtime.generator(seed, "sample", k, attempt)`. There is no state to save: a run that is resumed at sample k gets
 what an uninterrupted one gets, with any number of worker processes.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -113,18 +113,7 @@ class SampleLoader(DataLoader):
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Raises `UserError` when samples cannot be read, or when a worker process dies."""
-        batches = super().__iter__()
-        while True:
-            try:
-                batch = next(batches, None)
-            except UserError as error:  # raised in a worker, its traceback wrapped into the message
-                raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise UserError(_worker_died(error)) from error
-            if batch is None:
-                return
+        for batch in checked_batches(super().__iter__()):
             self._count(batch.pop("skipped"))
             yield batch
 
@@ -135,11 +124,19 @@ class SampleLoader(DataLoader):
             self.skipped[video] += 1
 
 
-def _worker_died(error: RuntimeError) -> str:
-    return (
-        f"a process that reads videos died ({error}): out of memory, a full /dev/shm, or a damaged video that took the "
-        "decoder down; resume with fewer --num_workers, or find the video with --num_workers 0"
-    )
+def checked_batches(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Pass on the batches of a `DataLoader`; what goes wrong in its worker processes becomes a `UserError`."""
+    try:
+        yield from batches
+    except UserError as error:  # raised in a worker, its traceback wrapped into the message
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):  # torch has no class of its own for this
+            raise
+        raise UserError(
+            f"a process that reads videos died ({error}): out of memory, a full /dev/shm, or a damaged video that took "
+            "the decoder down; resume with fewer --num_workers, or find the video with --num_workers 0"
+        ) from error
 
 
 def loader(
@@ -153,13 +150,19 @@ def loader(
     if num_workers:
         ahead = {"prefetch_factor": BATCHES_AHEAD, "persistent_workers": True, "multiprocessing_context": "spawn"}
     made = SampleLoader(
-        dataset, batch_size, sampler=order, num_workers=num_workers, collate_fn=collate, pin_memory=pin_memory, **ahead
+        dataset,
+        batch_size,
+        sampler=order,
+        num_workers=num_workers,
+        collate_fn=stack_samples,
+        pin_memory=pin_memory,
+        **ahead,
     )
     made.skipped = Counter()
     return made
 
 
-def collate(samples: list[Sample]) -> dict[str, Any]:
+def stack_samples(samples: list[Sample]) -> dict[str, Any]:
     """A batch of samples: tensors stacked, skipped videos listed."""
     batch = {
         name: torch.utils.data.default_collate([sample[name] for sample in samples])

@@ -19,7 +19,7 @@ from common.dataset import manifest as manifests
 from common.encoders.weights.source import WeightSource
 from pretrain.backbones import start_backbone
 from pretrain.engine.distributed import Processes, start_processes
-from pretrain.engine.loop import Batches, Recipe, train
+from pretrain.engine.loop import Batches, Recipe, train_recipe
 from pretrain.engine.method import Batch, Method
 from pretrain.engine.run_folder import RunFolder
 from pretrain.phase_probe import NearestPhases
@@ -74,7 +74,7 @@ def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, b
         # after all that may be refused here: the record names the videos of a training, not of an attempt
         first_alone(processes, partial(record_videos, options, model, corpora, [start.source, *method.other_sources()]))
         name = type(method).__module__.rpartition(".")[2]
-        return train(Recipe(name, method, start, batches, steps, probe), options, processes)
+        return train_recipe(Recipe(name, method, start, batches, steps, probe), options, processes)
 
 
 def known_corpora(options: TrainingOptions, processes: Processes) -> list[Corpus]:

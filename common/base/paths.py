@@ -17,6 +17,10 @@ DEFAULT_DATASET = "SICS155"
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
 MANIFEST = "manifest.json"  # beside weights of `pretrain/`: the videos that they have seen
 FINAL_STATE = "final.pt"  # of Stage 1 of pretraining, beside its export
+# what else trainings of pretrain/ keep: states, numbers, the trained network and where it is from
+BEST_STATE, LAST_STATE = "best.pt", "last.pt"
+METRICS, METRICS_TABLE, ADAPTER_METRICS = "metrics.jsonl", "metrics.csv", "metrics.json"
+EXPORT, PROVENANCE = "export", "provenance.json"
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -129,7 +133,7 @@ class Model:
     def checkpoint(self, dataset: str, split: int | str, run: str | None = None) -> Path:
         """`checkpoints/<dataset>[/<run>]/split_<k>/last.pt`."""
         folder = self.root / "checkpoints" / dataset
-        return (folder / run if run else folder) / f"split_{split}" / "last.pt"
+        return (folder / run if run else folder) / f"split_{split}" / LAST_STATE
 
 
 def dataset(name_or_path: str) -> Dataset:
@@ -159,6 +163,11 @@ def pretraining_checkpoints() -> Path:
 def video_index() -> Path:
     """What Stage 1 has found in the videos that it learns from, kept from one training to the next."""
     return pretraining_checkpoints() / "video_index.json"
+
+
+def clusters() -> Path:
+    """Where `pretrain/cluster_videos.py` writes unless it is told another file."""
+    return pretraining_checkpoints() / "clusters.json"
 
 
 def pretrained_backbone(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training, the same whether one process, replicas or shards wrote them.
+"""Checkpoints of a training, the same whether one process, replicas or shards wrote them, and what may resume from them.
 
 A file holds tensors by parameter name and plain Python values only. It gets its name when it is complete.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,14 @@ from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Method
 from pretrain.engine.run_folder import RunFolder
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
-TENSORS = ("model", "optimizer")
+# by name and whole, however the parameters are spread: on the CPU, and on the first process alone
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+# options of either stage that may change between the parts of a training without changing its numbers
+WITHOUT_EFFECT = ("output", "resume", "wandb", "save_every", "keep_last", "num_workers", "monitor_every")
+WITHOUT_EFFECT += ("ssl_checkpoint",)  # Stage 2 compares what it names by its hash
 
 
 @dataclass
@@ -50,11 +56,15 @@ class TrainingState:
     """Steps without a finite loss."""
     monitor: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def machine(self) -> dict[str, int]:
+        """What else decides the numbers besides `config`: the schedules' length, and the order of sums."""
+        return {name: getattr(self, name) for name in ("total_steps", "world_size", "num_threads")}
 
-def save_checkpoint(
-    path: Path, state: TrainingState, method: Method, optimizer: Optimizer, processes: Processes
-) -> None:
-    """Write everything that a training needs to go on; all processes call it, the first one writes."""
+
+def save_training(path: Path, state: TrainingState, method: Method, optimizer: Optimizer, processes: Processes) -> None:
+    """Write everything that a training needs to be resumed; all processes call it, the first one writes."""
+    # gathers shards, so that no process may leave this out
     model, moments = get_state_dict(method, optimizer, options=WHOLE)
     if processes.is_first:
         content = {"format": FORMAT, "model": model, "optimizer": moments} | asdict(state)
@@ -63,7 +73,7 @@ def save_checkpoint(
     processes.barrier()
 
 
-def load_checkpoint(path: Path, method: Method, optimizer: Optimizer, processes: Processes) -> TrainingState:
+def restore_training(path: Path, method: Method, optimizer: Optimizer, processes: Processes) -> TrainingState:
     """Put a checkpoint's tensors into `method` and `optimizer`; every process reads the file.
 
     Raises `UserError` naming the file when it is damaged or of another method.
@@ -96,7 +106,7 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:  # OSError: a short file
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{path}: damaged or unsafe checkpoint ({reason}); delete it to go on from the one before"
+            f"{path}: damaged or unsafe checkpoint ({reason}); delete it to resume from the one before"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this training; give --output another folder")
@@ -109,7 +119,10 @@ def state_of(content: dict[str, Any]) -> TrainingState:
 
 
 def newest_checkpoint(folder: RunFolder) -> Path | None:
-    """The file with the most steps: a step file, or `final.pt` unless a longer training has gone beyond it."""
+    """The file with the most steps: a step file, or `final.pt` unless a longer training has gone beyond it.
+
+    `best.pt` is none of them: it may be from long before, and is there to be taken up by hand.
+    """
     files = folder.step_files()
     if folder.final.is_file():
         files[read_checkpoint(folder.final, mapped=True)["step"]] = folder.final
@@ -121,34 +134,26 @@ def whole_model_state(method: Method) -> dict[str, Tensor]:
     return get_model_state_dict(method, options=WHOLE)
 
 
-log = logging.getLogger(__name__)
+def require_same_training(
+    path: Path,
+    identity: Iterable[tuple[str, object, object]],
+    former: Mapping[str, object],
+    present: Mapping[str, object],
+) -> None:
+    """Raise `UserError` when the training in `path` is another one; log which settings have changed.
 
-WITHOUT_EFFECT = {"output", "resume", "wandb", "save_every", "keep_last", "num_workers", "monitor_every"}
-
-
-def require_same_training(path: Path, old: TrainingState, new: TrainingState) -> None:
-    """Raise `UserError` when `old`, read from `path`, is of another model or recipe; log what else has changed.
-
-    A change of the number of processes or of the batch is allowed: the run goes on at the next sample number.
+    `identity` are triples of a name, its former and its present value, that must be equal. Other settings may change,
+    the number of processes and the batch too: a resumed run takes the next sample number, whatever the steps before.
     """
-    for name, former, present in (
-        ("model", old.config["model"], new.config["model"]),
-        ("recipe", old.recipe, new.recipe),
-    ):
-        if former != present:
-            raise UserError(f"{path}: of the {name} {former}, not {present}; give --output another folder")
+    for what, old, new in identity:
+        if old != new:
+            raise UserError(
+                f"{path}: this training has another {what} ({old}, now {new}); give --output another folder"
+            )
     changed = [
-        f"{name} {present} instead of {former}"
-        for name, former, present in _values(old, new)
-        if former != present and name not in WITHOUT_EFFECT
+        f"{name} {present.get(name)} instead of {former.get(name)}"
+        for name in sorted(former.keys() | present.keys())
+        if former.get(name) != present.get(name) and name not in WITHOUT_EFFECT
     ]
     if changed:
-        log.warning("%s: going on with %s; the numbers will differ from an unbroken run's", path, ", ".join(changed))
-
-
-def _values(old: TrainingState, new: TrainingState) -> list[tuple[str, object, object]]:
-    names = sorted(old.config.keys() | new.config.keys())
-    values = [(name, old.config.get(name), new.config.get(name)) for name in names]
-    for name in ("total_steps", "world_size", "num_threads"):
-        values.append((name, getattr(old, name), getattr(new, name)))
-    return values
+        log.warning("%s: resuming with %s; the numbers will differ from an unbroken run's", path, ", ".join(changed))

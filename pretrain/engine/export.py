@@ -7,7 +7,6 @@ from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from common.base import paths
 from common.base.runtime import atomic_folder, git_state, sha256_of_file, versions, write_json
@@ -15,8 +14,6 @@ from pretrain.engine.checkpoint import TrainingState
 from pretrain.engine.method import Method
 from pretrain.engine.run_folder import RunFolder
 from pretrain.ssl_config import SslModel, find_model
-
-PROVENANCE_FILE = "provenance.json"
 
 
 def export_backbone(method: Method, tensors: dict[str, Tensor], state: TrainingState, folder: RunFolder) -> Path:
@@ -28,7 +25,7 @@ def export_backbone(method: Method, tensors: dict[str, Tensor], state: TrainingS
     model = find_model(state.config["model"])
     with atomic_folder(folder.export) as partial:
         _write_network(network, _tensors_of(network, method, tensors), model, partial)
-        write_json(partial / PROVENANCE_FILE, provenance(state, model, folder))
+        write_json(partial / paths.PROVENANCE, provenance(state, model, folder))
     return folder.export
 
 
@@ -61,7 +58,7 @@ def _tensors_of(network: nn.Module, method: Method, tensors: dict[str, Tensor]) 
 
 
 def _write_network(network: nn.Module, tensors: dict[str, Tensor], model: SslModel, folder: Path) -> None:
-    if isinstance(network, PreTrainedModel):
+    if hasattr(network, "save_pretrained"):  # of transformers, whatever the family
         network.save_pretrained(folder, state_dict=tensors)
         return
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -49,11 +49,14 @@ class Interruption:
             if hasattr(signal, name):
                 number = getattr(signal, name)
                 self._former[number] = signal.signal(number, self._note)
+        # blocked after the handler is set: processes started from here inherit the mask and are spared, while this
+        # one sees the signal as pending
         if hasattr(signal, "pthread_sigmask"):
             self._former_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         return self
 
     def __exit__(self, *_: object) -> None:
+        # the mask first: a signal that waited is noted by our handler, where the former one might end the process
         if self._former_mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._former_mask)
         for number, handler in self._former.items():
@@ -70,9 +73,21 @@ class Interruption:
         self._noted = max(self._noted, SIGNALS[signal.Signals(number).name])
 
 
-def slurm_job() -> str | None:
-    """The number of the SLURM job that this process is part of."""
-    return os.environ.get("SLURM_JOB_ID")
+def end_saved(request: int, progress: str, *, is_first: bool = True) -> int:
+    """End a training that a signal has stopped and that is saved; returns the command's exit code.
+
+    Under SLURM a warning of the time limit puts the job back into the queue, which counts as success. `progress` is
+    how far it has come (`step 3 of 10`); of several processes the first one speaks.
+
+    Raises `UserError` when SLURM refuses.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if request == REQUEUE and job:
+        if is_first:
+            requeue(job)
+        return 0
+    log.info("stopped by a signal after %s and saved; run the same command again to resume", progress)
+    return EXIT_CODE
 
 
 def requeue(job: str) -> None:
@@ -89,5 +104,5 @@ def requeue(job: str) -> None:
     # a job that is put back is ended at once, and this command with it
     if done.returncode not in (0, -signal.SIGTERM, -signal.SIGKILL):
         raise UserError(
-            f"everything is saved, but `{' '.join(command)}` said {done.stderr.strip()!r}; submit the job again to go on"
+            f"everything is saved, but `{' '.join(command)}` said {done.stderr.strip()!r}; submit the job again to resume"
         )

@@ -17,18 +17,18 @@ from common.base.runtime import UserError
 from common.encoders.weights.source import WeightSource
 from pretrain.engine.checkpoint import (
     TrainingState,
-    load_checkpoint,
     newest_checkpoint,
     require_same_training,
-    save_checkpoint,
+    restore_training,
+    save_training,
     whole_model_state,
 )
 from pretrain.engine.distributed import Processes
 from pretrain.engine.export import export_backbone
-from pretrain.engine.interruption import EXIT_CODE, REQUEUE, Interruption, requeue, slurm_job
+from pretrain.engine.interruption import Interruption, end_saved
 from pretrain.engine.method import Batch, Method
 from pretrain.engine.monitor import HealthMonitor
-from pretrain.engine.reporting import Report
+from pretrain.engine.reporting import TrainingReport
 from pretrain.engine.run_folder import RunFolder
 from pretrain.engine.step import TrainingStep
 from pretrain.objectives.reduce import all_gather
@@ -57,7 +57,7 @@ class Recipe:
     phase_probe: PhaseProbe | None = None
 
 
-def train(recipe: Recipe, options: TrainingOptions, processes: Processes) -> int:
+def train_recipe(recipe: Recipe, options: TrainingOptions, processes: Processes) -> int:
     """Train to the last step, from the newest checkpoint if there is one; returns the command's exit code.
 
     0: finished, or put back into SLURM's queue; 130: saved after a signal.
@@ -87,7 +87,7 @@ class Training:
         self.train_step = TrainingStep(recipe.method, schedules, options, processes)
         self.monitor = HealthMonitor(options.stop_on_collapse)
         self._resume()
-        self.report = Report(self.state, options, processes, recipe.method.flops_per_sample())
+        self.report = TrainingReport(self.state, options, processes, recipe.method.flops_per_sample())
 
     def run(self) -> int:
         """All remaining steps; returns the exit code."""
@@ -102,17 +102,21 @@ class Training:
                 started = time.monotonic()
                 batches = self._fetch(micro_batches)
                 data_seconds = time.monotonic() - started
+                # asked of all before anyone takes the step: a signal need not have reached every process yet
                 request = self.processes.largest(self.interruption.request)
                 if request:
-                    return self._stop(request)
+                    self._save_step()
+                    progress = f"step {self.state.step} of {self.state.total_steps}"
+                    return end_saved(request, progress, is_first=self.processes.is_first)
                 self._advance(batches, started, data_seconds)
         self._finish()
         return 0
 
     def _resume(self) -> None:
+        """Take up the newest checkpoint, if there is one; what it says is compared with the options before it counts."""
         if self.processes.is_first:
             self.folder.remove_partial()
-        self.processes.barrier()
+        self.processes.barrier()  # nobody looks while the first one tidies up
         newest = newest_checkpoint(self.folder)
         self._saved = newest
         if newest is None:
@@ -120,14 +124,20 @@ class Training:
         if self.options.resume == "never":
             raise UserError(
                 f"{self.folder.root} holds a training ({newest.name}); give --output another folder, delete it, or "
-                "leave --resume never out to go on"
+                "leave --resume never out to resume it"
             )
-        old = load_checkpoint(newest, self.recipe.method, self.train_step.optimizer.optimizer, self.processes)
-        require_same_training(newest, old, self.state)
-        self.state.step, self.state.samples, self.state.skipped = old.step, old.samples, old.skipped
-        self.state.init = old.init
+        # tensors that do not fit already say that this is another training; names are for those that would fit
+        old = restore_training(newest, self.recipe.method, self.train_step.optimizer, self.processes)
+        new = self.state
+        require_same_training(
+            newest,
+            [("model", old.config["model"], new.config["model"]), ("recipe", old.recipe, new.recipe)],
+            old.config | old.machine,
+            new.config | new.machine,
+        )
+        new.step, new.samples, new.skipped, new.init = old.step, old.samples, old.skipped, old.init
         self.monitor.restore(old.monitor)
-        log.info("%s: going on after step %d of %d", newest, old.step, self.state.total_steps)
+        log.info("%s: resuming after step %d of %d", newest, old.step, new.total_steps)
 
     def _fetch(self, micro_batches: Iterator[Batch]) -> list[Batch]:
         """The micro-batches of a step; none when a signal to the whole job has ended the processes that read them."""
@@ -165,23 +175,21 @@ class Training:
 
     def _check(self, numbers: dict[str, float]) -> dict[str, float]:
         """Health of the features of the fixed batch, and the phase probe; a new best score is saved."""
-        parts = [all_gather(self._features(batch)) for batch in self._watched]  # in the order of sample numbers
+        # gathered by rank, which is the order of sample numbers
+        parts = [all_gather(self.train_step.features(batch)) for batch in self._watched]
         features = torch.cat(parts)[: self.options.monitor_samples]
         found = self.monitor.check(self.state.step, features, numbers)
         if self.recipe.phase_probe is not None:
-            scores = self.recipe.phase_probe(self._features)
+            scores = self.recipe.phase_probe(self.train_step.features)
             found |= {f"probe/{name}": value for name, value in scores.items()}
             # at step 0 the best are the start weights, which need no copy
             if self.monitor.is_best(self.state.step, next(iter(scores.values()))) and self.state.step:
                 self._save(self.folder.best)
         return found
 
-    def _features(self, batch: Batch) -> Tensor:
-        return self.train_step.features(batch)
-
     def _save(self, path: Path) -> None:
         self.state.monitor = self.monitor.state
-        save_checkpoint(path, self.state, self.recipe.method, self.train_step.optimizer.optimizer, self.processes)
+        save_training(path, self.state, self.recipe.method, self.train_step.optimizer, self.processes)
 
     def _save_step(self) -> None:
         path = self.folder.step_file(self.state.step)
@@ -190,20 +198,6 @@ class Training:
             self._saved = path
         if self.processes.is_first:
             self.folder.prune(self.options.keep_last, self.monitor.last_good if self.monitor.bad_running else None)
-
-    def _stop(self, request: int) -> int:
-        """Save and leave; under SLURM a warning of the time limit puts the job back into the queue."""
-        self._save_step()
-        job = slurm_job()
-        if request == REQUEUE and job:
-            if self.processes.is_first:
-                requeue(job)
-            return 0
-        log.info(
-            "stopped by a signal after step %d of %d and saved; run the same command again to go on",
-            self.state.step, self.state.total_steps,
-        )  # fmt: skip
-        return EXIT_CODE
 
     def _finish(self) -> None:
         self._save(self.folder.final)

@@ -12,8 +12,6 @@ from pretrain.objectives.schedules import Schedule
 
 Batch = dict[str, Tensor]
 
-MONITOR_PREFIX = "monitor/"
-
 
 @dataclass(frozen=True)
 class Schedules:

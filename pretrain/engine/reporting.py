@@ -1,4 +1,4 @@
-"""What a training tells while it runs: a bar, or a line a minute where there is no terminal, the metrics file, wandb."""
+"""Report a training while it runs: a bar, or a line a minute without a terminal, the metrics file, wandb, utilisation."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 60
 
 
-class Report:
-    """Writes and shows a training's numbers, in the first process only; made by `reporting`."""
+class TrainingReport:
+    """Writes and shows a training's numbers, in the first process only."""
 
     def __init__(self, state: TrainingState, options: TrainingOptions, processes: Processes, flops: float | None):
         """`flops`: operations of a training step on one sample, None: not known."""
         self.state, self.device, self.is_shown = state, processes.device, processes.is_first
         model = find_model(options.model)
         self.title, self.unit = f"{state.recipe} {model.name}", "clips" if model.clip_len > 1 else "images"
-        self.samples_per_step = options.batch_size * options.accumulate * processes.world_size
+        self.samples_per_step = options.global_batch(processes.world_size)
         peak = peak_flops(processes.device, options.precision)
         self._share_of_peak = flops and peak and flops / (peak * processes.world_size)
 
@@ -80,19 +80,17 @@ class Report:
 
     def rates(self, seconds: float, data_seconds: float) -> dict[str, float]:
         """Rates of a step that took `seconds`, of them `data_seconds` waiting for data."""
+        on_gpu = self.device.type == "cuda"
+        memory = torch.cuda.max_memory_allocated(self.device) if on_gpu else peak_memory_bytes() or 0
         found = {
             "seconds": seconds,
             "samples_per_second": self.samples_per_step / seconds,
             "data_share": data_seconds / seconds,
-            "memory_gigabytes": _peak_memory(self.device) / 1e9,
+            "memory_gigabytes": memory / 1e9,
         }
         if self._share_of_peak:
             found["mfu"] = self._share_of_peak * found["samples_per_second"]
         return found
-
-
-def _peak_memory(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory_bytes() or 0
 
 
 # dense tensor-core bf16, and fp32, in TFLOP/s, from the makers' data sheets; the first name found in the device's counts
@@ -138,7 +136,8 @@ class MetricsFile:
     def __init__(self, path: Path, finished_steps: int):
         """Drop what a killed training wrote after its last checkpoint, of `finished_steps`; without one, everything."""
         self.path = path
-        kept = [line for line in _lines(path) if finished_steps and _step_of(line) <= finished_steps]
+        # records beyond the checkpoint are written again by the resumed run, and would stand there twice
+        kept = [line for line in _lines(path) if finished_steps and json.loads(line)["step"] <= finished_steps]
         write_text(path, "".join(f"{line}\n" for line in kept))
 
     def append(self, record: dict[str, float]) -> None:
@@ -156,7 +155,3 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
 def _lines(path: Path) -> list[str]:
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     return [line for line in lines[:-1] if line]  # what follows the last line end is short
-
-
-def _step_of(line: str) -> int:
-    return json.loads(line)["step"]

@@ -25,12 +25,12 @@ class RunFolder:
     @property
     def best(self) -> Path:
         """The state at which the phase probe was most accurate."""
-        return self.root / "best.pt"
+        return self.root / paths.BEST_STATE
 
     @property
     def metrics(self) -> Path:
         """One JSON record a step."""
-        return self.root / "metrics.jsonl"
+        return self.root / paths.METRICS
 
     @property
     def manifest(self) -> Path:
@@ -40,7 +40,7 @@ class RunFolder:
     @property
     def export(self) -> Path:
         """The trained backbone, readable without this package."""
-        return self.root / "export"
+        return self.root / paths.EXPORT
 
     def step_file(self, step: int) -> Path:
         """The state after `step` steps."""

@@ -135,8 +135,8 @@ def _local(parameter: Tensor) -> Tensor:
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
-class GroupedAdamW:
-    """`optimizer` (Loshchilov & Hutter, ICLR 2019) and what sets and clips it; a frozen group has learning rate 0."""
+class GroupedAdamW(torch.optim.AdamW):
+    """AdamW (Loshchilov & Hutter, ICLR 2019) of a method's groups; a frozen group has learning rate 0."""
 
     def __init__(self, method: Method, schedules: Schedules):
         """The teacher is frozen already. Raises `ValueError` unless every trainable parameter is in exactly one group."""
@@ -145,10 +145,13 @@ class GroupedAdamW:
         self.schedules = schedules
         self._names = {id(parameter): name for name, parameter in method.named_parameters()}
         self._fused = all(parameter.is_cuda for group in self.groups for parameter in group.parameters)
-        self.optimizer = torch.optim.AdamW(
+        super().__init__(
             [{"params": group.parameters} for group in self.groups],
-            lr=0.0, betas=schedules.betas, eps=schedules.eps, fused=self._fused,
-        )  # fmt: skip
+            lr=0.0,
+            betas=schedules.betas,
+            eps=schedules.eps,
+            fused=self._fused,
+        )
 
     def set_schedules(self, step: int) -> dict[str, float]:
         """Set every group's rate and decay for a step; returns the scheduled ones, unscaled.
@@ -156,7 +159,7 @@ class GroupedAdamW:
         All settings are set anew, so that none of a checkpoint outlives a change of options.
         """
         rate, decay = self.schedules.learning_rate(step), self.schedules.weight_decay(step)
-        for group, settings in zip(self.groups, self.optimizer.param_groups, strict=True):
+        for group, settings in zip(self.groups, self.param_groups, strict=True):
             settings["lr"] = 0.0 if step < group.frozen_until else rate * group.lr_scale
             settings["weight_decay"] = decay if group.decays else 0.0
             settings |= {"betas": self.schedules.betas, "eps": self.schedules.eps, "fused": self._fused}
@@ -184,17 +187,5 @@ class GroupedAdamW:
             norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
             if self.schedules.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.schedules.clip_norm, norm)
-            norms[name] = _whole(norm).item()
+            norms[name] = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
         return norms
-
-    def step(self) -> None:
-        """Apply the gradients."""
-        self.optimizer.step()
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        self.optimizer.zero_grad()
-
-
-def _whole(value: Tensor) -> Tensor:
-    return value.full_tensor() if isinstance(value, DTensor) else value

@@ -1,4 +1,4 @@
-"""What Stage 2 leaves behind: `best_lora/`, whole or not at all, and the proof that Stage 3 reads it rightly."""
+"""Write what Stage 2 leaves behind, `best_lora/`, whole or not at all, and prove that Stage 3 reads it correctly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from common.base import paths
 from common.base.runtime import atomic_folder, git_state, versions, write_json
 from common.encoders.build import build_encoder
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.adapters import PROVENANCE_FILE
 from common.encoders.weights.source import WeightSource
 from common.video.preprocess import normalise
 from pretrain.handover import stage_1_manifest
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-METRICS_FILE = "metrics.json"
 # float32 of a forty-layer network; an adapter on other weights is off by tenths
 MERGE_TOLERANCE = 1e-3
 
@@ -53,8 +51,8 @@ class AdapterWriter:
         target = self.options.best_lora
         with atomic_folder(target) as folder:
             write_adapter(folder, self.adapted, self.classifier.head)
-            write_json(folder / METRICS_FILE, metrics)
-            write_json(folder / PROVENANCE_FILE, self._provenance(target))
+            write_json(folder / paths.ADAPTER_METRICS, metrics)
+            write_json(folder / paths.PROVENANCE, self._provenance(target))
             manifest = folder / paths.MANIFEST
             write_manifest(
                 manifest, "lora", self.options.model, corpora=self.corpora, based_on=self._earlier_manifests(target)

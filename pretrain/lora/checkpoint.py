@@ -1,10 +1,9 @@
-"""Everything that Stage 2 needs to go on where it was stopped, in one file."""
+"""Everything that Stage 2 needs to resume where it was stopped, in one file."""
 
 from __future__ import annotations
 
 import csv
 import io
-import logging
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,7 @@ import torch
 from torch import Tensor
 
 from common.base.runtime import UserError, atomic_path, write_text
-from pretrain.engine.checkpoint import read_checkpoint
-from pretrain.lora.options import WITHOUT_EFFECT
-
-log = logging.getLogger(__name__)
-
-FORMAT = 1
+from pretrain.engine.checkpoint import FORMAT, read_checkpoint, require_same_training
 
 
 @dataclass
@@ -39,6 +33,11 @@ class FinetuneState:
     optimizer: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def adapter(self) -> str:
+        """The shape of the adapter, in words."""
+        return f"rank {self.options['rank']}{', MLPs too' if self.options['mlp'] else ''}"
+
+    @property
     def best(self) -> float:
         """The best balanced accuracy so far; below 0 before the first validation."""
         return max((record["balanced_accuracy"] for record in self.history), default=-1.0)
@@ -56,43 +55,32 @@ class FinetuneState:
             torch.save({"format": FORMAT} | content, temporary)
 
     def write_metrics(self, path: Path) -> None:
-        """The history as a table, one row a validation."""
+        """The history as a table, a row per validation."""
         table = io.StringIO()
         writer = csv.DictWriter(table, self.history[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
         write_text(path, table.getvalue())
 
+    @classmethod
+    def read(cls, path: Path, fresh: FinetuneState) -> FinetuneState:
+        """The state in a file, to be continued with the options of `fresh`.
 
-def read_state(path: Path, fresh: FinetuneState) -> FinetuneState:
-    """The state of a file that may be continued with what `fresh` says.
-
-    Raises `UserError` for a damaged file and for one of another model, base, set of classes, epoch or adapter; logs other changes.
-    """
-    content = read_checkpoint(path)
-    lacking = [entry.name for entry in fields(FinetuneState) if entry.name not in content]
-    if lacking:
-        raise UserError(f"{path}: not a checkpoint of LoRA fine-tuning; give --output another folder")
-    old = FinetuneState(**{entry.name: content[entry.name] for entry in fields(FinetuneState)})
-    for what, former, present in (
-        ("model", old.options["model"], fresh.options["model"]),
-        ("base", old.base_sha256, fresh.base_sha256),
-        ("classes", old.classes, fresh.classes),
-        ("number of steps an epoch", old.steps_per_epoch, fresh.steps_per_epoch),
-        ("adapter", _shape(old), _shape(fresh)),
-    ):
-        if former != present:
-            raise UserError(f"{path}: of the {what} {former}, not {present}; give --output another folder")
-    changed = [
-        f"{name} {present} instead of {old.options.get(name)}"
-        for name, present in fresh.options.items()
-        if present != old.options.get(name) and name not in WITHOUT_EFFECT
-    ]
-    if changed:
-        log.warning("%s: going on with %s; the numbers will differ from an unbroken run's", path, ", ".join(changed))
-    old.options = fresh.options
-    return old
-
-
-def _shape(state: FinetuneState) -> str:
-    return f"rank {state.options['rank']}{', MLPs too' if state.options['mlp'] else ''}"
+        Raises `UserError` for a damaged file, and for one of another model, base, set of classes, epoch or adapter;
+        logs other changes.
+        """
+        content = read_checkpoint(path)
+        names = [entry.name for entry in fields(cls)]
+        if any(name not in content for name in names):
+            raise UserError(f"{path}: not a checkpoint of LoRA fine-tuning; give --output another folder")
+        old = cls(**{name: content[name] for name in names})
+        identity = [
+            ("model", old.options["model"], fresh.options["model"]),
+            ("base", old.base_sha256, fresh.base_sha256),
+            ("set of classes", old.classes, fresh.classes),
+            ("number of steps per epoch", old.steps_per_epoch, fresh.steps_per_epoch),
+            ("adapter", old.adapter, fresh.adapter),
+        ]
+        require_same_training(path, identity, old.options, fresh.options)
+        old.options = fresh.options
+        return old

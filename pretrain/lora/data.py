@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from common.base import paths
 from common.base.runtime import UserError, progress
@@ -16,8 +15,9 @@ from common.dataset.manifest import cached_fingerprint
 from common.video.preprocess import Preprocessing
 from common.video.probe import VideoError
 from pretrain.annotations.phase_classes import PhaseClasses
-from pretrain.lora.labelled_clips import LabelledClips, LabelledVideo
+from pretrain.lora.labelled_clips import AnnotatedVideo, LabelledClips
 from pretrain.lora.options import FinetuneOptions
+from pretrain.ssl_dataset import checked_batches
 from pretrain.video_data.clips import ClipReader
 from pretrain.video_data.corpora import Corpus
 from pretrain.video_data.video_index import VideoEntry
@@ -33,7 +33,7 @@ class Clips:
     datasets: tuple[str, ...]
 
     @property
-    def videos(self) -> list[LabelledVideo]:
+    def videos(self) -> list[AnnotatedVideo]:
         """All videos: those of the validation decide too what is learned."""
         return self.train.videos + self.validation.videos
 
@@ -89,19 +89,6 @@ def seen_corpora(clips: Clips) -> list[Corpus]:
     return [Corpus(name, tuple(videos)) for name, videos in entries.items()]
 
 
-class _Readable(TorchDataset):
-    """Clips whose errors of reading keep their type on the way out of a worker process."""
-
-    def __init__(self, clips: LabelledClips):
-        self.clips = clips
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        try:
-            return self.clips[number]
-        except VideoError as error:
-            raise UserError(str(error)) from error
-
-
 def read_batches(
     clips: LabelledClips, numbers: range, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
 ) -> Iterator[dict[str, Tensor]]:
@@ -110,17 +97,5 @@ def read_batches(
     Raises `UserError` naming the video that cannot be decoded, and when a worker process dies.
     """
     ahead = {"prefetch_factor": 2, "multiprocessing_context": "spawn"} if num_workers else {}
-    loader = DataLoader(
-        _Readable(clips), batch_size, sampler=numbers, num_workers=num_workers, pin_memory=pin_memory, **ahead
-    )
-    try:
-        yield from loader
-    except UserError as error:  # raised in a worker, its traceback wrapped into the message
-        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"a process that reads videos died ({error}): out of memory or a full /dev/shm; run the same command again "
-            "with fewer --num_workers to go on"
-        ) from error
+    loader = DataLoader(clips, batch_size, sampler=numbers, num_workers=num_workers, pin_memory=pin_memory, **ahead)
+    return checked_batches(loader)

@@ -22,6 +22,7 @@ from common.base import paths
 from common.base.runtime import UserError, generator, read_json
 from common.dataset.phases import read_labels, read_mapping
 from common.dataset.segments import Segments, find_segments, without
+from common.video.decoders import VideoError
 from common.video.preprocess import Preprocessing, resize
 from pretrain.annotations.phase_classes import PhaseClasses
 
@@ -39,7 +40,7 @@ class FrameReader(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledVideo:
+class AnnotatedVideo:
     """A video with its runs of classes; `stratum` is what the split spreads over both sides (a surgeon)."""
 
     name: str
@@ -54,7 +55,7 @@ class LabelledVideo:
         return int(self.segments.labels[np.searchsorted(self.segments.ends, frame, side="right")])
 
 
-class Moment(NamedTuple):
+class LabelledFrame(NamedTuple):
     """A labelled frame: what a clip is made around."""
 
     video: int
@@ -62,7 +63,7 @@ class Moment(NamedTuple):
     label: int
 
 
-def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[LabelledVideo]:
+def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[AnnotatedVideo]:
     """The annotated videos of an imported data set, by name.
 
     Raises `UserError` for a data set that no importer wrote, a video without a file, and phases without a class.
@@ -85,17 +86,17 @@ def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[
     for name, entry in sorted(manifest["videos"].items()):
         labels = class_of[read_labels(dataset.ground_truth / f"{name}.txt", mapping)]
         title, segments = f"{dataset.name}/{name}", find_segments(labels)
-        videos.append(LabelledVideo(title, files[name], entry["fps"], len(labels), entry["stratum"], segments))
+        videos.append(AnnotatedVideo(title, files[name], entry["fps"], len(labels), entry["stratum"], segments))
     return videos
 
 
-def choose_validation(videos: Sequence[LabelledVideo], share: float) -> set[str]:
+def choose_validation(videos: Sequence[AnnotatedVideo], share: float) -> set[str]:
     """Names of the videos that validate: about `share` of them and of each stratum, chosen by names alone.
 
     Raises `UserError` when either side would be empty.
     """
 
-    def order(video: LabelledVideo) -> tuple[str, str]:
+    def order(video: AnnotatedVideo) -> tuple[str, str]:
         return video.stratum, hashlib.sha256(video.name.encode()).hexdigest()
 
     # every 1/share-th of a list that is sorted by stratum takes the same share of each
@@ -133,7 +134,7 @@ class LabelledClips(TorchDataset):
     ):
         self.split, self.reader, self.preprocessing, self.seed = split, reader, preprocessing, seed
         self.offsets = (np.arange(clip_len) - clip_len // 2) / fps
-        self.videos: list[LabelledVideo] = []
+        self.videos: list[AnnotatedVideo] = []
         for dataset in datasets:
             found = read_labelled_videos(dataset, classes)
             validation = choose_validation(found, validation_share)
@@ -150,12 +151,19 @@ class LabelledClips(TorchDataset):
         return len(self.grid)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """Sample `number`. Raises what the reader raises when the video cannot be decoded."""
-        moment = self.grid[number] if self.split == "validation" else self.draw(number)
-        video = self.videos[moment.video]
-        return {"clip": self._clip(video, moment.frame), "label": moment.label, "video": video.name}
+        """Sample `number`.
 
-    def draw(self, number: int) -> Moment:
+        Raises `UserError` naming a video that cannot be decoded; a `VideoError` would lose its type on the way out of a
+        worker process.
+        """
+        place = self.grid[number] if self.split == "validation" else self.draw(number)
+        video = self.videos[place.video]
+        try:
+            return {"clip": self._clip(video, place.frame), "label": place.label, "video": video.name}
+        except VideoError as error:
+            raise UserError(str(error)) from error
+
+    def draw(self, number: int) -> LabelledFrame:
         """The labelled frame of training sample `number`."""
         random = generator(self.seed, "labelled clip", number)
 
@@ -168,19 +176,19 @@ class LabelledClips(TorchDataset):
         position = below(int(ends[-1]))
         chosen = int(np.searchsorted(ends, position, side="right"))
         video, _, end = spans[chosen].tolist()
-        return Moment(video, end - int(ends[chosen] - position), label)
+        return LabelledFrame(video, end - int(ends[chosen] - position), label)
 
-    def _clip(self, video: LabelledVideo, frame: int) -> torch.Tensor:
+    def _clip(self, video: AnnotatedVideo, frame: int) -> torch.Tensor:
         seconds = np.clip(frame / video.fps + self.offsets, 0, (video.num_frames - 1) / video.fps)
         return resize(torch.from_numpy(self.reader.read(video.path, seconds)), self.preprocessing)
 
-    def _grid_of(self, index: int, grid_seconds: float) -> Iterator[Moment]:
+    def _grid_of(self, index: int, grid_seconds: float) -> Iterator[LabelledFrame]:
         video = self.videos[index]
         step = grid_seconds * video.fps
         for frame in np.arange(step / 2, video.num_frames, step).astype(int).tolist():
             label = video.class_at(frame)
             if label != EXCLUDED:
-                yield Moment(index, frame, label)
+                yield LabelledFrame(index, frame, label)
 
     def _spans_by_class(self) -> dict[int, np.ndarray]:
         """Class -> its segments `(n, 3)`: video, first frame, end."""

@@ -11,8 +11,6 @@ from common.base.options import CommandParser, add_options, check_ranges, help_o
 from pretrain.ssl_config import adapter_folder, find_model
 
 ALIASED = "ssl_checkpoint"  # the option that has a second name
-# what may change between the parts of a training without changing its numbers
-WITHOUT_EFFECT = ("output", "resume", "wandb", "num_workers", "ssl_checkpoint")
 
 
 @dataclass(frozen=True)

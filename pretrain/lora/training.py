@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.base import paths
 from common.base.runtime import UserError, generator, progress
 from common.base.tracking import track
-from pretrain.engine.interruption import EXIT_CODE, REQUEUE, Interruption, requeue, slurm_job
+from pretrain.engine.interruption import Interruption, end_saved
 from pretrain.lora.adapter_writer import AdapterWriter
-from pretrain.lora.checkpoint import FinetuneState, read_state
+from pretrain.lora.checkpoint import FinetuneState
 from pretrain.lora.data import Clips, read_batches
 from pretrain.lora.labelled_clips import LabelledClips
 from pretrain.lora.options import FinetuneOptions
@@ -43,13 +44,13 @@ class Finetuning:
         device: torch.device,
         in_bf16: bool = False,
     ):
-        """`options` are completed. Goes on from `last.pt` in the output folder if there is one.
+        """`options` are completed. Resumes from `last.pt` in the output folder if there is one.
 
         Raises `UserError` when that is of another training, or is not to be continued.
         """
         self.classifier, self.clips, self.options, self.writer = classifier.to(device), clips, options, writer
         self.device, self.in_bf16 = device, in_bf16
-        self.last, self.metrics = options.output_folder / "last.pt", options.output_folder / "metrics.csv"
+        self.last, self.metrics = options.output_folder / paths.LAST_STATE, options.output_folder / paths.METRICS_TABLE
         self.steps_per_epoch = options.steps_per_epoch or math.ceil(len(clips.train) / options.batch_size)
         self.total_steps = options.epochs * self.steps_per_epoch
         warmup_steps = round(options.warmup_share * self.total_steps)
@@ -84,10 +85,12 @@ class Finetuning:
                     else:
                         self._train_step(next(batches))
                 except UserError:
-                    if not interruption.request:  # the same signal may have ended a reader
+                    # a signal to the whole job may have ended a reader before it reaches this process
+                    if not interruption.arrives():
                         raise
                 if interruption.request and not self.is_finished:
-                    return self._stop(interruption.request)
+                    self._save()
+                    return end_saved(interruption.request, f"step {self.state.step} of {self.total_steps}")
         return 0
 
     def validation_clips(self, count: int) -> Tensor:
@@ -113,12 +116,12 @@ class Finetuning:
         if self.options.resume == "never":
             raise UserError(
                 f"{self.last} is there already; give --output another folder, delete it, or leave --resume never out "
-                "to go on"
+                "to resume it"
             )
-        state = read_state(self.last, fresh)
+        state = FinetuneState.read(self.last, fresh)
         self.classifier.load_trainable_state(state.trainable)
         self.optimizer.load_state_dict(state.optimizer)
-        log.info("%s: going on after step %d of %d", self.last, state.step, self.total_steps)
+        log.info("%s: resuming after step %d of %d", self.last, state.step, self.total_steps)
         return state
 
     def _training_batches(self) -> Iterator[dict[str, Any]]:
@@ -205,29 +208,19 @@ class Finetuning:
         self.state.optimizer = self.optimizer.state_dict()
         self.state.save(self.last)
 
-    def _stop(self, request: int) -> int:
-        """Save and leave; under SLURM a warning of the time limit puts the job back into the queue."""
-        self._save()
-        job = slurm_job()
-        if request == REQUEUE and job:
-            requeue(job)
-            return 0
-        log.info("stopped by a signal after step %d and saved; run the same command again to go on", self.state.step)
-        return EXIT_CODE
-
 
 def scores(logits: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Loss, accuracy and balanced accuracy (mean recall of the classes present), 0 to 1, of logits `(N, C)`.
 
     `recall` by class: None for one without a clip.
     """
-    right = logits.argmax(dim=1) == labels
+    correct = logits.argmax(dim=1) == labels
     counts = torch.bincount(labels, minlength=len(class_names))
-    recalls = torch.bincount(labels[right], minlength=len(class_names)) / counts.double()
+    recalls = torch.bincount(labels[correct], minlength=len(class_names)) / counts.double()
     present = counts > 0
     return {
         "balanced_accuracy": float(recalls[present].mean()),
-        "accuracy": float(right.double().mean()),
+        "accuracy": float(correct.double().mean()),
         "loss": float(F.cross_entropy(logits, labels)),
         "clips": len(labels),
         "recall": {

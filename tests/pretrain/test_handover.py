@@ -4,7 +4,7 @@ import pytest
 
 from common.base import paths
 from common.base.runtime import UserError
-from pretrain.handover import encoder_folder, find_base, find_checkpoint, stage_1_manifest
+from pretrain.handover import encoder_folder, find_base, find_stage_output, stage_1_manifest
 from pretrain.ssl_config import MODELS, find_model
 from tests.pretrain.finetuning import write_export
 
@@ -40,21 +40,21 @@ def test_relative_paths_start_here_in_pretrain_or_at_the_root(workspace, monkeyp
     export = write_export("dinov3-tiny")
     (workspace / "elsewhere").mkdir()
     monkeypatch.chdir(workspace / start)
-    assert find_checkpoint(given) in (export, export / "final.pt")
-    assert find_checkpoint(str(export)) == export
+    assert find_stage_output(given) in (export, export / "final.pt")
+    assert find_stage_output(str(export)) == export
 
 
 def test_the_current_folder_comes_first(workspace, tmp_path, monkeypatch):
     write_export("dinov3-tiny")
     here = write_export("dinov3-tiny", tmp_path / "here" / "checkpoints" / "ssl" / "dinov3-tiny")
     monkeypatch.chdir(tmp_path / "here")
-    assert find_checkpoint("checkpoints/ssl/dinov3-tiny") == here
+    assert find_stage_output("checkpoints/ssl/dinov3-tiny") == here
 
 
 def test_what_is_not_there_is_said_with_the_places(workspace, monkeypatch):
     monkeypatch.chdir(workspace)
     with pytest.raises(UserError) as error:
-        find_checkpoint("nowhere/final.pt", "--checkpoint")
+        find_stage_output("nowhere/final.pt", "--checkpoint")
     assert "--checkpoint nowhere/final.pt: no such file or folder" in str(error.value)
     for place in (workspace / "nowhere" / "final.pt", workspace / "pretrain" / "nowhere" / "final.pt"):
         assert str(place) in str(error.value)
@@ -65,7 +65,7 @@ def test_a_state_in_the_middle_of_stage_1_is_not_mistaken_for_its_end(workspace)
     export = write_export("dinov3-tiny")
     (export / "step_000500.pt").write_bytes(b"state")
     with pytest.raises(UserError, match=r"step_000500\.pt: only final\.pt has an export beside it"):
-        find_checkpoint(str(export / "step_000500.pt"))
+        find_stage_output(str(export / "step_000500.pt"))
 
 
 def test_the_base_is_the_models_own_stage_1_unless_another_is_named(workspace, tmp_path):

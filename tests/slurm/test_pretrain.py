@@ -119,7 +119,7 @@ def test_a_warned_job_goes_on_after_its_requeue_as_if_nothing_had_been(cluster, 
     assert cluster.run("scontrol", "update", f"JobId={job.number}", "StartTime=now").returncode == 0
     job.wait_for_state("COMPLETED", "FAILED", "CANCELLED")
     assert (job.field("JobState"), job.field("Restarts"), job.field("ExitCode")) == ("COMPLETED", "1", "0:0"), job.text
-    for expected in ("attempt 1", "attempt 2", f"going on after step {saved} of {STEPS}"):
+    for expected in ("attempt 1", "attempt 2", f"resuming after step {saved} of {STEPS}"):
         assert expected in job.text
 
     train_undisturbed(checkout, script, *own, *COMMON, "--output", undisturbed.root)

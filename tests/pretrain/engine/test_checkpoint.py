@@ -5,7 +5,7 @@ import torch
 
 from common.base.runtime import UserError
 from pretrain.engine import checkpoint
-from pretrain.engine.checkpoint import load_checkpoint, newest_checkpoint, read_checkpoint, state_of
+from pretrain.engine.checkpoint import newest_checkpoint, read_checkpoint, restore_training, state_of
 from pretrain.engine.run_folder import RunFolder
 from pretrain.engine.step import TrainingStep
 from tests.pretrain.engine.toy import ALONE, OPTIONS, ToyMethod, train_toy
@@ -20,7 +20,7 @@ def folder(tmp_path) -> RunFolder:
 def load(path, method):
     options = OPTIONS.completed(on_gpu=False, world_size=1)
     step = TrainingStep(method, method.schedules(6), options, ALONE)
-    return load_checkpoint(path, method, step.optimizer.optimizer, ALONE), step
+    return restore_training(path, method, step.optimizer, ALONE), step
 
 
 def test_a_checkpoint_holds_tensors_by_name_and_plain_values(folder):
@@ -42,7 +42,7 @@ def test_everything_comes_back(folder):
         assert torch.equal(value, content["model"][name])
     weight = method.student["head"].weight
     moments = content["optimizer"]["state"]["student.head.weight"]
-    found = step.optimizer.optimizer.state[weight]
+    found = step.optimizer.state[weight]
     assert all(torch.equal(found[key], moments[key]) for key in ("step", "exp_avg", "exp_avg_sq"))
     assert found["step"] == 6
 
@@ -51,7 +51,7 @@ def test_a_damaged_file_is_named(folder):
     path = folder.step_file(4)
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(
-        UserError, match=r"step_000004.pt: damaged or unsafe checkpoint .*delete it to go on from the one"
+        UserError, match=r"step_000004.pt: damaged or unsafe checkpoint .*delete it to resume from the one"
     ):
         read_checkpoint(path)
 

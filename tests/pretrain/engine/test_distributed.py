@@ -12,7 +12,7 @@ from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
 
 from common.base.runtime import UserError
 from pretrain.backbones import start_backbone
-from pretrain.engine.checkpoint import TrainingState, load_checkpoint, save_checkpoint, whole_model_state
+from pretrain.engine.checkpoint import TrainingState, restore_training, save_training, whole_model_state
 from pretrain.engine.distributed import Processes, require_equal_start, start_processes
 from pretrain.engine.export import export_backbone
 from pretrain.engine.reporting import read_metrics
@@ -48,12 +48,12 @@ def trained(sharding, batch_size, accumulate=1, precision="fp32", saved=None, lo
     method = ToyMethod()
     step = TrainingStep(method, method.schedules(10), options, processes)
     if loaded:
-        load_checkpoint(loaded, method, step.optimizer.optimizer, processes)
+        restore_training(loaded, method, step.optimizer, processes)
     source = batches_of(processes, batch_size)(first * batch_size * accumulate * processes.world_size)
     numbers = [step(first + index, [next(source) for _ in range(accumulate)]) for index in range(steps)]
     features = step.features(next(batches_of(ALONE, 8)(0)))
     if saved:
-        save_checkpoint(saved, state(processes.world_size), method, step.optimizer.optimizer, processes)
+        save_training(saved, state(processes.world_size), method, step.optimizer, processes)
     return numbers, features, whole_model_state(method)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from common.base.runtime import UserError, read_json, sha256_of_file
 from pretrain.engine.checkpoint import read_checkpoint
-from pretrain.engine.loop import train
+from pretrain.engine.loop import train_recipe
 from pretrain.engine.reporting import read_metrics
 from pretrain.engine.run_folder import RunFolder
 from tests.pretrain.engine.toy import ALONE, OPTIONS, CollapsingMethod, ToyMethod, toy_recipe, train_toy
@@ -151,17 +151,17 @@ def test_another_batch_size_goes_on_at_the_next_sample_and_says_so(tmp_path, cap
     with pytest.raises(Stopped):
         train_toy(tmp_path, Stopping(4))
     train_toy(tmp_path, batch_size=8)
-    assert "going on with batch_size 8 instead of 4; the numbers will differ" in caplog.text
+    assert "resuming with batch_size 8 instead of 4; the numbers will differ" in caplog.text
     assert [record["samples"] for record in curve(tmp_path)] == [4, 8, 12, 16, 24, 32]
 
 
 def test_another_model_or_recipe_is_refused(tmp_path):
     train_toy(tmp_path)
-    with pytest.raises(UserError, match="of the model dinov3-tiny, not vjepa2-tiny; give --output"):
+    with pytest.raises(UserError, match=r"another model \(dinov3-tiny, now vjepa2-tiny\); give --output"):
         train_toy(tmp_path, model="vjepa2-tiny", max_steps=8)
     options = replace(OPTIONS, output=str(tmp_path), max_steps=8)
-    with pytest.raises(UserError, match="of the recipe toy, not other"):
-        train(replace(toy_recipe(options), name="other"), options, ALONE)
+    with pytest.raises(UserError, match=r"another recipe \(toy, now other\)"):
+        train_recipe(replace(toy_recipe(options), name="other"), options, ALONE)
 
 
 # files
@@ -211,7 +211,7 @@ def test_a_warned_process_saves_and_exits(checkout, tmp_path, in_slurm):
     if in_slurm:
         assert (tmp_path / "bin" / "calls").read_text() == "requeue 17\n"
     else:
-        assert f"stopped by a signal after step {saved} of 400 and saved; run the same command again to go on" in said
+        assert f"stopped by a signal after step {saved} of 400 and saved; run the same command again to resume" in said
 
 
 class Signalled(ToyMethod):
@@ -257,7 +257,7 @@ def test_a_reader_that_dies_of_the_same_signal_is_no_error(tmp_path, error):
                 raise error("a process that reads videos died: Terminated")
             yield batch
 
-    assert train(replace(recipe, batches=dying), options, ALONE) == 130
+    assert train_recipe(replace(recipe, batches=dying), options, ALONE) == 130
     assert max(RunFolder(tmp_path).step_files()) == 3
 
 
@@ -269,7 +269,7 @@ def test_a_reader_that_dies_by_itself_is_an_error(tmp_path):
         yield
 
     with pytest.raises(RuntimeError, match="worker is killed"):
-        train(replace(toy_recipe(options), batches=dying), options, ALONE)
+        train_recipe(replace(toy_recipe(options), batches=dying), options, ALONE)
 
 
 # health
@@ -313,7 +313,7 @@ def test_the_best_state_for_the_phase_probe_is_kept(tmp_path):
         assert features({"clean": torch.zeros(3, 8)}).shape == (3, 8)
         return {"accuracy": next(seen), "balanced_accuracy": 0.0}
 
-    train(replace(toy_recipe(options, method=method), phase_probe=probe), options, ALONE)
+    train_recipe(replace(toy_recipe(options, method=method), phase_probe=probe), options, ALONE)
     best = read_checkpoint(tmp_path / "best.pt")
     assert best["step"] == 4
     assert best["monitor"]["best_score"] == 0.9
@@ -324,7 +324,7 @@ def test_the_best_state_for_the_phase_probe_is_kept(tmp_path):
 def test_start_weights_that_stay_the_best_are_not_copied(tmp_path):
     options = replace(OPTIONS, output=str(tmp_path), monitor_every=2)
     seen = iter([0.9, 0.8, 0.7, 0.6])
-    train(replace(toy_recipe(options), phase_probe=lambda features: {"accuracy": next(seen)}), options, ALONE)
+    train_recipe(replace(toy_recipe(options), phase_probe=lambda features: {"accuracy": next(seen)}), options, ALONE)
     assert not (tmp_path / "best.pt").exists()
 
 

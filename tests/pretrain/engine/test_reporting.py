@@ -4,19 +4,22 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.engine import reporting
 from pretrain.engine.checkpoint import TrainingState
 from pretrain.engine.distributed import Processes
-from pretrain.engine.reporting import MetricsFile, Report, read_metrics
+from pretrain.engine.reporting import MetricsFile, TrainingReport, peak_flops, peak_of, read_metrics, transformer_flops
 from pretrain.engine.run_folder import RunFolder
 from tests.pretrain.engine.toy import ALONE, OPTIONS
 
 
-def report(flops=None, processes=ALONE) -> Report:
+def report(flops=None, processes=ALONE) -> TrainingReport:
     options = replace(OPTIONS, accumulate=3).completed(on_gpu=False, world_size=processes.world_size)
     state = TrainingState("toy", options.to_json(), 10, processes.world_size, 1, {})
-    return Report(state, options, processes, flops)
+    return TrainingReport(state, options, processes, flops)
 
 
 def test_rates_count_all_samples_of_all_processes():
@@ -64,3 +67,43 @@ def test_a_metrics_file_keeps_finished_steps_and_drops_a_short_line(tmp_path):
     ]  # fmt: skip
     MetricsFile(path, 0)
     assert path.read_text() == ""
+
+
+# utilisation: operations by hand, peaks by device name
+
+
+def test_operations_of_one_layer_are_those_that_torch_counts():
+    width, tokens = 16, 10
+    layer = nn.TransformerEncoderLayer(width, 2, 64, dropout=0.0, batch_first=True)
+    matrices = sum(parameter.numel() for parameter in layer.parameters() if parameter.ndim > 1)
+    # other kernels compute the product of queries and keys again in the backward pass
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        layer(torch.randn(1, tokens, width, requires_grad=True)).sum().backward()
+    expected = transformer_flops(matrices, tokens, num_layers=1, width=width)
+    assert counter.get_total_flops() == pytest.approx(expected)
+
+
+def test_a_pass_without_gradients_costs_a_third():
+    sizes = {"num_layers": 24, "width": 1024}
+    forward = transformer_flops(303_000_000, 201, **sizes, backward=False)
+    assert transformer_flops(303_000_000, 201, **sizes) == 3 * forward
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "expected"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bf16", 989e12),
+        ("NVIDIA H100 PCIe", "bf16", 756e12),
+        ("NVIDIA H200", "bf16", 989e12),
+        ("NVIDIA A100-SXM4-80GB", "bf16", 312e12),
+        ("NVIDIA A100-SXM4-80GB", "fp32", 19.5e12),
+        ("NVIDIA A40", "bf16", 149.7e12),
+        ("Some Other Device", "bf16", None),
+    ],
+)
+def test_peaks_by_device_name(name, precision, expected):
+    assert peak_of(name, precision) == expected
+
+
+def test_a_cpu_has_no_listed_peak():
+    assert peak_flops(torch.device("cpu"), "fp32") is None

@@ -149,10 +149,10 @@ def test_rates_follow_schedule_scale_and_decay_of_each_group():
     method = ToyMethod(frozen_until=2)
     optimizer = started(method).optimizer
     assert optimizer.set_schedules(1) == pytest.approx({"learning_rate": 0.009, "weight_decay": 0.1})
-    found = [(group["lr"], group["weight_decay"]) for group in optimizer.optimizer.param_groups]
+    found = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
     assert found == [(0.0, 0.1), (pytest.approx(0.009), 0.0)]
     optimizer.set_schedules(2)
-    assert [group["lr"] for group in optimizer.optimizer.param_groups] == pytest.approx([0.004, 0.008])
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.004, 0.008])
 
 
 def test_a_frozen_group_keeps_its_values_until_its_step():
@@ -241,7 +241,7 @@ def test_under_bf16_parameters_averages_and_moments_stay_fp32():
     method.student["head"].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     numbers = step(0, micro_batches(1))
     assert seen == [torch.bfloat16]
-    moments = [value for state in step.optimizer.optimizer.state.values() for value in state.values()]
+    moments = [value for state in step.optimizer.state.values() for value in state.values()]
     assert {value.dtype for value in [*values(method), *moments]} == {torch.float32}
     assert numbers["loss"] == pytest.approx(started()(0, micro_batches(1))["loss"], rel=0.02)
 

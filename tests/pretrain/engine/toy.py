@@ -15,7 +15,7 @@ from common.base.options import CommandParser
 from common.base.runtime import generator, run_main
 from common.encoders.weights.source import WeightSource
 from pretrain.engine.distributed import Processes, start_processes
-from pretrain.engine.loop import Recipe, train
+from pretrain.engine.loop import Recipe, train_recipe
 from pretrain.engine.method import Batch, Method, Schedules
 from pretrain.objectives.parameter_groups import ParameterGroup
 from pretrain.objectives.schedules import Constant, Linear, Schedule
@@ -128,7 +128,7 @@ def toy_recipe(
 def train_toy(folder: Path, method: Method | None = None, processes: Processes = ALONE, **changes) -> int:
     """Train in `folder` with `OPTIONS` but for `changes`; returns the exit code."""
     options = replace(OPTIONS, output=str(folder), **changes)
-    return train(toy_recipe(options, processes, method), options, processes)
+    return train_recipe(toy_recipe(options, processes, method), options, processes)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     options = replace(OPTIONS, output=str(given.folder), max_steps=given.steps)
     with start_processes("cpu") as processes:
         method = ToyMethod(dropout=0.2)
-        return train(toy_recipe(options, processes, method, pause=given.pause), options, processes)
+        return train_recipe(toy_recipe(options, processes, method, pause=given.pause), options, processes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The training loop of Stage 2: it learns, stops by the validation videos alone, and goes on exactly where it was."""
+"""The training loop of Stage 2: it learns, stops by the validation videos alone, and resumes exactly where it was."""
 
 import csv
 import json
@@ -297,7 +297,7 @@ def scramble(adapted: torch.nn.Module) -> None:
                 parameter.normal_()
 
 
-# --- going on -------------------------------------------------------------------------------------------------------
+# --- resuming -------------------------------------------------------------------------------------------------------
 
 
 def without_seconds(history: list[dict]) -> list[dict]:
@@ -364,7 +364,7 @@ def test_a_signal_after_the_last_validation_changes_nothing(training, monkeypatc
 def test_the_end_of_the_job_puts_it_back_into_the_queue(training, monkeypatch):
     asked = []
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setattr("pretrain.lora.training.requeue", asked.append)
+    monkeypatch.setattr("pretrain.engine.interruption.requeue", asked.append)
     run = training()
     train_step = run._train_step
     monkeypatch.setattr(run, "_train_step", lambda batch: (signal.raise_signal(signal.SIGUSR1), train_step(batch)))
@@ -402,14 +402,14 @@ def test_resume_never_refuses_a_folder_that_has_a_training(training):
 
 def test_another_training_in_the_folder_is_refused(training, workspace):
     training().run()
-    with pytest.raises(UserError, match=r"last\.pt: of the adapter rank 2, not rank 3"):
+    with pytest.raises(UserError, match=r"last\.pt: this training has another adapter \(rank 2, now rank 3\)"):
         training(rank=3)
-    with pytest.raises(UserError, match=r"of the number of steps an epoch 4, not 5"):
+    with pytest.raises(UserError, match=r"another number of steps per epoch \(4, now 5\)"):
         training(steps_per_epoch=5)
-    with pytest.raises(UserError, match=r"of the model dinov3-tiny, not vjepa2-tiny"):
+    with pytest.raises(UserError, match=r"another model \(dinov3-tiny, now vjepa2-tiny\)"):
         training("vjepa2-tiny")
     write_export("dinov3-tiny", workspace / "dinov3-tiny-export", seed=2)
-    with pytest.raises(UserError, match=r"last\.pt: of the base "):
+    with pytest.raises(UserError, match=r"last\.pt: this training has another base "):
         training()
 
 

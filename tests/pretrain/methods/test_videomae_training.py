@@ -14,7 +14,7 @@ from common.encoders.weights.source import WeightSource
 from pretrain.backbones import start_backbone
 from pretrain.engine.checkpoint import read_checkpoint, whole_model_state
 from pretrain.engine.distributed import Processes
-from pretrain.engine.loop import Recipe, train
+from pretrain.engine.loop import Recipe, train_recipe
 from pretrain.engine.reporting import read_metrics
 from pretrain.engine.step import TrainingStep
 from pretrain.methods.videomae import VideoMAE
@@ -37,7 +37,7 @@ def train_in(folder, method: VideoMAE | None = None, **changes) -> int:
     options = replace(OPTIONS, output=str(folder), **changes)
     batches = batches_of(ALONE, options.batch_size)
     recipe = Recipe("videomae", method or made(**changes), WeightSource("random"), batches, steps_per_epoch=10)
-    return train(recipe, options, ALONE)
+    return train_recipe(recipe, options, ALONE)
 
 
 def ramps(step: int) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from common.encoders.weights.source import WeightSource
 from pretrain.backbones import start_backbone
 from pretrain.engine.checkpoint import read_checkpoint, whole_model_state
 from pretrain.engine.distributed import Processes
-from pretrain.engine.loop import Recipe, train
+from pretrain.engine.loop import Recipe, train_recipe
 from pretrain.engine.reporting import read_metrics
 from pretrain.engine.step import TrainingStep
 from pretrain.methods.vjepa2 import VJEPA2
@@ -27,7 +27,7 @@ def train_in(folder, method: VJEPA2 | None = None, **changes) -> int:
     options = replace(OPTIONS, output=str(folder), **changes)
     batches = batches_of(ALONE, options.batch_size)
     recipe = Recipe("vjepa2", method or made(**changes), WeightSource("random"), batches, steps_per_epoch=10)
-    return train(recipe, options, ALONE)
+    return train_recipe(recipe, options, ALONE)
 
 
 def test_the_loss_falls(tmp_path):

@@ -15,7 +15,7 @@ from common.dataset.manifest import cached_fingerprint
 from common.video.preprocess import Preprocessing
 from common.video.probe import VideoError
 from pretrain.annotations.phase_classes import PhaseClasses
-from pretrain.lora.labelled_clips import AnnotatedVideo, LabelledClips
+from pretrain.lora.labelled_clips import LabelledClips, SegmentedVideo
 from pretrain.lora.options import FinetuneOptions
 from pretrain.ssl_dataset import checked_batches
 from pretrain.video_data.clips import ClipReader
@@ -33,7 +33,7 @@ class Clips:
     datasets: tuple[str, ...]
 
     @property
-    def videos(self) -> list[AnnotatedVideo]:
+    def videos(self) -> list[SegmentedVideo]:
         """All videos: those of the validation decide too what is learned."""
         return self.train.videos + self.validation.videos
 

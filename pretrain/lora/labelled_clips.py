@@ -40,7 +40,7 @@ class FrameReader(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class AnnotatedVideo:
+class SegmentedVideo:
     """A video with its runs of classes; `stratum` is what the split spreads over both sides (a surgeon)."""
 
     name: str
@@ -63,7 +63,7 @@ class LabelledFrame(NamedTuple):
     label: int
 
 
-def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[AnnotatedVideo]:
+def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[SegmentedVideo]:
     """The annotated videos of an imported data set, by name.
 
     Raises `UserError` for a data set that no importer wrote, a video without a file, and phases without a class.
@@ -86,17 +86,17 @@ def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[
     for name, entry in sorted(manifest["videos"].items()):
         labels = class_of[read_labels(dataset.ground_truth / f"{name}.txt", mapping)]
         title, segments = f"{dataset.name}/{name}", find_segments(labels)
-        videos.append(AnnotatedVideo(title, files[name], entry["fps"], len(labels), entry["stratum"], segments))
+        videos.append(SegmentedVideo(title, files[name], entry["fps"], len(labels), entry["stratum"], segments))
     return videos
 
 
-def choose_validation(videos: Sequence[AnnotatedVideo], share: float) -> set[str]:
+def choose_validation(videos: Sequence[SegmentedVideo], share: float) -> set[str]:
     """Names of the videos that validate: about `share` of them and of each stratum, chosen by names alone.
 
     Raises `UserError` when either side would be empty.
     """
 
-    def order(video: AnnotatedVideo) -> tuple[str, str]:
+    def order(video: SegmentedVideo) -> tuple[str, str]:
         return video.stratum, hashlib.sha256(video.name.encode()).hexdigest()
 
     # every 1/share-th of a list that is sorted by stratum takes the same share of each
@@ -134,7 +134,7 @@ class LabelledClips(TorchDataset):
     ):
         self.split, self.reader, self.preprocessing, self.seed = split, reader, preprocessing, seed
         self.offsets = (np.arange(clip_len) - clip_len // 2) / fps
-        self.videos: list[AnnotatedVideo] = []
+        self.videos: list[SegmentedVideo] = []
         for dataset in datasets:
             found = read_labelled_videos(dataset, classes)
             validation = choose_validation(found, validation_share)
@@ -178,7 +178,7 @@ class LabelledClips(TorchDataset):
         video, _, end = spans[chosen].tolist()
         return LabelledFrame(video, end - int(ends[chosen] - position), label)
 
-    def _clip(self, video: AnnotatedVideo, frame: int) -> torch.Tensor:
+    def _clip(self, video: SegmentedVideo, frame: int) -> torch.Tensor:
         seconds = np.clip(frame / video.fps + self.offsets, 0, (video.num_frames - 1) / video.fps)
         return resize(torch.from_numpy(self.reader.read(video.path, seconds)), self.preprocessing)
 

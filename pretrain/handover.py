@@ -50,7 +50,16 @@ def find_base(model: SslModel, base: str, ssl_checkpoint: str | None) -> Path:
     Raises `UserError` when there are none.
     """
     if base == "published":
-        return _published_weights(model, ssl_checkpoint)
+        if ssl_checkpoint:
+            raise UserError("--base published together with --ssl_checkpoint: give one or the other")
+        if model.is_tiny:
+            raise UserError(f"--base published: there are no published weights of {model.name}, a network for trials")
+        config = model.encoder_config()
+        source = find_weights(config.weights, config)
+        # adapters are kept beside a transformers folder, from which Stage 3 builds their base again
+        if source.folder_config is None:
+            raise UserError(f"--base published: {source.path} is no transformers folder with a config.json")
+        return source.path
     if ssl_checkpoint:
         return find_stage_output(ssl_checkpoint)
     own = paths.pretrained_backbone(model.name)
@@ -60,18 +69,6 @@ def find_base(model: SslModel, base: str, ssl_checkpoint: str | None) -> Path:
             f"--model {model.name}, name another by --ssl_checkpoint, or say --base published for LoRA without Stage 1"
         )
     return own
-
-
-def _published_weights(model: SslModel, ssl_checkpoint: str | None) -> Path:
-    if ssl_checkpoint:
-        raise UserError("--base published together with --ssl_checkpoint: give one or the other")
-    if model.is_tiny:
-        raise UserError(f"--base published: there are no published weights of {model.name}, a network for trials")
-    config = model.encoder_config()
-    source = find_weights(config.weights, config)
-    if source.folder_config is None:
-        raise UserError(f"--base published: {source.path} is no transformers folder with a config.json")
-    return source.path
 
 
 def stage_1_manifest(export: Path) -> Path | None:

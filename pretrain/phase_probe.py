@@ -130,10 +130,12 @@ def knn_accuracy(
     train_labels, test_labels = train_labels.to(device), test_labels.to(device)
     bank = _unit_vectors(train_features)
     num_classes = int(train_labels.max()) + 1
-    predicted = [
-        _vote(_unit_vectors(queries.to(device)) @ bank.T, train_labels, num_classes, k=k, temperature=temperature)
-        for queries in test_features.split(chunk_size)
-    ]
+    predicted = []
+    for queries in test_features.split(chunk_size):
+        nearest, index = (_unit_vectors(queries.to(device)) @ bank.T).topk(k, dim=1)
+        weights = (nearest / temperature).softmax(dim=1)  # the votes up to a factor per query, without overflow
+        votes = weights.new_zeros(len(queries), num_classes).scatter_add_(1, train_labels[index], weights)
+        predicted.append(votes.argmax(dim=1))
     correct = torch.cat(predicted) == test_labels
     recalls = [correct[test_labels == label].double().mean() for label in test_labels.unique()]
     return float(correct.double().mean()), float(torch.stack(recalls).mean())
@@ -143,11 +145,3 @@ def _unit_vectors(features: Tensor) -> Tensor:
     if not torch.isfinite(features).all():
         raise UserError("features hold NaN or infinity: the network that made them has diverged")
     return F.normalize(features.float(), dim=1)
-
-
-def _vote(similarity: Tensor, labels: Tensor, num_classes: int, *, k: int, temperature: float) -> Tensor:
-    """Predicted classes `(N,)` from similarities `(N, N_train)`."""
-    nearest, index = similarity.topk(k, dim=1)
-    weights = (nearest / temperature).softmax(dim=1)  # the votes up to a factor a row, without overflow
-    votes = similarity.new_zeros(len(similarity), num_classes).scatter_add_(1, labels[index], weights)
-    return votes.argmax(dim=1)

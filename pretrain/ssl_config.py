@@ -142,9 +142,7 @@ class TrainingOptions:
 
     model: str | None = option(None, "model to train, by its long or short name", group="model")
     videos: tuple[str, ...] = option(
-        (RELEASE,),
-        f"corpora: folders of videos, or names of data sets under data/ (default: {RELEASE})",
-        group="data",
+        (RELEASE,), f"corpora: folders of videos, or names of data sets under data/ (default: {RELEASE})", group="data"
     )
     exclude: tuple[str, ...] = option(
         (), "data sets whose videos must not be trained on, wherever copies of them lie", group="data"
@@ -175,9 +173,7 @@ class TrainingOptions:
         group="machine",
     )
     sharding: Literal["auto", "none", "ddp", "fsdp"] = option(
-        "auto",
-        "how several processes share the work; auto: the model's with several, none with one",
-        group="machine",
+        "auto", "how several processes share the work; auto: the model's with several, none with one", group="machine"
     )
     compile: bool = option(False, "torch.compile the networks, block by block", group="machine")
     gradient_checkpointing: Literal["auto", "all", "none"] = option(
@@ -199,9 +195,7 @@ class TrainingOptions:
         64, "samples of the fixed batch on which health is checked", group="output", unit="samples", minimum=2
     )
     probe: str | None = option(
-        None,
-        "labelled data set whose phases the features must tell apart by nearest neighbours",
-        group="output",
+        None, "labelled data set whose phases the features must tell apart by nearest neighbours", group="output"
     )
     stop_on_collapse: bool = option(
         True, "stop when the features have collapsed in several checks running", group="output"
@@ -214,9 +208,7 @@ class TrainingOptions:
         minimum=0,
     )
     corpus_weights: str | None = option(
-        None,
-        "how often each corpus is drawn, in place of --corpus_alpha: NAME=WEIGHT,NAME=WEIGHT",
-        group="data",
+        None, "how often each corpus is drawn, in place of --corpus_alpha: NAME=WEIGHT,NAME=WEIGHT", group="data"
     )
     clusters: str | None = option(
         None,

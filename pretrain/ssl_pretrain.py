@@ -238,10 +238,7 @@ def describe_training(
             f"{processes.device.type}, processes {world_size}, {options.precision}, sharding {options.sharding}, "
             f"recomputed blocks {options.gradient_checkpointing}",
         ),
-        (
-            "memory",
-            f"{gigabytes:.1f} GB a process for weights, gradients and averages; activations come on top",
-        ),
+        ("memory", f"{gigabytes:.1f} GB a process for weights, gradients and averages; activations come on top"),
         ("output", str(options.output_folder)),
     ]
 

@@ -30,7 +30,6 @@ class Clips:
     train: LabelledClips
     validation: LabelledClips
     class_names: tuple[str, ...]
-    datasets: tuple[str, ...]
 
     @property
     def videos(self) -> list[SegmentedVideo]:
@@ -68,7 +67,7 @@ def read_clips(options: FinetuneOptions, classes: PhaseClasses, preprocessing: P
     train, validation = (
         LabelledClips(datasets, classes, split, reader=ClipReader(), **settings) for split in ("train", "validation")
     )
-    return Clips(train, validation, classes.names, tuple(dataset.name for dataset in datasets))
+    return Clips(train, validation, classes.names)
 
 
 def seen_corpora(clips: Clips) -> list[Corpus]:

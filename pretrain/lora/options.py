@@ -71,9 +71,7 @@ class FinetuneOptions:
     weight_decay: float = option(0.01, "weight decay of all weights", minimum=0)
     clip_norm: float = option(1.0, "largest gradient norm", above=0)
     precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto",
-        "arithmetic; auto: bf16 on a GPU that has it, else fp32. Parameters are always fp32",
-        group="machine",
+        "auto", "arithmetic; auto: bf16 on a GPU that has it, else fp32. Parameters are always fp32", group="machine"
     )
     gradient_checkpointing: Literal["auto", "all", "none"] = option(
         "auto",
@@ -83,9 +81,7 @@ class FinetuneOptions:
     num_workers: int = option(4, "processes that read video", group="machine", unit="processes", minimum=0)
     seed: int = option(42, "seed of the start values, the clips and dropout")
     resume: Literal["auto", "never"] = option(
-        "auto",
-        "auto: resume from last.pt in the output folder; never: refuse a folder that has one",
-        group="output",
+        "auto", "auto: resume from last.pt in the output folder; never: refuse a folder that has one", group="output"
     )
     wandb: bool = option(False, "log to Weights & Biases (WANDB_MODE=offline works)", group="output")
 

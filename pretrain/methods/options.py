@@ -231,9 +231,7 @@ class VideoMAEOptions(ClipOptions):
         group="model",
     )
     image_teacher_weights: str | None = option(
-        None,
-        "weights of the image teacher (default: its config's), as --weights of extract_features.py",
-        group="model",
+        None, "weights of the image teacher (default: its config's), as --weights of extract_features.py", group="model"
     )
     teacher_size: int | None = option(
         None,
@@ -253,10 +251,7 @@ class VideoMAEOptions(ClipOptions):
     )
     weight_decay: float = option(0.05, "of AdamW, but for biases and norms", minimum=0)
     drop_path: float = option(
-        0.1,
-        "chance that a sample skips a branch of the last block, rising from 0 at the first",
-        minimum=0,
-        below=1,
+        0.1, "chance that a sample skips a branch of the last block, rising from 0 at the first", minimum=0, below=1
     )
     clip_norm: float = option(
         0.0, "largest gradient norm of the encoder and of each decoder; 0: any, as published", minimum=0

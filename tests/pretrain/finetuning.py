@@ -108,7 +108,7 @@ def clips_of(dataset: paths.Dataset, options: FinetuneOptions, config: EncoderCo
     sides = [
         LabelledClips([dataset], CLASSES, split, reader=ColourReader(), **settings) for split in ("train", "validation")
     ]
-    return Clips(*sides, CLASSES.names, ("Made",))
+    return Clips(*sides, CLASSES.names)
 
 
 def training_of(dataset: paths.Dataset, options: FinetuneOptions, export: Path) -> Finetuning:

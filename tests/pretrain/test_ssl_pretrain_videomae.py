@@ -17,6 +17,7 @@ from pretrain.engine.reporting import read_metrics
 from pretrain.methods.options import VideoMAEOptions
 from pretrain.methods.videomae import VideoMAE
 from pretrain.ssl_config import find_model, parse_training
+from pretrain.ssl_pretrain import balanced_sampling
 from pretrain.ssl_pretrain_videomae import build_mae_clips, main
 from pretrain.video_data.corpora import read_corpora
 
@@ -72,7 +73,7 @@ def test_a_file_of_settings_gives_way_to_flags(tmp_path):
 
 def test_samples_are_clips_and_the_first_frame_of_each_pair(videos, workspace):
     options = parsed("--model", "videomae-tiny", "--image_teacher", "Tiny", "--teacher_size", "32")
-    sampling = options.sampling(read_corpora([str(videos)], workspace / "index.json", num_processes=0))
+    sampling = balanced_sampling(options, read_corpora([str(videos)], workspace / "index.json", num_processes=0))
     made = build_mae_clips(options, find_model("videomae-tiny"), sampling)[5]
     assert made["clip"].shape == (8, 3, 64, 64)
     assert made["teacher_frames"].shape == (4, 3, 32, 32)
@@ -187,7 +188,7 @@ def test_it_runs_from_its_own_folder(videos, workspace, checkout):
         (["--model", "dinov3-tiny"], "--model dinov3-tiny: this command trains videomae-b, videomae-tiny"),
         (["--clip_len", "7"], "clip_len must be an even number, as frames are taken in pairs, found 7"),
         (["--crop_size", "100"], "--crop_size 100: Video MAE takes multiples of 16 pixels"),
-        (["--mask_ratio", "1"], "mask_ratio must lie between 0 and 1, found 1"),
+        (["--mask_ratio", "1"], "mask_ratio must be greater than 0 and below 1, found 1"),
         (["--image_teacher", "Unknown"], "Unknown"),
         (
             [*WITH_TEACHER, "--teacher_size", "128"],

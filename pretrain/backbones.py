@@ -36,8 +36,12 @@ TRAINING_PARTS = {
 }
 SUPERVISED_PARTS = ("classifier.", "pooler.", "fc_norm.")  # of a weight folder, without use here
 TINY_PREDICTOR = {"pred_hidden_size": 24, "pred_num_hidden_layers": 2, "pred_num_attention_heads": 2}
-TINY_DECODER = {"decoder_hidden_size": 48, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2,
-                "decoder_intermediate_size": 96}  # fmt: skip
+TINY_DECODER = {
+    "decoder_hidden_size": 48,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 96,
+}
 
 
 def start_backbone(
@@ -58,6 +62,7 @@ def start_backbone(
     """
     config = _encoder_config(model, crop_size, clip_len)
     source = _find(model, init, config)
+    # start values depend on the seed alone, and what is drawn here moves no other draw
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _random(model, config) if source.is_random else _loaded(model, config, source)
@@ -104,8 +109,8 @@ def _loaded(model: SslModel, config: EncoderConfig, source: WeightSource) -> nn.
     else:
         encoder = videomae.build(config, source).network.backbone
         network.videomae.embeddings, network.videomae.encoder = encoder.embeddings, encoder.encoder
-    log.warning("%s: only the encoder is read from there; %s starts at random values", source.path,
-                ", ".join(TRAINING_PARTS[model.family]))  # fmt: skip
+    parts = ", ".join(TRAINING_PARTS[model.family])
+    log.warning("%s: only the encoder is read from there; %s starts at random values", source.path, parts)
     return network
 
 
@@ -173,10 +178,8 @@ def _from_folder(
             f"{len(stray)} unknown {stray[:3]}"
         )
     if found["missing_keys"]:
-        log.warning(
-            "%s: without %d tensors of %s, which start at random values",
-            source.path, len(found["missing_keys"]), ", ".join(optional),
-        )  # fmt: skip
+        count, parts = len(found["missing_keys"]), ", ".join(optional)
+        log.warning("%s: without %d tensors of %s, which start at random values", source.path, count, parts)
         # from_pretrained leaves parameters that are no module's, such as a mask token, as the memory happened to be
         fresh = network_class(network_config).state_dict()
         network.load_state_dict({key: fresh[key] for key in found["missing_keys"]}, strict=False)

@@ -53,6 +53,7 @@ def start_processes(device: str = "auto") -> Iterator[Processes]:
 
     Raises `UserError` when the environment is torchrun's only in part.
     """
+    # torchrun with one process needs no group
     if "WORLD_SIZE" not in os.environ or os.environ["WORLD_SIZE"] == "1":
         yield Processes(0, 1, select_device(device))
         return
@@ -90,6 +91,7 @@ def require_equal_start(network: nn.Module, processes: Processes) -> None:
     """Raise `RuntimeError` unless all processes start from the same parameters, which sharding takes for granted."""
     if processes.world_size == 1:
         return
+    # equal parameters have equal sums, and others hardly ever do; comparing sums sends one number
     total = sum(parameter.detach().double().sum() for parameter in network.parameters())
     total = torch.as_tensor(total, device=processes.device)
     if all_reduce_max(total) != all_reduce_min(total):

@@ -48,6 +48,7 @@ def provenance(state: TrainingState, model: SslModel, folder: RunFolder) -> dict
 
 def _tensors_of(network: nn.Module, method: Method, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The network's state out of the whole method's: its parameters are the method's own, found by identity."""
+    # by identity and not by name: a recipe may call the part another thing, or put the network together for the export
     names = {id(value): name for name, value in method.state_dict(keep_vars=True).items()}
     found = {}
     for name, value in network.state_dict(keep_vars=True).items():

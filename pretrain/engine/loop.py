@@ -97,7 +97,7 @@ class Training:
         with self.report.opened(self.folder, wandb=self.options.wandb):
             micro_batches = iter(self.recipe.batches(self.state.samples))
             if self.options.monitor_every:
-                self._start_monitor()
+                self._start_monitor()  # on batches of its own: the order of the run is not touched
             while self.state.step < self.state.total_steps:
                 started = time.monotonic()
                 batches = self._fetch(micro_batches)
@@ -161,6 +161,7 @@ class Training:
             numbers |= self._check(numbers)
         self.report.write(numbers)
         self.report.show(numbers)
+        # after the numbers are written, before a checkpoint is: what is kept is from before
         if self.monitor.has_collapsed:
             raise self.monitor.collapse(self.state.step, self._what_is_kept())
         if self.state.step % self.options.save_every == 0 and not is_last:
@@ -193,6 +194,7 @@ class Training:
 
     def _save_step(self) -> None:
         path = self.folder.step_file(self.state.step)
+        # nothing to save before the first step, nor twice when a signal comes right after a checkpoint
         if self.state.step and path != self._saved:
             self._save(path)
             self._saved = path
@@ -201,7 +203,7 @@ class Training:
 
     def _finish(self) -> None:
         self._save(self.folder.final)
-        tensors = whole_model_state(self.recipe.method)
+        tensors = whole_model_state(self.recipe.method)  # gathered by all, written by the first
         if self.processes.is_first:
             log.info("exported to %s", export_backbone(self.recipe.method, tensors, self.state, self.folder))
         self.processes.barrier()

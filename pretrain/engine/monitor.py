@@ -45,6 +45,7 @@ def feature_health(features: Tensor, start: Tensor) -> dict[str, float]:
     features, start = features.double().cpu(), start.double().cpu()
     count, width = features.shape
     unit = torch.nn.functional.normalize(features, dim=1)
+    # the sum over all pairs i != j, out of the length of the sum vector: no N x N matrix is needed
     mean_cosine = (unit.sum(dim=0).square().sum() - unit.square().sum()) / (count * (count - 1))
     values = (
         unit.std(dim=0, correction=0).mean() * math.sqrt(width),
@@ -101,7 +102,7 @@ class HealthMonitor:
         if ENTROPY in (numbers or {}):
             found["teacher_entropy"] = numbers[ENTROPY]
         for name, value in found.items():
-            self.first.setdefault(name, value)
+            self.first.setdefault(name, value)  # the teacher's entropy is not known before the first step
         shares = {name: self._share(name, found[name]) for name in WATCHED}
         if all(share >= BAD_SHARE for share in shares.values()):  # NaN is not
             self.bad_running, self.last_good = 0, step

@@ -55,7 +55,7 @@ class RunFolder:
         """Delete all step files but the last ones and the newest up to step `protected`."""
         files = self.step_files()
         kept = set(list(files)[-keep_last:])
-        if protected is not None:
+        if protected is not None:  # the last one from before the features began to lose variety
             kept |= {max((step for step in files if step <= protected), default=-1)}
         for step in files.keys() - kept:
             files[step].unlink()

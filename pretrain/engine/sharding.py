@@ -24,12 +24,14 @@ class PreparedMethod:
 
     def __init__(self, method: Method, options: TrainingOptions, processes: Processes):
         """`options` are completed; `method` is on the CPU and is changed in place."""
-        require_equal_start(method, processes)
+        require_equal_start(method, processes)  # while every process still holds whole parameters
         self.method, self.device = method, processes.device
         self.in_bf16 = options.precision == "bf16"
         self.is_sharded = options.sharding == "fsdp"
+        # it learns by averaging alone; whatever wraps the method asks which parameters want a gradient
         method.teacher.requires_grad_(False)
         method.train()
+        # the order matters: compilation sees the recomputed forward, and shards wrap what is compiled
         if options.gradient_checkpointing == "all":
             recompute_blocks(method.student, method.block_classes)
         if options.compile:
@@ -40,7 +42,9 @@ class PreparedMethod:
         method.to(processes.device)
         self._forward: nn.Module = method
         if options.sharding == "ddp":
-            self._forward = _replicated(method, processes)
+            devices = [processes.device] if processes.device.type == "cuda" else None
+            # gradients live in the buckets that are averaged, so that there is no second copy of them
+            self._forward = DistributedDataParallel(method, device_ids=devices, gradient_as_bucket_view=True)
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The method's numbers for one micro-batch, which lies on the device already."""
@@ -53,6 +57,7 @@ class PreparedMethod:
 
         Shards do at every one, so that no process ever holds all gradients.
         """
+        # DDP averages in the backward pass unless told to wait; the forward pass must be inside too
         waits = isinstance(self._forward, DistributedDataParallel) and not is_last
         with self._forward.no_sync() if waits else contextlib.nullcontext():
             yield
@@ -92,15 +97,11 @@ def shard(method: Method, processes: Processes, *, in_bf16: bool) -> None:
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if in_bf16 else None, reduce_dtype=torch.float32)
     for block in _blocks(method, method.block_classes):
         fully_shard(block, mp_policy=policy, **settings)
-    # a batch may hold what must stay float32
+    # the root last, for whatever is in no block; its inputs are not cast: a batch may hold what must stay float32
     fully_shard(method, mp_policy=replace(policy, cast_forward_inputs=False), **settings)
+    # shards are gathered by hooks of forward alone, unless another method is named
     register_fsdp_forward_method(method, "features")
 
 
 def _blocks(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> list[nn.Module]:
     return [part for part in module.modules() if isinstance(part, classes)]
-
-
-def _replicated(method: Method, processes: Processes) -> DistributedDataParallel:
-    devices = [processes.device] if processes.device.type == "cuda" else None
-    return DistributedDataParallel(method, device_ids=devices, gradient_as_bucket_view=True)

@@ -43,10 +43,12 @@ class TrainingStep:
 
         Raises `UserError` at the third such step running.
         """
+        # by the step alone, whatever was drawn before: a resumed run draws the same
         torch.manual_seed(generator(self.seed, "step", step, self.processes.rank).initial_seed())
         rates = self.optimizer.set_schedules(step)
         numbers = self._accumulate(step, micro_batches)
         norms = self.optimizer.clip()
+        # means and norms are of all processes, so that all of them skip the same steps
         if all(math.isfinite(value) for value in (numbers["loss"], *norms.values())):
             self.optimizer.step()
             self.skipped_running = 0
@@ -55,7 +57,7 @@ class TrainingStep:
                 self.average.update(rates["momentum"])
         else:
             self._skip(step, numbers["loss"])
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad()  # of a skipped step too, whose gradients are not finite
         return numbers | rates | {f"gradient_norm/{name}": norm for name, norm in norms.items()}
 
     def features(self, batch: Batch) -> Tensor:
@@ -74,9 +76,10 @@ class TrainingStep:
             with self.prepared.micro_batch(is_last=index == len(micro_batches)):
                 found = self.prepared(_on_device(batch, self.processes.device), step)
                 (found["loss"] / len(micro_batches)).backward()
+            # kept on the device: reading a number would wait for the GPU in every micro-batch
             values = torch.stack([value.detach().float() for value in found.values()])
             totals = values if totals is None else totals + values
-        if not self._checked:
+        if not self._checked:  # once: by contract every loss reaches every parameter
             self.optimizer.require_gradients()
             self._checked = True
         means = self.processes.mean(totals / len(micro_batches)).tolist()
@@ -114,6 +117,7 @@ class MovingAverage:
         if not self._pairs:
             return
         teachers, students = zip(*((_local(teacher), _local(student)) for teacher, student in self._pairs), strict=True)
+        # one fused kernel for all parameters; lerp(t, s, 1 - m) is m t + (1 - m) s
         torch._foreach_lerp_(teachers, students, 1 - momentum)
 
 
@@ -160,6 +164,7 @@ class GroupedAdamW(torch.optim.AdamW):
         """
         rate, decay = self.schedules.learning_rate(step), self.schedules.weight_decay(step)
         for group, settings in zip(self.groups, self.param_groups, strict=True):
+            # a rate of 0 freezes, as AdamW multiplies the decay by it too; gradients are averaged into its moments meanwhile
             settings["lr"] = 0.0 if step < group.frozen_until else rate * group.lr_scale
             settings["weight_decay"] = decay if group.decays else 0.0
             settings |= {"betas": self.schedules.betas, "eps": self.schedules.eps, "fused": self._fused}
@@ -184,6 +189,7 @@ class GroupedAdamW(torch.optim.AdamW):
         norms = {}
         for name in dict.fromkeys(group.clip for group in self.groups):
             parameters = [parameter for group in self.groups if group.clip == name for parameter in group.parameters]
+            # of shards this is the norm of the whole gradients, a DTensor that sums over the processes when it is read
             norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
             if self.schedules.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.schedules.clip_norm, norm)

@@ -64,8 +64,9 @@ class AdapterWriter:
         if found is None and self.options.base == "stage1":
             log.warning(
                 "%s: no %s says which videos Stage 1 has seen, so leaks of it cannot be found; copy it with the weights",
-                self.base.path, paths.MANIFEST,
-            )  # fmt: skip
+                self.base.path,
+                paths.MANIFEST,
+            )
         return [_place(found, target)] if found else []
 
     def _provenance(self, target: Path) -> dict[str, Any]:

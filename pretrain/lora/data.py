@@ -13,7 +13,6 @@ from common.base import paths
 from common.base.runtime import UserError, progress
 from common.dataset.manifest import cached_fingerprint
 from common.video.preprocess import Preprocessing
-from common.video.probe import VideoError
 from pretrain.annotations.phase_classes import PhaseClasses
 from pretrain.lora.labelled_clips import LabelledClips, SegmentedVideo
 from pretrain.lora.options import FinetuneOptions

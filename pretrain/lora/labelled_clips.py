@@ -16,13 +16,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from common.video.decoders import VideoError
 from torch.utils.data import Dataset as TorchDataset
 
 from common.base import paths
 from common.base.runtime import UserError, generator, read_json
 from common.dataset.phases import read_labels, read_mapping
 from common.dataset.segments import Segments, find_segments, without
-from common.video.decoders import VideoError
 from common.video.preprocess import Preprocessing, resize
 from pretrain.annotations.phase_classes import PhaseClasses
 
@@ -173,7 +173,7 @@ class LabelledClips(TorchDataset):
         label = list(self.spans)[below(len(self.spans))]
         spans = self.spans[label]
         ends = np.cumsum(spans[:, 2] - spans[:, 1])
-        position = below(int(ends[-1]))
+        position = below(int(ends[-1]))  # among all frames of the class, laid end to end
         chosen = int(np.searchsorted(ends, position, side="right"))
         video, _, end = spans[chosen].tolist()
         return LabelledFrame(video, end - int(ends[chosen] - position), label)

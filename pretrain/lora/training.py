@@ -55,6 +55,7 @@ class Finetuning:
         self.total_steps = options.epochs * self.steps_per_epoch
         warmup_steps = round(options.warmup_share * self.total_steps)
         self.schedule = warmup_cosine(0.0, 1.0, 0.0, warmup_steps=warmup_steps, total_steps=self.total_steps)
+        # rates and decays are set at every step, so that resuming with other options uses those
         self.optimizer = torch.optim.AdamW([{"params": group} for group in classifier.parameter_groups()])
         self.state = self._start()
 
@@ -78,6 +79,7 @@ class Finetuning:
             batches = self._training_batches()
             self._epoch_started = time.monotonic()
             while not self.is_finished:
+                # by counting, not by a flag: a run that was stopped at the end of an epoch validates first of all
                 validating = self.state.step == (len(self.state.history) + 1) * self.steps_per_epoch
                 try:
                     if validating:
@@ -180,6 +182,7 @@ class Finetuning:
         }
         self.state.history.append(record)
         self.state.loss_sum, self._epoch_started = 0.0, time.monotonic()
+        # the adapter before the state: killed between the two, the epoch is repeated and writes the same again
         if is_best:
             self.writer.write({"epoch": record["epoch"], "step": self.state.step, "validation": found})
         self._save()

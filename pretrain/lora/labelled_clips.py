@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from common.video.decoders import VideoError
 from torch.utils.data import Dataset as TorchDataset
 
 from common.base import paths
@@ -24,6 +23,7 @@ from common.base.runtime import UserError, generator, read_json
 from common.dataset.phases import read_labels, read_mapping
 from common.dataset.segments import Segments, find_segments, without
 from common.video.preprocess import Preprocessing, resize
+from common.video.probe import VideoError
 from pretrain.annotations.phase_classes import PhaseClasses
 
 log = logging.getLogger(__name__)

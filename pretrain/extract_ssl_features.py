@@ -15,7 +15,11 @@ from typing import Any
 
 from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import run_main
+from common.encoders.weights.adapters import ADAPTER_CONFIG
 from common.features.config import ExtractionConfig
+from common.features.shards import shard_from_environment
+from pretrain.handover import encoder_folder, find_stage_output
+from pretrain.ssl_config import find_model
 
 WITHOUT_LORA = "ssl"  # the variant of features of Stage 1 alone
 WEIGHT_OPTIONS = ("weights", "lora_path", "ssl_checkpoint")
@@ -46,8 +50,6 @@ def main(argv: list[str] | None = None) -> int:
 
     # after --help, which needs no torch
     from common.features.extract import extract
-    from pretrain.handover import encoder_folder
-    from pretrain.ssl_config import find_model
 
     folder = encoder_folder(find_model(given["model"]))
     return extract(folder, config, device=given["device"], force=given["force"]).exit_code
@@ -58,10 +60,6 @@ def extraction_config(given: dict[str, Any]) -> ExtractionConfig:
 
     Raises `UserError` for weights that are not there.
     """
-    from common.encoders.weights.adapters import ADAPTER_CONFIG
-    from common.features.shards import shard_from_environment
-    from pretrain.handover import find_stage_output
-
     config = resolve(ExtractionConfig, {key: value for key, value in given.items() if key not in WEIGHT_OPTIONS})
     if config.shard is None and (own := shard_from_environment()):
         config = replace(config, shard=f"{own[0]}/{own[1]}")

@@ -15,14 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base.options import CommandParser, resolve
-from common.base.runtime import UserError, run_main
+from common.base.runtime import (
+    UserError,
+    choose_precision,
+    keep_freed_memory,
+    restore_folder,
+    run_main,
+    select_device,
+)
+from common.encoders.config import EncoderConfig, read_encoder_config
+from pretrain.annotations.phase_classes import read_phase_classes
+from pretrain.handover import encoder_folder, find_base
 from pretrain.lora.options import FinetuneOptions, add_finetune_options
 from pretrain.ssl_config import find_model
 
 if TYPE_CHECKING:
     import torch
 
-    from common.encoders.config import EncoderConfig
     from pretrain.lora.training import Finetuning
 
 CHECKED_CLIPS = 2
@@ -45,9 +54,6 @@ def finetune(options: FinetuneOptions, *, device: str = "auto") -> int:
 
     Raises `UserError` for what is missing, and for an output folder of another training.
     """
-    # not above: --help, and every process that reads videos, imports this file
-    from common.base.runtime import keep_freed_memory, select_device
-
     keep_freed_memory()
     config = training_config(options)
     training = prepare(options, config, select_device(device))
@@ -62,9 +68,6 @@ def finetune(options: FinetuneOptions, *, device: str = "auto") -> int:
 
 def training_config(options: FinetuneOptions) -> EncoderConfig:
     """The encoder that Stage 3 uses, on the chosen base and with the clips of training."""
-    from common.encoders.config import read_encoder_config
-    from pretrain.handover import encoder_folder, find_base
-
     model = find_model(options.model)
     config = read_encoder_config(encoder_folder(model).config)
     base = find_base(model, options.base, options.ssl_checkpoint)
@@ -73,11 +76,10 @@ def training_config(options: FinetuneOptions) -> EncoderConfig:
 
 def prepare(options: FinetuneOptions, config: EncoderConfig, device: torch.device) -> Finetuning:
     """Data, network with adapters and classifier, ready to train or to resume."""
+    # not above: --help, and every process that reads videos, imports this file
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    from common.base.runtime import choose_precision, restore_folder
     from common.encoders.build import build_encoder
-    from pretrain.annotations.phase_classes import read_phase_classes
     from pretrain.engine.sharding import recompute_blocks
     from pretrain.lora.adapter_writer import AdapterWriter
     from pretrain.lora.adapters import add_adapters

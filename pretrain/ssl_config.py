@@ -9,15 +9,13 @@ import difflib
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from common.base import paths
 from common.base.options import CommandParser, add_options, check_ranges, option, resolve
 from common.base.runtime import UserError
+from common.encoders.config import EncoderConfig, read_encoder_config
 from pretrain.annotations.cataracts1k import RELEASE
-
-if TYPE_CHECKING:
-    from common.encoders.config import EncoderConfig
 
 OptionsT = TypeVar("OptionsT", bound="TrainingOptions")
 
@@ -78,8 +76,6 @@ class SslModel:
 
         Its preprocessing keeps the published size: what a training sees is `crop_size`.
         """
-        from common.encoders.config import read_encoder_config
-
         config = replace(read_encoder_config(paths.model(self.encoder).config), title=self.name)
         if self.trial:
             config = replace(config, architecture=self.trial.architecture, feature_dim=self.trial.width)

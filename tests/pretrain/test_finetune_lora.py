@@ -97,7 +97,7 @@ def test_what_a_kill_left_half_written_is_cleared_away(place, tmp_path):
 def test_lora_on_published_weights_says_so(place, tmp_path, monkeypatch):
     """A stand-in of the published size's name: a tiny export in the place of the download, read by a folder of its width."""
     folder = write_export("dinov3-tiny", tmp_path / "hub") / "export"
-    monkeypatch.setattr("pretrain.handover.find_base", lambda model, base, checkpoint: folder)
+    monkeypatch.setattr("pretrain.finetune_lora.find_base", lambda model, base, checkpoint: folder)
     main(command(place, "dinov3-tiny", "--base", "published", "--mlp"))
     best = paths.pretrained_adapter("dinov3-tiny")
     facts = json.loads((best / "provenance.json").read_text())

@@ -138,7 +138,7 @@ class TrainingOptions:
 
     model: str | None = option(None, "model to train, by its long or short name", group="model")
     videos: tuple[str, ...] = option(
-        (RELEASE,), f"corpora: folders of videos, or names of data sets under data/ (default: {RELEASE})", group="data"
+        (RELEASE,), "corpora: folders of videos, or names of data sets under data/", group="data"
     )
     exclude: tuple[str, ...] = option(
         (), "data sets whose videos must not be trained on, wherever copies of them lie", group="data"

@@ -209,7 +209,8 @@ def help_of(entry: dataclasses.Field) -> str:
     if entry.default is None or entry.default == ():
         return shown
     unit = f" {entry.metadata['unit']}" if entry.metadata["unit"] else ""
-    return f"{shown} (default: {entry.default}{unit})"
+    default = " ".join(entry.default) if isinstance(entry.default, tuple) else entry.default
+    return f"{shown} (default: {default}{unit})"
 
 
 def _without_none(hint: Any) -> Any:

@@ -25,12 +25,13 @@ run generate_k_folds.py ./data/sample 5
 run - "$root/data/sample-annotated" <<'RECORD'
 import sys
 from pathlib import Path
+from common.base.paths import Dataset
 from common.base.runtime import write_json
 
-root = Path(sys.argv[1])
-names = sorted(path.stem for path in (root / "groundTruth").glob("*.txt"))
+dataset = Dataset(Path(sys.argv[1]))
+names = sorted(path.stem for path in dataset.ground_truth.glob("*.txt"))
 videos = {name: {"fps": 10.0, "stratum": name[:2]} for name in names}
-write_json(root / "manifest.json", {"release": "sample-annotated", "videos": videos})
+write_json(dataset.import_record, {"release": "sample-annotated", "videos": videos})
 RECORD
 
 stages() { # FAMILY [OPTIONS OF STAGE 1...]

@@ -197,9 +197,12 @@ def warn_of_labelled_videos(manifest: Path) -> None:
         if videos:
             log.warning(
                 "%s: %s of it with labels will be learned from (%s). Where encoders are scored on them, leave them "
-                "out: --exclude %s, or the .bundle of a test fold", dataset.name, counted(len(videos), "video"),
-                listed(videos), dataset.name,
-            )  # fmt: skip
+                "out: --exclude %s, or the .bundle of a test fold",
+                dataset.name,
+                counted(len(videos), "video"),
+                listed(videos),
+                dataset.name,
+            )
 
 
 def describe_corpora(corpora: Sequence[Corpus], shares: Mapping[str, float]) -> list[str]:

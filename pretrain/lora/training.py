@@ -100,14 +100,14 @@ class Finetuning:
         return torch.stack([self.clips.validation[number]["clip"] for number in range(count)]).to(self.device)
 
     def _describe(self) -> None:
-        train, validation = self.clips.train, self.clips.validation
+        train, validation, options = self.clips.train, self.clips.validation, self.options
+        plan = (
+            f"{options.epochs} epochs of {self.steps_per_epoch} steps of {options.batch_size} clips from "
+            f"{len(train.videos)} videos, validation on {len(validation)} clips from {len(validation.videos)} others"
+        )
         adapters, _ = self.classifier.parameter_groups()
-        log.info(
-            "%s: adapters of %s parameters on %s; %d epochs of %d steps of %d clips from %d videos, validation on %d clips "
-            "from %d others", self.options.model, f"{sum(factor.numel() for factor in adapters):,}", self.writer.base.path,
-            self.options.epochs, self.steps_per_epoch, self.options.batch_size, len(train.videos), len(validation),
-            len(validation.videos),
-        )  # fmt: skip
+        size = sum(factor.numel() for factor in adapters)
+        log.info("%s: adapters of %s parameters on %s; %s", options.model, f"{size:,}", self.writer.base.path, plan)
 
     def _start(self) -> FinetuneState:
         fresh = FinetuneState(
@@ -188,11 +188,10 @@ class Finetuning:
         self._save()
         self.state.write_metrics(self.metrics)
         self._track(record)
-        log.info(
-            "epoch %d of %d: loss %.4f, validation: balanced accuracy %.3f%s, accuracy %.3f",
-            record["epoch"], self.options.epochs, record["loss"], record["balanced_accuracy"],
-            " (the best)" if is_best else f" (best {self.state.best:.3f})", record["accuracy"],
-        )  # fmt: skip
+        rank = "the best" if is_best else f"best {self.state.best:.3f}"
+        scores_text = f"balanced accuracy {found['balanced_accuracy']:.3f} ({rank}), accuracy {found['accuracy']:.3f}"
+        epoch, epochs = record["epoch"], self.options.epochs
+        log.info("epoch %d of %d: loss %.4f, validation: %s", epoch, epochs, record["loss"], scores_text)
 
     @torch.no_grad()
     def _measure(self, interruption: Interruption) -> dict[str, Any] | None:

@@ -9,12 +9,10 @@ position vary from video to video. Results on it say nothing of surgery.
 
 from __future__ import annotations
 
-import argparse
 import cmath
 import math
 import multiprocessing
 import os
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,93 +21,20 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from sample_eye import HEIGHT, WIDTH, Look, Wander, draw_eye, draw_reflections, expose, paint_still_eye, view
 from sample_phases import Scene
-from sample_scene import HEIGHT, WIDTH, Look, Wander, draw_eye, draw_reflections, expose, paint_still_eye, view
+from sample_procedure import PREFIXES, Segment, generator, labels_of, make_schedule
 
+from common.base.options import CommandParser
 from common.base.paths import CHECKOUT, Dataset, repository_root
 from common.base.runtime import UserError, atomic_path, progress, read_json, run_main, write_json, write_text
 
 GENERATOR_VERSION = 2  # raise it when the drawing changes: sets made by an older one are made again
 FPS = 10
-FEWEST_FRAMES, MOST_FRAMES = 180, 320  # a video
-PREFIXES = ("BL", "BN", "SD")
 PREFIX_CYCLE = ("BL", "BN", "SD", "BL", "BN", "SD", "BL", "BN", "SD", "BL")
 NOTICE = """Synthetic: every frame here is drawn by `python data/make_sample.py`; no patient, no camera, no surgery.
 The set is for trying the programs out. Results on it say nothing of surgery.
 """
-
-# The procedure: phase, typical frames, chance that it occurs in a (BL, BN, SD) video, chance that it comes in two parts.
-PROCEDURE = (
-    ("background", 12, (1.0, 1.0, 1.0), 0.0),
-    ("peritomy", 16, (0.9, 0.8, 1.0), 0.1),
-    ("cautery", 11, (0.9, 0.5, 0.7), 0.3),
-    ("scleral_groove", 9, (1.0, 0.9, 0.8), 0.0),
-    ("incision", 7, (0.5, 0.7, 0.4), 0.0),
-    ("tunnel", 22, (1.0, 1.0, 1.0), 0.3),
-    ("sideport", 6, (0.8, 0.9, 0.9), 0.0),
-    ("AB_injection_and_wash", 14, (0.6, 0.9, 0.7), 0.1),
-    ("OVD_injection", 9, (1.0, 0.9, 1.0), 0.1),
-    ("capsulorrhexis", 28, (1.0, 1.0, 1.0), 0.3),
-    ("main_incision_entry", 8, (1.0, 0.9, 1.0), 0.1),
-    ("OVD_injection", 7, (0.3, 0.2, 0.5), 0.0),
-    ("hydroprocedure", 10, (0.9, 0.8, 0.9), 0.0),
-    ("nucleus_prolapse", 14, (0.9, 0.8, 0.9), 0.1),
-    ("nucleus_delivery", 10, (1.0, 1.0, 1.0), 0.0),
-    ("cortical_wash", 34, (1.0, 1.0, 1.0), 0.4),
-    ("OVD_IOL_insertion", 20, (1.0, 1.0, 1.0), 0.0),
-    ("OVD_wash", 17, (0.9, 1.0, 0.9), 0.2),
-    ("stromal_hydration", 9, (0.7, 0.6, 0.9), 0.1),
-    ("tunnel_suture", 16, (0.3, 0.4, 0.8), 0.0),
-    ("background", 10, (1.0, 1.0, 1.0), 0.0),
-)
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A run of frames of one phase."""
-
-    phase: str
-    length: int  # frames
-
-
-def generator(seed: int, name: str, purpose: str) -> np.random.Generator:
-    """A random stream of its own for each purpose in each video, the same on every run."""
-    return np.random.default_rng([seed, zlib.crc32(f"{name}/{purpose}".encode())])
-
-
-def make_schedule(name: str, seed: int) -> list[Segment]:
-    """The phases of video `name` in order, FEWEST_FRAMES to MOST_FRAMES in all."""
-    rng = generator(seed, name, "schedule")
-    while True:
-        schedule = _draw_schedule(name, rng)
-        if FEWEST_FRAMES <= sum(segment.length for segment in schedule) <= MOST_FRAMES:
-            return schedule
-
-
-def _draw_schedule(name: str, rng: np.random.Generator) -> list[Segment]:
-    column = PREFIXES.index(name[:2])
-    steps = [step for step in PROCEDURE if rng.random() < step[2][column]]
-    if rng.random() < 0.3:  # some surgeons make the sideport first
-        early = [step for step in steps if step[0] == "sideport"]
-        steps = steps[:2] + early + [step for step in steps[2:] if step not in early]
-    schedule: list[Segment] = []
-    for phase, typical_frames, _, split_chance in steps:
-        length = max(4, round(typical_frames * rng.lognormal(-0.25, 0.5)))
-        idle = max(4, round(5 * rng.lognormal(0, 0.4)))
-        if len(schedule) > 1 and phase != "background" and rng.random() < 0.12:
-            schedule.append(Segment("background", idle))
-        if length >= 14 and rng.random() < split_chance:
-            between = "OVD_injection" if phase == "capsulorrhexis" else "background"
-            first = int(rng.integers(5, length - 4))
-            schedule += [Segment(phase, first), Segment(between, idle), Segment(phase, length - first)]
-        else:
-            schedule.append(Segment(phase, length))
-    return schedule
-
-
-def labels_of(schedule: list[Segment]) -> list[str]:
-    """One phase name a frame."""
-    return [segment.phase for segment in schedule for _ in range(segment.length)]
 
 
 def frames_of(name: str, schedule: list[Segment], seed: int) -> Iterator[np.ndarray]:
@@ -118,17 +43,23 @@ def frames_of(name: str, schedule: list[Segment], seed: int) -> Iterator[np.ndar
     still_eye = paint_still_eye(look, generator(seed, name, "eye"))
     rng = generator(seed, name, "motion")
     drift, shake, tremor, light = Wander(rng, 0.02, 0.08), Wander(rng, 0.6, 1.8), Wander(rng, 0.2, 0.9), Wander(rng)
-    total, seen, magnification = Counter(labels_of(schedule)), Counter(), 1.0
+    total = Counter(labels_of(schedule))
+    seen: Counter[str] = Counter()
+    magnification = 1.0
     for segment in schedule:
-        aim, defocus, pause = rng.uniform(0.9, 1.15), rng.choice([0.0, 0.0, 0.0, 1.2]), rng.uniform(0.25, 0.75)
+        aim = rng.uniform(0.9, 1.15)
+        defocus = rng.choice([0.0, 0.0, 0.0, 1.2])
+        pause = rng.uniform(0.25, 0.75)
         away = 0j
         if segment.phase == "background" and rng.random() < 0.6:  # the microscope is moved off the eye, out of focus
-            away, defocus = cmath.rect(rng.uniform(60, 240), rng.uniform(-math.pi, math.pi)), rng.uniform(0, 5)
+            away = cmath.rect(rng.uniform(60, 240), rng.uniform(-math.pi, math.pi))
+            defocus = rng.uniform(0, 5)
         for index in range(segment.length):
             seconds = seen.total() / FPS
             seen[segment.phase] += 1
+            # a Counter, so that phases which have not come yet are done to 0
             done = Counter({phase: seen[phase] / total[phase] for phase in seen})
-            magnification += 0.25 * (aim - magnification)
+            magnification += 0.25 * (aim - magnification)  # the surgeon turns the zoom, it does not jump
             zoom = cmath.rect(look.scale * magnification, look.tilt + 0.05 * drift(seconds + 99).real)
             gone = math.sin(math.pi * (index + 0.5) / segment.length)
             canvas = view(still_eye, zoom, look.centre + 9 * drift(seconds) + 1.3 * shake(seconds) + gone * away)
@@ -213,26 +144,31 @@ def prepare_folder(dataset: Dataset, jobs: list[Job]) -> None:
             path.unlink()
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Make a small synthetic data set: drawn eyes, 19 phases.")
+def sample_parser() -> CommandParser:
+    """The options of this command."""
+    parser = CommandParser(None, __doc__)
+    data, output = parser.groups["data"], parser.groups["output"]
+    data.add_argument(
+        "--num_videos", type=int, default=20, help="videos besides 3 for validation (default: %(default)s)"
+    )
+    data.add_argument("--seed", type=int, default=7, help="another seed, another set (default: %(default)s)")
     default_output = repository_root() / "data" / "sample"
-    parser.add_argument("--output", type=Path, default=default_output, help="folder (%(default)s)")
-    parser.add_argument("--num_videos", type=int, default=20, help="besides 3 for validation (%(default)s)")
-    parser.add_argument("--seed", type=int, default=7, help="another seed, another set (%(default)s)")
-    parser.add_argument("--force", action="store_true", help="make every file again")
-    arguments = parser.parse_args(argv)
-    if arguments.num_videos < 1 or arguments.seed < 0:
-        parser.error("--num_videos must be at least 1 and --seed at least 0")
-    return arguments
+    output.add_argument("--output", type=Path, default=default_output, help="folder (default: %(default)s)")
+    output.add_argument("--force", action="store_true", help="make every file again")
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    dataset = Dataset(arguments.output.resolve())
-    jobs = plan(dataset, arguments.num_videos, arguments.seed)
-    record = dataset.root / "sample.json"
-    parameters = {"generator_version": GENERATOR_VERSION, "num_videos": arguments.num_videos, "seed": arguments.seed}
-    same = record.is_file() and read_json(record) == parameters and not arguments.force
+    """Make what is missing of the set; returns the exit code."""
+    parser = sample_parser()
+    given = parser.parse_args(argv)
+    if given.num_videos < 1 or given.seed < 0:
+        parser.error("--num_videos must be at least 1 and --seed at least 0")
+    dataset = Dataset(given.output.resolve())
+    jobs = plan(dataset, given.num_videos, given.seed)
+    record = dataset.sample_record
+    parameters = {"generator_version": GENERATOR_VERSION, "num_videos": given.num_videos, "seed": given.seed}
+    same = record.is_file() and read_json(record) == parameters and not given.force
     todo = [job for job in jobs if not (same and job.video.is_file() and job.labels.is_file())]
     if not todo and dataset.mapping.is_file():
         print(f"{dataset.root}: finished already ({len(jobs)} videos); --force makes it again")

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
+from common.base.options import CommandParser
 from common.base.paths import label_paths
 from common.base.runtime import UserError, link_file, progress, run_main, write_text
 from common.dataset.kfold import prefix_stratum
@@ -45,11 +46,11 @@ class Part:
 
 def main(argv: list[str] | None = None) -> int:
     """Check, link and summarise; returns 1 when something in the release is wrong, else 0."""
-    given = _parser().parse_args(argv)
+    given = release_parser().parse_args(argv)
     problems: list[str] = []
     mapping = read_mapping(given.mapping)
-    dataset = _output(given.output)
-    parts = [read_part(name, folder, mapping, problems) for name, folder in _part_folders(given)]
+    dataset = output_dataset(given.output)
+    parts = [read_part(name, folder, mapping, problems) for name, folder in part_folders(given)]
     for val in parts[1:]:
         repeated = {*parts[0].label_files, *parts[0].videos} & {*val.label_files, *val.videos}
         problems += _listing("in both train and val, left out of val", repeated)
@@ -64,21 +65,25 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if problems else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+def release_parser() -> CommandParser:
+    """The options of this command."""
+    parser = CommandParser(None, __doc__)
+    add = parser.groups["data"].add_argument
     add("release", type=Path, nargs="?", help="the folder that holds SICS_155_train/ (default: this repository)")
     add("--train", type=Path, metavar="DIR", help="folder with groundTruth/ and videos/, in place of RELEASE's")
     add("--val", type=Path, metavar="DIR", help="the same for the validation part, which may be absent")
-    add("--output", default="data/SICS155", help="data set to make (default: %(default)s)")
     add("--mapping", type=Path, default=paths.default_mapping(), metavar="FILE", help="phases (default: %(default)s)")
     add("--patient_column", metavar="NAME", help="column of {train,val}_annotations.csv that names the patient")
     add("--video_column", metavar="NAME", help="column that names the video (default: the only one that can be it)")
     add("--no_probe", action="store_true", help="do not compare the videos' headers with the labels")
+    parser.groups["output"].add_argument(
+        "--output", default="data/SICS155", help="data set to make (default: %(default)s)"
+    )
     return parser
 
 
-def _output(text: str) -> paths.Dataset:
+def output_dataset(text: str) -> paths.Dataset:
+    """The data set to write. Raises `UserError` where that would overwrite the sample or write through a link."""
     root = paths.repository_root()
     dataset = paths.Dataset((root / "data" if len(Path(text).parts) == 1 else root) / text)
     if dataset.is_synthetic:
@@ -89,7 +94,8 @@ def _output(text: str) -> paths.Dataset:
     return dataset
 
 
-def _part_folders(given: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+def part_folders(given: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    """Name and folder of each part that is there. Raises `UserError` for an absent one that is not optional."""
     for name, default in PARTS.items():
         chosen = getattr(given, name)
         folder = chosen or (given.release or paths.repository_root()) / default
@@ -108,7 +114,7 @@ def read_part(name: str, folder: Path, mapping: PhaseMapping, problems: list[str
     Raises `UserError` when the training part has no labels at all or two videos of a part share a name.
     """
     label_folder, video_folder = folder / "groundTruth", folder / "videos"
-    files = (require_labels if name == "train" else label_paths)(label_folder)
+    files = require_labels(label_folder) if name == "train" else label_paths(label_folder)
     videos = {stem: path for stem, path in paths.find_videos(video_folder).items() if path.is_file()}
     labels: dict[str, np.ndarray] = {}
     for video, path in progress(files.items(), description=f"{name} labels", unit="file"):
@@ -116,7 +122,8 @@ def read_part(name: str, folder: Path, mapping: PhaseMapping, problems: list[str
             labels[video] = read_labels(path, mapping)
         except (UserError, OSError) as error:
             problems.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-    problems += [] if files else [f"{label_folder}: no label files (<video>.txt) here"]
+    if not files:
+        problems.append(f"{label_folder}: no label files (<video>.txt) here")
     problems += _listing(f"{name}: ground truth without a video in {video_folder}", files.keys() - videos.keys())
     problems += _listing(f"{name}: video without labels in {label_folder}", videos.keys() - files.keys())
     return Part(name, folder, files, videos, {video: labels[video] for video in labels if video in videos})
@@ -133,8 +140,8 @@ def read_table(path: Path) -> dict[str, list[str]]:
         delimiter = csv.Sniffer().sniff(text[:65536], delimiters=",;\t").delimiter or ","
     except csv.Error:  # a single column has no delimiter to find
         delimiter = ","
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
-    columns = itertools.zip_longest(*filter(None, rows), fillvalue="")
+    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+    columns = itertools.zip_longest(*rows, fillvalue="")  # short rows are filled up
     return {name.strip(): [cell.strip() for cell in cells] for name, *cells in columns}
 
 
@@ -148,15 +155,19 @@ def read_patients(part: Part, path: Path, *, patient_column: str, video_column: 
     for name in filter(None, (patient_column, video_column)):
         if name not in table:
             raise UserError(f"{path}: no column {name!r} ({'' if path.is_file() else 'no such file; '}{listed})")
-    names = itertools.product(part.label_files, ("", ".txt", *paths.VIDEO_SUFFIXES))
-    video_of = {f"{video}{suffix}".lower(): video for video, suffix in names}
+    # a cell may hold the video's name alone, or that of its labels or of its file
+    spellings = itertools.product(part.label_files, ("", ".txt", *paths.VIDEO_SUFFIXES))
+    video_of = {f"{video}{suffix}".lower(): video for video, suffix in spellings}
     videos = {name: [video_of.get(cell.lower()) for cell in cells] for name, cells in table.items()}
-    able = [video_column] if video_column else [name for name in table if part.label_files.keys() <= set(videos[name])]
-    if len(able) != 1:
-        found = f"columns {' and '.join(able)} each name" if able else "no column names"
+    if video_column:
+        candidates = [video_column]
+    else:
+        candidates = [name for name in table if part.label_files.keys() <= set(videos[name])]
+    if len(candidates) != 1:
+        found = f"columns {' and '.join(candidates)} each name" if candidates else "no column names"
         raise UserError(f"{path}: {found} every video of groundTruth/; choose one with --video_column ({listed})")
     patients: dict[str, str] = {}
-    for video, patient in zip(videos[able[0]], table[patient_column], strict=True):
+    for video, patient in zip(videos[candidates[0]], table[patient_column], strict=True):
         if video and patient and patients.setdefault(video, patient) != patient:
             raise UserError(f"{path}: column {patient_column!r} gives two patients for {video} ({listed})")
     return patients
@@ -216,14 +227,16 @@ def link_dataset(dataset: paths.Dataset, parts: list[Part], mapping_path: Path, 
 def compare_headers(parts: list[Part], problems: list[str]) -> None:
     """Print the videos whose header, which is often wrong, promises another number of frames than there are labels."""
     differing = []
-    for video, path, labels in progress([(v, p.videos[v], p.labels[v]) for p in parts for v in p.labels], unit="video"):
+    linked = [(part, video) for part in parts for video in part.labels]
+    for part, video in progress(linked, unit="video"):
+        path, num_labels = part.videos[video], len(part.labels[video])
         try:
             frames = probe(path).header_frames
         except VideoError as error:
             problems.append(f"{path}: not readable as a video ({error.reason})")
             continue
-        if frames not in (None, len(labels)):
-            differing.append(f"{video} {frames} ({len(labels)} labels)")
+        if frames not in (None, num_labels):
+            differing.append(f"{video} {frames} ({num_labels} labels)")
     print("hint: header and labels differ in frames (headers are often wrong):", ", ".join(differing) or "none")
 
 
@@ -238,7 +251,9 @@ def print_summary(dataset: paths.Dataset, parts: list[Part], mapping: PhaseMappi
     for part in parts:
         lengths = [len(labels) for labels in part.labels.values()] or [0]
         sizes = (len(part.labels), sum(lengths), min(lengths), np.median(lengths), max(lengths))
-        print(f"{part.name:5}", *(f"{n:8.10g}" for n in (*map(strata[part.name].__getitem__, prefixes), *sizes)))
+        videos_by_prefix = [strata[part.name][prefix] for prefix in prefixes]
+        print(f"{part.name:5}", *(f"{number:8.10g}" for number in (*videos_by_prefix, *sizes)))
+        # the empty list stands for a part without a sound video, which cannot be concatenated
         counts = np.bincount(np.concatenate([[], *part.labels.values()]).astype(int), minlength=mapping.num_classes)
         shares[part.name] = 100 * counts / max(sum(lengths), 1)
     width = max(map(len, ("% of the frames", *mapping.names)))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from sample_scene import SIDEPORT, WHITE, Canvas, Colour, Look, Points, Wander, arc, implant, nucleus_pose
+from sample_eye import SIDEPORT, WHITE, Canvas, Colour, Look, Points, Wander, arc, implant, nucleus_pose
 
 WOUND = 1.16j  # where the scleral tunnel opens, on the surgeon's side
 RIGHT_HAND, LEFT_HAND, ACROSS = 58.0, 128.0, -40.0  # directions (degrees) that instruments come from
@@ -164,7 +164,8 @@ class Scene(Instruments):
 
     def OVD_injection(self) -> None:
         """A front of clear gel with small bubbles spreads from the tip."""
-        source, radius = -0.45 + 0.65 * self.progress + 0.12j * self.swing(0.4), 0.25 + 0.45 * self.progress
+        source = -0.45 + 0.65 * self.progress + 0.12j * self.swing(0.4)
+        radius = 0.25 + 0.45 * self.progress
         self.canvas.disc(source, radius, (240, 236, 232), 0.22, soft=0.2, squeeze=0.8)
         self.canvas.stroke(arc(source, radius, 150, 330, 0.8), 0.03, WHITE, 0.55, blur=0.012)
         for z, size in zip(self.rng.normal(0, 0.14, (5, 2)), self.rng.uniform(0.015, 0.05, 5), strict=True):
@@ -173,9 +174,11 @@ class Scene(Instruments):
 
     def capsulorrhexis(self) -> None:
         """The needle leads the folded flap round; the torn edge follows it."""
-        radius, angle = 0.8 * self.look.pupil_radius, -90 + 360 * self.progress
+        radius = 0.8 * self.look.pupil_radius
+        angle = -90 + 360 * self.progress
         tear = arc(0, radius, angle - 8, angle)[-1]
-        start, middle = arc(0, radius, angle - 75, angle)[0], 0.25 * cmath.rect(1, math.radians(angle - 40))
+        start = arc(0, radius, angle - 75, angle)[0]
+        middle = 0.25 * cmath.rect(1, math.radians(angle - 40))
         self.canvas.fill([start, tear, middle + 0.5 * tear, middle], (236, 222, 214), 0.6, blur=0.015)
         self.canvas.stroke([start, middle, middle + 0.5 * tear, tear], 0.022, WHITE, 0.8)
         self.hook(self.through(WOUND, 0.5 * tear + middle), 0.09)
@@ -235,10 +238,11 @@ class Scene(Instruments):
 
     def stromal_hydration(self) -> None:
         """The cornea at the openings swells and turns white; air often fills the chamber."""
-        for port, amount in ((SIDEPORT, min(1.0, 2 * self.progress)), (0.97j, max(0.0, 2 * self.progress - 1))):
+        main_port = 0.97j
+        for port, amount in ((SIDEPORT, min(1.0, 2 * self.progress)), (main_port, max(0.0, 2 * self.progress - 1))):
             self.canvas.disc(port * 0.9, 0.3, (232, 234, 236), 0.8 * amount, soft=0.9)
-        port = SIDEPORT if self.progress < 0.5 else 0.97j
-        self.cannula(self.hand(port * 0.97, LEFT_HAND + 26 if self.progress < 0.5 else RIGHT_HAND), gauge=0.016)
+        port, degrees = (SIDEPORT, LEFT_HAND + 26) if self.progress < 0.5 else (main_port, RIGHT_HAND)
+        self.cannula(self.hand(port * 0.97, degrees), gauge=0.016)
 
     def tunnel_suture(self) -> None:
         at = 1.24j + 0.2 * (2 * self.progress - 1)

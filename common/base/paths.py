@@ -56,9 +56,14 @@ class Dataset:
         return self.root / "mapping.txt"
 
     @property
+    def sample_record(self) -> Path:
+        """What `data/make_sample.py` leaves in the set that it has drawn."""
+        return self.root / "sample.json"
+
+    @property
     def is_synthetic(self) -> bool:
-        """Whether the data set is drawn by `data/make_sample.py`, which leaves `sample.json`."""
-        return (self.root / "sample.json").is_file()
+        """Whether the data set is drawn by `data/make_sample.py`."""
+        return self.sample_record.is_file()
 
     @property
     def import_record(self) -> Path:

@@ -16,9 +16,9 @@ from common.base.paths import CHECKOUT
 
 PHASES = [line.split()[1] for line in (CHECKOUT / "mapping.txt").read_text().splitlines()]
 PRINT_SCHEDULES = """
-import json, make_sample
+import json, make_sample, sample_procedure
 names = make_sample.video_names(20)
-print(json.dumps({name: [[s.phase, s.length] for s in make_sample.make_schedule(name, 7)] for name in names}))
+print(json.dumps({name: [[s.phase, s.length] for s in sample_procedure.make_schedule(name, 7)] for name in names}))
 """
 
 

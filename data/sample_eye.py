@@ -13,13 +13,17 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-HEIGHT, WIDTH = 240, 320
-EXTENT, TEXTURE_SCALE = 3.3, 96  # what keeps still is painted once, over +-EXTENT, at so many pixels an eye unit
+HEIGHT, WIDTH = 240, 320  # pixels of a frame
+# what keeps still is painted once, over +-EXTENT eye units, at so many pixels an eye unit
+EXTENT = 3.3
+TEXTURE_SCALE = 96
+# squared distance from the middle of the picture, 0 there and 1 in the corners
 OFF_CENTRE = np.float32(np.add.outer(np.linspace(-1, 1, HEIGHT) ** 2, np.linspace(-1, 1, WIDTH) ** 2) / 2)
 SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 pixel, which keeps slow motion smooth
 
 SIDEPORT = cmath.rect(0.99, math.radians(168))
 WHITE = (246, 246, 242)
+
 Colour = Sequence[float]
 Points = Sequence[complex] | np.ndarray
 
@@ -39,12 +43,15 @@ class Canvas:
     """A picture (3, H, W) float32 (planar: blends 5 times faster), drawn on in eye units: pixel = zoom * z + origin."""
 
     def __init__(self, image: np.ndarray, zoom: complex, origin: complex) -> None:
-        self.image, self.zoom, self.origin = image, zoom, origin
+        self.image = image
+        self.zoom = zoom
+        self.origin = origin
 
     def stroke(self, points: Points, width: float, colour: Colour, alpha: float = 1.0, *, blur: float = 0.0) -> None:
         """Draw a line through `points`, softened by `blur`; under a pixel wide it is pale, and width 0 fills the inside."""
         pixels = self.zoom * np.asarray(points) + self.origin
         sigma, pixels_wide = blur * abs(self.zoom), width * abs(self.zoom)
+        # only the part of the picture that the line can reach is drawn and blended
         pad = pixels_wide + 3 * sigma + 2
         left, top = max(0, int(pixels.real.min() - pad)), max(0, int(pixels.imag.min() - pad))
         right, bottom = max(0, int(pixels.real.max() + pad)), max(0, int(pixels.imag.max() + pad))
@@ -67,9 +74,19 @@ class Canvas:
         """Fill a polygon; `blur` (eye units) softens its edge."""
         self.stroke(points, 0, colour, alpha, blur=blur)
 
-    def disc(self, at: complex, size: float, colour: Colour, alpha: float, *, soft: float, squeeze: float = 1) -> None:
-        """Fill an ellipse, `size` half wide, `squeeze` times as high, that fades over the outer share `soft` of it."""
-        self.fill(arc(at, size * (1 - 0.5 * soft), 0, 360, squeeze), colour, alpha, blur=0.3 * soft * size)
+    def disc(
+        self,
+        centre: complex,
+        radius: float,
+        colour: Colour,
+        alpha: float,
+        *,
+        soft: float,
+        squeeze: float = 1,
+    ) -> None:
+        """Fill an ellipse, `squeeze` times as high as wide, that fades over the outer share `soft` of its radius."""
+        outline = arc(centre, radius * (1 - 0.5 * soft), 0, 360, squeeze)
+        self.fill(outline, colour, alpha, blur=0.3 * soft * radius)
 
 
 class Wander:
@@ -106,7 +123,8 @@ class Look:
         self.mirror = rng.random() < 0.5
         self.gains = rng.uniform(0.72, 1.1) * rng.uniform(0.88, 1.1, 3).astype(np.float32)  # exposure, white balance
         self.contrast = rng.uniform(0.85, 1.2)  # exponent of the camera's tone curve
-        self.noise, self.vignette = rng.uniform(1.0, 3.0), rng.uniform(0.1, 0.5)  # levels; darkening of the corners
+        self.noise = rng.uniform(1.0, 3.0)  # standard deviation in levels of 255
+        self.vignette = rng.uniform(0.1, 0.5)  # darkening of the corners
 
 
 def _cloud(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
@@ -118,11 +136,13 @@ def paint_still_eye(look: Look, rng: np.random.Generator) -> np.ndarray:
     """Everything of the eye that does not move in it: sclera, vessels, iris, lids, drape; (S, S, 3) uint8."""
     size = round(2 * EXTENT * TEXTURE_SCALE)
     axis = np.linspace(-EXTENT, EXTENT, size, dtype=np.float32)
-    radius, angle = np.hypot(axis[None], axis[:, None]), np.arctan2(axis[:, None], axis[None])
+    radius = np.hypot(axis[None], axis[:, None])
+    angle = np.arctan2(axis[:, None], axis[None])
     shade = 1 - 0.1 * np.maximum(radius - 1, 0) + 0.05 * _cloud(rng, 14, size)
     image = np.float32(look.sclera)[:, None, None] * shade
     canvas = Canvas(image, TEXTURE_SCALE, EXTENT * TEXTURE_SCALE * (1 + 1j))
     _paint_vessels(canvas, rng)
+    # the iris: random stripes by angle and radius, bent round, lighter towards the limbus
     fibres = cv2.resize(rng.normal(0, 1, (5, 150)).astype(np.float32), (720, 64), interpolation=cv2.INTER_CUBIC)
     fibre = cv2.remap(fibres, (angle / math.pi + 1) * 359, np.minimum(radius, 1) * 63, cv2.INTER_LINEAR)
     inside = np.clip((1.02 - radius) / 0.05, 0, 1)
@@ -165,8 +185,10 @@ def _paint_lids(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
 def nucleus_pose(done: Mapping[str, float]) -> tuple[complex, float, float]:
     """Where the nucleus lies, its radius and its squeeze: in the bag, in the anterior chamber, on its way out."""
     risen, out = done["nucleus_prolapse"], done["nucleus_delivery"]
+    in_chamber, outside = 0.16j * risen, 1.75j
+    centre = in_chamber + (outside - in_chamber) * out**1.3
     squeeze = 1 - 0.22 * math.sin(math.pi * risen) - 0.2 * out
-    return 0.16j * risen + (1.75j - 0.16j * risen) * out**1.3, 0.46 + 0.07 * risen, squeeze
+    return centre, 0.46 + 0.07 * risen, squeeze
 
 
 def draw_eye(canvas: Canvas, look: Look, done: Mapping[str, float]) -> None:
@@ -183,7 +205,8 @@ def draw_eye(canvas: Canvas, look: Look, done: Mapping[str, float]) -> None:
 
 def _draw_lens(canvas: Canvas, look: Look, done: Mapping[str, float]) -> None:
     """Red reflex, cataract, dye, cortex, capsule edge and lens implant: what of it is still or already there."""
-    pupil, removed = look.pupil_radius, done["nucleus_delivery"] >= 1
+    pupil = look.pupil_radius
+    removed = done["nucleus_delivery"] >= 1
     canvas.disc(0, pupil, look.reflex, 0.9 if removed else 0.9 - 0.4 * look.density, soft=0.35)
     if removed:
         for angle in np.arange(11) * 2.4:  # cortex, sucked away bit by bit
@@ -227,8 +250,8 @@ def _draw_sclera(canvas: Canvas, done: Mapping[str, float]) -> None:
 
 def draw_reflections(canvas: Canvas, sway: complex) -> None:
     """The lamps mirrored in the cornea; they swim as eye and microscope move."""
-    for place, size in ((-0.28 - 0.34j, 0.085), (-0.05 - 0.42j, 0.06), (0.5 + 0.62j, 0.035)):
-        canvas.disc(place + sway * (1 + place.real), size, (255, 253, 248), 0.95, soft=0.5, squeeze=0.8)
+    for place, radius in ((-0.28 - 0.34j, 0.085), (-0.05 - 0.42j, 0.06), (0.5 + 0.62j, 0.035)):
+        canvas.disc(place + sway * (1 + place.real), radius, (255, 253, 248), 0.95, soft=0.5, squeeze=0.8)
 
 
 def view(still_eye: np.ndarray, zoom: complex, origin: complex) -> Canvas:
@@ -246,5 +269,8 @@ def expose(image: np.ndarray, look: Look, *, defocus: float, brightness: float, 
     grain = look.noise * rng.standard_normal((HEIGHT, WIDTH), np.float32)
     image = np.clip(image * (1 - look.vignette * OFF_CENTRE) + grain, 0, 255)
     image = cv2.merge(list(image.astype(np.uint8)))
+    # one tone curve a colour: exposure and white balance, clipped, then the camera's contrast
     curves = 255 * np.clip(np.linspace(0, brightness, 256)[:, None] * look.gains, 0, 1) ** look.contrast
-    return cv2.LUT(cv2.flip(image, 1) if look.mirror else image, curves[None].astype(np.uint8))
+    if look.mirror:
+        image = cv2.flip(image, 1)
+    return cv2.LUT(image, curves[None].astype(np.uint8))

@@ -1,9 +1,19 @@
-# What launch_extract.sh and launch_kfold.sh share; sourced from the repository root.
+# What the launch scripts of models/ and pretrain/ share. Sourcing it goes to the repository root.
 # shellcheck shell=bash
+script="$(realpath "$0")" # before the folder changes; SLURM's copy of a script has the same header
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
-# usage SCRIPT: the script's own header comment.
+# usage: the script's own header comment.
 usage() {
-    sed -n '2,/^[^#]/{/^#SBATCH/d;s/^# \{0,1\}//p}' "$1"
+    sed -n '2,/^[^#]/{/^#SBATCH/d;s/^# \{0,1\}//p}' "$script"
+}
+
+# require_words WORDS...: shows the usage and leaves where it is asked for (0) and where there are no words (2).
+require_words() {
+    case "${1:-}" in
+        -h | --help) usage; exit 0 ;;
+        "") usage >&2; exit 2 ;;
+    esac
 }
 
 # prepare_python: the checkout's environment, or the interpreter that PYTHON names; settings for compute nodes.
@@ -35,12 +45,15 @@ chosen_models() {
     fi
 }
 
-# for_each_model MODEL|all COMMAND [OPTIONS...]: COMMAND MODEL OPTIONS... for each; a failure does not stop the others.
-# Returns the largest exit code.
+# for_each_model COMMAND MODEL|all [OPTIONS...]: COMMAND MODEL OPTIONS... for each; a failure does not stop the others.
+# Returns the largest exit code. Without a model it shows the usage.
 for_each_model() {
-    local chosen="$1" command="$2" models model code worst=0 failed=()
+    local command="$1" models model code worst=0 failed=()
+    require_words "${@:2}"
+    [[ "$2" != -* ]] || { usage >&2; exit 2; }
+    models="$(chosen_models "$2")" || return
+    prepare_python
     shift 2
-    models="$(chosen_models "$chosen")" || return
     while IFS= read -r model; do
         echo "$(date '+%F %T') $model: starts on $(hostname)${SLURM_ARRAY_TASK_ID:+, array task $SLURM_ARRAY_TASK_ID}"
         code=0

@@ -20,22 +20,13 @@
 #SBATCH --gres=gpu:1
 #SBATCH --time=12:00:00
 set -euo pipefail
-
-# the checkout is where this file is, or, as SLURM runs a copy of this file, the folder of submission
 here="$(dirname "${BASH_SOURCE[0]}")"
-[[ ! -f "$here/launch_common.sh" ]] || cd "$here/.."
-[[ -f models/launch_common.sh ]] || { echo "submit this from the repository root" >&2; exit 2; }
+[[ -f "$here/launch_common.sh" ]] || here=models # SLURM runs a copy of this file, in the folder of submission
 # shellcheck source=models/launch_common.sh
-source models/launch_common.sh
-
-case "${1:-}" in
-    -h | --help) usage models/launch_extract.sh; exit 0 ;;
-    "" | -*) usage models/launch_extract.sh >&2; exit 2 ;;
-esac
+source "$here/launch_common.sh" || { echo "submit this from the repository root" >&2; exit 2; }
 
 extract() {  # an array's task finds its own share of the videos in the environment
     "$PYTHON" "models/$1/extract_features.py" "${@:2}"
 }
 
-prepare_python
-for_each_model "$1" extract "${@:2}"
+for_each_model extract "$@"

@@ -21,18 +21,10 @@
 #SBATCH --gres=gpu:1
 #SBATCH --time=12:00:00
 set -euo pipefail
-
-# the checkout is where this file is, or, as SLURM runs a copy of this file, the folder of submission
 here="$(dirname "${BASH_SOURCE[0]}")"
-[[ ! -f "$here/launch_common.sh" ]] || cd "$here/.."
-[[ -f models/launch_common.sh ]] || { echo "submit this from the repository root" >&2; exit 2; }
+[[ -f "$here/launch_common.sh" ]] || here=models # SLURM runs a copy of this file, in the folder of submission
 # shellcheck source=models/launch_common.sh
-source models/launch_common.sh
-
-case "${1:-}" in
-    -h | --help) usage models/launch_kfold.sh; exit 0 ;;
-    "" | -*) usage models/launch_kfold.sh >&2; exit 2 ;;
-esac
+source "$here/launch_common.sh" || { echo "submit this from the repository root" >&2; exit 2; }
 
 run_folds() {
     local only=()
@@ -40,5 +32,4 @@ run_folds() {
     "$PYTHON" -m common.run_k_folds --model "$1" ${only[@]+"${only[@]}"} "${@:2}"
 }
 
-prepare_python
-for_each_model "$1" run_folds "${@:2}"
+for_each_model run_folds "$@"

@@ -1,5 +1,7 @@
-# What the launch_ssl_*.sh share; sourced from the repository root.
+# What the launch_ssl_*.sh share, besides what all launch scripts do.
 # shellcheck shell=bash
+# shellcheck source=models/launch_common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../models/launch_common.sh"
 
 # launch COMMAND [OPTIONS...]: train on every node of the job, or here without SLURM; returns the exit code.
 # SLURM warns this shell alone of the time limit (SIGUSR1); srun hands the warning on to all processes of the training.

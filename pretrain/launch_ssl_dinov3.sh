@@ -25,19 +25,10 @@
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 set -euo pipefail
-
-# the checkout is where this file is, or, as SLURM runs a copy of this file, the folder of submission
 here="$(dirname "${BASH_SOURCE[0]}")"
-[[ ! -f "$here/launch_common.sh" ]] || cd "$here/.."
-[[ -f pretrain/launch_common.sh ]] || { echo "submit this from the repository root" >&2; exit 2; }
-# shellcheck source=models/launch_common.sh
-source models/launch_common.sh
+[[ -f "$here/launch_common.sh" ]] || here=pretrain # SLURM runs a copy of this file, in the folder of submission
 # shellcheck source=pretrain/launch_common.sh
-source pretrain/launch_common.sh
+source "$here/launch_common.sh" || { echo "submit this from the repository root" >&2; exit 2; }
 
-case "${1:-}" in
-    -h | --help) usage pretrain/launch_ssl_dinov3.sh; exit 0 ;;
-    "") usage pretrain/launch_ssl_dinov3.sh >&2; exit 2 ;;
-esac
-
+require_words "$@"
 launch pretrain/ssl_pretrain_dinov3.py "$@"

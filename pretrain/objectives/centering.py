@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pretrain.objectives.reduce import Group, all_reduce_max, all_reduce_sum
+from pretrain.objectives.reduce import all_reduce_max, all_reduce_sum
 
 
 @torch.no_grad()
-def sinkhorn_knopp(logits: Tensor, temperature: float, *, iterations: int = 3, group: Group = None) -> Tensor:
+def sinkhorn_knopp(logits: Tensor, temperature: float, *, iterations: int = 3) -> Tensor:
     """Probabilities `(..., K)` in which every prototype has about the same mass over the batch (SwAV, NeurIPS 2020).
 
     Q = exp(logits / temperature) is scaled `iterations` times, first each prototype over the samples of all processes,
@@ -22,19 +22,20 @@ def sinkhorn_knopp(logits: Tensor, temperature: float, *, iterations: int = 3, g
     nothing overflows, and a sample far below the others does not vanish. The published scalings to 1/K and 1/B and by
     the sum of Q cancel in the last one, so the number of samples does not enter.
     """
-    scores = logits.float().flatten(0, -2) / temperature
+    scores = logits.float().flatten(0, -2) / temperature  # log Q, (B, K)
     sample_factors = scores.new_zeros(len(scores), 1)
     for _ in range(iterations):
-        prototype_factors = -_logsumexp_over_samples(scores + sample_factors, group)
+        prototype_factors = -_logsumexp_over_samples(scores + sample_factors)
+        # samples come last, so that each one's probabilities sum to exactly 1
         sample_factors = -torch.logsumexp(scores + prototype_factors, dim=1, keepdim=True)
     return (scores + prototype_factors + sample_factors).exp().view(logits.shape)
 
 
-def _logsumexp_over_samples(scores: Tensor, group: Group) -> Tensor:
+def _logsumexp_over_samples(scores: Tensor) -> Tensor:
     """`(B, K)` in each process -> `(1, K)`; a process without samples adds nothing."""
-    own = torch.logsumexp(scores, dim=0, keepdim=True)
-    highest = all_reduce_max(own, group)
-    return highest + all_reduce_sum((own - highest).exp(), group).log()
+    own = torch.logsumexp(scores, dim=0, keepdim=True)  # -inf without samples
+    highest = all_reduce_max(own)
+    return highest + all_reduce_sum((own - highest).exp()).log()
 
 
 class SoftmaxCentering(nn.Module):
@@ -43,9 +44,9 @@ class SoftmaxCentering(nn.Module):
     The centre `(K,)` starts at zero and is part of the state that a checkpoint keeps.
     """
 
-    def __init__(self, num_prototypes: int, *, momentum: float = 0.9, group: Group = None):
+    def __init__(self, num_prototypes: int, *, momentum: float = 0.9):
         super().__init__()
-        self.momentum, self.group = momentum, group
+        self.momentum = momentum
         self.register_buffer("center", torch.zeros(num_prototypes))
 
     @torch.no_grad()
@@ -53,11 +54,9 @@ class SoftmaxCentering(nn.Module):
         """Probabilities `(..., K)` by the centre of the earlier batches, which then takes in this one."""
         scores = logits.float()
         probabilities = torch.softmax((scores - self.center) / temperature, dim=-1)
-        self._update(scores.flatten(0, -2))
-        return probabilities
-
-    def _update(self, scores: Tensor) -> None:
-        total = all_reduce_sum(scores.sum(dim=0), self.group)
-        count = all_reduce_sum(scores.new_tensor(float(len(scores))), self.group)
-        weight = (1 - self.momentum) * (count > 0)
+        samples = scores.flatten(0, -2)
+        total = all_reduce_sum(samples.sum(dim=0))
+        count = all_reduce_sum(samples.new_tensor(float(len(samples))))
+        weight = (1 - self.momentum) * (count > 0)  # a batch without samples leaves the centre where it is
         self.center.lerp_(total / count.clamp(min=1), weight)
+        return probabilities

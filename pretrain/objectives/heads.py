@@ -37,6 +37,7 @@ class PrototypeHead(nn.Module):
     def __init__(
         self, feature_dim: int, size: HeadSize | None = None, *, generator: torch.Generator | None = None
     ) -> None:
+        """Weights are drawn from a truncated normal of standard deviation 0.02, biases start at zero."""
         super().__init__()
         size = size or HeadSize()
         widths = [feature_dim, *[size.hidden] * (size.layers - 1), size.bottleneck]
@@ -45,10 +46,6 @@ class PrototypeHead(nn.Module):
             layers += [nn.Linear(width_in, width_out), nn.GELU()]
         self.mlp = nn.Sequential(*layers[:-1])
         self.prototypes = nn.Linear(size.bottleneck, size.prototypes, bias=False)
-        self.initialise(generator)
-
-    def initialise(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights from a truncated normal of standard deviation 0.02 and set biases to zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=INITIAL_STD, generator=generator)
@@ -58,6 +55,6 @@ class PrototypeHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(..., feature_dim)` -> scores `(..., K)`."""
         bottleneck = self.mlp(features)
-        # 1e-12 is zero in half precision
+        # the usual 1e-12 is zero in half precision, where a bottleneck of zeros would become NaN
         eps = 1e-6 if bottleneck.dtype == torch.float16 else 1e-12
         return self.prototypes(F.normalize(bottleneck, dim=-1, eps=eps))

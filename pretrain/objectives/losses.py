@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.base.runtime import UserError
-from pretrain.objectives.reduce import Group, all_gather, rank
+from pretrain.objectives.reduce import all_gather, rank
 
 STUDENT_TEMPERATURE = 0.1
 KOLEO_EPS = 1e-8
@@ -43,6 +43,7 @@ def class_token_loss(
     """
     num_global, num_local = len(teacher), len(student_local)
     same_kind = pair_cross_entropy(student_global, teacher, temperature=temperature)
+    # a teacher that predicts its own view would teach the student to copy it
     itself = torch.eye(num_global, dtype=torch.bool, device=same_kind.device)
     global_sum = same_kind.masked_fill(itself, 0).sum()
     local_sum = pair_cross_entropy(student_local, teacher, temperature=temperature).sum()
@@ -53,7 +54,7 @@ def class_token_loss(
 
 def pair_cross_entropy(student: Tensor, teacher: Tensor, *, temperature: float = STUDENT_TEMPERATURE) -> Tensor:
     """Student logits `(S, B, K)`, teacher probabilities `(T, B, K)` -> `(S, T)`, the mean over the batch of each pair."""
-    with torch.autocast(student.device.type, enabled=False):
+    with torch.autocast(student.device.type, enabled=False):  # which would make the product of einsum bf16
         log_p = F.log_softmax(student.float() / temperature, dim=-1)
         return -torch.einsum("sbk,tbk->st", log_p, teacher.float()) / student.shape[1]
 
@@ -76,33 +77,29 @@ def masked_patch_loss(
     return -((teacher.float() * log_p).sum(dim=-1) * weights).sum() / num_crops
 
 
-def koleo_loss(features: Tensor, *, across_processes: bool = False, group: Group = None) -> Tensor:
+def koleo_loss(features: Tensor, *, across_processes: bool = False) -> Tensor:
     """Spread features over the sphere: minus the mean log distance to the nearest neighbour (Sablayrolles et al., ICLR 2019).
 
     `features` `(B, D)` of one crop, before the head; their lengths do not matter. Neighbours are sought in this
-    process's batch, or `across_processes` in that of all processes of `group`, with equal B. DINOv3 adds a tenth of this
+    process's batch, or `across_processes` in that of all processes, with equal B. DINOv3 adds a tenth of this
     for each global crop.
 
     Raises `UserError` when there is no neighbour.
     """
     with torch.autocast(features.device.type, enabled=False):
         own = F.normalize(features.float(), dim=-1, eps=KOLEO_EPS)
-        everyone = all_gather(own, group) if across_processes else own
+        everyone = all_gather(own) if across_processes else own
         if len(everyone) < 2:
             raise UserError(
                 "the KoLeo loss needs 2 images or more in a batch, found 1: raise the batch size, or set its weight to 0"
             )
-        first = rank(group) * len(own) if across_processes else 0
-        neighbours = everyone[_nearest_neighbours(own.detach(), everyone.detach(), first)]
+        # who is nearest has no gradient; how far it is has one, on both sides
+        similarity = own.detach() @ everyone.detach().T
+        first = rank() * len(own) if across_processes else 0
+        similarity.diagonal(first).fill_(-torch.inf)  # of each with itself, in its own row of `everyone`
+        neighbours = everyone[similarity.argmax(dim=1)]
         distance = F.pairwise_distance(own, neighbours, eps=KOLEO_EPS)
         return -(distance + KOLEO_EPS).log().mean()
-
-
-def _nearest_neighbours(own: Tensor, everyone: Tensor, first: int) -> Tensor:
-    """Row of `everyone` `(N, D)` with the largest dot product for each of `own` `(B, D)`, which are its rows from `first`."""
-    similarity = own @ everyone.T
-    similarity.diagonal(first).fill_(-torch.inf)
-    return similarity.argmax(dim=1)
 
 
 def gram_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Masks of iBOT: which patches of the global crops are hidden from the student.
 
 A mask is a pure function of (seed, step, number of the crop in the global batch): any number of processes draws the
-same ones, and a resumed run goes on with them.
+same ones, and a resumed run draws them again.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def masked_counts(
     width = masking.highest_ratio - masking.lowest_ratio
     ratios = [masking.lowest_ratio + width * (i + 1) / num_masked for i in range(num_masked)]
     counts = [whole_share(ratio, num_patches) for ratio in ratios] + [0] * (num_crops - num_masked)
+    # so far the first crops are the masked ones, in order of their shares
     order = torch.randperm(num_crops, generator=generator(seed, "mask", step, "counts"))
     return [counts[place] for place in order.tolist()]
 
@@ -81,7 +82,7 @@ def block_mask(grid: tuple[int, int], count: int, draws: torch.Generator) -> Ten
         if rectangle is None:
             break
         mask[rectangle] = True
-        left = count - int(mask.sum())
+        left = count - int(mask.sum())  # rectangles overlap: their areas do not add up
     visible = (~mask).flatten().nonzero().squeeze(1)
     chosen = torch.randperm(len(visible), generator=draws)[: max(left, 0)]
     mask.view(-1)[visible[chosen]] = True
@@ -92,9 +93,10 @@ def draw_rectangle(mask: Tensor, most: float, draws: torch.Generator) -> tuple[s
     """A place that hides between 1 and `most` further patches; None when ten tries find none."""
     height, width = mask.shape
     smallest = min(MIN_AREA, most)
+    # all draws at once, so that how many tries it takes does not shift the draws of the next rectangle
     for area_draw, aspect_draw, top_draw, left_draw in torch.rand(TRIES, 4, generator=draws).tolist():
         area = smallest + area_draw * (most - smallest)
-        aspect = LOWEST_ASPECT ** (1 - 2 * aspect_draw)
+        aspect = LOWEST_ASPECT ** (1 - 2 * aspect_draw)  # log-uniform from the lowest to its inverse
         rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if rows >= height or columns >= width:
             continue

@@ -1,7 +1,7 @@
 """Masks of V-JEPA 2 and VideoMAE: which tokens of a clip are context, and which are to be predicted.
 
 Tokens are numbered by time, row, column of a grid `(T, H, W)`. A mask is a pure function of (seed, step, number of the
-sample): any number of processes draws the same ones, and a resumed run goes on with them.
+sample): any number of processes draws the same ones, and a resumed run draws them again.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ class TokenMasks(NamedTuple):
     context: Tensor
     target: Tensor
 
+    def to(self, device: torch.device) -> TokenMasks:
+        """The same places on another device."""
+        return TokenMasks(self.context.to(device), self.target.to(device))
+
 
 @dataclass(frozen=True)
 class Tube:
@@ -44,7 +48,7 @@ class Tube:
         for row, sample in zip(visible, samples, strict=True):
             order = torch.randperm(num_places, generator=generator(seed, "mask", step, "tube", sample))
             row[order[:num_hidden]] = False
-        visible = visible.repeat(1, grid[0])
+        visible = visible.repeat(1, grid[0])  # a tube: tokens are numbered by time first
         return TokenMasks(_places(visible), _places(~visible))
 
 
@@ -81,10 +85,12 @@ class Multiblock:
 
         Raises `UserError` when no token is left as context.
         """
+        # one size for the whole batch, so that lengths differ only where blocks overlap
         size = self.block_size(grid, generator(seed, "mask", step, self.name, "size"))
         draws = [generator(seed, "mask", step, self.name, sample) for sample in samples]
         outside = torch.stack([self._outside_blocks(grid, size, own) for own in draws])
         lengths = torch.stack([chosen.sum(dim=1).min() for chosen in (outside, ~outside)])
+        # a batch is one tensor: every sample is cut to the length of the shortest
         num_context, num_target = (all_reduce_min(lengths) if self.across_processes else lengths).tolist()
         context = self._context(outside, num_context, draws)
         target = ~context if self.targets == "complement" else _first(~outside, num_target)
@@ -125,6 +131,7 @@ class Multiblock:
         context = torch.zeros_like(outside)
         for row, mask, own in zip(context, outside, draws, strict=True):
             places = mask.nonzero().squeeze(1)
+            # one draw for each place outside, whatever `count`: the same context tokens come first at any batch size
             row[places[torch.randperm(len(places), generator=own)[:count]]] = True
         return context
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 Schedule = Callable[[int], float]
 
-REFERENCE_BATCH = 1024
-TRUNCATED_HORIZON = 1.25
+# global batches that published learning rates are for: DINOv2's and DINOv3's, MAE's and VideoMAE's
+SQUARE_ROOT_REFERENCE_BATCH = 1024
+LINEAR_REFERENCE_BATCH = 256
+TRUNCATED_HORIZON = 1.25  # V-JEPA plans its schedules for so many times the run
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,13 @@ class Cosine:
     def __call__(self, step: int) -> float:
         if step >= self.steps:
             return self.end
-        intervals = max(self.steps - self.reaches_end, 1)
+        intervals = max(self.steps - self.reaches_end, 1)  # between as many steps, or to the step after them
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * step / intervals)) / 2
 
 
 @dataclass(frozen=True)
 class Warmup:
-    """A straight line over `steps` steps from `start` to the first value of `then`, which goes on from there.
+    """A straight line over `steps` steps from `start` to the first value of `then`, which follows.
 
     The line stops one step short of that value; with `reaches_peak` its last step has it already.
     """
@@ -98,17 +100,15 @@ def legacy_warmup_cosine(start: float, peak: float, end: float, *, warmup_steps:
     return Warmup(start, warmup_steps, cosine, reaches_peak=True)
 
 
-def truncated_cosine(
-    start: float, peak: float, end: float, *, warmup_steps: int, total_steps: int, horizon: float = TRUNCATED_HORIZON
-) -> Warmup:
-    """Warm-up and a cosine planned for `horizon` times the run, which therefore stops above `end` (V-JEPA, section 3)."""
-    steps = int(horizon * total_steps) - warmup_steps
+def truncated_cosine(start: float, peak: float, end: float, *, warmup_steps: int, total_steps: int) -> Warmup:
+    """Warm-up and a cosine planned for 1.25 times the run, which therefore stops above `end` (V-JEPA, section 3)."""
+    steps = int(TRUNCATED_HORIZON * total_steps) - warmup_steps
     return Warmup(start, warmup_steps, Cosine(peak, end, max(steps, 0), reaches_end=False))
 
 
-def truncated_linear(start: float, end: float, *, total_steps: int, horizon: float = TRUNCATED_HORIZON) -> Linear:
-    """A straight line planned for `horizon` times the run: V-JEPA 2's EMA momentum (`vjepa2:app/vjepa/train.py`)."""
-    return Linear(start, end, int(horizon * total_steps))
+def truncated_linear(start: float, end: float, *, total_steps: int) -> Linear:
+    """A straight line planned for 1.25 times the run: V-JEPA 2's EMA momentum (`vjepa2:app/vjepa/train.py`)."""
+    return Linear(start, end, int(TRUNCATED_HORIZON * total_steps))
 
 
 def teacher_temperature(warmup_steps: int, *, start: float = 0.04, end: float = 0.07) -> Linear:
@@ -123,9 +123,9 @@ def gram_weight(first_step: int, rise_steps: int, *, weight: float = 2.0) -> War
 
 def square_root_scaled(learning_rate: float, global_batch: int) -> float:
     """Learning rate times 4 sqrt(global batch / 1024), the rule of DINOv2 and DINOv3: factor 1 at 64, 2 at 256."""
-    return learning_rate * 4 * math.sqrt(global_batch / REFERENCE_BATCH)
+    return learning_rate * 4 * math.sqrt(global_batch / SQUARE_ROOT_REFERENCE_BATCH)
 
 
-def linearly_scaled(learning_rate: float, global_batch: int, *, reference_batch: int = 256) -> float:
-    """Learning rate times global batch / `reference_batch`, the rule of MAE and VideoMAE (Goyal et al., 2017)."""
-    return learning_rate * global_batch / reference_batch
+def linearly_scaled(learning_rate: float, global_batch: int) -> float:
+    """Learning rate times global batch / 256, the rule of MAE and VideoMAE (Goyal et al., 2017)."""
+    return learning_rate * global_batch / LINEAR_REFERENCE_BATCH

@@ -223,7 +223,6 @@ def choose_precision(name: str, device: torch.device) -> str:
 
     if name != "auto":
         return name
-    import torch
 
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 

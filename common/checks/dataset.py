@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from common.base import paths
-from common.base.runtime import UserError
-from common.base.wording import naming
 from common.checks.features import feature_findings, feature_folders, open_all_features
 from common.checks.files import copy_findings, file_findings, videos_by_name
 from common.checks.findings import SEVERITIES, Finding
-from common.checks.folds import fold_findings, patient_findings, patients_of
-from common.checks.labels import KIND as LABELS_KIND
+from common.checks.folds import fold_findings, patient_findings
 from common.checks.labels import MIN_SECONDS, label_files, read_all_labels, short_phases
 from common.checks.leaks import leak_findings
 from common.checks.orders import order_findings
 from common.checks.timing import collect_timings, length_findings, rate_findings, variable_rates
-from common.dataset.phases import PhaseMapping, read_mapping
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, f
     """Every check on a data set, whatever state it is in; nothing is changed."""
     findings: list[Finding] = []
     files, videos = label_files(dataset), videos_by_name(dataset, findings)
-    mapping, labels = _read_labels(dataset, files, findings)
+    mapping, labels = read_all_labels(dataset, files, findings)
     folders = feature_folders(dataset)
     there = {video: path for video, path in videos.items() if path.is_file()}
     extracted = open_all_features(folders, findings)
@@ -73,23 +65,7 @@ def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, f
     findings += feature_findings(extracted, there)
     findings += copy_findings(dataset, labels)
     findings += fold_findings(dataset)
-    findings += patient_findings(dataset, patients_of(dataset, findings))
+    findings += patient_findings(dataset)
     findings += leak_findings(dataset)
     looked_at = {"label file": len(files), "video": len(videos), "feature folder": len(folders)}
     return Audit(dataset, findings, looked_at)
-
-
-def _read_labels(
-    dataset: paths.Dataset, files: Mapping[str, Path], findings: list[Finding]
-) -> tuple[PhaseMapping, dict[str, np.ndarray]]:
-    """The mapping and every readable label file; without a mapping none can be read, and the other checks go on."""
-    try:
-        mapping = read_mapping(dataset.mapping)
-    except (UserError, UnicodeDecodeError) as error:
-        advice = "put it right and audit again: no label could be checked"
-        findings.append(Finding("error", LABELS_KIND, naming(dataset.mapping, error), advice))
-        return PhaseMapping(()), {}
-    if not files:
-        message = f"{dataset.ground_truth}: no label files (<video>.txt) here"
-        findings.append(Finding("error", LABELS_KIND, message, "data/README.md says how a data set is laid out"))
-    return mapping, read_all_labels(files, mapping, findings)

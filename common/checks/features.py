@@ -13,7 +13,7 @@ from common.base import paths
 from common.base.runtime import UserError, progress
 from common.base.wording import listed
 from common.checks.findings import Finding
-from common.features.files import FeatureFile, identity_differences, open_features
+from common.features.files import identity_differences, open_features
 
 KIND = "features"
 
@@ -41,24 +41,23 @@ def open_all_features(folders: list[Path], findings: list[Finding]) -> dict[str,
     files = [path for folder in folders for path in sorted(folder.glob("[!.]*.npy"))]
     for path in progress(files, description="features", unit="file"):
         try:
-            extracted.setdefault(path.stem, []).append(_extracted(open_features(path)))
+            file = open_features(path)
         except (UserError, OSError) as error:
             advice = "extract this video again with --force"
             findings.append(Finding("error", KIND, f"{path.stem}: {error}", advice, video=path.stem))
-    return {video: entries for video, entries in extracted.items() if entries}
-
-
-def _extracted(file: FeatureFile) -> ExtractedVideo:
-    sidecar, timeline = file.sidecar or {}, file.timeline
-    variable = bool(sidecar) and sidecar["timeline"]["timestamps"]["policy"] != "constant"
-    return ExtractedVideo(
-        folder=f"features/{file.path.parent.name}",
-        num_frames=timeline.num_frames,
-        fps=timeline.fps if sidecar else None,
-        seconds=timeline.seconds if variable else None,
-        identity=file.identity(),
-        video_bytes=sidecar.get("video_bytes"),
-    )
+            continue
+        sidecar, timeline = file.sidecar or {}, file.timeline
+        variable = bool(sidecar) and sidecar["timeline"]["timestamps"]["policy"] != "constant"
+        video = ExtractedVideo(
+            folder=f"features/{path.parent.name}",
+            num_frames=timeline.num_frames,
+            fps=timeline.fps if sidecar else None,
+            seconds=timeline.seconds if variable else None,
+            identity=file.identity(),
+            video_bytes=sidecar.get("video_bytes"),
+        )
+        extracted.setdefault(path.stem, []).append(video)
+    return extracted
 
 
 def feature_findings(extracted: Mapping[str, list[ExtractedVideo]], videos: Mapping[str, Path]) -> Iterator[Finding]:
@@ -69,7 +68,6 @@ def feature_findings(extracted: Mapping[str, list[ExtractedVideo]], videos: Mapp
             by_folder.setdefault(entry.folder, {})[video] = entry
     for folder, entries in sorted(by_folder.items()):
         yield from _made_differently(folder, entries)
-    for folder, entries in sorted(by_folder.items()):
         for video, entry in entries.items():
             size = videos[video].stat().st_size if video in videos else entry.video_bytes
             if entry.video_bytes not in (None, size):
@@ -80,7 +78,9 @@ def feature_findings(extracted: Mapping[str, list[ExtractedVideo]], videos: Mapp
 
 def _made_differently(folder: str, entries: Mapping[str, ExtractedVideo]) -> Iterator[Finding]:
     """Compared with the way in which most of the folder was made."""
-    ways: list[list[str]] = []
+    ways: list[
+        list[str]
+    ] = []  # videos that were made alike; what is alike is no equality of records, so no key of a dict
     for video, entry in entries.items():
         for way in ways:
             if not identity_differences(entry.identity, entries[way[0]].identity):
@@ -91,6 +91,7 @@ def _made_differently(folder: str, entries: Mapping[str, ExtractedVideo]) -> Ite
     usual, *others = sorted(ways, key=len, reverse=True)
     for way in others:
         differences = identity_differences(entries[way[0]].identity, entries[usual[0]].identity)
+        # worded for one file against a command's options; here the one file stands against the others
         ours = [
             text.replace(" in the file,", " here,").replace(" now", f" in {len(usual)} others") for text in differences
         ]

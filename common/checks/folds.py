@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from common.base import paths
 from common.base.paths import label_paths
@@ -15,17 +15,13 @@ KIND = "folds"
 VALIDATION = "groundTruth_val"
 
 
-def patients_of(dataset: paths.Dataset, findings: list[Finding]) -> dict[str, str]:
-    """`patients.csv`, empty where there is none or it cannot be read (which is added to `findings`)."""
+def patient_findings(dataset: paths.Dataset) -> Iterator[Finding]:
+    """Patients who are in two test folds, or in training and validation; a `patients.csv` that cannot be read."""
     try:
-        return read_patients(dataset.patients)
+        patients = read_patients(dataset.patients)
     except (UserError, UnicodeDecodeError) as error:
-        findings.append(Finding("error", KIND, naming(dataset.patients, error), "write its columns as video,patient"))
-        return {}
-
-
-def patient_findings(dataset: paths.Dataset, patients: Mapping[str, str]) -> Iterator[Finding]:
-    """Patients who are in two test folds, or in training and validation."""
+        yield Finding("error", KIND, naming(dataset.patients, error), "write its columns as video,patient")
+        return
     places: dict[str, dict[str, list[str]]] = {}
     for place, names in _places(dataset):
         for video in names:
@@ -35,13 +31,10 @@ def patient_findings(dataset: paths.Dataset, patients: Mapping[str, str]) -> Ite
         validation = found.pop(VALIDATION, [])
         if len(found) > 1:
             where = "; ".join(f"{place}: {listed(names)}" for place, names in found.items())
-            advice = how_to_remake(dataset, "N")
-            yield Finding("error", KIND, f"patient {patient} is in {len(found)} test folds ({where})", advice)
-        train = [
-            video
-            for video in label_paths(dataset.ground_truth)
-            if patients.get(video) == patient and video not in validation
-        ]
+            message = f"patient {patient} is in {len(found)} test folds ({where})"
+            yield Finding("error", KIND, message, how_to_remake(dataset, "N"))
+        own = [video for video in label_paths(dataset.ground_truth) if patients.get(video) == patient]
+        train = [video for video in own if video not in validation]  # one in both parts is a finding of the copies
         if validation and train:
             message = (
                 f"patient {patient} is in groundTruth/ ({listed(train)}) and groundTruth_val/ ({listed(validation)})"

@@ -12,7 +12,7 @@ from common.base.paths import label_paths
 from common.base.runtime import UserError, progress
 from common.base.wording import counted, listed, naming, place, seconds_of
 from common.checks.findings import Finding
-from common.dataset.phases import PhaseMapping, UnknownPhases, read_labels
+from common.dataset.phases import PhaseMapping, UnknownPhases, read_labels, read_mapping
 from common.dataset.segments import find_segments
 
 KIND, SHORT_KIND = "labels", "short phases"
@@ -24,8 +24,22 @@ def label_files(dataset: paths.Dataset) -> dict[str, Path]:
     return label_paths(dataset.ground_truth_val) | label_paths(dataset.ground_truth)
 
 
-def read_all_labels(files: Mapping[str, Path], mapping: PhaseMapping, findings: list[Finding]) -> dict[str, np.ndarray]:
-    """Phase ids `(T,)` of the videos whose labels can be read; what is wrong with the others is added to `findings`."""
+def read_all_labels(
+    dataset: paths.Dataset, files: Mapping[str, Path], findings: list[Finding]
+) -> tuple[PhaseMapping, dict[str, np.ndarray]]:
+    """The mapping, and phase ids `(T,)` of the videos whose labels can be read; what is wrong is added to `findings`.
+
+    Without a mapping no label can be read, and the other checks continue without.
+    """
+    try:
+        mapping = read_mapping(dataset.mapping)
+    except (UserError, UnicodeDecodeError) as error:
+        advice = "put it right and audit again: no label could be checked"
+        findings.append(Finding("error", KIND, naming(dataset.mapping, error), advice))
+        return PhaseMapping(()), {}
+    if not files:
+        message = f"{dataset.ground_truth}: no label files (<video>.txt) here"
+        findings.append(Finding("error", KIND, message, "data/README.md says how a data set is laid out"))
     labels = {}
     for video, path in progress(files.items(), description="labels", unit="file"):
         try:
@@ -35,7 +49,7 @@ def read_all_labels(files: Mapping[str, Path], mapping: PhaseMapping, findings: 
         except (UserError, OSError) as error:
             advice = "label this video again, or take its file and its video out of the data set"
             findings.append(Finding("error", KIND, f"{video}: {naming(path, error)}", advice, video=video))
-    return labels
+    return mapping, labels
 
 
 def _unknown_names(video: str, path: Path, error: UnknownPhases, mapping: PhaseMapping) -> Iterator[Finding]:
@@ -61,7 +75,8 @@ def short_phases(
         # 0.4 s of 25 fps are 10 frames, also where a float says 10.000000000000002
         short = (lengths == 1) | (lengths < min_seconds * rate - 1e-6 if rate else False)
         found = [
-            f"{mapping.names[phase]} at {place(start, rate)} for {_length(end - start, rate)}"
+            f"{mapping.names[phase]} at {place(start, rate)} for {counted(end - start, 'frame')}"
+            + (f" ({(end - start) / rate:.2f} s)" if rate else "")
             for (phase, start, end), is_short in zip(segments, short, strict=True)
             if is_short
         ]
@@ -70,8 +85,3 @@ def short_phases(
             limit = f"shorter than {min_seconds:g} s" if rate else "of a single frame"
             message, seconds = f"{video}: {limit}: {listed(found)}", seconds_of(frame, rate)
             yield Finding("warning", SHORT_KIND, message, advice, video=video, frame=frame, seconds=seconds)
-
-
-def _length(frames: int, fps: float | None) -> str:
-    count = counted(frames, "frame")
-    return f"{count} ({frames / fps:.2f} s)" if fps else count

@@ -13,14 +13,8 @@ from common.base.wording import counted, listed
 from common.checks.files import video_files
 from common.checks.findings import Finding
 from common.checks.folds import checked_folds
-from common.dataset.manifest import (
-    Manifest,
-    all_manifests,
-    cached_fingerprint,
-    manifests_of_weights,
-    read_manifest,
-    without_manifest,
-)
+from common.dataset import manifest as manifests
+from common.dataset.manifest import Manifest
 
 KIND = "leaks"
 
@@ -51,7 +45,7 @@ def leaked_videos(dataset: paths.Dataset, manifest: Manifest) -> list[str]:
     same = {
         path.stem
         for path in progress(suspects, description="fingerprints", unit="video")
-        if cached_fingerprint(path) in seen
+        if manifests.cached_fingerprint(path) in seen
     }
     absent = labelled - {path.stem for path in there}
     names = {video.name for video in manifest.videos if video.corpus.lower() == dataset.name.lower()}
@@ -67,7 +61,7 @@ def leaks_of_record(dataset: paths.Dataset, record: Mapping[str, Any]) -> list[L
     split, scored = record["split"], set(record["videos"])
     where = "the validation part" if split == "val" else f"test fold {split}"
     leaks = []
-    for manifest in manifests_of_weights(identity.get("weights")):
+    for manifest in manifests.manifests_of_weights(identity.get("weights")):
         videos = tuple(video for video in leaked_videos(dataset, manifest) if video in scored)
         leaks += [Leak(manifest, where, videos)] if videos else []
     return leaks
@@ -92,12 +86,12 @@ def leak_findings(dataset: paths.Dataset) -> Iterator[Finding]:
         folds = checked_folds(dataset)
     except UserError:  # `fold_findings` says so
         folds = []
-    for folder in without_manifest():
+    for folder in manifests.without_manifest():
         message = f"{folder}: weights without a {paths.MANIFEST}"
         yield Finding("warning", KIND, message, "which videos they were trained on is unknown: make them again")
-    for path in all_manifests():
+    for path in manifests.all_manifests():
         try:
-            for leak in leaks_of_dataset(dataset, read_manifest(path), folds):
+            for leak in leaks_of_dataset(dataset, manifests.read_manifest(path), folds):
                 advice = "pretrain without these videos, or do not report this fold with weights of that pretraining"
                 yield Finding("error", KIND, str(leak), advice, video=leak.videos[0])
         except (UserError, OSError) as error:

@@ -1,1 +1,1 @@
-"""What `audit` looks at in a data set and `doctor` on a machine."""
+"""The checks of a data set that `audit` runs, and those of a machine that `doctor` runs."""

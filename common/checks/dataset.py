@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.base import paths
@@ -43,7 +43,7 @@ class Audit:
             "synthetic": self.dataset.is_synthetic,
             "looked_at": {f"{noun.replace(' ', '_')}s": count for noun, count in self.looked_at.items()},
             "counts": {severity: self.counts[severity] for severity in SEVERITIES},
-            "findings": [finding.to_json() for finding in self.worst_first],
+            "findings": [asdict(finding) for finding in self.worst_first],
         }
 
 

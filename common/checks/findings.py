@@ -1,9 +1,8 @@
-"""What an audit finds: how bad it is, where it is, and what to do."""
+"""A finding of an audit: how bad it is, where it is, and what to do."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 SEVERITIES = ("error", "warning", "note")  # worst first
 
@@ -24,7 +23,3 @@ class Finding:
     line: int | None = None
     frame: int | None = None
     seconds: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The finding as a record; null where it has no such place."""
-        return asdict(self)

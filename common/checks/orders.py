@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -48,34 +49,27 @@ class PhaseOrders:
             first[row, order.labels[::-1]] = places[::-1]  # ... so backwards it is the first
         return first, last
 
+    def steps(self, order: Segments) -> list[tuple[int, int]]:
+        """Each phase of an order with the one before it: the start of a video is `num_classes`, its end one more."""
+        return list(pairwise([self.num_classes, *order.labels.tolist(), self.num_classes + 1]))
+
     @cached_property
     def changes(self) -> np.ndarray:
-        """Whether a video goes from a phase (row) to another (column): `(videos, num_classes + 2, num_classes + 2)`.
-
-        The start of a video counts as a phase before its first one, the end as one after its last.
-        """
+        """Whether a video goes from a phase (row) to another (column): `(videos, num_classes + 2, num_classes + 2)`."""
         size = self.num_classes + 2
         seen = np.zeros((len(self.segments), size, size), dtype=bool)
         for row, order in enumerate(self.segments):
-            labels = self._with_ends(order)
-            seen[row, labels[:-1], labels[1:]] = True
+            for step in self.steps(order):
+                seen[row][step] = True
         return seen
 
-    def unseen_changes(self, order: Segments, own_place: int, *, ends: bool) -> Iterator[tuple[int, int, int]]:
-        """The changes in `order` that no video has but the one at `own_place`: segment, phase before it, its phase.
+    def unseen_changes(self, order: Segments, own_place: int) -> list[tuple[int, int, int]]:
+        """Changes in `order` that no video has but the one at `own_place`: segment, phase before it, its phase.
 
-        With `ends` a beginning or an end that no other video has is one too: the phase before segment 0 is then
-        `num_classes`, and a segment more than there are has the phase `num_classes + 1`.
+        Segment 0 changes from the start of the video; one more than there are segments, to its end.
         """
         elsewhere = self.changes.sum(axis=0) - self.changes[own_place]
-        labels = self._with_ends(order).tolist()
-        for segment in range(0 if ends else 1, len(order) + 1 if ends else len(order)):
-            before, phase = labels[segment : segment + 2]
-            if not elsewhere[before, phase]:
-                yield segment, before, phase
-
-    def _with_ends(self, order: Segments) -> np.ndarray:
-        return np.concatenate(([self.num_classes], order.labels, [self.num_classes + 1]))
+        return [(segment, *step) for segment, step in enumerate(self.steps(order)) if not elsewhere[step]]
 
 
 def order_findings(
@@ -168,7 +162,7 @@ def _lone_transitions(orders: PhaseOrders, mapping: PhaseMapping) -> Iterator[tu
     odd[:-2, :-2] &= 2 * earlier <= together  # not where most videos with both begin the one before the other
     for row, order in enumerate(orders.segments):
         named = -2
-        for segment, before, phase in orders.unseen_changes(order, row, ends=True):
+        for segment, before, phase in orders.unseen_changes(order, row):
             if odd[before, phase] and segment != named + 1:  # a segment has two sides
                 named = segment
                 others = having[before] - 1

@@ -46,6 +46,7 @@ def collect_timings(
         except VideoError as error:
             message = f"{video}: {videos[video]} cannot be read as a video ({error.reason})"
             findings.append(Finding("error", VIDEO_KIND, message, error.advice, video=video))
+    # as many frames as decode, where features tell; else what the header promises
     timings = {
         video: [Timing(info.promised_frames, info.fps, "its header", decoded=False)] for video, info in headers.items()
     }
@@ -111,6 +112,7 @@ def rate_findings(timings: Mapping[str, list[Timing]]) -> Iterator[Finding]:
     rates = {video: found[0].fps for video, found in timings.items() if found[0].fps}
     if not rates:
         return
+    # the rate that most others are alike to; of 29.97 and 30, which are alike, the more frequent one
     usual = max(Counter(rates.values()).items(), key=lambda item: (_alike(item[0], rates), item[1]))[0]
     alike = _alike(usual, rates)
     if 2 * alike <= len(rates):

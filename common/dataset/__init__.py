@@ -1,1 +1,1 @@
-"""What a data set is: phases, segments, folds, and the manifests of what weights have seen."""
+"""The parts of a data set: phases, segments, folds; and the manifests of the videos that weights have seen."""

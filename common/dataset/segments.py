@@ -62,13 +62,15 @@ def count_overlaps(predicted: Segments, true: Segments, thresholds: Sequence[flo
     is compared with its one best segment of the same label, which can be matched once.
     """
     hits = np.zeros(len(thresholds), dtype=np.int64)
+    # every predicted segment (rows) against every true one (columns); a legacy last segment may be empty, hence the 1
     if len(true) and len(predicted):
         intersection = np.minimum(predicted.ends[:, None], true.ends) - np.maximum(
             predicted.starts[:, None], true.starts
         )
         union = np.maximum(predicted.ends[:, None], true.ends) - np.minimum(predicted.starts[:, None], true.starts)
         iou = np.where(predicted.labels[:, None] == true.labels, intersection / np.maximum(union, 1), 0.0)
-        best = iou.argmax(axis=1)
+        best = iou.argmax(axis=1)  # of equal ones the first, as in the original
         reached = iou[np.arange(len(predicted)), best]
+        # a true segment that several predictions reach is matched once: the others are false positives
         hits[:] = [len(np.unique(best[reached >= threshold])) for threshold in thresholds]
     return np.stack([hits, len(predicted) - hits, len(true) - hits], axis=1)

@@ -172,7 +172,8 @@ def course(segments: Segments, cohort: Cohort, place: int, rate: float) -> Cours
         return None
     unseen = [
         Change(before, phase, int(segments.starts[index]) / rate)
-        for index, before, phase in cohort.orders.unseen_changes(segments, place, ends=False)
+        for index, before, phase in cohort.orders.unseen_changes(segments, place)
+        if 0 < index < len(segments)  # how a video begins and ends is not judged here
     ]
     elsewhere = np.delete(cohort.orders.counts, place, axis=0)
     skipped, repeated = [], []

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def to_json(summary: Mapping[str, float]) -> dict[str, float | None]:
-    """Measures with null where one is not defined."""
+    """Measures with null where one is not defined: JSON has no NaN."""
     return {key: None if math.isnan(value) else value for key, value in summary.items()}
 
 

@@ -78,7 +78,7 @@ def sums_per_unit(per_video: np.ndarray, groups: Sequence[Hashable] | None) -> n
 
 @lru_cache(maxsize=4)  # every encoder and measure of a comparison draws the same videos
 def _draw_counts(num_units: int, draws: int, seed: int) -> np.ndarray:
-    """How often each unit is drawn `(draws, units)`, as floats for one matrix product."""
+    """Times that each unit is drawn `(draws, units)`, as floats for one matrix product."""
     picked = np.random.default_rng(seed).integers(num_units, size=(draws, num_units))
     # one bincount for all draws: each draw counts into a row of cells of its own
     cells = (picked + num_units * np.arange(draws)[:, None]).ravel()

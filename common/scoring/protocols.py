@@ -33,7 +33,7 @@ class Protocol:
     background_in_segments: bool
     last_segment: LastSegment
     scale: int = 1
-    """What the original evaluator prints: fractions of 1, or percent."""
+    """Of what the original evaluator prints: fractions of 1, or percent."""
 
     @property
     def segment_rule(self) -> SegmentRule:
@@ -106,7 +106,7 @@ def video_values(score: VideoScore, protocol: Protocol) -> dict[str, float]:
 
 
 def contributions(scores: Sequence[VideoScore], measure: str, protocol: Protocol) -> np.ndarray | None:
-    """What each video adds to the sums `(videos, ...)` that `from_sums` turns into the measure.
+    """The part of each video in the sums `(videos, ...)` that `from_sums` turns into the measure.
 
     None for a pooled PR-AUC, which ranks all frames together and is no function of sums.
     """

@@ -1,4 +1,4 @@
-"""What one video contributes to every measure, counted once, whatever the protocol that later adds it up."""
+"""Counts of one video for every measure, taken once, whatever the protocol that later adds them up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LastSegment = Literal["legacy", "fixed"]
 
 
 class SegmentRule(NamedTuple):
-    """Which segments count: with or without background; the last one a frame short (`legacy`) or whole (`fixed`)."""
+    """The segments that count: with or without background; the last one a frame short (`legacy`) or whole (`fixed`)."""
 
     background: bool
     last_segment: LastSegment

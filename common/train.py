@@ -11,10 +11,6 @@ from pathlib import Path
 from common.base.options import CommandParser, resolve
 from common.base.runtime import run_main
 from common.head.config import TrainConfig, add_train_options
-from common.head.experiment import load_experiment
-from common.head.new_videos import predict_videos
-from common.head.prediction import predict
-from common.head.training import train
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,19 +18,32 @@ def main(argv: list[str] | None = None) -> int:
     parser = CommandParser("common.train", __doc__)
     parser.add_argument("--action", choices=("train", "predict"), default="train", help="(default: %(default)s)")
     add_train_options(parser)
-    parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch")
-    parser.add_argument("--checkpoint", metavar="FILE", help="predict with this file instead of the run's own")
-    parser.add_argument("--videos", metavar="DIR", help="predict these unlabelled videos instead of the split's")
+    data, training = parser.groups["data"], parser.groups["training"]
+    training.add_argument("--resume", action="store_true", help="resume after the last finished epoch")
+    data.add_argument("--checkpoint", type=Path, metavar="FILE", help="predict with this file instead of the run's own")
+    data.add_argument(
+        "--videos", type=Path, metavar="DIR", help="predict these unlabelled videos instead of the split's"
+    )
     given = vars(parser.parse_args(argv))
+
+    # torch loads only now (--help is answered at once), and decoders and encoders only for videos without features
+    from common.head.experiment import load_experiment
+
     experiment = load_experiment(resolve(TrainConfig, given, given["config"]))
-    checkpoint = Path(given["checkpoint"]) if given["checkpoint"] else None
+    device, checkpoint = given["device"], given["checkpoint"]
     if given["action"] == "train":
-        train(experiment, device=given["device"], resume=given["resume"], wandb=given["wandb"])
+        from common.head.training import train
+
+        train(experiment, device=device, resume=given["resume"], wandb=given["wandb"])
         print(experiment.checkpoint)
     elif given["videos"]:
-        print(predict_videos(experiment, Path(given["videos"]), device=given["device"], checkpoint=checkpoint))
+        from common.head.new_videos import predict_videos
+
+        print(predict_videos(experiment, given["videos"], device=device, checkpoint=checkpoint))
     else:
-        predict(experiment, device=given["device"], checkpoint=checkpoint)
+        from common.head.prediction import predict
+
+        predict(experiment, device=device, checkpoint=checkpoint)
         print(experiment.results)
     return 0
 

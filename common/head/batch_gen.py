@@ -26,7 +26,7 @@ PREFETCHED_BATCHES = 2
 
 
 @dataclass(eq=False)
-class LabelledVideo:
+class VideoFeatures:
     """One video as the head sees it: its features, which frames they stand for, and its labels (None: unlabelled).
 
     `rows` `(T, feature_dim)` is a view of the feature file; `target` `(T,)` the phase at each feature's frame;
@@ -54,12 +54,12 @@ class Batch:
     mask: Tensor | None
 
 
-def open_video(path: Path, feature_dim: int, *, sample_rate: int = 1) -> LabelledVideo:
+def open_video(path: Path, feature_dim: int, *, sample_rate: int = 1) -> VideoFeatures:
     """Open one video's features, every `sample_rate`-th of them, without labels."""
     file = open_features(path, feature_dim)
     timeline = file.timeline.every_nth(sample_rate)
     rows = file.array.T[::sample_rate]
-    return LabelledVideo(path.stem, file, rows, timeline, timeline.num_frames)
+    return VideoFeatures(path.stem, file, rows, timeline, timeline.num_frames)
 
 
 def open_split(
@@ -70,7 +70,7 @@ def open_split(
     feature_dim: int,
     sample_rate: int = 1,
     length_tolerance: int = 0,
-) -> list[LabelledVideo]:
+) -> list[VideoFeatures]:
     """Open features and labels of the videos in `labels` (name -> label file), in that order.
 
     A video whose counts differ by at most `length_tolerance` frames is trimmed at the end, and one warning lists all
@@ -88,6 +88,8 @@ def open_split(
             raise UserError(_length_message(video, label_path, len(phase_ids), length_tolerance))
         if difference:
             trimmed.append(f"{name} ({num_frames} frames, {len(phase_ids)} labels)")
+        # One label per decoded frame, but features at the sampled frames only: each feature learns the label of its own
+        # frame. Frames without a label are trimmed; labels without a frame get their row at prediction (`num_labels`).
         video.num_labels = len(phase_ids)
         kept = video.timeline.sampled[video.timeline.sampled < len(phase_ids)]
         video.target = phase_ids[kept]
@@ -97,7 +99,7 @@ def open_split(
     return videos
 
 
-def _length_message(video: LabelledVideo, label_path: Path, num_labels: int, tolerance: int) -> str:
+def _length_message(video: VideoFeatures, label_path: Path, num_labels: int, tolerance: int) -> str:
     fps = video.timeline.fps if video.source.sidecar else None
     rate = f" at {fps:.3f} fps" if fps else ""
     return (
@@ -113,7 +115,7 @@ class BatchGenerator:
     Features are read once and kept in memory where they fit, else mapped. The order depends on seed and epoch only.
     """
 
-    def __init__(self, videos: Sequence[LabelledVideo], batch_size: int, seed: int):
+    def __init__(self, videos: Sequence[VideoFeatures], batch_size: int, seed: int):
         self.videos, self.batch_size, self.seed = list(videos), batch_size, seed
         self._checked: set[str] = set()
         needed = sum(video.rows.shape[0] * video.rows.shape[1] * 4 for video in self.videos)
@@ -129,24 +131,24 @@ class BatchGenerator:
         """
         order = torch.randperm(len(self.videos), generator=generator(self.seed, "order", epoch)).tolist()
         chunks = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        return prefetch((self._batch([self.videos[index] for index in chunk]) for chunk in chunks), PREFETCHED_BATCHES)
+        videos = ([self.videos[index] for index in chunk] for chunk in chunks)
+        batches = (pad_batch([(video.name, self._rows(video), video.target) for video in batch]) for batch in videos)
+        return prefetch(batches, PREFETCHED_BATCHES)
 
-    def _batch(self, videos: list[LabelledVideo]) -> Batch:
-        return collate([(video.name, self._rows(video), video.target) for video in videos])
-
-    def _rows(self, video: LabelledVideo) -> Tensor:
+    def _rows(self, video: VideoFeatures) -> Tensor:
         rows = read_rows(video, check=video.name not in self._checked)
         self._checked.add(video.name)
         if self.in_memory:
-            video.rows = rows.numpy()
-        return rows[: len(video.target)]
+            video.rows = rows.numpy()  # in place of the map of the file: later epochs read memory
+        return rows[: len(video.target)]  # features beyond the last label are trimmed
 
 
-def read_rows(video: LabelledVideo, *, check: bool = True) -> Tensor:
+def read_rows(video: VideoFeatures, *, check: bool = True) -> Tensor:
     """A video's features `(T, feature_dim)` float32 in memory, checked to be finite.
 
     Raises `UserError` naming the video and the first bad frame.
     """
+    # torch wants memory that may be written to; a map of a file is read-only, and is copied by this
     rows = torch.from_numpy(np.require(video.rows, np.float32, ["C", "W"]))
     if check and not torch.isfinite(rows).all():
         frame = int((~torch.isfinite(rows)).any(dim=1).nonzero()[0])
@@ -156,7 +158,7 @@ def read_rows(video: LabelledVideo, *, check: bool = True) -> Tensor:
     return rows
 
 
-def collate(videos: Sequence[tuple[str, Tensor, np.ndarray]]) -> Batch:
+def pad_batch(videos: Sequence[tuple[str, Tensor, np.ndarray]]) -> Batch:
     """Pad `(name, rows (T, feature_dim), target (T,))` to the longest of them.
 
     `features` keeps rows contiguous in memory (channels last), the order in which the head reads them without a copy.
@@ -164,6 +166,8 @@ def collate(videos: Sequence[tuple[str, Tensor, np.ndarray]]) -> Batch:
     lengths = [len(rows) for _, rows, _ in videos]
     names = tuple(name for name, _, _ in videos)
     targets = [torch.from_numpy(target) for _, _, target in videos]
+    # Rows are stacked as (B, T, feature_dim), and only the view is turned to (B, feature_dim, T): the memory stays in
+    # the order of the file. A single video is not copied at all.
     if len(set(lengths)) == 1:
         features = torch.stack([rows for _, rows, _ in videos]) if len(videos) > 1 else videos[0][1].unsqueeze(0)
         return Batch(names, features.transpose(1, 2), torch.stack(targets), None)

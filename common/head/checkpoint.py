@@ -5,6 +5,7 @@ A checkpoint holds tensors and plain Python values only. A bare state dict of th
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises `UserError` naming the file when it is missing, damaged or something else.
     """
-    content = _load(path)
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    content = load_content(path)
+    if not is_own(content):
         raise UserError(f"{path}: not a checkpoint of this project; train again without --resume")
-    return Checkpoint(**content)
+    return Checkpoint(**{key: value for key, value in content.items() if key != "format"})
 
 
-def _load(path: Path) -> Any:
-    import pickle
+def is_own(content: Any) -> bool:
+    """Whether the content of a file is that of a `Checkpoint`, and not a bare state dict."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
+
+def load_content(path: Path) -> Any:
+    """All that a checkpoint's file holds, on the CPU, whoever wrote it.
+
+    Raises `UserError` naming the file when it is missing, damaged, or holds more than tensors and plain values.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; run --action train first")
     try:
@@ -68,6 +76,7 @@ def _load(path: Path) -> Any:
 
 def build_head(config: TrainConfig, num_classes: int) -> MS_TCN2:
     """The head that a configuration describes, with initial weights that depend on its seed only."""
+    # layers draw their weights from torch's global generator: seeded here, and put back for whoever uses it next
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return MS_TCN2(
@@ -88,8 +97,8 @@ def load_head(path: Path, config: TrainConfig, num_classes: int) -> MS_TCN2:
 
     Raises `UserError` when the parameters do not fit.
     """
-    content = _load(path)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
+    content = load_content(path)
+    if is_own(content):
         config, state = from_mapping(TrainConfig, content["config"], path), content["model"]
         if len(content["phases"]) != num_classes:
             raise UserError(f"{path}: trained on {len(content['phases'])} phases, the data set has {num_classes}")

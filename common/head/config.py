@@ -2,68 +2,86 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import argparse
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
 from typing import Any, Literal
 
-from common.base.options import CommandParser, add_options, option
+from common.base.options import CommandParser, add_options, check_ranges, option, resolve
 from common.base.paths import DEFAULT_DATASET
-from common.base.runtime import (
-    UserError,
-)
+from common.base.runtime import UserError
 from common.dataset.phases import LENGTH_TOLERANCE
+
+# settings of which `run_k_folds` takes several values at once: their type, and what a list looks like
+LISTED: dict[str, tuple[type[float] | type[int], str]] = {
+    "train_fraction": (float, "0.1,0.25,1"),
+    "seed": (int, "42,43,44"),
+}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a head's training; the flags of `common.train` and `common.run_k_folds`."""
 
-    dataset: str = option(DEFAULT_DATASET, "data set: a name under data/ or a path")
-    model: str | None = option(None, "folder under models/ whose features are used (default: the current one)")
-    variant: str | None = option(None, "feature variant: features/<Encoder>@<variant>/")
-    split: str = option("1", "fold number from 1, or 'val' (train on all of groundTruth/, score groundTruth_val/)")
+    dataset: str = option(DEFAULT_DATASET, "data set: a name under data/ or a path", group="data")
+    model: str | None = option(
+        None, "folder under models/ whose features are used (default: the current one)", group="data"
+    )
+    variant: str | None = option(None, "feature variant: features/<Encoder>@<variant>/", group="data")
+    split: str = option(
+        "1", "fold number from 1, or 'val' (train on all of groundTruth/, score groundTruth_val/)", group="data"
+    )
     run: str | None = option(
-        None, "name that keeps this run apart from others (default: from what differs from defaults)"
+        None, "name that keeps this run apart from others (default: from what differs from defaults)", group="output"
     )
     features_dim: int | None = option(
-        None, "feature dimension (default: the model's config; a wrong value is an error)"
+        None, "feature dimension (default: the model's config; a wrong value is an error)", group="data"
     )
-    num_epochs: int = option(100, "training epochs; the last one is scored")
-    num_layers_PG: int = option(13, "dual dilated layers of the prediction generation stage")
-    num_layers_R: int = option(13, "dilated residual layers of each refinement stage")
-    num_R: int = option(4, "refinement stages")
-    num_f_maps: int = option(64, "channels inside the head")
-    bz: int = option(1, "videos in a batch")
-    lr: float = option(5e-4, "learning rate of Adam; x0.3 at 60%% and 90%% of the epochs")
-    loss_mse: float = option(0.35, "weight of the smoothing loss (T-MSE)")
+    num_epochs: int = option(100, "length of the training; the last epoch is scored", unit="epochs", above=0)
+    num_layers_PG: int = option(
+        13, "dual dilated layers of the prediction generation stage", group="model", unit="layers", above=0
+    )
+    num_layers_R: int = option(
+        13, "dilated residual layers of each refinement stage", group="model", unit="layers", above=0
+    )
+    num_R: int = option(4, "refinement stages", group="model", unit="stages", minimum=0)
+    num_f_maps: int = option(64, "width inside the head", group="model", unit="channels", above=0)
+    bz: int = option(1, "size of a batch", unit="videos", above=0)
+    lr: float = option(5e-4, "learning rate of Adam; x0.3 at 60%% and 90%% of the epochs", above=0)
+    loss_mse: float = option(0.35, "weight of the smoothing loss (T-MSE)", minimum=0)
     adaptive_mse: bool = option(True, "smooth less around true phase changes")
-    window_mse: int = option(30, "frames around a phase change that --adaptive_mse smooths less")
-    loss_focal: float = option(0.0, "gamma of the focal loss; 0 = cross-entropy")
+    window_mse: int = option(
+        30, "width of the window around a phase change that --adaptive_mse smooths less", unit="frames", minimum=2
+    )
+    loss_focal: float = option(0.0, "gamma of the focal loss; 0 = cross-entropy", minimum=0)
     class_weights: str = option(
         "none", "'none', 'inverse' (to the training frames of a phase) or a file of 'PHASE WEIGHT' lines"
     )
-    sample_rate: int = option(1, "use every n-th feature; predictions are expanded back")
-    causal: bool = option(False, "the output at a frame depends on earlier frames only (online recognition)")
+    sample_rate: int = option(1, "use every n-th feature; predictions are expanded back", group="data", above=0)
+    causal: bool = option(
+        False, "the output at a frame depends on earlier frames only (online recognition)", group="model"
+    )
     seed: int = option(42, "seed of initial weights, dropout and video order")
     length_tolerance: int = option(
-        LENGTH_TOLERANCE, "frames by which features and labels may differ; the end is trimmed for training"
+        LENGTH_TOLERANCE,
+        "by how much features and labels may differ; the end is trimmed for training",
+        group="data",
+        unit="frames",
+        minimum=0,
     )
-    precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the head; the loss is always fp32")
+    precision: Literal["fp32", "bf16"] = option(
+        "fp32", "arithmetic of the head; the loss is always fp32", group="machine"
+    )
     train_fraction: float = option(
-        1.0, "share of the training videos: nested, stratified subsets for learning curves; the test videos stay"
+        1.0,
+        "share of the training videos: nested, stratified subsets for learning curves; the test videos stay",
+        group="data",
+        above=0,
+        maximum=1,
     )
 
     def __post_init__(self) -> None:
-        positive = ("num_epochs", "num_layers_PG", "num_layers_R", "num_f_maps", "bz", "lr", "sample_rate")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
-        for name in ("num_R", "loss_mse", "loss_focal", "length_tolerance"):
-            if not getattr(self, name) >= 0:  # NaN included
-                raise UserError(f"{name} must not be negative, found {getattr(self, name)}")
-        if not 0 < self.train_fraction <= 1:
-            raise UserError(f"train_fraction must be greater than 0 and at most 1, found {self.train_fraction}")
-        if self.window_mse < 2:
-            raise UserError(f"window_mse must be at least 2 frames, found {self.window_mse}")
+        check_ranges(self)
         if self.split != "val" and not (self.split.isdecimal() and int(self.split) > 0):
             raise UserError(f"split must be a fold number from 1 or 'val', found {self.split!r}")
 
@@ -76,25 +94,66 @@ class TrainConfig:
         return self.run or "-".join(part for part in derived if part) or None
 
 
-def config_record(config: TrainConfig) -> dict[str, Any]:
-    """A resolved configuration as it is saved in checkpoints and `run.json`."""
-    return asdict(config)
-
-
 def config_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """`key: theirs -> ours` for each setting that differs.
+    """`key: theirs -> ours` for each setting that differs between two recorded configurations.
 
     A record from before a setting existed was made with what is its default now.
     """
-    defaults = config_record(TrainConfig())
+    defaults = asdict(TrainConfig())
     ours, theirs = defaults | ours, defaults | theirs
     keys = sorted(ours.keys() | theirs.keys())
     return [f"{key}: {theirs.get(key)} -> {ours.get(key)}" for key in keys if ours.get(key) != theirs.get(key)]
 
 
-def add_train_options(parser: CommandParser, *, skip: tuple[str, ...] = ()) -> None:
-    """The flags that training commands share: every field of `TrainConfig`, and where and how to run."""
+def add_train_options(parser: CommandParser, *, series: bool = False) -> None:
+    """The flags that training commands share: every field of `TrainConfig`, and where and how to run.
+
+    With `series` those of `LISTED` take several values (see `read_series`), and there is no `--split`: all are run.
+    """
     parser.add_config()
-    add_options(parser, TrainConfig, skip=skip)
+    add_options(parser, TrainConfig, skip=("split", *LISTED) if series else ())
+    for entry in fields(TrainConfig):
+        if series and entry.name in LISTED:
+            parser.groups[entry.metadata["group"]].add_argument(
+                f"--{entry.name}",
+                default=argparse.SUPPRESS,
+                metavar="LIST",
+                help=f"{entry.metadata['help']}; several with commas, a run for each (default: {entry.default})",
+            )
     parser.add_device()
-    parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases (WANDB_MODE=offline works)")
+    parser.groups["output"].add_argument(
+        "--wandb", action="store_true", help="log to Weights & Biases (WANDB_MODE=offline works)"
+    )
+
+
+def read_series(given: dict[str, Any]) -> list[TrainConfig]:
+    """A configuration for every training fraction and seed that were asked for, each with a run name of its own.
+
+    Raises `UserError` for a list that is not one of numbers, or names a run twice.
+    """
+    listed = {name: _numbers(name, given[name]) for name in LISTED if name in given}
+    # the first value of each list stands in while the rest is resolved, so that a wrong YAML file is named once
+    first = {name: values[0] for name, values in listed.items()}
+    config = resolve(TrainConfig, given | first, given["config"])
+    values = [listed.get(name, [getattr(config, name)]) for name in LISTED]
+    configs = [replace(config, **dict(zip(LISTED, chosen, strict=True))) for chosen in product(*values)]
+    if config.run and len(configs) > 1:
+        # one --run for a whole series: what tells its runs apart is appended to the name
+        derived = [replace(each, run=None).run_name for each in configs]
+        names = [f"{config.run}-{name}" if name else config.run for name in derived]
+        configs = [replace(each, run=name) for each, name in zip(configs, names, strict=True)]
+    names = [each.run_name or "the default run" for each in configs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"--train_fraction and --seed ask twice for {', '.join(twice)}; give each value once")
+    return configs
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    number, example = LISTED[name]
+    try:
+        return [number(word) for word in text.split(",")]
+    except ValueError as error:
+        raise UserError(
+            f"--{name} {text}: expected one number, or several with commas between them, such as {example}"
+        ) from error

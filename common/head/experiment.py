@@ -13,7 +13,7 @@ from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_fo
 from common.dataset.phases import PhaseMapping, read_mapping, require_labels
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.features.files import identity_differences
-from common.head.batch_gen import LabelledVideo, open_split
+from common.head.batch_gen import VideoFeatures, open_split
 from common.head.config import TrainConfig
 
 VALIDATION = "val"
@@ -76,7 +76,7 @@ class Experiment:
         labels = require_labels(self.dataset.ground_truth)
         return {name: labels[name] for name in self.folds[int(self.config.split) - 1]}
 
-    def open(self, labels: dict[str, Path]) -> list[LabelledVideo]:
+    def open(self, labels: dict[str, Path]) -> list[VideoFeatures]:
         """Open features and labels; all features must have been made in the same way."""
         videos = open_split(
             self.features,
@@ -95,7 +95,7 @@ class Experiment:
                 )
         return videos
 
-    def inputs_hash(self, videos: list[LabelledVideo], labels: dict[str, Path]) -> str:
+    def inputs_hash(self, videos: list[VideoFeatures], labels: dict[str, Path]) -> str:
         """Identity of features and labels: SHA-256 over the content of every file."""
         return sha256_of_json({v.name: [v.source.digest(), sha256_of_file(labels[v.name])] for v in videos})
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from common.base import paths
 from common.base.runtime import UserError, read_json
-from common.head.config import TrainConfig, config_differences, config_record
+from common.dataset.kfold import read_folds
+from common.head.config import TrainConfig, config_differences
 from common.head.experiment import Experiment, load_experiment
 from common.head.prediction import predict
 from common.head.training import train
@@ -16,18 +17,30 @@ from common.head.training import train
 log = logging.getLogger(__name__)
 
 
-def run_folds(config: TrainConfig, given: dict[str, Any]) -> None:
-    """Train and predict the folds of one run that are not finished; `given` are the command's own flags."""
-    numbers = [given["only"]] if given["only"] is not None else range(1, given["folds"] + 1)
-    for number in numbers:
-        experiment = load_experiment(replace(config, split=str(number)))
-        name = " ".join(part for part in (experiment.model.name, config.run_name) if part)
-        if not given["force"] and is_fold_finished(experiment):
-            log.info("%s fold %d of %d: finished, not run again", name, number, given["folds"])
-            continue
-        log.info("%s fold %d of %d", name, number, given["folds"])
-        train(experiment, device=given["device"], resume=not given["force"], wandb=given["wandb"])
-        predict(experiment, device=given["device"])
+def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> None:
+    """Train and predict the folds of each run that are not finished; `given` are the command's own flags.
+
+    Raises `UserError` when the data set is divided into another number of folds.
+    """
+    dataset = paths.dataset(configs[0].dataset)
+    found, asked = len(read_folds(dataset)), given["folds"]
+    if found != asked:
+        raise UserError(
+            f"--folds {asked}: {dataset.splits} has {found} folds; use --folds {found}, or make new ones: "
+            f"python generate_k_folds.py {dataset.root} {asked}"
+        )
+    numbers = [given["only"]] if given["only"] is not None else range(1, asked + 1)
+    for config in configs:
+        for number in numbers:
+            experiment = load_experiment(replace(config, split=str(number)))
+            name = " ".join(part for part in (experiment.model.name, config.run_name) if part)
+            if not given["force"] and is_fold_finished(experiment):
+                log.info("%s fold %d of %d: finished, not run again", name, number, asked)
+                continue
+            log.info("%s fold %d of %d", name, number, asked)
+            # after an interruption the fold resumes in the middle; forced, it starts over
+            train(experiment, device=given["device"], resume=not given["force"], wandb=given["wandb"])
+            predict(experiment, device=given["device"])
 
 
 def is_fold_finished(experiment: Experiment) -> bool:
@@ -39,7 +52,7 @@ def is_fold_finished(experiment: Experiment) -> bool:
     if not path.is_file():
         return False
     record = read_json(path)
-    differences = config_differences(config_record(experiment.config), record["config"])
+    differences = config_differences(asdict(experiment.config), record["config"])
     if differences:
         raise UserError(
             f"{path}: run with another configuration ({'; '.join(differences)}). "

@@ -5,29 +5,15 @@ Targets `(B, T)` hold phase ids, and `IGNORED` where a sequence is padding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.head.config import TrainConfig
+
 IGNORED = -100
 T_MSE_CLAMP = 16.0  # = tau squared, tau 4: Farha and Gall, CVPR 2019, eq. 4
-LOWEST_WEIGHT = 0.1
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights of the loss terms."""
-
-    loss_mse: float = 0.15
-    """Lambda, weight of the smoothing term."""
-    loss_focal: float = 0.0
-    """Focusing parameter gamma; 0 = cross-entropy."""
-    adaptive_mse: bool = False
-    """Smooth less around true phase changes."""
-    window_mse: int = 30
-    """Frames around a change that are smoothed less."""
+LOWEST_WEIGHT = 0.1  # of the smoothing term, in the two frames at a true phase change
 
 
 def classification_loss(
@@ -44,7 +30,8 @@ def classification_loss(
     valid = target != IGNORED
     weights = valid.to(logits.dtype)
     if class_weights is not None:
-        weights = weights * class_weights[target.clamp(min=0)]
+        weights = weights * class_weights[target.clamp(min=0)]  # padding (-100) looks up class 0 and keeps weight 0
+    # rounding may put p_t just above 1, and a fractional power of a negative number is NaN
     focus = (1 - torch.exp(-negative_log_p)).clamp(min=0) ** gamma
     return (weights * focus * negative_log_p).sum() / weights.sum()
 
@@ -59,12 +46,15 @@ def smoothing_weights(target: Tensor, window: int) -> Tensor:
     ramp = torch.logspace(0, -1, half, base=1 / LOWEST_WEIGHT, dtype=torch.float64)
     profile = torch.cat((ramp, ramp.flip(0))).to(target.device, torch.float32)
     weights = torch.ones(target.shape, device=target.device)
+    # the step from the last frame into padding is no phase change
     valid_change = (target[:, 1:] != target[:, :-1]) & (target[:, 1:] != IGNORED)
     item, frame = valid_change.nonzero(as_tuple=True)
+    # `frame` is the one before the change, so c = frame + 1; one row of positions per change
     positions = frame[:, None] + 1 + torch.arange(-half, half, device=target.device)
     inside = (positions >= 0) & (positions < target.shape[1])
     flat = (item[:, None] * target.shape[1] + positions)[inside]
     values = profile.expand(len(frame), -1)[inside]
+    # all ramps are written at once; amin, so that the order in which overlapping ones arrive does not matter
     return weights.view(-1).scatter_reduce(0, flat, values, reduce="amin").view_as(weights)
 
 
@@ -75,20 +65,21 @@ def truncated_mse(logits: Tensor, target: Tensor, *, weights: Tensor | None = No
     frames that have a predecessor. `weights` `(B, T)` multiplies the term of frame t. 0 when no frame has one.
     """
     log_p = F.log_softmax(logits, dim=1)
+    # the earlier frame is detached: gradients draw each frame to its predecessor, never the past to the future
     change = (log_p[:, :, 1:] - log_p.detach()[:, :, :-1]).square().clamp(max=T_MSE_CLAMP)
-    valid = (target[:, 1:] != IGNORED).to(logits.dtype)
+    valid = (target[:, 1:] != IGNORED).to(logits.dtype)  # padding is at the end: a valid frame's predecessor is valid
     per_frame = change.mean(dim=1) * valid
     if weights is not None:
         per_frame = per_frame * weights[:, 1:]
     return per_frame.sum() / valid.sum().clamp(min=1)
 
 
-def head_loss(stages: Tensor, target: Tensor, config: LossConfig, class_weights: Tensor | None = None) -> Tensor:
+def head_loss(stages: Tensor, target: Tensor, config: TrainConfig, class_weights: Tensor | None = None) -> Tensor:
     """Sum over stages of classification loss + lambda * smoothing loss, in float32.
 
-    `stages` `(num_stages, B, num_classes, T)`, `target` `(B, T)`.
+    `stages` `(num_stages, B, num_classes, T)`, `target` `(B, T)`; lambda is `config.loss_mse`, gamma `config.loss_focal`.
     """
-    stages = stages.float()
+    stages = stages.float()  # under bf16 too: squares of small changes of log-probabilities would be rounded away
     weights = smoothing_weights(target, config.window_mse) if config.adaptive_mse else None
     total = stages.new_zeros(())
     for logits in stages:

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from common.base import paths
 from common.base.options import from_mapping
-from common.base.runtime import (
-    UserError,
-    progress,
-    read_json,
-    select_device,
-)
+from common.base.runtime import UserError, choose_precision, keep_freed_memory, progress, read_json, select_device
 from common.dataset.phases import PhaseMapping
 from common.dataset.segments import Segments, find_segments
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights.source import RANDOM
-from common.features.config import ExtractionConfig, extraction_like
-from common.features.extract import extract
-from common.features.files import identity_differences, open_features
-from common.head.batch_gen import LabelledVideo, open_video
-from common.head.checkpoint import load_checkpoint, load_head
+from common.features.config import extraction_like, with_options
+from common.features.files import identity_differences, is_extracted, open_features, sidecar_path
+from common.head.batch_gen import open_video
+from common.head.checkpoint import is_own, load_checkpoint, load_content, load_head
 from common.head.config import TrainConfig
 from common.head.experiment import VALIDATION, Experiment
-from common.head.prediction import _predict_video
+from common.head.prediction import write_phases
+
+if TYPE_CHECKING:
+    from common.features.loop import ExtractionLoop, Summary
+
+log = logging.getLogger(__name__)
 
 
 def find_head(model: paths.Model, dataset: str, *, split: str | None = None, run: str | None = None) -> Path:
@@ -36,16 +36,20 @@ def find_head(model: paths.Model, dataset: str, *, split: str | None = None, run
 
     Raises `UserError` naming the heads that there are.
     """
+
+    def trained(pattern: Path) -> list[Path]:
+        return sorted(model.root.glob(str(pattern.relative_to(model.root))))
+
     name = Path(dataset).name
     if split:
         candidates = [model.checkpoint(name, split, run)]
     else:
-        folds = _trained(model, model.checkpoint(name, "[0-9]*", run))
-        folds.sort(key=lambda path: int(path.parent.name.removeprefix("split_")))
+        folds = trained(model.checkpoint(name, "[0-9]*", run))
+        folds.sort(key=lambda path: int(path.parent.name.removeprefix("split_")))  # 2 before 10
         candidates = [model.checkpoint(name, VALIDATION, run), *folds]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
-        there = [str(path) for path in _trained(model, model.checkpoint("**", "*"))]
+        there = [str(path) for path in trained(model.checkpoint("**", "*"))]
         raise UserError(
             f"{candidates[0]}: no such checkpoint; trained heads of {model.name}: {', '.join(there) or 'none'}. Choose "
             "one with --checkpoint (or --dataset, --split, --run), or train with python -m common.train"
@@ -53,20 +57,16 @@ def find_head(model: paths.Model, dataset: str, *, split: str | None = None, run
     return found
 
 
-def _trained(model: paths.Model, pattern: Path) -> list[Path]:
-    return sorted(model.root.glob(str(pattern.relative_to(model.root))))
-
-
 @dataclass(frozen=True, eq=False)
 class TrainedHead:
     """A head's checkpoint and what it says of itself: nothing else of its training need be on this machine.
 
-    `identity` is how its features were made (`features.IDENTITY`).
+    `identity` is how its features were made (`features.files.IDENTITY`; None: elsewhere, without sidecars).
     """
 
     path: Path
     config: TrainConfig
-    identity: dict[str, Any]
+    identity: dict[str, Any] | None
     mapping: PhaseMapping
     model: paths.Model
     encoder: EncoderConfig
@@ -86,7 +86,7 @@ class TrainedHead:
     def remarks(self) -> tuple[str, ...]:
         """What must be known before any phase of this head is believed."""
         remarks = []
-        if self.identity["weights"]["source"] == RANDOM:
+        if self.identity and self.identity["weights"]["source"] == RANDOM:
             remarks.append("random encoder weights: this encoder has learned nothing")
         if self._is_synthetic():
             remarks.append("head trained on synthetic data: it has seen no surgery")
@@ -127,67 +127,149 @@ def open_head(path: Path, model_name: str | None = None) -> TrainedHead:
     )
 
 
+class Predictor:
+    """A head and, as soon as a video needs it, its encoder; `weights` says where those of the encoder are now.
+
+    Raises `UserError` when there is no such head, or it does not fit.
+    """
+
+    def __init__(self, trained: TrainedHead, *, device: str = "auto", weights: str | None = None):
+        keep_freed_memory()
+        self.trained, self.weights = trained, weights
+        self.device = select_device(device)
+        self.head = load_head(trained.path, trained.config, trained.mapping.num_classes).to(self.device)
+
+    def predict(self, video: Path, features: Path, folder: Path) -> VideoPhases:
+        """Write `<video>.txt` and `<video>.npy` into `folder`, a row per decoded frame, from a video's features.
+
+        Raises `UserError` when the features do not fit the head, or are not finite.
+        """
+        trained = self.trained
+        opened = open_video(features, trained.config.features_dim, sample_rate=trained.config.sample_rate)
+        rows = write_phases(self.head, opened, folder, trained.mapping)
+        return VideoPhases(
+            video.name, opened.timeline.seconds, rows, trained.mapping, trained.description, trained.remarks
+        )
+
+    def make_features(self, videos: dict[str, Path], folder: Path) -> Summary:
+        """Leave features of `videos` in `folder`, made as the head's own were; those that are there already stay.
+
+        Raises `UserError` for what concerns all of them: an encoder that cannot be had here, a full disk.
+        """
+        # here and not above: a training and its test predictions load neither decoders nor encoders
+        from common.features.loop import Summary
+
+        summary = Summary(skipped=[name for name in videos if self.is_usable(folder / f"{name}.npy", videos[name])])
+        missing = {name: path for name, path in videos.items() if name not in summary.skipped}
+        if missing:
+            self.extraction.run(missing, folder, summary)
+        return summary
+
+    def is_usable(self, features: Path, video: Path) -> bool:
+        """Whether a feature file is whole, of this video, and made in the way of the head's own features."""
+        try:
+            return is_extracted(features, self.trained.identity, video.stat().st_size)
+        except UserError as error:
+            log.info("made again: %s", str(error).partition(";")[0])
+            return False
+
+    @cached_property
+    def extraction(self) -> ExtractionLoop:
+        """The extraction that made the head's training features.
+
+        Raises `UserError` when it cannot be repeated here, naming what differs.
+        """
+        from common.encoders.build import build_encoder
+        from common.features.loop import ExtractionLoop
+
+        trained = self.trained
+        options = extraction_like(trained.identity, trained.encoder, self.weights)
+        encoder = build_encoder(with_options(trained.encoder, options), options.weights)
+        identity = trained.identity | {
+            "weights": encoder.weights.to_json(),
+            "pooling": encoder.config.pooling,
+            "preprocessing": encoder.config.preprocessing.to_json(),
+        }
+        differences = identity_differences(trained.identity, identity)
+        if encoder.feature_dim != trained.config.features_dim:
+            differences.append(f"feature_dim: {trained.config.features_dim} in the file, {encoder.feature_dim} now")
+        if differences:
+            raise UserError(
+                f"{trained.path}: {trained.model.name} makes other features here than the head learned from: "
+                f"{'; '.join(differences)}"
+            )
+        encoder.prepare(self.device, choose_precision(options.precision, self.device))
+        return ExtractionLoop(encoder, options, identity)
+
+
 def predict_videos(
     experiment: Experiment, folder: Path, *, device: str = "auto", checkpoint: Path | None = None
 ) -> Path:
     """Predict the unlabelled videos of `folder`, one row a decoded frame; returns the folder of the predictions.
 
-    Missing features are extracted in the way that the head's training features were made.
+    Features that the data set has of these very videos are used. Others are made as the head's own were and stay
+    beside the predictions: in the data set's folder they could take the name of one of its videos.
 
-    Raises `UserError` when that way is unknown (training features without a sidecar), when features that are there
-    were made in another way, or a video cannot be read.
+    Raises `UserError` when it is unknown how to make them (training features without a sidecar), when the encoder makes
+    other features here, or a video cannot be read.
     """
-    path = checkpoint or experiment.checkpoint
-    head = load_head(path, experiment.config, experiment.mapping.num_classes).to(select_device(device))
-    videos = paths.find_videos(folder.resolve())
-    identity = _training_identity(experiment)
+    predictor = Predictor(_head_of(experiment, checkpoint or experiment.checkpoint), device=device)
+    folder, config = folder.resolve(), experiment.config
+    videos = paths.find_videos(folder)
+    if not videos:
+        raise UserError(f"{folder}: no video files here (looked for {', '.join(paths.VIDEO_SUFFIXES)})")
+    target = experiment.model.unlabelled_results(experiment.dataset.name, folder.name, config.split, config.run_name)
+    features = {name: experiment.features / f"{name}.npy" for name in videos}
     failed: dict[str, str] = {}
-    if not videos or any(not (experiment.features / f"{name}.npy").is_file() for name in videos):
-        failed = extract(
-            experiment.model, _extraction_like_training(experiment, identity, folder), device=device
-        ).failed
-    config = experiment.config
-    target = experiment.model.unlabelled_results(
-        experiment.dataset.name, folder.resolve().name, config.split, config.run_name
-    )
+    if predictor.trained.identity is None:
+        _require_features_from_elsewhere(experiment, videos)
+    else:
+        missing = {name: path for name, path in videos.items() if not predictor.is_usable(features[name], path)}
+        # one folder for all splits: they learn from the same features
+        beside = paths.Dataset(target.parent).features(experiment.model.name, config.variant)
+        features |= {name: beside / f"{name}.npy" for name in missing}
+        if missing:
+            summary = predictor.make_features(missing, beside)
+            summary.log(beside)
+            failed = summary.failed
     for name in progress([name for name in videos if name not in failed], description="predict", unit="videos"):
-        video = open_video(experiment.features / f"{name}.npy", experiment.feature_dim, sample_rate=config.sample_rate)
-        _check_like_training(video, identity)
-        _predict_video(head, video, target, experiment.mapping)
+        predictor.predict(videos[name], features[name], target)
     if failed:
         raise UserError(f"{len(failed)} of {len(videos)} videos failed; the others are in {target}")
     return target
 
 
-def _training_identity(experiment: Experiment) -> dict[str, Any] | None:
-    """How the training features were made; None for features without sidecars."""
-    name = next(iter(experiment.train_labels))
-    return open_features(experiment.features / f"{name}.npy").identity()
+def _head_of(experiment: Experiment, path: Path) -> TrainedHead:
+    """An experiment's head, or another one for its features; a bare state dict learned, as far as is known, from them."""
+    content = load_content(path)
+    if is_own(content):
+        identity = content["feature_identity"]
+    else:
+        first = next(iter(experiment.train_labels))
+        identity = open_features(experiment.features / f"{first}.npy").identity()
+    return TrainedHead(path, experiment.config, identity, experiment.mapping, experiment.model, experiment.encoder)
 
 
-def _check_like_training(video: LabelledVideo, identity: dict[str, Any] | None) -> None:
-    if identity_differences(video.source.identity(), identity):
-        raise UserError(
-            f"{video.source.path}: made in another way than the training features (see the .json files); remove it, "
-            "and it is made again"
-        )
+def _require_features_from_elsewhere(experiment: Experiment, videos: dict[str, Path]) -> None:
+    """Raise `UserError` unless somebody put features of these videos beside those of the training, which are his too.
 
-
-def _extraction_like_training(
-    experiment: Experiment, identity: dict[str, Any] | None, folder: Path
-) -> ExtractionConfig:
-    """The extraction that made the training features, for another folder of videos."""
-    if identity is None:
-        raise UserError(
-            f"{experiment.features}: features without sidecars, so it is unknown how to make more; extract the "
-            f"features of {folder} yourself"
-        )
-    return replace(
-        extraction_like(identity, experiment.encoder),
-        dataset=str(experiment.dataset.root),
-        videos=str(folder),
-        variant=experiment.config.variant,
-    )
+    Without sidecars only the name tells whose they are: a video that has that of a labelled one is another video,
+    unless it is the data set's own file.
+    """
+    dataset = experiment.dataset
+    labelled = paths.label_paths(dataset.ground_truth) | paths.label_paths(dataset.ground_truth_val)
+    for name, path in videos.items():
+        features = experiment.features / f"{name}.npy"
+        if not features.is_file() or sidecar_path(features).is_file():
+            raise UserError(
+                f"{experiment.features}: features without sidecars, so it is unknown how to make more; extract the "
+                f"features of {path.parent} yourself"
+            )
+        if name in labelled and path.parent != dataset.videos.resolve():
+            raise UserError(
+                f"{path}: called as a labelled video of {dataset.name}, whose features {features} are; "
+                "give it another name"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,12 @@ from common.base.runtime import (
     write_json,
 )
 from common.dataset.phases import PhaseMapping, write_prediction
-from common.head.batch_gen import LabelledVideo, collate, read_rows
+from common.head.batch_gen import VideoFeatures, pad_batch, read_rows
 from common.head.checkpoint import Checkpoint, load_checkpoint, load_head
-from common.head.config import config_record
 from common.head.experiment import Experiment
 from common.head.networks.mstcn import MS_TCN2
 from common.scoring.folder import score_folder, to_json
 from common.scoring.protocols import CHALLENGE, summarise
-
-log = logging.getLogger(__name__)
 
 
 def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | None = None) -> dict[str, Any]:
@@ -47,13 +44,18 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
     target_device = select_device(device)
     head = load_head(path, experiment.config, experiment.mapping.num_classes).to(target_device)
     videos = experiment.open(experiment.test_labels)
-    _clear(experiment.results)
-    repeated = {}
+    # An earlier prediction goes first, and its record before its files: a folder without a record is not finished, so
+    # that what a kill leaves here is never taken for a run.
+    (experiment.results / paths.RUN_RECORD).unlink(missing_ok=True)
+    for earlier in [*experiment.results.glob("*.txt"), *experiment.results.glob("*.npy")]:
+        earlier.unlink()
     for video in progress(videos, description=f"predict split {experiment.config.split}", unit="videos"):
-        repeated[video.name] = _predict_video(head, video, experiment.results, experiment.mapping)
+        write_phases(head, video, experiment.results, experiment.mapping)
+    repeated = {video.name: max(0, video.num_labels - video.timeline.num_frames) for video in videos}
+    # scored as everybody else will: from the files
     scores = score_folder(experiment.test_labels, experiment.results, experiment.mapping, experiment.results)
     trained = None if checkpoint else load_checkpoint(path)
-    record = _run_record(experiment, videos, trained) | {
+    record = _provenance(experiment, videos, trained) | {
         "num_parameters": sum(parameter.numel() for parameter in head.parameters()),
         "repeated_rows": {name: count for name, count in repeated.items() if count},
         "metrics": {"challenge": to_json(summarise(scores.values(), CHALLENGE))},
@@ -65,7 +67,7 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
     return record
 
 
-def _run_record(experiment: Experiment, videos: list[LabelledVideo], trained: Checkpoint | None) -> dict[str, Any]:
+def _provenance(experiment: Experiment, videos: list[VideoFeatures], trained: Checkpoint | None) -> dict[str, Any]:
     """What identifies a run: configuration, inputs, versions, and the training's history."""
     identity = videos[0].source.identity()
     sidecar = videos[0].source.sidecar or {}
@@ -79,7 +81,7 @@ def _run_record(experiment: Experiment, videos: list[LabelledVideo], trained: Ch
         "run": experiment.config.run_name,
         "seed": experiment.config.seed,
         "phases": list(experiment.mapping.names),
-        "config": config_record(experiment.config),
+        "config": asdict(experiment.config),
         "folds_hash": experiment.folds_hash,
         "train_inputs_hash": trained.inputs_hash if trained else None,
         "test_inputs_hash": experiment.inputs_hash(videos, experiment.test_labels),
@@ -100,28 +102,24 @@ def _run_record(experiment: Experiment, videos: list[LabelledVideo], trained: Ch
     }
 
 
-def _clear(folder: Path) -> None:
-    """Remove an earlier prediction, its record first: what is left after a kill is not taken for a finished run."""
-    (folder / paths.RUN_RECORD).unlink(missing_ok=True)
-    for path in [*folder.glob("*.txt"), *folder.glob("*.npy")]:
-        path.unlink()
+def write_phases(head: MS_TCN2, video: VideoFeatures, folder: Path, mapping: PhaseMapping) -> np.ndarray:
+    """Write one video's `<video>.txt` and `<video>.npy`; returns the probabilities `(num_labels, num_classes)`.
 
-
-def _predict_video(head: MS_TCN2, video: LabelledVideo, folder: Path, mapping: PhaseMapping) -> int:
-    """Write one video's phases and probabilities; returns how many of its last rows repeat the one before."""
+    A label takes the output at the nearest feature, those after the video's end the last one.
+    """
     probabilities = phase_probabilities(head, video)
     rows = probabilities[video.timeline.nearest_sample(video.num_labels)]
     write_prediction(folder / f"{video.name}.txt", rows.argmax(axis=1), mapping)
     with atomic_path(folder / f"{video.name}.npy") as temporary:
         np.save(temporary, rows)
-    return max(0, video.num_labels - video.timeline.num_frames)
+    return rows
 
 
 @torch.inference_mode()
-def phase_probabilities(head: MS_TCN2, video: LabelledVideo) -> np.ndarray:
+def phase_probabilities(head: MS_TCN2, video: VideoFeatures) -> np.ndarray:
     """Softmaxed output of the last stage `(T, num_classes)` float32, a row for each feature of the video."""
     rows = read_rows(video)
-    batch = collate([(video.name, rows, np.zeros(len(rows), dtype=np.int64))])
+    batch = pad_batch([(video.name, rows, np.zeros(len(rows), dtype=np.int64))])
     device = next(head.parameters()).device
     logits = head(batch.features.to(device))[-1, 0]
     return logits.float().softmax(dim=0).T.cpu().numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from common.base import paths
 from common.base.runtime import UserError, generator, keep_freed_memory, progress, select_device
 from common.base.tracking import track
 from common.dataset.phases import PhaseMapping
-from common.head.batch_gen import Batch, BatchGenerator, LabelledVideo
+from common.head.batch_gen import Batch, BatchGenerator, VideoFeatures
 from common.head.checkpoint import Checkpoint, build_head, load_checkpoint
-from common.head.config import TrainConfig, config_differences, config_record
+from common.head.config import TrainConfig, config_differences
 from common.head.experiment import Experiment
-from common.head.losses import IGNORED, LossConfig, head_loss
+from common.head.losses import IGNORED, head_loss
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +43,21 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     checkpoint = _start(experiment, videos, resume)
     head = build_head(config, experiment.mapping.num_classes).to(target_device)
     optimizer = torch.optim.Adam(head.parameters(), lr=config.lr)
+    # Nothing else has to be restored: the learning rate, the order of the videos and the dropout masks of an epoch
+    # follow from its number and the seed. The optimizer comes after the head is on its device, its moments go there.
     if checkpoint.epoch:
         head.load_state_dict(checkpoint.model)
         optimizer.load_state_dict(checkpoint.optimizer)
     log.info(
         "MS-TCN++ of %d + %d x %d layers, %d maps, %s parameters; %d epochs on %d videos",
-        config.num_layers_PG, config.num_R, config.num_layers_R, config.num_f_maps,
-        f"{sum(parameter.numel() for parameter in head.parameters()):,}", config.num_epochs, len(videos),
-    )  # fmt: skip
+        config.num_layers_PG,
+        config.num_R,
+        config.num_layers_R,
+        config.num_f_maps,
+        f"{sum(parameter.numel() for parameter in head.parameters()):,}",
+        config.num_epochs,
+        len(videos),
+    )
     loop = TrainingLoop(config, head, optimizer, class_weights(config.class_weights, videos, experiment.mapping))
     batches = BatchGenerator(videos, config.bz, config.seed)
     name = f"{experiment.model.name} {experiment.dataset.name} split {config.split}"
@@ -63,14 +71,14 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
             checkpoint.epoch += 1
             checkpoint.history.append(numbers)
             checkpoint.model, checkpoint.optimizer = head.state_dict(), optimizer.state_dict()
-            checkpoint.save(experiment.checkpoint)
+            checkpoint.save(experiment.checkpoint)  # replaces the last one at once: a kill leaves one of the two
             log_numbers(numbers)
             bar.set_postfix(loss=f"{numbers['loss']:.4f}", accuracy=f"{numbers['accuracy']:.3f}")
             bar.update()
     return checkpoint
 
 
-def _warn_of_untrained_phases(fraction: float, videos: list[LabelledVideo], mapping: PhaseMapping) -> None:
+def _warn_of_untrained_phases(fraction: float, videos: list[VideoFeatures], mapping: PhaseMapping) -> None:
     """Say which phases a head cannot learn from a subset of the training videos."""
     trained = np.unique(np.concatenate([video.target for video in videos]))
     without = [name for number, name in enumerate(mapping.names) if number not in trained]
@@ -78,10 +86,10 @@ def _warn_of_untrained_phases(fraction: float, videos: list[LabelledVideo], mapp
         log.warning("train_fraction %g: no training frame of %s", fraction, ", ".join(without))
 
 
-def _start(experiment: Experiment, videos: list[LabelledVideo], resume: bool) -> Checkpoint:
+def _start(experiment: Experiment, videos: list[VideoFeatures], resume: bool) -> Checkpoint:
     """A checkpoint at epoch 0, or the one on the disk when it may be continued."""
     fresh = Checkpoint(
-        config=config_record(experiment.config),
+        config=asdict(experiment.config),
         phases=list(experiment.mapping.names),
         inputs_hash=experiment.inputs_hash(videos, experiment.train_labels),
         feature_identity=videos[0].source.identity(),
@@ -90,6 +98,8 @@ def _start(experiment: Experiment, videos: list[LabelledVideo], resume: bool) ->
     if not resume or not experiment.checkpoint.is_file():
         return fresh
     old = load_checkpoint(experiment.checkpoint)
+    # In this order: other settings are a wrong command and stop it, although inputs would differ then as well; changed
+    # inputs only make the old epochs worthless; another number of threads changes no more than the last digits.
     differences = config_differences(fresh.config, old.config)
     if differences:
         raise UserError(
@@ -113,56 +123,57 @@ class TrainingLoop:
         self.config, self.head, self.optimizer = config, head, optimizer
         self.device = next(head.parameters()).device
         self.class_weights = None if weights is None else weights.to(self.device)
-        self.loss_config = LossConfig(config.loss_mse, config.loss_focal, config.adaptive_mse, config.window_mse)
 
     def epoch(self, epoch: int, batches: BatchGenerator) -> dict[str, float]:
         """Train one epoch; returns its record: mean loss a batch, frame accuracy, learning rate, seconds."""
         started = time.monotonic()
-        rate = learning_rate(self.config, epoch)
+        rate = learning_rate(self.config, epoch)  # no scheduler: a restored optimizer then needs no state of one
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.head.train()
         self.head.use_dropout_generator(generator(self.config.seed, "dropout", epoch, device=self.device))
-        total_loss, right, frames = 0.0, 0, 0
+        total_loss, correct, frames = 0.0, 0, 0
         for batch in batches.epoch(epoch):
-            loss, batch_right, batch_frames = self.step(batch)
+            loss, batch_correct, batch_frames = self.step(batch)
             if not np.isfinite(loss):
                 raise UserError(
                     f"the loss became {loss} in epoch {epoch + 1} on {', '.join(batch.names)}; check that video's "
                     "features and labels, or lower --lr"
                 )
-            total_loss, right, frames = total_loss + loss, right + batch_right, frames + batch_frames
+            total_loss, correct, frames = total_loss + loss, correct + batch_correct, frames + batch_frames
         seconds = time.monotonic() - started
         return {
             "epoch": epoch + 1,
             "loss": total_loss / len(batches),
-            "accuracy": right / frames,
+            "accuracy": correct / frames,
             "learning_rate": rate,
             "seconds": round(seconds, 4),
         }
 
     def step(self, batch: Batch) -> tuple[float, int, int]:
-        """One optimiser step; returns the loss, the rightly classified frames and the valid frames."""
+        """One optimiser step; returns the loss, the correctly classified frames and the valid frames."""
         features, target = batch.features.to(self.device), batch.target.to(self.device)
         mask = None if batch.mask is None else batch.mask.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             stages = self.head(features, mask)
-        loss = head_loss(stages, target, self.loss_config, self.class_weights)
+        loss = head_loss(stages, target, self.config, self.class_weights)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        # of the last stage, the one that predicts
         valid = target != IGNORED
-        right = (stages[-1].argmax(dim=1) == target) & valid
-        return loss.item(), int(right.sum()), int(valid.sum())
+        correct = (stages[-1].argmax(dim=1) == target) & valid
+        return loss.item(), int(correct.sum()), int(valid.sum())
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:
     """Adam's rate in an epoch (from 0): times 0.3 at 60 % and again at 90 % of the epochs."""
+    # rounded down: with few epochs a drop comes rather early than never
     drops = sum(epoch >= int(share * config.num_epochs) for share in LEARNING_RATE_DROPS)
     return config.lr * LEARNING_RATE_FACTOR**drops
 
 
-def class_weights(choice: str, videos: list[LabelledVideo], mapping: PhaseMapping) -> torch.Tensor | None:
+def class_weights(choice: str, videos: list[VideoFeatures], mapping: PhaseMapping) -> torch.Tensor | None:
     """Weights `(num_classes,)` of the classification loss; None = all equal.
 
     `inverse` is the inverse of a phase's share of the training frames, scaled to mean 1 over the phases that occur
@@ -174,6 +185,7 @@ def class_weights(choice: str, videos: list[LabelledVideo], mapping: PhaseMappin
         return None
     if choice == "inverse":
         counts = np.bincount(np.concatenate([video.target for video in videos]), minlength=mapping.num_classes)
+        # a phase without a frame would weigh infinitely much; it has no term in the loss, so that 0 is as good as any
         weights = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0)
         return torch.tensor(weights / weights[counts > 0].mean(), dtype=torch.float32)
     try:

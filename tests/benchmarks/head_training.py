@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.base.runtime import keep_freed_memory, peak_memory_bytes, select_device
-from common.head.batch_gen import BatchGenerator, LabelledVideo, open_video
+from common.head.batch_gen import BatchGenerator, VideoFeatures, open_video
 from common.head.checkpoint import build_head
 from common.head.config import TrainConfig
 from common.head.training import TrainingLoop
@@ -113,7 +113,7 @@ def ours(precision: str):
     return steps
 
 
-def labelled(folder: Path, index: int, feature_dim: int) -> LabelledVideo:
+def labelled(folder: Path, index: int, feature_dim: int) -> VideoFeatures:
     """One made video with its labels."""
     video = open_video(folder / f"video{index}.npy", feature_dim)
     video.target = np.load(folder / f"labels{index}.npy")

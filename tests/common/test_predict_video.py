@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from common import predict_video
 from common.base import paths
 from common.base.runtime import UserError
 from common.dataset.phases import PhaseMapping, read_labels
 from common.extract_features import main as extract_main
 from common.features.config import extraction_like
 from common.features.files import open_features
+from common.features.loop import ExtractionLoop
 from common.head.new_videos import find_head, open_head
 from common.predict_video import main
+from common.reports.pictures import overlay, timeline
 from common.train import main as train_main
 from common.video.decode import decode
 
@@ -154,11 +155,9 @@ def test_every_second_feature_is_expanded_to_every_frame(clips, uneven, tmp_path
 def extracted(monkeypatch):
     """The videos whose features were made, in order."""
     names = []
-    loop = predict_video.ExtractionLoop.run
+    run_loop = ExtractionLoop.run
     monkeypatch.setattr(
-        predict_video.ExtractionLoop,
-        "run",
-        lambda self, videos, *rest: (names.extend(videos), loop(self, videos, *rest)),
+        ExtractionLoop, "run", lambda self, videos, *rest: (names.extend(videos), run_loop(self, videos, *rest))
     )
     return names
 
@@ -330,8 +329,8 @@ def test_the_record_of_the_run_says_synthetic_where_the_data_set_is_gone(trained
 def test_remarks_reach_the_picture_and_the_video(trained, uneven, clips, monkeypatch):
     (clips.root / "sample.json").write_text("{}")
     seen = []
-    monkeypatch.setattr(predict_video, "timeline_plot", lambda phases, _: seen.append(phases.remarks))
-    monkeypatch.setattr(predict_video, "write_overlay", lambda _, phases, *__, **___: seen.append(phases.remarks))
+    monkeypatch.setattr(timeline, "timeline_plot", lambda phases, _: seen.append(phases.remarks))
+    monkeypatch.setattr(overlay, "write_overlay", lambda _, phases, *__, **___: seen.append(phases.remarks))
     run(uneven[0], "--checkpoint", trained, "--overlay")
     assert seen == [("head trained on synthetic data: it has seen no surgery",)] * 2
 

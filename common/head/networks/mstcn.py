@@ -27,8 +27,10 @@ class TemporalConv(nn.Conv1d):
         self.causal = causal
 
     def forward(self, x: Tensor) -> Tensor:
+        # the parameters stay those of a Conv1d, as checkpoints have them: the unit height is added at each use
         weight = self.weight.unsqueeze(2).contiguous(memory_format=CHANNELS_LAST)
         if self.causal and self.reach:
+            # conv2d pads both sides alike, so the left side alone is padded by hand; and F.pad may change the memory order
             x = F.pad(x, (self.reach, 0)).contiguous(memory_format=CHANNELS_LAST)
             return F.conv2d(x, weight, self.bias, dilation=(1, *self.dilation))
         return F.conv2d(x, weight, self.bias, padding=(0, self.reach // 2), dilation=(1, *self.dilation))
@@ -57,10 +59,13 @@ class SeededDropout(nn.Module):
         if self.p != 0.5:
             keep = torch.rand(x.numel(), device=x.device, generator=self.generator) >= self.p
         else:
+            # 64 elements take one random word; its 8 octets are spread into bits, and what is over is cut off
             words = torch.empty(-(-x.numel() // 64), dtype=torch.int64, device=x.device)
+            # None: up to the largest int64, which is the only way to have every bit equally likely
             octets = words.random_(-(2**63), None, generator=self.generator).view(torch.uint8)
             bits = 2 ** torch.arange(8, dtype=torch.uint8, device=x.device)
             keep = (octets.unsqueeze(1) & bits).flatten()[: x.numel()] != 0
+        # drawn in the order in which x lies in memory (channels last), so that the product needs no copy
         return keep.view(batch, height, length, channels).permute(0, 3, 1, 2)
 
 
@@ -89,6 +94,7 @@ class PredictionGeneration(nn.Module):
             return nn.ModuleList(layers)
 
         self.conv_1x1_in = TemporalConv(dim, num_f_maps)
+        # the first of a pair starts with the widest view and narrows, the second the other way round
         self.conv_dilated_1 = dilated(range(num_layers - 1, -1, -1))
         self.conv_dilated_2 = dilated(range(num_layers))
         self.conv_fusion = nn.ModuleList(TemporalConv(2 * num_f_maps, num_f_maps) for _ in range(num_layers))
@@ -148,8 +154,8 @@ class MS_TCN2(nn.Module):
         """
         x = x.unsqueeze(2)
         mask = None if mask is None else mask.unsqueeze(2)
-        if mask is not None:
-            x = x * mask
+        # after every layer, biases included: what stands in the padding would reach frames by the next convolution
+        x = _masked(x, mask)
         logits = self.PG(x, mask)
         stages = [logits]
         for stage in self.Rs:

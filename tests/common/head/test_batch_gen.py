@@ -10,7 +10,7 @@ from common.base.paths import label_paths
 from common.base.runtime import UserError
 from common.dataset.phases import read_mapping
 from common.features.files import open_features
-from common.head.batch_gen import BatchGenerator, collate, open_split
+from common.head.batch_gen import BatchGenerator, open_split, pad_batch
 from common.head.losses import IGNORED
 
 
@@ -95,7 +95,7 @@ def test_every_video_is_in_an_epoch_once_and_the_order_depends_on_seed_and_epoch
 def test_unequal_videos_are_padded_and_masked():
     rows = [torch.ones(2, 3), 2 * torch.ones(4, 3)]
     targets = [np.array([1, 1]), np.array([0, 0, 2, 2])]
-    batch = collate([("a", rows[0], targets[0]), ("b", rows[1], targets[1])])
+    batch = pad_batch([("a", rows[0], targets[0]), ("b", rows[1], targets[1])])
     assert batch.features.shape == (2, 3, 4)
     assert batch.features[0, :, 2:].abs().max() == 0
     assert batch.target.tolist() == [[1, 1, IGNORED, IGNORED], [0, 0, 2, 2]]
@@ -104,7 +104,7 @@ def test_unequal_videos_are_padded_and_masked():
 
 def test_equal_videos_need_no_mask_and_a_single_one_no_copy():
     rows = torch.randn(5, 3)
-    batch = collate([("a", rows, np.zeros(5, dtype=int))])
+    batch = pad_batch([("a", rows, np.zeros(5, dtype=int))])
     assert batch.mask is None
     assert batch.features.data_ptr() == rows.data_ptr()
 

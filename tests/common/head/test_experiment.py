@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from common.dataset.kfold import nested_subset
-from common.head.config import TrainConfig, config_differences, config_record
+from common.head.config import TrainConfig, config_differences
 from common.head.experiment import load_experiment
 
 
@@ -34,7 +34,7 @@ def test_the_identity_of_the_training_inputs_covers_the_subset(made):
 
 
 def test_a_record_from_before_a_setting_existed_was_made_with_its_default():
-    record = config_record(TrainConfig(num_epochs=5))
+    record = asdict(TrainConfig(num_epochs=5))
     older = {key: value for key, value in record.items() if key != "train_fraction"}
     assert config_differences(record, older) == []
     assert config_differences(older, record) == []
@@ -44,10 +44,10 @@ def test_a_record_from_before_a_setting_existed_was_made_with_its_default():
 
 
 def test_differences_name_the_setting_and_both_values():
-    theirs, ours = config_record(TrainConfig(lr=0.1, seed=7)), config_record(TrainConfig(lr=0.1, num_R=2))
+    theirs, ours = asdict(TrainConfig(lr=0.1, seed=7)), asdict(TrainConfig(lr=0.1, num_R=2))
     assert config_differences(ours, theirs) == ["num_R: 4 -> 2", "seed: 7 -> 42"]
 
 
 def test_a_setting_that_is_gone_is_a_difference():
-    record = config_record(TrainConfig())
+    record = asdict(TrainConfig())
     assert config_differences(record, record | {"momentum": 0.9}) == ["momentum: 0.9 -> None"]

@@ -6,9 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.head.losses import IGNORED, LossConfig, classification_loss, head_loss, smoothing_weights, truncated_mse
+from common.head.config import TrainConfig
+from common.head.losses import IGNORED, classification_loss, head_loss, smoothing_weights, truncated_mse
 
 WEIGHTS = torch.tensor([0.2, 1.0, 3.0, 0.5])
+
+
+def settings(**changes) -> TrainConfig:
+    """A plain loss: little smoothing, the same in all frames."""
+    return TrainConfig(**({"loss_mse": 0.15, "adaptive_mse": False} | changes))
 
 
 def logits(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -224,7 +230,7 @@ def test_a_videos_weights_do_not_depend_on_its_neighbours_in_the_batch():
 
 def test_head_loss_is_the_sum_over_stages_of_both_terms():
     stages, target = logits(3, 2, 4, 40), padded(targets(2, 40), 40, 17)
-    config = LossConfig(loss_mse=0.35, loss_focal=2.0)
+    config = settings(loss_mse=0.35, loss_focal=2.0)
     expected = sum(classification_loss(s, target, gamma=2.0) + 0.35 * truncated_mse(s, target) for s in stages)
     assert head_loss(stages, target, config).item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -232,7 +238,7 @@ def test_head_loss_is_the_sum_over_stages_of_both_terms():
 def test_head_loss_averages_over_all_valid_frames_of_a_padded_batch():
     stages, lengths = logits(3, 2, 4, 40), (40, 11)
     target = padded(targets(2, 40), *lengths)
-    config = LossConfig(loss_mse=0.0)
+    config = settings(loss_mse=0.0)
     alone = [
         head_loss(stages[:, item : item + 1, :, :length], target[item : item + 1, :length], config).item()
         for item, length in enumerate(lengths)
@@ -242,7 +248,7 @@ def test_head_loss_averages_over_all_valid_frames_of_a_padded_batch():
 
 def test_adaptive_smoothing_lowers_the_loss_near_changes_only():
     stages = logits(1, 1, 4, 100)
-    plain, adaptive = LossConfig(loss_mse=1.0), LossConfig(loss_mse=1.0, adaptive_mse=True)
+    plain, adaptive = settings(loss_mse=1.0), settings(loss_mse=1.0, adaptive_mse=True)
     constant, changing = run_lengths((1, 100)), run_lengths((1, 50), (2, 50))
     assert head_loss(stages, constant, adaptive) == head_loss(stages, constant, plain)
     assert head_loss(stages, changing, adaptive) < head_loss(stages, changing, plain)
@@ -251,13 +257,13 @@ def test_adaptive_smoothing_lowers_the_loss_near_changes_only():
 def test_head_loss_uses_its_window():
     stages, target = logits(1, 1, 4, 100), run_lengths((1, 50), (2, 50))
     losses = [
-        head_loss(stages, target, LossConfig(loss_mse=1.0, adaptive_mse=True, window_mse=w)).item() for w in (10, 30)
+        head_loss(stages, target, settings(loss_mse=1.0, adaptive_mse=True, window_mse=w)).item() for w in (10, 30)
     ]
     assert losses[0] > losses[1]
 
 
 def test_head_loss_of_bf16_stages_is_computed_in_fp32():
     stages, target = logits(2, 1, 4, 30), targets(1, 30)
-    loss = head_loss(stages.bfloat16(), target, LossConfig())
+    loss = head_loss(stages.bfloat16(), target, settings())
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(head_loss(stages.bfloat16().float(), target, LossConfig()).item())
+    assert loss.item() == pytest.approx(head_loss(stages.bfloat16().float(), target, settings()).item())

@@ -15,7 +15,7 @@ import torch
 
 from common.base.runtime import UserError
 from common.dataset.phases import PhaseMapping
-from common.head.batch_gen import LabelledVideo
+from common.head.batch_gen import VideoFeatures
 from common.head.checkpoint import Checkpoint, load_checkpoint
 from common.head.config import TrainConfig
 from common.head.experiment import load_experiment
@@ -149,7 +149,7 @@ def test_learning_rate_drops_at_60_and_90_percent():
 
 
 def video_with(target):
-    return LabelledVideo("v", None, None, None, len(target), np.array(target))
+    return VideoFeatures("v", None, None, None, len(target), np.array(target))
 
 
 def test_inverse_class_weights_by_hand():

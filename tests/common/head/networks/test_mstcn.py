@@ -5,11 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.head.losses import IGNORED, LossConfig, classification_loss, head_loss, truncated_mse
+from common.head.config import TrainConfig
+from common.head.losses import IGNORED, classification_loss, head_loss, truncated_mse
 from common.head.networks.mstcn import MS_TCN2, SeededDropout
 
 SIZES = ("small", "seed_depth")
-T_MSE_CONFIG = LossConfig(loss_mse=0.35)
+T_MSE_CONFIG = TrainConfig(loss_mse=0.35, adaptive_mse=False)
 
 
 @pytest.fixture(scope="module")

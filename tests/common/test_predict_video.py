@@ -17,7 +17,7 @@ from common.extract_features import main as extract_main
 from common.features.config import extraction_like
 from common.features.files import open_features
 from common.features.loop import ExtractionLoop
-from common.head.new_videos import find_head, open_head
+from common.head.new_videos import open_head
 from common.predict_video import main
 from common.reports.pictures import overlay, timeline
 from common.train import main as train_main
@@ -218,41 +218,6 @@ def test_an_overlay_never_replaces_a_video_that_is_predicted(trained, uneven):
     other = uneven[0].with_name("case_7_phases.mp4")
     with pytest.raises(UserError, match=r"case_7_phases\.mp4: an overlay would replace this video"):
         run(uneven[0], other, "--checkpoint", trained, "--overlay", "--output", other.parent)
-
-
-@pytest.fixture
-def heads(workspace):
-    """Writes empty files in the places of checkpoints."""
-    model = paths.model("ColorHistogram")
-
-    def write(*places):
-        for dataset, split, run_name in places:
-            path = model.checkpoint(dataset, split, run_name)
-            path.parent.mkdir(parents=True)
-            path.touch()
-        return model
-
-    return write
-
-
-def test_the_validation_split_is_preferred_then_the_first_fold(heads):
-    model = heads(("clips", 10, None), ("clips", 2, None), ("clips", 1, "causal"))
-    assert find_head(model, "clips") == model.checkpoint("clips", 2)
-    assert find_head(model, "./data/clips", split="10") == model.checkpoint("clips", 10)
-    assert find_head(model, "clips", run="causal") == model.checkpoint("clips", 1, "causal")
-    heads(("clips", "val", None))
-    assert find_head(model, "clips") == model.checkpoint("clips", "val")
-
-
-def test_an_absent_checkpoint_names_those_that_there_are(heads):
-    model = heads(("clips", 1, None), ("clips", 1, "causal"))
-    with pytest.raises(UserError, match="no such checkpoint; trained heads of ColorHistogram: ") as error:
-        find_head(model, "other")
-    assert str(model.checkpoint("other", "val")) in str(error.value)
-    for run_name in (None, "causal"):
-        assert str(model.checkpoint("clips", 1, run_name)) in str(error.value)
-    with pytest.raises(UserError, match="trained heads of Base: none"):
-        find_head(paths.model("Base"), "clips")
 
 
 def test_a_given_checkpoint_that_is_absent_is_named(workspace, tmp_path):

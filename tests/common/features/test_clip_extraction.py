@@ -127,11 +127,18 @@ def test_new_videos_are_predicted_from_features_made_like_the_training_ones(clip
     images = np.random.default_rng(3).integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)
     make_clip(tmp_path / "new" / "case.mp4", list(images))
     assert train_main([*words, "--action", "predict", "--videos", str(tmp_path / "new")]) == 0
-    made = features.open_features(clips.features("I3D", "strided") / "case.npy")
+    results = paths.model("I3D").unlabelled_results("clips", "new", "val", "strided")
+    own = paths.Dataset(results.parent).features("I3D", "strided") / "case.npy"
+    made = features.open_features(own)
     trained = features.open_features(clips.features("I3D", "strided") / "BL_0.npy")
     assert made.identity() == trained.identity()
     assert made.identity()["window"]["stride"] == 5
+    predicted = (results / "case.npy").read_bytes()
 
+    # features with another window, under the same name in the data set's folder: neither used nor replaced
     run("I3D", "--clip_len", "8", "--stride", "2", "--variant", "strided", "--videos", str(tmp_path / "new"), "--force")
-    with pytest.raises(UserError, match=r"case\.npy: made in another way than the training features"):
-        train_main([*words, "--action", "predict", "--videos", str(tmp_path / "new")])
+    other = (clips.features("I3D", "strided") / "case.npy").read_bytes()
+    own.unlink()
+    assert train_main([*words, "--action", "predict", "--videos", str(tmp_path / "new")]) == 0
+    assert (results / "case.npy").read_bytes() == predicted
+    assert (clips.features("I3D", "strided") / "case.npy").read_bytes() == other

@@ -21,7 +21,6 @@ from common.encoders.config import read_encoder_config
 from common.extract_features import main
 from common.features import decode_ahead as decoding
 from common.features import files as features
-from common.train import main as train_main
 from common.video.decode import decode
 from common.video.preprocess import resize
 from common.video.probe import VideoError
@@ -283,24 +282,3 @@ def test_every_model_folder_has_the_same_thin_script_and_it_shows_its_help(check
     )
     assert shown.returncode == 0, shown.stderr
     assert "--force" in shown.stdout
-
-
-def test_unlabelled_videos_are_predicted_one_row_a_frame_with_missing_features_extracted(clips, make_clip, tmp_path):
-    words = ["--dataset", "clips", "--model", "ColorHistogram", "--device", "cpu"]
-    run("--fps", "12.5")
-    (clips.root / "mapping.txt").write_text("0 background\n1 wash\n")
-    for name, num_frames in (("BL_0", 37), ("BL_1", 20), ("BL_2", 5)):
-        for folder in (clips.ground_truth, clips.ground_truth_val):
-            folder.mkdir(exist_ok=True)
-            (folder / f"{name}.txt").write_text("background\n" * 3 + "wash\n" * (num_frames - 3))
-    head = ["--num_layers_PG", "2", "--num_layers_R", "2", "--num_R", "1", "--num_f_maps", "4", "--num_epochs", "1"]
-    assert train_main([*words, *head, "--split", "val"]) == 0
-    new = tmp_path / "theatre_2"
-    images = np.random.default_rng(5).integers(0, 255, (31, 48, 64, 3), dtype=np.uint8)
-    make_clip(new / "case_7.mp4", list(images))
-    assert train_main([*words, *head, "--split", "val", "--action", "predict", "--videos", str(new)]) == 0
-    folder = paths.model("ColorHistogram").unlabelled_results("clips", "theatre_2", "val")
-    assert len((folder / "case_7.txt").read_text().splitlines()[1].split()) == 31
-    assert np.load(folder / "case_7.npy").shape == (31, 2)
-    sidecar = json.loads((clips.features("ColorHistogram") / "case_7.json").read_text())
-    assert sidecar["sampling"] == {"fps": 12.5}

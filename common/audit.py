@@ -1,6 +1,6 @@
 """Check a data set before any hour of training is spent on it: labels, orders, lengths, copies, folds, leaks.
 
-python -m common.audit data/SICS155                   # everything that can be checked, in seconds and a probe of each video
+python -m common.audit data/SICS155                   # everything that can be checked, after a probe of each video
 python -m common.audit data/SICS155 --json audit.json # and as a record
 """
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 EXPLANATION = f"""
 An error makes results wrong or stops a command; a warning is to be looked at; a note is worth knowing. Orders of phases
-are compared with the other videos, so they are checked in sets of more than {MIN_OTHERS} labelled videos. A video without
-features is judged by its header, which can be wrong; features hold what was decoded.
+are compared with the other videos, so they are checked in sets of more than {MIN_OTHERS} labelled videos. A video
+without features is judged by its header, which can be wrong; features hold what was decoded.
 """
 
 

@@ -20,7 +20,7 @@ KIND = "features"
 
 @dataclass(frozen=True, eq=False)
 class ExtractedVideo:
-    """The video of a feature file, as its sidecar tells; `seconds` `(num_frames,)` only where the rate is not constant."""
+    """The video of a feature file, as its sidecar tells; `seconds` `(num_frames,)` only where the rate varies."""
 
     folder: str
     num_frames: int

@@ -34,7 +34,7 @@ def read_all_labels(
     try:
         mapping = read_mapping(dataset.mapping)
     except (UserError, UnicodeDecodeError) as error:
-        advice = "put it right and audit again: no label could be checked"
+        advice = "correct it and audit again: no label could be checked"
         findings.append(Finding("error", KIND, naming(dataset.mapping, error), advice))
         return PhaseMapping(()), {}
     if not files:

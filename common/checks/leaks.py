@@ -28,7 +28,8 @@ class Leak:
     videos: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.manifest.title} saw {counted(len(self.videos), 'video')} of {self.where}: {listed(list(self.videos))}"
+        count = counted(len(self.videos), "video")
+        return f"{self.manifest.title} saw {count} of {self.where}: {listed(list(self.videos))}"
 
 
 def leaked_videos(dataset: paths.Dataset, manifest: Manifest) -> list[str]:
@@ -68,7 +69,7 @@ def leaks_of_record(dataset: paths.Dataset, record: Mapping[str, Any]) -> list[L
 
 
 def leaks_of_dataset(dataset: paths.Dataset, manifest: Manifest, folds: list[list[str]]) -> Iterator[Leak]:
-    """Videos that one stage has seen of each test fold and of the validation part, and of what is labelled but in neither."""
+    """Videos that one stage has seen of each test fold, of the validation part, and of labelled videos in neither."""
     leaked = leaked_videos(dataset, manifest)
     validation = label_paths(dataset.ground_truth_val).keys() - label_paths(dataset.ground_truth).keys()
     parts = {f"test fold {number}": set(fold) for number, fold in enumerate(folds, 1)}
@@ -81,7 +82,7 @@ def leaks_of_dataset(dataset: paths.Dataset, manifest: Manifest, folds: list[lis
 
 
 def leak_findings(dataset: paths.Dataset) -> Iterator[Finding]:
-    """Labelled videos that any pretraining on this machine has seen, and weights that do not say what they have seen."""
+    """Labelled videos that pretraining on this machine has seen, and weights that do not say what they have seen."""
     try:
         folds = checked_folds(dataset)
     except UserError:  # `fold_findings` says so

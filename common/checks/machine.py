@@ -31,7 +31,7 @@ DOWNLOADED = ("hub", "torchvision", "https", "http")
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table: `state` is ok, note (works, but worth knowing) or PROBLEM (put it right first)."""
+    """One line of the table: `state` is ok, note (works, but worth knowing) or PROBLEM (to be solved first)."""
 
     name: str
     state: str
@@ -97,7 +97,7 @@ def _cpu_flags() -> set[str]:
 
 
 def check_decoders() -> Iterator[Check]:
-    """Whether each decoder gives every frame of a clip made on the spot, in the right colour; PyAV is needed."""
+    """Whether each decoder gives every frame of a clip made on the spot, in the correct colour; PyAV is needed."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             clip = _make_clip(Path(folder) / "clip.mp4", CLIP_FRAMES, (96, 128))
@@ -149,7 +149,7 @@ def check_weights(model: paths.Model, *, needed: bool) -> Check:
     except UserError as error:
         return Check(name, "PROBLEM", "config.yaml cannot be used", str(error))
     except (ImportError, RuntimeError) as error:  # a torchvision that does not load
-        return Check(name, broken, f"unknown ({error})", "put the PROBLEM lines above right first")
+        return Check(name, broken, f"unknown ({error})", "solve the PROBLEM lines above first")
     if there:
         return Check(name, "ok", found)
     if config.weights.partition(":")[0] in DOWNLOADED:
@@ -166,7 +166,7 @@ def check_plan(
     dtype: str,
     device: str,
 ) -> Iterator[Check]:
-    """Disk for the features of all `models` at `fps` sampled frames per second, and hours for those that are `timed`."""
+    """Disk for the features of all `models` at `fps` sampled frames per second, and hours for the `timed` ones."""
     videos = paths.find_videos(dataset.videos)
     if not videos:
         yield Check(f"plan {dataset.name}", "PROBLEM", f"no videos in {dataset.videos}", "see data/README.md")

@@ -24,7 +24,7 @@ from common.dataset.segments import Segments, find_segments
 KIND = "order"
 MIN_OTHERS = 20
 START, END = "the start", "the end"
-ADVICE = "watch this place: a wrong name or a rare course; correct the labels, or leave them if they are right"
+ADVICE = "watch this place: a wrong name or a rare course; change the labels, or leave them if they are correct"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ def order_findings(
 ) -> Iterator[Finding]:
     """Orders, middle backgrounds (warnings) and transitions (notes) that one video alone has.
 
-    `labels`: phase ids `(T,)` by video. Transitions of a video with a warning are not named: they come of the same fault.
+    `labels`: phase ids `(T,)` by video. Transitions of a video with a warning are not named: their fault is the same.
     """
     if not labels:
         return

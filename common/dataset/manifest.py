@@ -112,9 +112,10 @@ def _guesses(name: str, start: Path) -> list[Path]:
 
 
 def manifests_of_weights(identity: Mapping[str, Any] | None) -> list[Manifest]:
-    """Every stage that made the weights of a sidecar (`identity["weights"]`: `source`, perhaps `adapter`), latest first.
+    """Every stage that made the weights of a sidecar (`identity["weights"]`), the latest first.
 
-    After these come those they are based on; every one once, whatever circle they form.
+    `identity` holds their `source`, perhaps an `adapter`. After the manifests of these come those that they are based
+    on; every one once, whatever circle they form.
 
     Raises `UserError` for a damaged manifest, and when one that another is based on is missing.
     """

@@ -58,8 +58,8 @@ def edit_similarity(predicted: Segments, true: Segments) -> float:
 def count_overlaps(predicted: Segments, true: Segments, thresholds: Sequence[float]) -> np.ndarray:
     """Segments matched at an intersection over union of at least each threshold (Lea et al., CVPR 2017, F1@k).
 
-    Returns `(thresholds, 3)`: true positives, false positives, false negatives. As in the MS-TCN evaluation, a prediction
-    is compared with its one best segment of the same label, which can be matched once.
+    Returns `(thresholds, 3)`: true positives, false positives, false negatives. As in the MS-TCN evaluation, a
+    prediction is compared with its one best segment of the same label, which can be matched once.
     """
     hits = np.zeros(len(thresholds), dtype=np.int64)
     # every predicted segment (rows) against every true one (columns); a legacy last segment may be empty, hence the 1

@@ -61,7 +61,7 @@ def sum_interval(
 
 
 def sums_per_unit(per_video: np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:
-    """Sums `(units, ...)` over the videos of each group, in order of first appearance; the videos where `groups` is None.
+    """Sums `(units, ...)` over the videos of each group, in order of first appearance; without groups, the videos.
 
     Raises `ValueError` when `groups` and `per_video` differ in length.
     """

@@ -108,7 +108,7 @@ def segmental_f1(counts: np.ndarray) -> np.ndarray:
 
 
 def calibration_bins(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Frames, sum of confidences and correct frames `(NUM_BINS, 3)` in bins of equal width of the highest probability."""
+    """Frames, sum of confidences, correct frames `(NUM_BINS, 3)` in bins of equal width of the highest probability."""
     confidence = probabilities.max(axis=1)
     # bins are open below and closed above, as in Guo et al.; a confidence of 0 goes to the first one
     where = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
@@ -118,7 +118,7 @@ def calibration_bins(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def calibration_error(bins: np.ndarray) -> np.ndarray:
-    """Expected calibration error `(...)` of `(..., NUM_BINS, 3)`: mean gap between confidence and accuracy of a frame."""
+    """Expected calibration error `(...)` of bins `(..., NUM_BINS, 3)`: mean gap of confidence and accuracy."""
     # |mean confidence - accuracy| of a bin, times its frames, is this difference of sums
     gaps = np.abs(bins[..., 1] - bins[..., 2]).sum(-1)
     return _ratio(gaps, bins[..., 0].sum(-1))

@@ -1,4 +1,4 @@
-"""Named ways to add up scores over videos. Evaluators in this field disagree; a number means little without its protocol.
+"""Named ways to add up scores over videos. Evaluators disagree: a number means little without its protocol.
 
 Each protocol is a record. `summarise` applies it, `methods_sentence` says it in words for a paper.
 """

@@ -1,4 +1,4 @@
-"""Whether encoders differ by more than chance: two on the same videos, over folds, many at once; and what varies at all.
+"""Whether encoders differ by more than chance: two on the same videos, over folds, many at once; and what varies.
 
 Two encoders are compared on the same videos, so that easy and hard operations cancel: `effect_size` says by how much
 they differ, `paired_permutation_test` whether. `corrected_resampled_t_test` asks the same of whole folds. Among many
@@ -192,7 +192,7 @@ class VarianceComponents:
 
 
 def variance_components(values: np.ndarray) -> VarianceComponents:
-    """Parts of the variance of one measure `(num_folds, num_seeds)` that come from the fold, from the seed, and the rest.
+    """Parts of the variance of one measure `(num_folds, num_seeds)` that come from fold, seed, and the rest.
 
     Estimated is value = mean + fold + seed + residual with all three random: `fold` is what all seeds of a fold share
     (hard and easy test videos), `seed` what all folds of a seed share, `residual` everything else. A seed that helps

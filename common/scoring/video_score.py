@@ -41,7 +41,7 @@ class VideoScore:
     background: int | None = None
     fps: float | None = None
     load_probabilities: Callable[[], np.ndarray] | None = field(default=None, repr=False)
-    """Reads `(T, num_classes)`; kept as a function because a thousand videos of probabilities do not fit into memory."""
+    """Reads `(T, num_classes)`; a function, because a thousand videos of probabilities do not fit into memory."""
 
     @property
     def num_frames(self) -> int:

@@ -1,7 +1,8 @@
-"""A small data set of made features: a head learns it in seconds, without any video."""
+"""A small data set of made features, which a head learns in seconds without any video; a sound one to audit."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from common.dataset.kfold import make_folds, write_folds
 from common.features.files import FeatureWriter
 from common.head.config import TrainConfig
 from common.video.timeline import Timeline
+from tests.common import cohort as audited
+from tests.common.cohort import Cohort
 
 PHASES = ("background", "incision", "wash", "suture")
 FEATURE_DIM = 48  # that of models/ColorHistogram
@@ -86,3 +89,29 @@ def made(workspace: Path) -> MadeDataset:
         result.write_video(name, seed, "groundTruth_val")
     write_folds(result.dataset, make_folds(names, 2), seed=42, stratify="prefix", patients={})
     return result
+
+
+@pytest.fixture(scope="session")
+def clean_files(tmp_path_factory, make_clip) -> Path:
+    """A sound data set: 24 videos and 2 for validation, each of its own colour, with labels and patients."""
+    cohort = Cohort(paths.Dataset(tmp_path_factory.mktemp("clean") / "set"))
+    dataset = cohort.dataset
+    dataset.ground_truth.mkdir(parents=True)
+    dataset.ground_truth_val.mkdir()
+    dataset.mapping.write_text("".join(f"{index} {name}\n" for index, name in enumerate(audited.PHASES)))
+    for number, video in enumerate(audited.NAMES + audited.VALIDATION):
+        cohort.write(video, audited.labels_of(number))
+        picture = np.full((16, 16, 3), (9 * number, 255 - 9 * number, 40), np.uint8)
+        make_clip(cohort.video(video), [picture] * len(audited.labels_of(number)), fps=audited.FPS)
+    patients = {video: f"p{number // 2}" for number, video in enumerate(audited.NAMES)} | {audited.VALIDATION[0]: "p90"}
+    rows = "".join(f"{video},{patient}\n" for video, patient in patients.items())
+    dataset.patients.write_text(f"video,patient\n{rows}")
+    return dataset.root
+
+
+@pytest.fixture
+def cohort(workspace, clean_files) -> Cohort:
+    """A copy of the sound data set, without folds and features."""
+    root = workspace / "data" / "set"
+    shutil.copytree(clean_files, root)
+    return Cohort(paths.Dataset(root))

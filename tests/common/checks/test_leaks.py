@@ -8,6 +8,8 @@ from common.base import paths
 from common.checks.leaks import leaked_videos, leaks_of_dataset, leaks_of_record
 from common.dataset import manifest as manifests
 from common.dataset.manifest import read_manifest, video_fingerprint
+from tests.common.cohort import make_and_write_folds
+from tests.common.cohort import write_manifest as cohort_manifest
 
 LONG_NAME = "vjepa2-vitl-fpc64-256"
 
@@ -133,3 +135,39 @@ def test_leaks_of_a_data_set_go_by_fold(dataset):
         ("the validation part", ("BL_8",)),
         ("the labelled videos", ("SD_1",)),  # in no fold yet
     ]
+
+
+# --- findings of an audit ------------------------------------------------------------------------------------------
+
+
+def test_pretraining_on_test_videos_is_an_error_with_the_fold(cohort):
+    folds = make_and_write_folds(cohort)
+    paths_seen = [cohort.video(name) for name in (folds[1][0], folds[1][3], "BL_90")]
+    videos = [
+        {"corpus": "c", "name": str(n), "size_bytes": path.stat().st_size, "fingerprint": video_fingerprint(path)}
+        for n, path in enumerate(paths_seen)
+    ]
+    cohort_manifest(paths.pretrained_backbone("vjepa2-vitl"), videos)
+    first, second = cohort.findings()
+    assert (first.severity, first.kind, first.video) == ("error", "leaks", folds[1][0])
+    title = "self-supervised pretraining (ssl/vjepa2-vitl) saw"
+    assert first.message == f"{title} 2 videos of test fold 2: {folds[1][0]}, {folds[1][3]}"
+    assert second.message == f"{title} 1 video of the validation part: BL_90"
+
+
+def test_a_damaged_manifest_does_not_stop_the_others(cohort):
+    cohort_manifest(paths.pretrained_backbone("a"), []).write_text("{")
+    path = cohort.video("BL_01")
+    entry = {"corpus": "c", "name": "n", "size_bytes": path.stat().st_size, "fingerprint": video_fingerprint(path)}
+    cohort_manifest(paths.pretrained_backbone("b"), [entry])
+    damaged, leak = cohort.findings()
+    assert damaged.severity == "error"
+    assert "ssl/a/manifest.json: not a readable JSON file" in damaged.message
+    assert "of the labelled videos: BL_01" in leak.message
+
+
+def test_weights_without_a_manifest_are_a_warning(cohort):
+    paths.pretrained_adapter("vjepa2-l").mkdir(parents=True)
+    finding = cohort.only()
+    assert (finding.severity, finding.kind) == ("warning", "leaks")
+    assert "best_lora" in finding.message

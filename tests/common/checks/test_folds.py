@@ -1,0 +1,66 @@
+"""Folds: patients in two of them, other videos, files changed by hand."""
+
+import json
+
+from common.dataset.kfold import read_folds
+from tests.common.cohort import make_and_write_folds
+
+
+def test_a_patient_in_two_folds(cohort):
+    folds = make_and_write_folds(cohort, patients={})  # made before patients were known
+    cohort.dataset.patients.write_text(f"video,patient\n{folds[0][0]},p1\n{folds[2][0]},p1\n{folds[1][0]},p2\n")
+    finding = cohort.only()
+    assert (finding.severity, finding.kind) == ("error", "folds")
+    assert f"patient p1 is in 2 test folds (fold 1: {folds[0][0]}; fold 3: {folds[2][0]})" in finding.message
+
+
+def test_a_patient_in_training_and_validation(cohort):
+    cohort.dataset.patients.write_text("video,patient\nBL_01,p1\nBL_90,p1\nBL_03,p2\nSD_91,p3\n")
+    finding = cohort.only()
+    assert (finding.severity, finding.kind) == ("error", "folds")
+    assert "patient p1 is in groundTruth/ (BL_01) and groundTruth_val/ (BL_90)" in finding.message
+
+
+def test_folds_of_other_videos_are_found_and_the_rest_goes_on(cohort):
+    make_and_write_folds(cohort)
+    cohort.dataset.bundle("test", 1).write_text("BL_01.txt\nXX_1.txt\n")
+    cohort.write("SD_91", ["cat", *cohort.labels("SD_91")[1:]])
+    assert cohort.audit() == [("error", "labels", "SD_91"), ("error", "folds", None)]
+
+
+def test_folds_that_were_changed_by_hand(cohort):
+    folds = make_and_write_folds(cohort)
+    record = json.loads(cohort.dataset.folds_record.read_text())
+    cohort.dataset.folds_record.write_text(json.dumps(record | {"hash": "0"}))
+    assert read_folds(cohort.dataset) == folds
+    finding = cohort.only()
+    assert (finding.severity, finding.kind) == ("warning", "folds")
+    assert "its hash is not theirs" in finding.message
+
+
+def test_a_missing_or_foreign_folds_record(cohort):
+    make_and_write_folds(cohort)
+    cohort.dataset.folds_record.write_text("{}")
+    assert cohort.audit() == [("error", "folds", None)]
+    cohort.dataset.folds_record.unlink()
+    assert cohort.audit() == [("note", "folds", None)]
+
+
+def test_label_files_of_a_fold_that_are_not_those_of_the_fold(cohort):
+    folds = make_and_write_folds(cohort)
+    folder = cohort.dataset.ground_truth_split(2)
+    stray, changed = folds[1][:2]
+    (folder / f"{stray}.txt").unlink()
+    (folder / f"{changed}.txt").unlink()
+    (folder / f"{changed}.txt").write_text("background\n")
+    missing, old = cohort.findings()
+    assert f"does not hold test fold 2: {stray}" in missing.message
+    assert (old.severity, old.video) == ("warning", changed)
+    assert "is an old copy of" in old.message
+
+
+def test_patients_that_cannot_be_read_are_a_finding(cohort):
+    cohort.dataset.patients.write_text("name;who\nBL_01;p1\n")
+    finding = cohort.only()
+    assert (finding.severity, finding.kind) == ("error", "folds")
+    assert "video,patient" in finding.advice

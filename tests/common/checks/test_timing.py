@@ -1,0 +1,110 @@
+"""Lengths and frame rates: labels against frames, videos against each other."""
+
+import numpy as np
+import pytest
+
+from common.features.files import FeatureWriter
+from common.video.timeline import Timeline
+from tests.common.cohort import FPS, NAMES, VALIDATION, WAY
+
+
+def test_labels_that_are_not_as_many_as_decoded_frames(cohort):
+    count = len(cohort.labels("BL_01"))
+    cohort.add_features("BL_01", frames=count - 17)
+    finding = cohort.only()
+    assert (finding.severity, finding.kind, finding.video, finding.frame) == ("error", "lengths", "BL_01", count - 17)
+    assert f"{count} labels, {count - 17} decoded frames at 25.000 fps by features/Made" in finding.message
+
+
+@pytest.mark.parametrize("difference", [-16, -1, 1, 16])
+def test_what_training_trims_is_a_note(cohort, difference):
+    cohort.add_features("BL_01", frames=len(cohort.labels("BL_01")) + difference)
+    assert cohort.audit() == [("note", "lengths", "BL_01")]
+
+
+def test_features_without_a_sidecar_are_a_frame_a_vector(cohort):
+    cohort.add_features("BL_01", frames=len(cohort.labels("BL_01")) + 40, sidecar=False)
+    finding = cohort.only()
+    assert (finding.severity, finding.kind) == ("error", "lengths")
+    assert "at 25.000 fps" in finding.message  # by the header
+
+
+def test_sampled_features_count_decoded_frames(cohort):
+    count = len(cohort.labels("BL_01"))
+    sampled = Timeline(np.arange(count) / FPS, np.arange(0, count, 5))
+    path = cohort.dataset.features("Made") / "BL_01.npy"
+    with FeatureWriter(path, 2, "float32") as writer:
+        writer.append(np.zeros((len(sampled.sampled), 2), np.float32))
+        writer.finish(WAY | {"timeline": sampled.to_json()})
+    assert cohort.findings() == []
+
+
+def test_folders_that_disagree_on_the_decoded_frames(cohort):
+    count = len(cohort.labels("BL_01"))
+    for encoder, frames in (("A", count), ("B", count), ("C", count - 30)):
+        cohort.add_features("BL_01", encoder=encoder, frames=frames)
+    disagreement, error = cohort.findings()
+    assert f"{count} in features/A, features/B; {count - 30} in features/C" in disagreement.message
+    assert (error.severity, error.kind) == ("error", "lengths")
+
+
+@pytest.mark.parametrize(("more", "expected"), [(16, []), (17, [("warning", "lengths", "BL_01")])])
+def test_a_header_is_only_a_hint(cohort, more, expected):
+    cohort.write("BL_01", cohort.labels("BL_01") + ["background"] * more)
+    assert cohort.audit() == expected
+
+
+def test_a_container_without_a_count_is_judged_by_its_duration(cohort, make_clip):
+    cohort.video("BL_01").unlink()
+    picture = np.zeros((16, 16, 3), np.uint8)
+    make_clip(cohort.dataset.videos / "BL_01.mkv", [picture] * (len(cohort.labels("BL_01")) + 50), fps=FPS)
+    assert cohort.audit() == [("warning", "lengths", "BL_01")]
+
+
+def test_labels_at_a_fraction_of_the_rate_are_recognised(cohort):
+    labels = cohort.labels("BL_01")
+    cohort.add_features("BL_01", frames=len(labels) * 5)
+    assert "1 label every 5 frames?" in cohort.only().message
+
+
+def test_a_video_with_another_rate_than_the_rest(cohort, make_clip):
+    make_clip(cohort.video("BL_01"), [np.zeros((16, 16, 3), np.uint8)] * len(cohort.labels("BL_01")), fps=30)
+    finding = cohort.only(min_seconds=0.1)
+    assert (finding.severity, finding.kind, finding.video) == ("warning", "frame rates", "BL_01")
+    assert "30.000 fps by its header, 25 others have 25.000" in finding.message
+
+
+def test_no_common_rate_is_one_note(cohort):
+    for number, video in enumerate(NAMES + VALIDATION):
+        count = len(cohort.labels(video))
+        cohort.add_features(video, seconds=np.arange(count) / (20 + 5 * (number % 3)))
+    finding = cohort.only(min_seconds=0.1)
+    assert (finding.severity, finding.kind, finding.video) == ("note", "frame rates", None)
+    assert "9 with 20.00, 9 with 25.00, 8 with 30.00 fps" in finding.message
+
+
+def test_lost_frames_are_named_by_their_place(cohort):
+    seconds = np.arange(len(cohort.labels("BL_01"))) / FPS
+    seconds[31:] += 0.4
+    cohort.add_features("BL_01", seconds=seconds)
+    (finding,) = [finding for finding in cohort.findings() if "frames are missing" in finding.message]
+    assert (finding.severity, finding.kind, finding.frame, finding.seconds) == ("warning", "frame rates", 30, 1.2)
+    assert "after frame 30 (1.20 s) the next comes 0.440 s later, usual are 0.040 s" in finding.message
+
+
+def test_a_variable_rate_is_a_warning(cohort):
+    count = len(cohort.labels("BL_01"))
+    cohort.add_features("BL_01", seconds=np.cumsum(np.where(np.arange(count) % 2, 0.02, 0.06)))
+    assert "variable frame rate" in cohort.only().message
+
+
+def test_jitter_is_no_variable_rate(cohort):
+    count = len(cohort.labels("BL_01"))
+    cohort.add_features("BL_01", seconds=np.cumsum(np.where(np.arange(count) % 2, 0.035, 0.045)))
+    assert cohort.findings() == []
+
+
+def test_a_file_that_is_no_video_does_not_stop_the_others(cohort):
+    cohort.video("BL_01").write_bytes(b"not a video")
+    cohort.video("SD_02").unlink()
+    assert cohort.audit() == [("error", "videos", "BL_01"), ("error", "files", "SD_02")]

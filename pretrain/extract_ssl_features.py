@@ -4,8 +4,8 @@
     python extract_ssl_features.py --model vjepa2-vitl-fpc64-256 --checkpoint ./checkpoints/ssl/vjepa2-vitl-fpc64-256
 
 The first takes the adapter of finetune_lora.py and its base, and is the same as extract_features.py in the CataractFT
-folder of the encoder. The second is the variant without LoRA, kept apart as features/<Encoder>@ssl. An adapter folder as
---checkpoint is the same as --lora_path.
+folder of the encoder. The second is the variant without LoRA, kept apart as features/<Encoder>@ssl. An adapter folder
+as --checkpoint is the same as --lora_path.
 """
 
 from __future__ import annotations

@@ -72,6 +72,6 @@ def find_base(model: SslModel, base: str, ssl_checkpoint: str | None) -> Path:
 
 
 def stage_1_manifest(export: Path) -> Path | None:
-    """What Stage 1 says of the videos behind an export: in its folder or the one above; None: it says nothing."""
+    """The record of the videos behind an export, in its folder or the one above; None: Stage 1 says nothing."""
     places = [folder / paths.MANIFEST for folder in (export, export.parent)]
     return next(filter(Path.is_file, places), None)

@@ -134,7 +134,7 @@ def adapter_folder(name: str) -> Path:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What every self-supervised training can be told; recipes add their own (`pretrain.methods.options`)."""
+    """Settings of every self-supervised training; recipes add their own (`pretrain.methods.options`)."""
 
     model: str | None = option(None, "model to train, by its long or short name", group="model")
     videos: tuple[str, ...] = option(

@@ -1,8 +1,8 @@
 """Samples of self-supervised training: views of frames or clips, drawn by number and decoded straight from the videos.
 
 Sample number k of a run (k = step * global batch + position in it) decides everything about the sample through
-`common.base.runtime.generator(seed, "sample", k, attempt)`. There is no state to save: a run that is resumed at sample k gets
-what an uninterrupted one gets, with any number of worker processes.
+`common.base.runtime.generator(seed, "sample", k, attempt)`. There is no state to save: a run that is resumed at sample
+k gets what an uninterrupted one gets, with any number of worker processes.
 """
 
 from __future__ import annotations

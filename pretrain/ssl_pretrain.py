@@ -84,7 +84,7 @@ def known_corpora(options: TrainingOptions, processes: Processes) -> list[Corpus
 
 
 def balanced_sampling(options: TrainingOptions, corpora: Sequence[Corpus]) -> BalancedSampling:
-    """Which clip is which sample.
+    """The rule by which a sample's number tells its clip.
 
     Raises `UserError` for weights or clusters that do not fit the corpora.
     """
@@ -113,7 +113,7 @@ def read_weights(text: str) -> dict[str, float]:
 
 
 def seconds_per_sample(options: TrainingOptions, model: SslModel) -> float:
-    """Seconds of video that a sample stands for: of frames one a second makes an epoch, of clips one in its duration."""
+    """Seconds of video that a sample stands for in an epoch: of a frame one second, of a clip its own duration."""
     clip_len = options.clip_len_of(model)
     return clip_len / options.fps if clip_len > 1 else 1.0
 
@@ -173,7 +173,7 @@ def record_videos(options: TrainingOptions, model: SslModel, corpora: list[Corpu
 
 
 def first_alone(processes: Processes, action: Callable[[], Result]) -> Result | None:
-    """What `action` gives in the first process, None in the others, which wait for it.
+    """Result of `action` in the first process, None in the others, which wait for it.
 
     Raises in all when it raises `UserError`.
     """

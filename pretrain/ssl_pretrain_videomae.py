@@ -6,8 +6,8 @@
     torchrun --nproc_per_node 8 ssl_pretrain_videomae.py --model videomae-b --batch_size 32
 
 The first is SurgRec-MAE's recipe, the third SurgVISTA's. Writes checkpoints/ssl/<model>/: final.pt, export/ for feature
-extraction (models/SurgRec-MAE --weights), manifest.json of the videos seen, metrics.jsonl. The same command resumes where
-it stopped.
+extraction (models/SurgRec-MAE --weights), manifest.json of the videos seen, metrics.jsonl. The same command resumes
+where it stopped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoints of a training, the same whether one process, replicas or shards wrote them, and what may resume from them.
+"""Checkpoints of a training, the same whether one process, replicas or shards wrote them, and who may resume from one.
 
 A file holds tensors by parameter name and plain Python values only. It gets its name when it is complete.
 """
@@ -39,7 +39,7 @@ WITHOUT_EFFECT += ("ssl_checkpoint",)  # Stage 2 compares what it names by its h
 
 @dataclass
 class TrainingState:
-    """What a training knows besides its tensors."""
+    """Everything that a training knows besides its tensors."""
 
     recipe: str
     config: dict[str, Any]
@@ -58,7 +58,7 @@ class TrainingState:
 
     @property
     def machine(self) -> dict[str, int]:
-        """What else decides the numbers besides `config`: the schedules' length, and the order of sums."""
+        """Numbers besides `config` that decide those of the training: the schedules' length, and the order of sums."""
         return {name: getattr(self, name) for name in ("total_steps", "world_size", "num_threads")}
 
 

@@ -1,4 +1,7 @@
-"""The trained backbone in a folder of its own, for feature extraction and for LoRA: `common.encoders.weights.adapters` reads it."""
+"""The trained backbone in a folder of its own, for feature extraction and for LoRA.
+
+`common.encoders.weights.adapters` reads it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def export_backbone(method: Method, tensors: dict[str, Tensor], state: TrainingS
 
 
 def provenance(state: TrainingState, model: SslModel, folder: RunFolder) -> dict[str, Any]:
-    """What an export was made of, from and by."""
+    """Record of what an export was made of, from and by."""
     manifest = folder.manifest
     return {
         "model": model.name,

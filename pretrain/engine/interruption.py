@@ -40,7 +40,7 @@ class Interruption:
 
     @property
     def request(self) -> int:
-        """What has been asked for, 0: nothing."""
+        """The request so far, `STOP` or `REQUEUE`; 0: none."""
         waiting = self._former_mask is not None and signal.SIGUSR1 in signal.sigpending()
         return max(self._noted, REQUEUE if waiting else 0)
 
@@ -104,5 +104,6 @@ def requeue(job: str) -> None:
     # a job that is put back is ended at once, and this command with it
     if done.returncode not in (0, -signal.SIGTERM, -signal.SIGKILL):
         raise UserError(
-            f"everything is saved, but `{' '.join(command)}` said {done.stderr.strip()!r}; submit the job again to resume"
+            f"everything is saved, but `{' '.join(command)}` said {done.stderr.strip()!r}; submit the job again to "
+            "resume"
         )

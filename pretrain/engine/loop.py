@@ -46,7 +46,7 @@ PhaseProbe = Callable[[Features], dict[str, float]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained: a method, the weights it was built on, and its data."""
+    """A method to train, the weights it was built on, and its data."""
 
     name: str
     method: Method
@@ -113,7 +113,7 @@ class Training:
         return 0
 
     def _resume(self) -> None:
-        """Take up the newest checkpoint, if there is one; what it says is compared with the options before it counts."""
+        """Take up the newest checkpoint, if there is one; it is compared with the options before it counts."""
         if self.processes.is_first:
             self.folder.remove_partial()
         self.processes.barrier()  # nobody looks while the first one tidies up

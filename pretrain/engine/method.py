@@ -15,7 +15,7 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Schedules:
-    """What the engine sets at every optimiser step, as functions of its number, and AdamW's constants."""
+    """Rates that the engine sets at every optimiser step, as functions of its number, and AdamW's constants."""
 
     learning_rate: Schedule
     weight_decay: Schedule

@@ -128,7 +128,7 @@ class HealthMonitor:
         return UserError(
             f"step {step}: the features have collapsed: in {self.bad_running} checks running the cosine distance of "
             f"samples or the effective rank was below {BAD_SHARE:.0%} of the start's. {best}. Lower the learning rate "
-            "or raise the EMA momentum and start from there; --no-stop_on_collapse goes on regardless"
+            "or raise the EMA momentum and start from there; --no-stop_on_collapse continues regardless"
         )
 
     def _share(self, name: str, value: float) -> float:

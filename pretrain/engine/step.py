@@ -66,7 +66,7 @@ class TrainingStep:
 
     @property
     def is_skipped(self) -> bool:
-        """Whether the last step changed nothing."""
+        """True when the last step changed nothing."""
         return self.skipped_running > 0
 
     def _accumulate(self, step: int, micro_batches: list[Batch]) -> dict[str, float]:
@@ -102,7 +102,7 @@ def _on_device(batch: Batch, device: torch.device) -> Batch:
 class MovingAverage:
     """Keeps `teacher = m teacher + (1 - m) student`, in float32, parameter by parameter; buffers are left alone.
 
-    In bf16 an average at m = 0.9995 would never move. Shards of one parameter lie in one process, so that nothing is sent.
+    In bf16 an average at m = 0.9995 would never move. Shards of student and teacher lie alike, so that nothing is sent.
     """
 
     def __init__(self, method: Method):
@@ -143,7 +143,10 @@ class GroupedAdamW(torch.optim.AdamW):
     """AdamW (Loshchilov & Hutter, ICLR 2019) of a method's groups; a frozen group has learning rate 0."""
 
     def __init__(self, method: Method, schedules: Schedules):
-        """The teacher is frozen already. Raises `ValueError` unless every trainable parameter is in exactly one group."""
+        """The teacher is frozen already.
+
+        Raises `ValueError` unless every trainable parameter is in exactly one group.
+        """
         self.groups = [group for group in method.parameter_groups() if group.parameters]
         check_groups(self.groups, method)
         self.schedules = schedules
@@ -164,7 +167,7 @@ class GroupedAdamW(torch.optim.AdamW):
         """
         rate, decay = self.schedules.learning_rate(step), self.schedules.weight_decay(step)
         for group, settings in zip(self.groups, self.param_groups, strict=True):
-            # a rate of 0 freezes, as AdamW multiplies the decay by it too; gradients are averaged into its moments meanwhile
+            # a rate of 0 freezes, as AdamW multiplies the decay by it too; its moments are averaged meanwhile
             settings["lr"] = 0.0 if step < group.frozen_until else rate * group.lr_scale
             settings["weight_decay"] = decay if group.decays else 0.0
             settings |= {"betas": self.schedules.betas, "eps": self.schedules.eps, "fused": self._fused}

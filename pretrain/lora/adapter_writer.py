@@ -63,7 +63,8 @@ class AdapterWriter:
         found = stage_1_manifest(self.base.path)
         if found is None and self.options.base == "stage1":
             log.warning(
-                "%s: no %s says which videos Stage 1 has seen, so leaks of it cannot be found; copy it with the weights",
+                "%s: no %s says which videos Stage 1 has seen, so leaks of it cannot be found; copy it with the "
+                "weights",
                 self.base.path,
                 paths.MANIFEST,
             )
@@ -87,8 +88,8 @@ class AdapterWriter:
     def check(self, config: EncoderConfig, clips: Tensor) -> float:
         """Compare the features of the adapter beside its base with those of Stage 3, where it is merged, in float32.
 
-        `clips` are uint8 on the device, `config` is the encoder's own. The classifier gets the kept adapter and leaves the
-        device, for the memory. Returns the largest difference as a share of the largest feature.
+        `clips` are uint8 on the device, `config` is the encoder's own. The classifier gets the kept adapter and leaves
+        the device, for the memory. Returns the largest difference as a share of the largest feature.
 
         Raises `RuntimeError` when it cannot be rounding.
         """
@@ -101,14 +102,15 @@ class AdapterWriter:
         difference = relative_difference(encoder.network(pixels), expected)
         if not difference < MERGE_TOLERANCE:
             raise RuntimeError(
-                f"{self.options.best_lora}: the merged adapter gives other features than in training, by {difference:.1e}"
+                f"{self.options.best_lora}: the merged adapter gives other features than in training, by "
+                f"{difference:.1e}"
             )
         log.info("%s: merged features are those of training to %.1e", self.options.best_lora, difference)
         return difference
 
 
 def _place(path: Path, start: Path) -> str:
-    """A path as a record names it: relative to the folder `start` where both are kept together, so that they can move."""
+    """A path as a record names it: relative to the folder `start` where both are kept together and may move."""
     root = paths.pretraining_checkpoints().resolve()
     path, start = path.resolve(), start.resolve()
     if path.is_relative_to(root) and start.is_relative_to(root):

@@ -1,7 +1,7 @@
 """LoRA adapters (Hu et al., ICLR 2022) of peft: which layers get one, and the folder that an adapter is kept in.
 
-The layers are those of ssl-spec section 7: the attention's four projections, by option the MLP's. Bare names would do
-for DINOv3, but on V-JEPA 2 `proj` and `key` also hit the patch embedding and the predictor, so both are spelled in full.
+The layers are the attention's four projections, by option the MLP's too. Bare names would do for DINOv3, but on V-JEPA
+2 `proj` and `key` also hit the patch embedding and the predictor, so both are spelled in full.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEAD_FILE = "head.safetensors"
 
 
 def adapted_part(network: nn.Module) -> nn.Module:
-    """The part of an encoder's network that adapters are put into, where `common.encoders.weights.adapters` merges them.
+    """The part of an encoder's network that gets adapters; `common.encoders.weights.adapters` merges them there.
 
     Raises `UserError` for a family without adapters.
     """

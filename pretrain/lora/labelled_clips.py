@@ -1,8 +1,8 @@
 """Labelled clips of the annotated cataract data sets, for Stage 2 and for the kNN probe.
 
-A clip is labelled with the class of the frame at its position `clip_len // 2`, as encoders see their windows; a model of
-single frames takes `clip_len` 1. Training clips are a pure function of the seed and of the sample's number, so that any
-number of workers and any restart give the same ones. Validation clips are a fixed grid.
+A clip is labelled with the class of the frame at its position `clip_len // 2`, as encoders see their windows; a model
+of single frames takes `clip_len` 1. Training clips are a pure function of the seed and of the sample's number, so that
+any number of workers and any restart give the same ones. Validation clips are a fixed grid.
 """
 
 from __future__ import annotations
@@ -110,12 +110,12 @@ def choose_validation(videos: Sequence[SegmentedVideo], share: float) -> set[str
 class LabelledClips(TorchDataset):
     """Clips with their class: `{"clip": (T, 3, size, size) uint8, "label": int, "video": "<data set>/<video>"}`.
 
-    Split `train` takes any sample number from 0 on: each class present is equally likely, then each frame of that class.
-    Split `validation` holds one clip for each point of a grid of `grid_seconds` that has a class. `len()` is the number
-    of grid points on either side, so an epoch of training sees as many clips as its videos have grid points.
+    Split `train` takes any sample number from 0 on: each class present is equally likely, then each frame of that
+    class. Split `validation` holds one clip for each point of a grid of `grid_seconds` that has a class. `len()` is the
+    number of grid points on either side, so an epoch of training sees as many clips as its videos have grid points.
 
-    Pixels are resized by the encoder's own rule; `common.video.preprocess.normalise` makes them floats on the device. Times are
-    frame number / fps: videos start at 0 and run at a constant rate, as those of both releases do.
+    Pixels are resized by the encoder's own rule; `common.video.preprocess.normalise` makes them floats on the device.
+    Times are frame number / fps: videos start at 0 and run at a constant rate, as those of both releases do.
     """
 
     def __init__(

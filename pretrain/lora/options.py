@@ -15,7 +15,7 @@ ALIASED = "ssl_checkpoint"  # the option that has a second name
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """What `finetune_lora.py` can be told.
+    """Settings of `finetune_lora.py`.
 
     The study publishes none of the adapter's or the optimiser's settings; these are usual ones for LoRA.
     """
@@ -33,7 +33,8 @@ class FinetuneOptions:
     datasets: tuple[str, ...] = option((), "annotated data sets under data/ (default: the imported ones)", group="data")
     classes: str | None = option(
         None,
-        "YAML table of classes and of the phases that belong to them (default: pretrain/annotations/phase_classes.yaml)",
+        "YAML table of classes and of the phases that belong to them (default: "
+        "pretrain/annotations/phase_classes.yaml)",
         group="data",
     )
     output: str | None = option(

@@ -1,4 +1,4 @@
-"""What Stage 2 trains: adapters in an encoder and a linear classifier on the feature that Stage 3 extracts."""
+"""The network that Stage 2 trains: an encoder with adapters, and a linear classifier on the feature of Stage 3."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PhaseClassifier(nn.Module):
         return adapters, list(self.head.parameters())
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """What training changes, by name."""
+        """Tensors that training changes, by name."""
         return {name: parameter.detach() for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:

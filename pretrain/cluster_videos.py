@@ -82,7 +82,7 @@ def feature_files(dataset: paths.Dataset, encoder: str) -> list[Path]:
 
 
 def add_clips(video: str, path: Path, clip_seconds: float, clips: list[Clip], features: list[np.ndarray]) -> None:
-    """Append a video's clips of `clip_seconds`, without gaps from the first frame on, and their mean features `(D,)`."""
+    """Append a video's clips of `clip_seconds`, end to end from its first frame on, and their mean features `(D,)`."""
     source = open_features(path)
     seconds = source.timeline.seconds - source.timeline.seconds[0]
     places = (seconds[source.timeline.sampled] // clip_seconds).astype(int)

@@ -118,7 +118,7 @@ def knn_accuracy(
 
     Features `(N, D)`, labels `(N,)` integers from 0. The k training features of highest cosine similarity s each vote
     for their class with exp(s / temperature) (Wu et al., CVPR 2018, section 3.4; the k-NN evaluation of DINO, Caron et
-    al., ICCV 2021). Memory is `chunk_size` x N_train; the computation runs in fp32 on the device of the training features.
+    al., ICCV 2021). Memory is `chunk_size` x N_train; the computation runs in fp32, where the training features are.
 
     Raises `UserError` for fewer than k training features, no test feature, and features that are not finite.
     """

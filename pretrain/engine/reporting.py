@@ -93,7 +93,7 @@ class TrainingReport:
         return found
 
 
-# dense tensor-core bf16, and fp32, in TFLOP/s, from the makers' data sheets; of the names in a device's the first counts
+# dense tensor-core bf16, and fp32, in TFLOP/s, from the makers' data sheets; the first name that fits counts
 PEAK_TFLOPS: dict[str, dict[str, float]] = {
     "B200": {"bf16": 2250.0, "fp32": 75.0},
     "H100 PCIe": {"bf16": 756.0, "fp32": 51.0},

@@ -325,7 +325,7 @@ def test_stage_1_goes_on_from_the_middle_to_the_recorded_end(artefacts):
     (found / "final.pt").unlink()
     shutil.rmtree(found / "export")
     said = artefacts.run(*artefacts.words("pretrain"))
-    assert "step_000004.pt: going on after step 4 of 8" in said
+    assert "step_000004.pt: resuming after step 4 of 8" in said
     assert "the numbers will differ" not in said
     ours, theirs = (
         [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()] for root in (found, recorded)
@@ -345,7 +345,7 @@ def test_stage_2_goes_on_from_the_middle_to_the_recorded_end(artefacts):
     found = artefacts.root / checkpoints / "vjepa2-tiny-interrupted"
     undisturbed = artefacts.recorded / checkpoints / "vjepa2-tiny"
     said = artefacts.run(*artefacts.words("finetune_interrupted"))
-    assert re.search(r"last\.pt: going on after step \d+ of 12", said)
+    assert re.search(r"last\.pt: resuming after step \d+ of 12", said)
     assert "the numbers will differ" not in said
     ours, theirs = (list(csv.DictReader((root / "metrics.csv").open())) for root in (found, undisturbed))
     assert len(ours) == len(theirs)

@@ -14,7 +14,7 @@ import numpy as np
 from common.base.options import CommandParser
 from common.scoring import metrics
 from common.scoring.metrics import MEASURES, OVERLAP_PERCENTS
-from common.scoring.video_score import LastSegment, SegmentRule, VideoScore
+from common.scoring.video_score import SegmentRule, VideoScore
 
 FRAME_MEASURES = ("accuracy", "f1_macro", "miou")
 OVERLAP_MEASURES = tuple(f"f1@{percent}" for percent in OVERLAP_PERCENTS)
@@ -30,14 +30,9 @@ class Protocol:
     name: str
     origin: str
     pooled: frozenset[str]
-    background_in_segments: bool
-    last_segment: LastSegment
+    segment_rule: SegmentRule
     scale: int = 1
     """Of what the original evaluator prints: fractions of 1, or percent."""
-
-    @property
-    def segment_rule(self) -> SegmentRule:
-        return SegmentRule(self.background_in_segments, self.last_segment)
 
 
 _MSTCN_POOLED = frozenset({"accuracy", "f1_macro", "pr_auc", "miou", *OVERLAP_MEASURES})
@@ -48,31 +43,27 @@ PROTOCOLS = {
             name="challenge",
             origin="the SICS-155 challenge's scorer (MedVisBonn/SICS155_challenge), which has no F1@k and mIoU",
             pooled=frozenset(OVERLAP_MEASURES),
-            background_in_segments=True,
-            last_segment="legacy",
+            segment_rule=SegmentRule(background=True, last_segment="legacy"),
         ),
         Protocol(
             name="mstcn",
             origin="the MS-TCN evaluation code (sj-li/MS-TCN2), which has no macro F1, PR-AUC and mIoU",
             pooled=_MSTCN_POOLED,
-            background_in_segments=False,
-            last_segment="legacy",
+            segment_rule=SegmentRule(background=False, last_segment="legacy"),
             scale=100,
         ),
         Protocol(
             name="mstcn-background",
             origin="the MS-TCN evaluation code (sj-li/MS-TCN2) with no class left out",
             pooled=_MSTCN_POOLED,
-            background_in_segments=True,
-            last_segment="legacy",
+            segment_rule=SegmentRule(background=True, last_segment="legacy"),
             scale=100,
         ),
         Protocol(
             name="pooled",
             origin="no evaluator of the field: one confusion matrix over all frames of all videos",
             pooled=_MSTCN_POOLED,
-            background_in_segments=True,
-            last_segment="fixed",
+            segment_rule=SegmentRule(background=True, last_segment="fixed"),
         ),
     )
 }
@@ -171,8 +162,9 @@ def methods_sentence(protocol: Protocol) -> str:
     macro_pooled = bool({"f1_macro", "miou"} & protocol.pooled)
     where = "anywhere in the test videos" if macro_pooled else "in the video"
     unit = "all frames pooled" if "pr_auc" in protocol.pooled else "each video"
-    last = "one frame early, as in the MS-TCN evaluation code" if protocol.last_segment == "legacy" else "where it ends"
-    background = "counted in" if protocol.background_in_segments else "left out of"
+    rule = protocol.segment_rule
+    last = "one frame early, as in the MS-TCN evaluation code" if rule.last_segment == "legacy" else "where it ends"
+    background = "counted in" if rule.background else "left out of"
     return (
         f"Protocol {protocol.name}: {named(pooled)} are computed from the counts of all test videos pooled"
         + (f", {named(means)} per video and then averaged" if means else "")
@@ -205,4 +197,7 @@ def add_protocol_options(parser: CommandParser) -> None:
 def chosen_protocols(names: Sequence[str], last_segment: str | None = None) -> list[Protocol]:
     """The protocols by name, each once, with another rule for the last segment where one is given."""
     chosen = [PROTOCOLS[name] for name in dict.fromkeys(names)]
-    return [replace(protocol, last_segment=last_segment) for protocol in chosen] if last_segment else chosen
+    if last_segment is None:
+        return chosen
+    rules = [protocol.segment_rule._replace(last_segment=last_segment) for protocol in chosen]
+    return [replace(protocol, segment_rule=rule) for protocol, rule in zip(chosen, rules, strict=True)]

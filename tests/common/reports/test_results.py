@@ -6,7 +6,6 @@ import pytest
 
 from common.base import paths
 from common.base.runtime import UserError
-from common.base.wording import format_table
 from common.dataset.kfold import make_folds, read_folds, write_folds
 from common.dataset.phases import write_prediction
 from common.head.experiment import load_experiment
@@ -103,12 +102,6 @@ def test_percent_shows_undefined_as_undefined():
     assert percent(float("nan")) == "n/a"
     assert percent(0.1236) == "12.36"
     assert percent(0.5, 0.01) == "50.00 ± 1.00"
-
-
-def test_text_table_is_aligned():
-    lines = format_table([["Encoder", "A"], ["x", "1.00"], ["longer name", "12.00"]]).splitlines()
-    assert lines[2] == "x             1.00"
-    assert lines[3] == "longer name  12.00"
 
 
 def test_comparison_rows_follow_the_measures(compared):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from common.base.wording import clock
 from common.dataset.phases import PhaseMapping
 from common.head.new_videos import VideoPhases
 from common.reports.pictures import timeline
@@ -73,13 +72,6 @@ def test_a_mapping_of_one_phase_has_no_runner_up_and_a_single_frame_no_duration(
     phases = VideoPhases("v", np.array([0.0]), np.array([[1.0]]), PhaseMapping(("wash",)))
     (row,) = segment_rows(phases)
     assert (row["runner_up"], row["duration_seconds"], row["confidence"]) == ("", "0.000", "1.0000")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0, "0:00"), (59.99, "0:59"), (60, "1:00"), (2.9999999, "0:03"), (4530, "75:30")]
-)
-def test_clock(seconds, shown):
-    assert clock(seconds) == shown
 
 
 def shares_of_the_ribbon(path):

@@ -1,0 +1,42 @@
+"""Words for people: places, lists, counts, clock times, tables."""
+
+from pathlib import Path
+
+import pytest
+
+from common.base.runtime import UserError
+from common.base.wording import clock, counted, format_table, listed, naming, place, seconds_of
+
+
+def test_a_place_is_a_frame_with_its_time_where_the_rate_is_known():
+    assert place(1510, 25) == "frame 1510 (1:00.4)"
+    assert place(1510, None) == "frame 1510"
+    assert (seconds_of(1510, 25), seconds_of(1510, None)) == (60.4, None)
+
+
+def test_long_lists_are_shortened():
+    assert listed([str(number) for number in range(8)]) == "0, 1, 2, 3, 4, 5, 6, 7"
+    assert listed([str(number) for number in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
+
+
+def test_nouns_are_counted():
+    assert [counted(count, "video") for count in (0, 1, 2)] == ["0 videos", "1 video", "2 videos"]
+
+
+def test_an_error_is_given_its_file_once():
+    path = Path("data/mapping.txt")
+    assert naming(path, UserError("ids must run from 0")) == f"{path}: ids must run from 0"
+    assert naming(path, UserError(f"{path}, line 2: no")) == f"{path}, line 2: no"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0:00"), (59.99, "0:59"), (60, "1:00"), (2.9999999, "0:03"), (4530, "75:30")]
+)
+def test_clock(seconds, shown):
+    assert clock(seconds) == shown
+
+
+def test_text_table_is_aligned():
+    lines = format_table([["Encoder", "A"], ["x", "1.00"], ["longer name", "12.00"]]).splitlines()
+    assert lines[2] == "x             1.00"
+    assert lines[3] == "longer name  12.00"

@@ -9,7 +9,7 @@ from common.base import paths
 from common.base.runtime import UserError, run_main
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights.find import find_weights, is_available
-from common.encoders.weights.source import NONE
+from common.encoders.weights.load import NONE
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from common.encoders.base import check_width
 from common.encoders.config import EncoderConfig
 from common.encoders.families import dinov3, surgenet, videomae, vjepa2
 from common.encoders.weights.find import find_weights
-from common.encoders.weights.source import RANDOM, WeightSource
+from common.encoders.weights.load import RANDOM, WeightSource
 from pretrain.ssl_config import SslModel
 
 log = logging.getLogger(__name__)

@@ -79,7 +79,7 @@ def prepare(options: FinetuneOptions, config: EncoderConfig, device: torch.devic
     # not above: --help, and every process that reads videos, imports this file
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    from common.encoders.build import build_encoder
+    from common.encoders.base import build_encoder
     from pretrain.engine.sharding import recompute_blocks
     from pretrain.lora.adapter_writer import AdapterWriter
     from pretrain.lora.adapters import add_adapters

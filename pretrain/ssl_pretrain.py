@@ -16,7 +16,7 @@ from common.base.runtime import UserError, keep_freed_memory
 from common.base.wording import counted, listed
 from common.checks import leaks
 from common.dataset import manifest as manifests
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 from pretrain.backbones import start_backbone
 from pretrain.engine.distributed import Processes, start_processes
 from pretrain.engine.loop import Batches, Recipe, train_recipe

@@ -9,25 +9,29 @@ and everything else (finding weights, device, precision, batching, windows, file
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from common.base.runtime import UserError
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.adapters import apply_adapter
-from common.encoders.weights.source import WeightSource
-from common.encoders.weights.tensors import load_strictly, randomise, read_state
+from common.encoders.weights.load import RANDOM, WeightSource, load_strictly, randomise, read_state
 from common.video.preprocess import normalise
 
 Rename = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
+ArchitectureT = TypeVar("ArchitectureT")
+
+# what `family:` in a config.yaml may say: the modules of `common/encoders/families/`, each loaded where it is asked for
+FAMILIES = ("resnet", "efficientnet_lite", "color_histogram", "i3d", "dinov3", "vjepa2", "surgenet", "videomae")
 
 
 class Encoder:
     """A frozen network and what is needed to run it; `ImageEncoder` and `ClipEncoder` say what it sees."""
 
-    memory_format = torch.channels_last
+    memory_format = torch.channels_last  # convolutions run several times as fast, on a CPU and on tensor cores
 
     def __init__(
         self, config: EncoderConfig, network: nn.Module, weights: WeightSource, feature_dim: int | None = None
@@ -63,7 +67,7 @@ class Encoder:
         if features.shape[-1] != self.feature_dim:
             raise UserError(
                 f"{self.config.title}: feature_dim {self.feature_dim} in config.yaml, but the network gives "
-                f"{features.shape[-1]}; put the right number there"
+                f"{features.shape[-1]}; put the correct number there"
             )
         return features.float().cpu()
 
@@ -90,7 +94,7 @@ class ClipEncoder(Encoder):
     and an attribute `tubelet`, its frames a token.
     """
 
-    memory_format = torch.preserve_format
+    memory_format = torch.preserve_format  # clips have an axis more; I3D orders its own
 
     @property
     def clip_len(self) -> int:
@@ -114,6 +118,7 @@ class ClipEncoder(Encoder):
 
 
 def _keep_in_fp32(module: nn.Module, device: torch.device) -> None:
+    """Let a submodule leave autocast: its inputs, of bf16 from the layer before, become float32 again."""
     forward = module.forward
 
     def in_fp32(*inputs: Tensor, **options) -> Tensor:
@@ -136,7 +141,11 @@ def load_network(
         state = read_state(source.path, heads=config.allowed_unexpected)
         state = rename(state, network) if rename else state
         load_strictly(network, state, source.path, missing=config.allowed_missing, unexpected=config.allowed_unexpected)
-    return apply_adapter(network, source.adapter.path.parent) if source.adapter else network
+    if source.adapter is None:
+        return network
+    from common.encoders.weights.adapters import apply_adapter
+
+    return apply_adapter(network, source.adapter.path.parent)
 
 
 def check_width(width: int, config: EncoderConfig, source: WeightSource) -> None:
@@ -146,3 +155,45 @@ def check_width(width: int, config: EncoderConfig, source: WeightSource) -> None
             f"{source.path}: features of {width} values, but {config.title} has {config.feature_dim}; "
             "these weights are of another size of the model"
         )
+
+
+def choose_architecture(config: EncoderConfig, known: Mapping[str, ArchitectureT]) -> ArchitectureT:
+    """Entry of the config's `architecture` in a family's table. Raises `UserError` that lists the known ones."""
+    if config.architecture not in known:
+        raise UserError(f"architecture {config.architecture!r} is unknown; known: {', '.join(known)}")
+    return known[config.architecture]
+
+
+def check_grid(config: EncoderConfig, patch_size: int, tubelet: int = 1) -> None:
+    """Raise `UserError` where input is no whole number of tokens: a transformer would silently cut the rest off.
+
+    `patch_size` pixels a side, `tubelet` frames.
+    """
+    size = config.preprocessing.size
+    if size % patch_size:
+        raise UserError(f"{config.title}: size {size} is not a multiple of {patch_size} pixels")
+    if tubelet > 1 and config.clip_len % tubelet:
+        raise UserError(f"--clip_len {config.clip_len}: {config.title} takes frames in pairs; give an even number")
+
+
+def build_encoder(config: EncoderConfig, weights: str | None = None) -> Encoder:
+    """The encoder that a config describes, with its own weights or those that `weights` names (`random` included).
+
+    Raises `UserError` for an unknown family and for weights that are absent or do not fit.
+    """
+    if config.family not in FAMILIES:
+        raise UserError(f"family: {config.family!r} is unknown; known: {', '.join(FAMILIES)}")
+    if config.weights == RANDOM:
+        raise UserError("weights: random may only be asked for on the command line, so that no result hides it")
+    # here: families and pretraining come to this module for the contract, and find no weights
+    from common.encoders.weights.find import choose_weights
+
+    source = choose_weights(config, weights)
+    try:
+        family = importlib.import_module(f"common.encoders.families.{config.family}")
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
+        raise UserError(
+            f"family {config.family}: its library does not load ({error}); install torch and torchvision together: "
+            "pip install -r requirements.txt -c constraints.txt"
+        ) from error
+    return family.build(config, source)

@@ -130,7 +130,7 @@ def _send_batch_times(config_path: Path, device_name: str, seconds: float, sende
     import torch
 
     from common.base.runtime import choose_precision
-    from common.encoders.build import build_encoder
+    from common.encoders.base import build_encoder
 
     try:
         keep_freed_memory()

@@ -9,8 +9,7 @@ from typing import Any
 from common.base import paths
 from common.base.paths import label_paths
 from common.base.runtime import UserError, choose_precision, keep_freed_memory, select_device
-from common.encoders.base import ClipEncoder, Encoder
-from common.encoders.build import build_encoder
+from common.encoders.base import ClipEncoder, Encoder, build_encoder
 from common.encoders.config import read_encoder_config
 from common.features.config import ExtractionConfig, with_options
 from common.features.files import is_extracted

@@ -16,7 +16,7 @@ from common.base.runtime import UserError, choose_precision, keep_freed_memory, 
 from common.dataset.phases import PhaseMapping
 from common.dataset.segments import Segments, find_segments
 from common.encoders.config import EncoderConfig, read_encoder_config
-from common.encoders.weights.source import RANDOM
+from common.encoders.weights.load import RANDOM
 from common.features.config import extraction_like, with_options
 from common.features.files import identity_differences, is_extracted, open_features, sidecar_path
 from common.head.batch_gen import open_video
@@ -179,7 +179,7 @@ class Predictor:
 
         Raises `UserError` when it cannot be repeated here, naming what differs.
         """
-        from common.encoders.build import build_encoder
+        from common.encoders.base import build_encoder
         from common.features.loop import ExtractionLoop
 
         trained = self.trained

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from common.base.runtime import UserError
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 from pretrain.engine.checkpoint import (
     TrainingState,
     newest_checkpoint,

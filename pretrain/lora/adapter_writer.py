@@ -15,9 +15,9 @@ from torch import Tensor
 
 from common.base import paths
 from common.base.runtime import atomic_folder, git_state, versions, write_json
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 from common.video.preprocess import normalise
 from pretrain.handover import stage_1_manifest
 from pretrain.lora.adapters import load_adapter, relative_difference, write_adapter

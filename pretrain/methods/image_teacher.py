@@ -11,8 +11,7 @@ from transformers import DINOv3ViTModel
 
 from common.base import paths
 from common.base.runtime import UserError
-from common.encoders.base import ImageEncoder
-from common.encoders.build import build_encoder
+from common.encoders.base import ImageEncoder, build_encoder
 from common.encoders.config import read_encoder_config
 from common.video.preprocess import normalise
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.base.options import option
 from common.base.runtime import UserError
-from common.encoders.weights.source import RANDOM
+from common.encoders.weights.load import RANDOM
 from pretrain.ssl_config import TrainingOptions
 
 if TYPE_CHECKING:

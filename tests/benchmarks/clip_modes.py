@@ -19,8 +19,7 @@ import torch
 
 from common.base import paths
 from common.base.runtime import keep_freed_memory, select_device
-from common.encoders.base import ClipEncoder
-from common.encoders.build import build_encoder
+from common.encoders.base import ClipEncoder, build_encoder
 from common.encoders.config import read_encoder_config
 from common.features.batching import Batcher
 from common.features.streams import FeatureStream, TokenStream, WindowStream

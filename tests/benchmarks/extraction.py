@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from common.base import paths
 from common.base.runtime import UserError, keep_freed_memory, select_device
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.features.config import ExtractionConfig
 from common.features.decode_ahead import DecodePlan, chunks

@@ -24,7 +24,7 @@ import torch
 
 from common.base import paths
 from common.base.runtime import keep_freed_memory, peak_memory_bytes
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from common.features.config import ExtractionConfig
 from common.features.loop import ExtractionLoop, Summary

@@ -12,7 +12,7 @@ import torch
 
 from common.base import paths
 from common.base.runtime import write_json
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights.adapters import find_export
 from pretrain.annotations.phase_classes import PhaseClasses

@@ -11,7 +11,7 @@ from common.base import paths
 from common.base.options import resolve
 from common.base.runtime import UserError
 from common.dataset import manifest as manifests
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from common.encoders.weights.adapters import find_adapted
 from pretrain.finetune_lora import main

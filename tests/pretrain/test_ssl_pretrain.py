@@ -10,7 +10,7 @@ from torch import nn
 
 from common.base.runtime import UserError, read_json
 from common.dataset.manifest import read_manifest
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 from pretrain.engine.distributed import Processes
 from pretrain.engine.reporting import read_metrics
 from pretrain.engine.run_folder import RunFolder

@@ -14,7 +14,7 @@ import yaml
 
 from common.base import paths
 from common.base.runtime import UserError, read_json
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.reporting import read_metrics

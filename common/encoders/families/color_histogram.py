@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from common.encoders.base import ImageEncoder
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 
 
 class ColorHistogram(nn.Module):

@@ -18,9 +18,9 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
 
 from common.base.runtime import UserError
-from common.encoders.base import ImageEncoder, check_width, load_network
+from common.encoders.base import ImageEncoder, check_grid, check_width, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 
 PATCH_SIZE = 16
 NUM_REGISTERS = 4
@@ -86,10 +86,8 @@ def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
     Raises `UserError` for an unknown architecture and for a side that is not a whole number of patches, which the
     network would silently cut off.
     """
-    if config.preprocessing.size % PATCH_SIZE:
-        raise UserError(f"{config.title}: size {config.preprocessing.size} is not a multiple of {PATCH_SIZE} pixels")
-    if config.architecture not in ARCHITECTURES:
-        raise UserError(f"architecture {config.architecture!r} is unknown; known: {', '.join(ARCHITECTURES)}")
+    check_grid(config, PATCH_SIZE)
+    choose_architecture(config, ARCHITECTURES)
     if SATELLITE in source.source.lower().replace("-", ""):
         rule = replace(config.preprocessing, mean=SATELLITE_MEAN, std=SATELLITE_STD)
         config = replace(config, preprocessing=rule)

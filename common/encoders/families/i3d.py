@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.base.runtime import UserError
-from common.encoders.base import ClipEncoder, load_network
+from common.encoders.base import ClipEncoder, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 
 # `architecture` -> what differs from pytorchvideo's defaults
 ARCHITECTURES: dict[str, dict[str, Any]] = {"i3d_r50": {}, "tiny": {"stem_dim_out": 4}}
@@ -39,9 +38,7 @@ def build(config: EncoderConfig, source: WeightSource) -> ClipEncoder:
     # the models alone: pytorchvideo.transforms needs a torchvision module that is gone
     from pytorchvideo.models.hub import i3d_r50
 
-    if config.architecture not in ARCHITECTURES:
-        raise UserError(f"architecture {config.architecture!r} is unknown; known: {', '.join(ARCHITECTURES)}")
-    whole = i3d_r50(pretrained=False, **ARCHITECTURES[config.architecture])
+    whole = i3d_r50(pretrained=False, **choose_architecture(config, ARCHITECTURES))
     network = load_network(I3DFeatures(whole.blocks[:-1]), config, source)
     # several times as fast in fp32 as the default order on a CPU
     return ClipEncoder(config, network.to(memory_format=torch.channels_last_3d), source)

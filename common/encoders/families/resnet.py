@@ -7,7 +7,7 @@ from torch import nn
 
 from common.encoders.base import ImageEncoder, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 
 
 def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:

@@ -15,11 +15,9 @@ import timm
 from timm.models import metaformer
 from torch import Tensor, nn
 
-from common.base.runtime import UserError
-from common.encoders.base import ImageEncoder, load_network
+from common.encoders.base import ImageEncoder, check_grid, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.source import WeightSource
-from common.encoders.weights.tensors import read_state
+from common.encoders.weights.load import WeightSource, read_state
 
 PATCH_SIZE = 16
 VIT_OPTIONS = {
@@ -51,12 +49,10 @@ def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
 
     Raises `UserError` for an unknown architecture and for a side that a vision transformer cannot cut into patches.
     """
-    if config.architecture not in ARCHITECTURES:
-        raise UserError(f"architecture {config.architecture!r} is unknown; known: {', '.join(ARCHITECTURES)}")
-    name, options = ARCHITECTURES[config.architecture]
+    name, options = choose_architecture(config, ARCHITECTURES)
     is_vit = name.startswith("vit_")
-    if is_vit and config.preprocessing.size % PATCH_SIZE:
-        raise UserError(f"{config.title}: size {config.preprocessing.size} is not a multiple of {PATCH_SIZE} pixels")
+    if is_vit:
+        check_grid(config, PATCH_SIZE)
     if name == "caformer_s18":
         network = _caformer(plain_relu=_has_plain_relu(source), **options)
     else:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEModel
 
 from common.base.runtime import UserError
-from common.encoders.base import ClipEncoder, load_network
+from common.encoders.base import ClipEncoder, check_grid, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 
 EPSILON = 1e-6
 PATCH_SIZE, TUBELET = 16, 2
@@ -82,13 +82,8 @@ def build(config: EncoderConfig, source: WeightSource) -> ClipEncoder:
     Raises `UserError` for an unknown architecture, an odd window, and a side that is not a whole number of patches.
     """
     size = config.preprocessing.size
-    if config.architecture not in ARCHITECTURES:
-        raise UserError(f"architecture {config.architecture!r} is unknown; known: {', '.join(ARCHITECTURES)}")
-    if size % PATCH_SIZE:
-        raise UserError(f"{config.title}: size {size} is not a multiple of {PATCH_SIZE} pixels")
-    if config.clip_len % TUBELET:
-        raise UserError(f"--clip_len {config.clip_len}: {config.title} takes frames in pairs; give an even number")
-    architecture = ARCHITECTURES[config.architecture]
+    architecture = choose_architecture(config, ARCHITECTURES)
+    check_grid(config, PATCH_SIZE, TUBELET)
     network = VideoMAEFeatures(
         VideoMAEConfig(
             image_size=size,

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers import VJEPA2Config, VJEPA2Model
 
 from common.base.runtime import UserError
-from common.encoders.base import ClipEncoder, check_width, load_network
+from common.encoders.base import ClipEncoder, check_grid, check_width, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 
 GIANT = {"hidden_size": 1408, "num_hidden_layers": 40, "num_attention_heads": 22, "mlp_ratio": 48 / 11}
 # `architecture` -> what differs from transformers' defaults, which are ViT-L's; a weight folder's config.json wins
@@ -59,14 +59,11 @@ def build(config: EncoderConfig, source: WeightSource) -> ClipEncoder:
     """
     hf_config = _network_config(config, source)
     size = config.preprocessing.size
-    if size % hf_config.patch_size:
-        raise UserError(f"{config.title}: size {size} is not a multiple of {hf_config.patch_size} pixels")
+    check_grid(config, hf_config.patch_size, hf_config.tubelet_size)
     if size != hf_config.crop_size:
         raise UserError(
             f"{config.title}: size {size}, but these weights are for {hf_config.crop_size} x {hf_config.crop_size}"
         )
-    if config.clip_len % hf_config.tubelet_size:
-        raise UserError(f"--clip_len {config.clip_len}: {config.title} takes frames in pairs; give an even number")
     with torch.device("meta") if source.path is not None else nullcontext():
         network = VJEPA2Features(hf_config)
     return ClipEncoder(config, load_network(network, config, source, _rename), source)
@@ -76,9 +73,7 @@ def _network_config(config: EncoderConfig, source: WeightSource) -> VJEPA2Config
     """The network's configuration: of the weight folder where it has one, else of the table."""
     stored = source.folder_config
     if stored is None:
-        if config.architecture not in ARCHITECTURES:
-            raise UserError(f"architecture {config.architecture!r} is unknown; known: {', '.join(ARCHITECTURES)}")
-        return VJEPA2Config(crop_size=config.preprocessing.size, **ARCHITECTURES[config.architecture])
+        return VJEPA2Config(crop_size=config.preprocessing.size, **choose_architecture(config, ARCHITECTURES))
     if stored.get("model_type") != VJEPA2Config.model_type:
         raise UserError(f"{source.path}: expected V-JEPA 2 weights, found model_type {stored.get('model_type')!r}")
     hf_config = VJEPA2Config.from_dict(stored)

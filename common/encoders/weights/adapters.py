@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.base import paths
 from common.base.runtime import UserError, read_json, sha256_of_file
-from common.encoders.weights.source import WeightSource
-from common.encoders.weights.tensors import sha256_of_weights
+from common.encoders.weights.load import WeightSource, sha256_of_weights
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from common.base.runtime import UserError, atomic_path
-from common.encoders.weights.tensors import weight_files
+from common.encoders.weights.load import weight_files
 
 if TYPE_CHECKING:
     from common.encoders.config import EncoderConfig

@@ -1,4 +1,4 @@
-"""Find and verify pretrained weights, wherever they are; `tensors` reads them.
+"""Find and verify pretrained weights, wherever they are; `load` reads them.
 
 A weight source is written as
     random                              random weights, only by explicit request; recorded as such
@@ -17,18 +17,44 @@ A weight source is written as
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base import paths
 from common.base.runtime import UserError
-from common.encoders.weights import download
-from common.encoders.weights.adapters import find_adapted, find_export
-from common.encoders.weights.source import LOCAL, NONE, RANDOM, WeightSource
-from common.encoders.weights.tensors import sha256_of_weights
+from common.encoders.weights.load import LOCAL, NONE, RANDOM, WeightSource, sha256_of_weights
 
 if TYPE_CHECKING:
     from common.encoders.config import EncoderConfig
+
+    Locate = Callable[[], Path | None]
+    Fetch = Callable[[EncoderConfig | None], Path | WeightSource]
+
+
+def _ways_to(spec: str) -> tuple[Locate, Fetch]:
+    """By the kind of a weight source: what locates it without a download (None: not whole), and what fetches it."""
+    local = Path(spec).expanduser()
+    at_hand = (lambda: local, lambda _: local)
+    kind, colon, rest = spec.partition(":")
+    if not colon:
+        return at_hand
+    # here, because local files and random weights need neither
+    from common.encoders.weights import adapters, download
+
+    address = (lambda: download.torch_cache(spec), lambda config: download.url_file(spec, config))
+    kinds: dict[str, tuple[Locate, Fetch]] = {
+        "package": (lambda: download.package_file(rest), lambda _: download.package_file(rest)),
+        "torchvision": (
+            lambda: download.torch_cache(download.torchvision_url(rest)),
+            lambda _: download.torchvision_file(rest),
+        ),
+        "hub": (lambda: download.cached_hub_folder(rest), lambda config: download.hub_folder(rest, config)),
+        "https": address,
+        "http": address,
+        "pretrain": (lambda: paths.pretrained_adapter(rest), lambda config: adapters.find_pretrained(rest, config)),
+    }
+    return kinds.get(kind, at_hand)  # a Windows path has a colon too
 
 
 def find_weights(spec: str, config: EncoderConfig | None = None) -> WeightSource:
@@ -43,22 +69,11 @@ def find_weights(spec: str, config: EncoderConfig | None = None) -> WeightSource
         raise UserError(
             f"{config.title}: {config.access}" if config else "weights local: pass --weights FILE or FOLDER"
         )
-    kind, _, rest = spec.partition(":")
-    if kind == "pretrain":
-        from common.encoders.weights.adapters import find_pretrained
-
-        return find_pretrained(rest, config)
-    if kind == "package":
-        path = download.package_file(rest)
-    elif kind == "torchvision":
-        path = download.torchvision_file(rest)
-    elif kind == "hub":
-        path = download.hub_folder(rest, config)
-    elif kind in ("https", "http"):
-        path = download.url_file(spec, config)
-    else:
-        path = Path(spec).expanduser()
-    if not path.exists() or not spec:
+    _, fetch = _ways_to(spec)
+    path = fetch(config)
+    if isinstance(path, WeightSource):  # an adapter, with the export under it
+        return path
+    if not path.exists() or not spec:  # Path("") is the folder that one is in
         names = f" ({', '.join(config.named_weights)})" if config and config.named_weights else ""
         raise UserError(
             f"weights {spec!r}: no such file; give --weights a local file, a local folder with config.json, a name from "
@@ -70,24 +85,17 @@ def find_weights(spec: str, config: EncoderConfig | None = None) -> WeightSource
 
 def is_available(config: EncoderConfig) -> tuple[bool, str]:
     """Whether a model's own weights are on this machine, and where or what to do; downloads and hashes nothing."""
-    kind, _, rest = config.weights.partition(":")
     if config.weights == NONE:
         return True, "needs none"
     if config.weights == LOCAL:
         return False, config.access or "pass --weights FILE"
-    if kind == "pretrain":
-        path = paths.pretrained_adapter(rest)
-    elif kind == "hub":
-        path = download.cached_hub_folder(rest)
-    elif kind == "torchvision":
-        path = download.torch_cache(download.torchvision_url(rest))
-    elif kind in ("https", "http"):
-        path = download.torch_cache(config.weights)
-    else:
-        try:
-            path = download.package_file(rest) if kind == "package" else Path(config.weights).expanduser()
-        except UserError as error:
-            return False, str(error)
+    locate, _ = _ways_to(config.weights)
+    try:
+        path = locate()
+    except UserError as error:
+        if not config.weights.startswith("package:"):  # a name that cannot be is an error of the config
+            raise
+        return False, str(error)
     if path is not None and path.exists():
         return True, str(path)
     return False, config.access or "not downloaded yet: python -m common.weights prefetch"
@@ -106,6 +114,8 @@ def choose_weights(config: EncoderConfig, weights: str | None = None) -> WeightS
         raise UserError(
             f"--lora_path, --ssl_checkpoint: {config.title} is the encoder as published; use its CataractFT folder"
         )
+    from common.encoders.weights.adapters import find_adapted, find_export
+
     if config.lora_path:
         return find_adapted(Path(config.lora_path).expanduser(), config.ssl_checkpoint)
     return find_export(config.ssl_checkpoint)

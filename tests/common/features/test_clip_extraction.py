@@ -8,7 +8,7 @@ import torch
 
 from common.base import paths
 from common.base.runtime import UserError
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from common.extract_features import main
 from common.features import files as features

@@ -15,8 +15,7 @@ import torch
 
 from common.base import paths
 from common.base.runtime import UserError, sha256_of_file
-from common.encoders.base import ImageEncoder
-from common.encoders.build import build_encoder
+from common.encoders.base import ImageEncoder, build_encoder
 from common.encoders.config import read_encoder_config
 from common.extract_features import main
 from common.features import decode_ahead as decoding

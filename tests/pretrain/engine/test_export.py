@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from common.base.runtime import read_json
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.weights.adapters import find_export
 from common.encoders.weights.find import choose_weights
 from pretrain.backbones import start_backbone

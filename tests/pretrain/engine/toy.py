@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common.base.options import CommandParser
 from common.base.runtime import generator, run_main
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 from pretrain.engine.distributed import Processes, start_processes
 from pretrain.engine.loop import Recipe, train_recipe
 from pretrain.engine.method import Batch, Method, Schedules

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from torch import nn
 
 from common.base.runtime import UserError, atomic_folder, restore_folder
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.families.dinov3 import DINOv3Features
 from common.encoders.families.vjepa2 import VJEPA2Features
 from common.encoders.weights.adapters import apply_adapter

@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from common.base.runtime import UserError
 from common.dataset import manifest as manifests
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.weights.adapters import find_adapted
 from pretrain.engine.interruption import Interruption
 from pretrain.engine.sharding import recompute_blocks

@@ -11,10 +11,9 @@ from torch import nn
 
 from common.base.paths import model as model_folder
 from common.base.runtime import UserError
-from common.encoders.base import ImageEncoder
-from common.encoders.build import build_encoder
+from common.encoders.base import ImageEncoder, build_encoder
 from common.encoders.config import read_encoder_config
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 from pretrain.methods.image_teacher import ImageTeacher, load_image_teacher, require_grid
 
 MEAN, STD = (torch.tensor(value).view(3, 1, 1) for value in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))

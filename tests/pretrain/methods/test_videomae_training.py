@@ -8,9 +8,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from common.base.paths import model as model_folder
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 from pretrain.backbones import start_backbone
 from pretrain.engine.checkpoint import read_checkpoint, whole_model_state
 from pretrain.engine.distributed import Processes

@@ -10,7 +10,7 @@ from transformers import VideoMAEForPreTraining
 
 from common.base.paths import model as model_folder
 from common.base.runtime import generator
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from pretrain.backbones import start_backbone
 from pretrain.engine.distributed import Processes

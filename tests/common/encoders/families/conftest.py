@@ -13,8 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.encoders.base import Encoder
-from common.encoders.build import build_encoder
+from common.encoders.base import Encoder, build_encoder
 from common.encoders.config import EncoderConfig, read_encoder_config
 
 

@@ -10,7 +10,7 @@ from common.base.runtime import UserError
 from common.encoders.config import read_encoder_config
 from common.encoders.families import dinov3
 from common.encoders.weights.find import find_weights
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 
 WIDTHS = {"tiny": 48, "tiny_7b": 64}
 

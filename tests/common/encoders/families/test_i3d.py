@@ -9,7 +9,7 @@ from pytorchvideo.models.hub import i3d_r50
 from common.base.runtime import UserError
 from common.encoders.config import read_encoder_config
 from common.encoders.families import i3d
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from common.base.runtime import UserError
 from common.encoders.config import read_encoder_config
 from common.encoders.families import surgenet
 from common.encoders.weights.find import find_weights
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 
 CASES = [
     ("SurgeNet-CAFormer-S18", "surgenet_caformer_s18", 23_237_936),

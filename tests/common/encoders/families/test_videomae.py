@@ -10,7 +10,7 @@ from common.base.runtime import UserError
 from common.encoders.config import read_encoder_config
 from common.encoders.families import videomae
 from common.encoders.weights.find import find_weights
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 
 # what the authors' code answers first for the ruled parameters and input (`golden/README.md`)
 FIRST_FEATURES = [0.325637, 1.535095, -0.758732, -1.882468, 0.023261, 0.503171]

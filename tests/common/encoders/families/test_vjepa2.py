@@ -9,7 +9,7 @@ from transformers import VJEPA2Model
 from common.base.runtime import UserError
 from common.encoders.config import read_encoder_config
 from common.encoders.families import vjepa2
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from common.base.runtime import UserError, write_json
-from common.encoders.build import build_encoder
+from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from common.encoders.weights.adapters import apply_adapter, find_adapted, find_export
 from common.encoders.weights.find import choose_weights, is_available

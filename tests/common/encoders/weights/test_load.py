@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from common.base.runtime import UserError, write_json
-from common.encoders.weights.tensors import load_strictly, randomise, read_state, weight_files
+from common.encoders.weights.load import load_strictly, randomise, read_state, weight_files
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -1,8 +1,9 @@
-"""Weight files: their tensors read without running code, and loaded into a network strictly."""
+"""Weight files: what is recorded of them, their tensors read without running code, and loaded into a network strictly."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,51 @@ from common.base.runtime import UserError, generator, read_json, sha256_of_file,
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+# weight sources that are no file; `find` lists all of them
+RANDOM = "random"
+NONE = "none"
+LOCAL = "local"
+
 RANDOM_SEED = 0
 # keys under which training code keeps a network's tensors, the one to take first
 CONTAINERS = ("teacher", "state_dict", "model", "model_state", "encoder", "module")
 # added around a network by training code; dropped only when every tensor's name begins so
 WRAPPERS = ("module.", "_orig_mod.", "backbone.")
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where weights came from: the words that asked for them, the file or folder, and its SHA-256 (None: random, none).
+
+    Of a folder with several weight files `sha256` is that of the JSON `{file: its sha256}`.
+    """
+
+    source: str
+    path: Path | None = None
+    sha256: str | None = None
+    adapter: WeightSource | None = None
+    """A LoRA adapter to merge into the loaded network."""
+
+    @property
+    def is_random(self) -> bool:
+        return self.source == RANDOM
+
+    @property
+    def folder_config(self) -> dict[str, Any] | None:
+        """`config.json` of a folder of weights, which says what network they are for; None: there is none."""
+        file = self.path / "config.json" if self.path and self.path.is_dir() else None
+        return read_json(file) if file and file.is_file() else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record of a sidecar."""
+        record: dict[str, Any] = {"source": self.source, "file": None, "sha256": self.sha256}
+        if self.path:
+            files = weight_files(self.path)
+            record["file"] = files[0].name if len(files) == 1 else self.path.name
+            # the cache calls each folder by the commit that it holds
+            if self.path.parent.name == "snapshots":
+                record["revision"] = self.path.name
+        return record | ({"adapter": self.adapter.to_json()} if self.adapter else {})
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -59,6 +100,7 @@ def read_state(path: Path, heads: tuple[str, ...] = ()) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file in weight_files(path):
         state |= _state_dict(_read_file(file), file)
+    # outermost first, so that the names of a compiled network inside DistributedDataParallel lose both wrappers
     for wrapper in WRAPPERS:
         body = [key for key in state if not key.startswith(heads)]
         if body and all(key.startswith(wrapper) for key in body):
@@ -129,6 +171,7 @@ def load_strictly(
             f"{source}: these weights are not for this network: {len(lacking)} keys missing {lacking[:3]}, "
             f"{len(stray)} unknown {stray[:3]}, {len(reshaped)} of another shape {reshaped[:3]}"
         )
+    # `assign` puts the tensors in place of the meta ones, in the number format that they have: hence float32 first
     on_meta = any(value.is_meta for value in own.values())
     values = {key: value.float() if on_meta else value for key, value in state.items() if key in own}
     network.load_state_dict(values, strict=False, assign=on_meta)
@@ -142,7 +185,7 @@ def randomise(network: nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if parameter.ndim > 1:
-                fan_in = parameter[0].numel()
+                fan_in = parameter[0].numel()  # values that one output is a sum of: all but the first axis
                 parameter.copy_(torch.randn(parameter.shape, generator=source) / fan_in**0.5)
             elif name.endswith("bias"):
                 parameter.zero_()

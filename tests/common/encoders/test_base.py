@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from common.base.runtime import UserError
-from common.encoders.base import ClipEncoder, ImageEncoder
-from common.encoders.build import build_encoder
+from common.encoders.base import ClipEncoder, ImageEncoder, build_encoder
 from common.encoders.config import EncoderConfig, read_encoder_config
-from common.encoders.weights.source import WeightSource
+from common.encoders.weights.load import WeightSource
 from common.features.config import ExtractionConfig, with_options
 
 CPU = torch.device("cpu")

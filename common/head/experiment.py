@@ -6,15 +6,18 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.base import paths
 from common.base.runtime import UserError, sha256_of_file, sha256_of_json
 from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_folds
 from common.dataset.phases import PhaseMapping, read_mapping, require_labels
-from common.encoders.config import EncoderConfig, read_encoder_config
 from common.features.files import identity_differences
 from common.head.batch_gen import VideoFeatures, open_split
 from common.head.config import TrainConfig
+
+if TYPE_CHECKING:
+    from common.encoders.config import EncoderConfig
 
 VALIDATION = "val"
 
@@ -28,10 +31,6 @@ class Experiment:
     model: paths.Model
     encoder: EncoderConfig
     mapping: PhaseMapping
-
-    @property
-    def feature_dim(self) -> int:
-        return self.config.features_dim
 
     @property
     def checkpoint(self) -> Path:
@@ -82,7 +81,7 @@ class Experiment:
             self.features,
             labels,
             self.mapping,
-            feature_dim=self.feature_dim,
+            feature_dim=self.config.features_dim,
             sample_rate=self.config.sample_rate,
             length_tolerance=self.config.length_tolerance,
         )
@@ -105,6 +104,8 @@ def load_experiment(config: TrainConfig) -> Experiment:
 
     Raises `UserError` when the model, the data set, its mapping or the split does not exist.
     """
+    from common.encoders.config import read_encoder_config  # of all that it says, a head asks for the width alone
+
     dataset, model = paths.dataset(config.dataset), paths.model(config.model)
     encoder = read_encoder_config(model.config)
     inside = dataset.root.parent == (paths.repository_root() / "data").resolve()
@@ -118,5 +119,5 @@ def load_experiment(config: TrainConfig) -> Experiment:
         class_weights=weights if weights in ("none", "inverse") else os.path.abspath(weights),
     )
     experiment = Experiment(resolved, dataset, model, encoder, read_mapping(dataset.mapping))
-    _ = experiment.test_labels, experiment.train_labels
+    _ = experiment.test_labels, experiment.train_labels  # looked up now, so that a wrong split is an error at once
     return experiment

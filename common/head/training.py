@@ -12,7 +12,6 @@ import torch
 
 from common.base import paths
 from common.base.runtime import UserError, generator, keep_freed_memory, progress, select_device
-from common.base.tracking import track
 from common.dataset.phases import PhaseMapping
 from common.head.batch_gen import Batch, BatchGenerator, VideoFeatures
 from common.head.checkpoint import Checkpoint, build_head, load_checkpoint
@@ -34,6 +33,8 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
 
     Raises `UserError` for unsuitable input, and when features or the loss are not finite.
     """
+    from common.base.tracking import track  # few trainings are tracked
+
     keep_freed_memory()
     target_device = select_device(device)
     config = experiment.config

@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from common.dataset.segments import Segments, count_overlaps, edit_similarity, find_segments, legacy_last_end, without
-from common.scoring.boundaries import boundary_distances
 from common.scoring.metrics import OVERLAP_PERCENTS, average_precision_per_class, calibration_bins, confusion_matrix
 
 LastSegment = Literal["legacy", "fixed"]
@@ -98,3 +97,16 @@ def _score_segments(segments: tuple[Segments, Segments], rule: SegmentRule, back
         segments = tuple(without(each, background) for each in segments)
     thresholds = [percent / 100 for percent in OVERLAP_PERCENTS]
     return SegmentScore(edit_similarity(*segments), count_overlaps(*segments, thresholds))
+
+
+def boundary_distances(predicted: Segments, true: Segments) -> np.ndarray:
+    """For each true change into a phase, frames to the nearest predicted start of that phase; NaN where it has none.
+
+    A start of the video is no change. Labels made to the second make distances below one second meaningless.
+    """
+    distances = np.full(max(len(true) - 1, 0), np.nan)
+    for index, (label, start, _) in enumerate(list(true)[1:]):
+        starts = predicted.starts[predicted.labels == label]
+        if starts.size:
+            distances[index] = np.abs(starts - start).min()
+    return distances

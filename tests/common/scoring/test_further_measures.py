@@ -10,6 +10,7 @@ from common.scoring.further_measures import (
     jaccard_phases,
     per_phase,
     relaxed_confusion,
+    relaxed_prediction,
 )
 from common.scoring.video_score import VideoScore
 
@@ -79,3 +80,41 @@ def test_every_further_measure_has_a_name_and_a_unit():
     assert list(summary) == list(FURTHER_MEASURES)
     assert "±2 s" in further_name("relaxed_accuracy")
     assert {unit for _, unit in FURTHER_MEASURES.values()} == {"%", "s"}
+
+
+# --- relaxed scoring, frame by frame ----------------------------------------------------------------------------
+
+
+def runs(*lengths_by_label: tuple[int, int]) -> np.ndarray:
+    return np.concatenate([np.full(length, label) for label, length in lengths_by_label])
+
+
+def test_a_late_change_within_the_tolerance_is_forgiven():
+    true, predicted = runs((0, 10), (1, 10)), runs((0, 12), (1, 8))
+    assert relaxed_prediction(true, predicted, 2).tolist() == true.tolist()
+    assert (relaxed_prediction(true, predicted, 1) != true).sum() == 1
+
+
+def test_a_phase_that_is_not_true_nearby_is_not_forgiven():
+    true, predicted = runs((0, 10), (1, 10)), runs((0, 9), (2, 2), (1, 9))
+    assert relaxed_prediction(true, predicted, 5).tolist() == predicted.tolist()
+
+
+def test_without_tolerance_nothing_changes():
+    generator = np.random.default_rng(0)
+    true, predicted = generator.integers(0, 3, 50), generator.integers(0, 3, 50)
+    assert relaxed_prediction(true, predicted, 0).tolist() == predicted.tolist()
+
+
+@pytest.mark.parametrize("tolerance", [1, 4, 11])
+def test_relaxing_equals_a_look_at_every_frame(tolerance):
+    generator = np.random.default_rng(tolerance)
+    true, predicted = np.repeat(generator.integers(0, 4, 20), 7), np.repeat(generator.integers(0, 4, 28), 5)
+    near = [predicted[t] in true[max(0, t - tolerance) : t + tolerance + 1] for t in range(len(true))]
+    assert relaxed_prediction(true, predicted, tolerance).tolist() == np.where(near, true, predicted).tolist()
+
+
+def test_inputs_stay_as_they_are():
+    true, predicted = runs((0, 3), (1, 3)), runs((0, 4), (1, 2))
+    relaxed_prediction(true, predicted, 3)
+    assert predicted.tolist() == [0, 0, 0, 0, 1, 1]

@@ -85,7 +85,12 @@ def open_split(
         num_frames = video.timeline.num_frames
         difference = len(phase_ids) - num_frames
         if abs(difference) > length_tolerance:
-            raise UserError(_length_message(video, label_path, len(phase_ids), length_tolerance))
+            rate = f" at {video.timeline.fps:.3f} fps" if video.source.sidecar and video.timeline.fps else ""
+            raise UserError(
+                f"{name}: {num_frames} decoded frames{rate} in {video.source.path}, but {len(phase_ids)} labels in "
+                f"{label_path}; they may differ by {length_tolerance} frames (--length_tolerance). Labels at another "
+                "frame rate, features of another video, or a video cut short: one label a decoded frame is needed"
+            )
         if difference:
             trimmed.append(f"{name} ({num_frames} frames, {len(phase_ids)} labels)")
         # One label per decoded frame, but features at the sampled frames only: each feature learns the label of its own
@@ -97,16 +102,6 @@ def open_split(
     if trimmed:
         log.warning("features and labels differ in length, trimmed at the end for training: %s", ", ".join(trimmed))
     return videos
-
-
-def _length_message(video: VideoFeatures, label_path: Path, num_labels: int, tolerance: int) -> str:
-    fps = video.timeline.fps if video.source.sidecar else None
-    rate = f" at {fps:.3f} fps" if fps else ""
-    return (
-        f"{video.name}: {video.timeline.num_frames} decoded frames{rate} in {video.source.path}, but {num_labels} labels "
-        f"in {label_path}; they may differ by {tolerance} frames (--length_tolerance). Labels at another frame rate, "
-        "features of another video, or a video cut short: one label a decoded frame is needed"
-    )
 
 
 class BatchGenerator:

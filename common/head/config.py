@@ -38,20 +38,16 @@ class TrainConfig:
         None, "feature dimension (default: the model's config; a wrong value is an error)", group="data"
     )
     num_epochs: int = option(100, "length of the training; the last epoch is scored", unit="epochs", above=0)
-    num_layers_PG: int = option(
-        13, "dual dilated layers of the prediction generation stage", group="model", unit="layers", above=0
-    )
-    num_layers_R: int = option(
-        13, "dilated residual layers of each refinement stage", group="model", unit="layers", above=0
-    )
-    num_R: int = option(4, "refinement stages", group="model", unit="stages", minimum=0)
+    num_layers_PG: int = option(13, "dual dilated layers of the prediction generation stage", group="model", above=0)
+    num_layers_R: int = option(13, "dilated residual layers of each refinement stage", group="model", above=0)
+    num_R: int = option(4, "refinement stages", group="model", minimum=0)
     num_f_maps: int = option(64, "width inside the head", group="model", unit="channels", above=0)
     bz: int = option(1, "size of a batch", unit="videos", above=0)
     lr: float = option(5e-4, "learning rate of Adam; x0.3 at 60%% and 90%% of the epochs", above=0)
     loss_mse: float = option(0.35, "weight of the smoothing loss (T-MSE)", minimum=0)
     adaptive_mse: bool = option(True, "smooth less around true phase changes")
     window_mse: int = option(
-        30, "width of the window around a phase change that --adaptive_mse smooths less", unit="frames", minimum=2
+        30, "window around a phase change that --adaptive_mse smooths less", unit="frames", minimum=2
     )
     loss_focal: float = option(0.0, "gamma of the focal loss; 0 = cross-entropy", minimum=0)
     class_weights: str = option(

@@ -19,8 +19,9 @@ LOWEST_WEIGHT = 0.1  # of the smoothing term, in the two frames at a true phase 
 def classification_loss(
     logits: Tensor, target: Tensor, *, gamma: float = 0.0, class_weights: Tensor | None = None
 ) -> Tensor:
-    """Mean focal loss (1 - p_t)^gamma * -log p_t over valid frames (Lin et al., ICCV 2017, eq. 4); gamma 0 is cross-entropy.
+    """Mean focal loss (1 - p_t)^gamma * -log p_t over valid frames (Lin et al., ICCV 2017, eq. 4).
 
+    Gamma 0 is cross-entropy.
     `logits` `(B, num_classes, T)`, `target` `(B, T)`, `class_weights` `(num_classes,)`. With class weights the mean is
     weighted, as in `torch.nn.functional.cross_entropy`.
     """
@@ -77,7 +78,7 @@ def truncated_mse(logits: Tensor, target: Tensor, *, weights: Tensor | None = No
 def head_loss(stages: Tensor, target: Tensor, config: TrainConfig, class_weights: Tensor | None = None) -> Tensor:
     """Sum over stages of classification loss + lambda * smoothing loss, in float32.
 
-    `stages` `(num_stages, B, num_classes, T)`, `target` `(B, T)`; lambda is `config.loss_mse`, gamma `config.loss_focal`.
+    `stages` `(num_stages, B, num_classes, T)`, `target` `(B, T)`; lambda is `loss_mse`, gamma `loss_focal` of `config`.
     """
     stages = stages.float()  # under bf16 too: squares of small changes of log-probabilities would be rounded away
     weights = smoothing_weights(target, config.window_mse) if config.adaptive_mse else None

@@ -240,7 +240,7 @@ def predict_videos(
 
 
 def _head_of(experiment: Experiment, path: Path) -> TrainedHead:
-    """An experiment's head, or another one for its features; a bare state dict learned, as far as is known, from them."""
+    """An experiment's head, or another one for its features: a bare state dict is taken to have learned from them."""
     content = load_content(path)
     if is_own(content):
         identity = content["feature_identity"]

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,56 +26,6 @@ from common.head.training import train
 MOST_NAMED = 6  # files in a sentence
 
 
-@dataclass(frozen=True)
-class Reproduction:
-    """A run and its repetition: both records, how many prediction files there are, and which of them differ."""
-
-    record: dict[str, Any]
-    again: dict[str, Any]
-    num_files: int
-    unequal_files: list[str]
-
-    @property
-    def measures(self) -> dict[str, tuple[float | None, float | None]]:
-        """`protocol measure` -> the recorded value and the new one, for those that both records have."""
-        was, now = _measures(self.record), _measures(self.again)
-        return {name: (was[name], now[name]) for name in was if name in now}
-
-    @property
-    def unequal_measures(self) -> list[str]:
-        return [name for name, (was, now) in self.measures.items() if was != now]
-
-    @property
-    def is_equal(self) -> bool:
-        return not self.unequal_files and not self.unequal_measures
-
-    @property
-    def changed_surroundings(self) -> list[str]:
-        """`what: then -> now` for commit, versions and device; the number of threads is always the recorded one."""
-        was, now = _surroundings(self.record), _surroundings(self.again)
-        absent = "not recorded"
-        return [
-            f"{name}: {was.get(name, absent)} -> {now.get(name, absent)}"
-            for name in was | now
-            if was.get(name) != now.get(name)
-        ]
-
-    def verdict(self) -> str:
-        """One sentence."""
-        if self.is_equal:
-            return f"Reproduced: all {self.num_files} prediction files are equal to the byte, and so is every measure."
-        if not self.unequal_files:
-            return (
-                f"Not reproduced: all {self.num_files} prediction files are equal to the byte, but the record has "
-                f"other values of {', '.join(self.unequal_measures)}."
-            )
-        named = ", ".join(self.unequal_files[:MOST_NAMED]) + (", ..." if len(self.unequal_files) > MOST_NAMED else "")
-        return (
-            f"Not reproduced: {len(self.unequal_files)} of {self.num_files} prediction files differ ({named}); of "
-            f"{len(self.measures)} measures {len(self.unequal_measures)} differ."
-        )
-
-
 def reproduce(path: Path, *, device: str = "auto", keep: Path | None = None) -> int:
     """Repeat the run of a `run.json` and print how it compares; returns 0 when all numbers are equal, else 1.
 
@@ -91,14 +40,20 @@ def reproduce(path: Path, *, device: str = "auto", keep: Path | None = None) -> 
     _check_inputs(path, record, experiment)
     with contextlib.nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
         elsewhere = replace(experiment, model=paths.Model(Path(folder) / experiment.model.name))
-        with _num_threads(record["num_threads"]):
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(record["num_threads"])  # sums over another number of parts differ in the last digits
             train(elsewhere, device=device)
             again = predict(elsewhere, device=device)
-        names = [f"{video}{suffix}" for video in again["videos"] for suffix in (".txt", ".npy")]
-        unequal = [name for name in names if not _equal_files(path.parent / name, elsewhere.results / name)]
-    result = Reproduction(record, again, len(names), unequal)
-    _print(result)
-    return 0 if result.is_equal else 1
+        finally:
+            torch.set_num_threads(threads)
+        pairs = [
+            (path.parent / f"{video}{suffix}", elsewhere.results / f"{video}{suffix}")
+            for video in again["videos"]
+            for suffix in (".txt", ".npy")
+        ]
+        unequal = [was.name for was, now in pairs if not was.is_file() or was.read_bytes() != now.read_bytes()]
+    return _report(record, again, len(pairs), unequal)
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -135,22 +90,39 @@ def _check_inputs(path: Path, record: dict[str, Any], experiment: Experiment) ->
         )
 
 
-@contextlib.contextmanager
-def _num_threads(number: int) -> Iterator[None]:
-    """Compute with a number of threads: sums over another number of parts differ in the last digits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _equal_files(first: Path, second: Path) -> bool:
-    return first.is_file() and first.read_bytes() == second.read_bytes()
+def _report(record: dict[str, Any], again: dict[str, Any], num_files: int, unequal_files: list[str]) -> int:
+    """Print how the repetition of a run compares with its record; returns 0 when all numbers are equal, else 1."""
+    was, now = _measures(record), _measures(again)
+    both = [name for name in was if name in now]  # a later version may score more than the recorded one
+    rows = [[name, _shown(was[name]), _shown(now[name]), _difference(was[name], now[name])] for name in both]
+    print(format_table([["measure", "recorded", "again", "difference"], *rows]))
+    then, here = _surroundings(record), _surroundings(again)
+    absent = "not recorded"
+    changed = [
+        f"{name}: {then.get(name, absent)} -> {here.get(name, absent)}"
+        for name in then | here
+        if then.get(name) != here.get(name)
+    ]
+    print("Other surroundings than recorded: " + ("; ".join(changed) or "none"))
+    unequal_measures = [name for name in both if was[name] != now[name]]
+    if unequal_files:
+        named = ", ".join(unequal_files[:MOST_NAMED]) + (", ..." if len(unequal_files) > MOST_NAMED else "")
+        print(
+            f"Not reproduced: {len(unequal_files)} of {num_files} prediction files differ ({named}); of "
+            f"{len(both)} measures {len(unequal_measures)} differ."
+        )
+    elif unequal_measures:
+        print(
+            f"Not reproduced: all {num_files} prediction files are equal to the byte, but the record has "
+            f"other values of {', '.join(unequal_measures)}."
+        )
+    else:
+        print(f"Reproduced: all {num_files} prediction files are equal to the byte, and so is every measure.")
+    return 1 if unequal_files or unequal_measures else 0
 
 
 def _measures(record: dict[str, Any]) -> dict[str, float | None]:
+    """`protocol measure` -> value."""
     return {
         f"{protocol} {measure}": value
         for protocol, summary in record["metrics"].items()
@@ -159,20 +131,11 @@ def _measures(record: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _surroundings(record: dict[str, Any]) -> dict[str, str]:
-    """What is not the run's own and may still change a number; records of an earlier form have no device."""
+    """What is not the run's own and may still change a number; the number of threads is always the recorded one."""
     git = record["git"]
-    found = {
-        "commit": f"{git['commit'] or 'unknown'}{' with uncommitted changes' if git['dirty'] else ''}",
-        **record["versions"],
-    }
-    return found | ({"device": record["device"]} if "device" in record else {})
-
-
-def _print(result: Reproduction) -> None:
-    rows = [[name, _shown(was), _shown(now), _difference(was, now)] for name, (was, now) in result.measures.items()]
-    print(format_table([["measure", "recorded", "again", "difference"], *rows]))
-    print("Other surroundings than recorded: " + ("; ".join(result.changed_surroundings) or "none"))
-    print(result.verdict())
+    commit = f"{git['commit'] or 'unknown'}{' with uncommitted changes' if git['dirty'] else ''}"
+    device = {"device": record["device"]} if "device" in record else {}  # records of an earlier form have none
+    return {"commit": commit} | record["versions"] | device
 
 
 def _shown(value: float | None) -> str:

@@ -40,7 +40,11 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     config = experiment.config
     videos = experiment.open(experiment.train_labels)
     if config.train_fraction < 1:
-        _warn_of_untrained_phases(config.train_fraction, videos, experiment.mapping)
+        # of a subset some phase may be missing altogether, and a head never predicts what it has not seen
+        trained = np.unique(np.concatenate([video.target for video in videos]))
+        without = [name for number, name in enumerate(experiment.mapping.names) if number not in trained]
+        if without:
+            log.warning("train_fraction %g: no training frame of %s", config.train_fraction, ", ".join(without))
     checkpoint = _start(experiment, videos, resume)
     head = build_head(config, experiment.mapping.num_classes).to(target_device)
     optimizer = torch.optim.Adam(head.parameters(), lr=config.lr)
@@ -49,15 +53,12 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     if checkpoint.epoch:
         head.load_state_dict(checkpoint.model)
         optimizer.load_state_dict(checkpoint.optimizer)
+    network = (
+        f"MS-TCN++ of {config.num_layers_PG} + {config.num_R} x {config.num_layers_R} layers, {config.num_f_maps} maps"
+    )
+    num_parameters = sum(parameter.numel() for parameter in head.parameters())
     log.info(
-        "MS-TCN++ of %d + %d x %d layers, %d maps, %s parameters; %d epochs on %d videos",
-        config.num_layers_PG,
-        config.num_R,
-        config.num_layers_R,
-        config.num_f_maps,
-        f"{sum(parameter.numel() for parameter in head.parameters()):,}",
-        config.num_epochs,
-        len(videos),
+        "%s, %s parameters; %d epochs on %d videos", network, f"{num_parameters:,}", config.num_epochs, len(videos)
     )
     loop = TrainingLoop(config, head, optimizer, class_weights(config.class_weights, videos, experiment.mapping))
     batches = BatchGenerator(videos, config.bz, config.seed)
@@ -77,14 +78,6 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
             bar.set_postfix(loss=f"{numbers['loss']:.4f}", accuracy=f"{numbers['accuracy']:.3f}")
             bar.update()
     return checkpoint
-
-
-def _warn_of_untrained_phases(fraction: float, videos: list[VideoFeatures], mapping: PhaseMapping) -> None:
-    """Say which phases a head cannot learn from a subset of the training videos."""
-    trained = np.unique(np.concatenate([video.target for video in videos]))
-    without = [name for number, name in enumerate(mapping.names) if number not in trained]
-    if without:
-        log.warning("train_fraction %g: no training frame of %s", fraction, ", ".join(without))
 
 
 def _start(experiment: Experiment, videos: list[VideoFeatures], resume: bool) -> Checkpoint:

@@ -30,7 +30,7 @@ class TemporalConv(nn.Conv1d):
         # the parameters stay those of a Conv1d, as checkpoints have them: the unit height is added at each use
         weight = self.weight.unsqueeze(2).contiguous(memory_format=CHANNELS_LAST)
         if self.causal and self.reach:
-            # conv2d pads both sides alike, so the left side alone is padded by hand; and F.pad may change the memory order
+            # conv2d pads both sides alike, so the left one is padded by hand; F.pad may change the memory order
             x = F.pad(x, (self.reach, 0)).contiguous(memory_format=CHANNELS_LAST)
             return F.conv2d(x, weight, self.bias, dilation=(1, *self.dilation))
         return F.conv2d(x, weight, self.bias, padding=(0, self.reach // 2), dilation=(1, *self.dilation))

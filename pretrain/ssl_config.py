@@ -9,7 +9,7 @@ import difflib
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from common.base import paths
 from common.base.options import CommandParser, add_options, check_ranges, option, resolve
@@ -217,6 +217,9 @@ class TrainingOptions:
         None, "side of the square input in pixels (default: the model's)", group="data", unit="pixels", above=0
     )
 
+    fps: ClassVar[float] = 1.0
+    """Frames in a second of video; recipes that train on clips have an option for it."""
+
     def __post_init__(self) -> None:
         check_ranges(self)
 
@@ -232,6 +235,10 @@ class TrainingOptions:
     def clip_len_of(self, model: SslModel) -> int:
         """Frames of a sample."""
         return model.clip_len
+
+    def seconds_per_sample(self, model: SslModel) -> float:
+        """Seconds of video that a sample stands for in an epoch: of a frame one second, of a clip its own duration."""
+        return self.clip_len_of(model) / self.fps
 
     def global_batch(self, world_size: int) -> int:
         """Samples of an optimiser step, of all processes together."""

@@ -8,7 +8,6 @@ k gets what an uninterrupted one gets, with any number of worker processes.
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -31,27 +30,43 @@ FAILURES_IN_A_ROW = 10
 BATCHES_AHEAD = 2  # of each worker
 
 Sample = dict[str, Any]
+ViewRule = MultiCrop | VideoCrop | MultiScaleCrop
 
 
-class VideoSamples(TorchDataset, ABC):
-    """Clips of `clip_len` frames at `fps`, as `views` shows them.
+class VideoSamples(TorchDataset):
+    """Clips of `clip_len` frames at `fps`, in random views by `rule`: those that the rule's type is for.
 
     Sample k is a dict of uint8 views, `number` (k) and `skipped`: the videos (`<corpus>/<video>`) that could not be
     read before one was drawn that could. After ten clips in a row it raises `UserError`.
     """
 
     def __init__(
-        self, sampling: BalancedSampling, *, seed: int, clip_len: int = 1, fps: float = 4.0, open_videos: int = 8
+        self,
+        sampling: BalancedSampling,
+        rule: ViewRule,
+        *,
+        seed: int,
+        clip_len: int = 1,
+        fps: float = 4.0,
+        open_videos: int = 8,
     ):
         if clip_len < 1 or not fps > 0:
             raise ValueError(f"clip_len {clip_len} at fps {fps}: not a clip")
-        self.sampling, self.seed = sampling, seed
+        self.sampling, self.rule, self.seed = sampling, rule, seed
         self.offsets = np.arange(clip_len) / fps
         self.reader = ClipReader(open_videos)
 
-    @abstractmethod
     def views(self, clip: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        """Random views of a clip `(T, 3, H, W)` uint8."""
+        """Random views of a clip `(T, 3, H, W)` uint8.
+
+        For DINO `global_crops`, `local_crops` and perhaps `gram_crops` of its one frame; for V-JEPA 2 `clip`
+        `(T, 3, size, size)`; for Video MAE `clip` and perhaps `teacher_frames`.
+        """
+        if isinstance(self.rule, MultiCrop):
+            return multi_crop(clip[0], self.rule, random)
+        if isinstance(self.rule, VideoCrop):
+            return {"clip": crop_clip(clip, self.rule, random)}
+        return multi_scale_crop(clip, self.rule, random)
 
     def __getitem__(self, number: int) -> Sample:
         failures: dict[str, VideoError] = {}
@@ -69,41 +84,6 @@ class VideoSamples(TorchDataset, ABC):
             f"sample {number}: {FAILURES_IN_A_ROW} clips in a row cannot be read, of {', '.join(failures)}; the last: "
             f"{failures.popitem()[1]}; look whether the disk with the videos is there"
         )
-
-
-class FrameDataset(VideoSamples):
-    """Single frames for DINO: `global_crops`, `local_crops` and perhaps `gram_crops`; see `multi_crop`."""
-
-    def __init__(self, sampling: BalancedSampling, crops: MultiCrop, *, seed: int, open_videos: int = 8):
-        super().__init__(sampling, seed=seed, open_videos=open_videos)
-        self.crops = crops
-
-    def views(self, clip: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        return multi_crop(clip[0], self.crops, random)
-
-
-class ClipDataset(VideoSamples):
-    """Clips for V-JEPA 2: `clip` `(T, 3, size, size)`; see `VideoCrop`."""
-
-    def __init__(self, sampling: BalancedSampling, crop: VideoCrop, **options: Any):
-        """`options`: those of `VideoSamples`."""
-        super().__init__(sampling, **options)
-        self.crop = crop
-
-    def views(self, clip: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        return {"clip": crop_clip(clip, self.crop, random)}
-
-
-class MaeDataset(VideoSamples):
-    """Clips for VideoMAE and SurgVISTA: `clip` and perhaps `teacher_frames`; see `MultiScaleCrop`."""
-
-    def __init__(self, sampling: BalancedSampling, crop: MultiScaleCrop, **options: Any):
-        """`options`: those of `VideoSamples`."""
-        super().__init__(sampling, **options)
-        self.crop = crop
-
-    def views(self, clip: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        return multi_scale_crop(clip, self.crop, random)
 
 
 class SampleLoader(DataLoader):

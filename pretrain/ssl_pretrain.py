@@ -24,7 +24,7 @@ from pretrain.engine.method import Batch, Method
 from pretrain.engine.run_folder import RunFolder
 from pretrain.phase_probe import NearestPhases
 from pretrain.ssl_config import SslModel, TrainingOptions, find_model, steps_per_epoch
-from pretrain.ssl_dataset import VideoSamples, loader
+from pretrain.ssl_dataset import VideoSamples, ViewRule, loader
 from pretrain.video_data.clusters import read_clusters
 from pretrain.video_data.corpora import Corpus, read_corpora, write_manifest
 from pretrain.video_data.sampling import BalancedSampling, SampleOrder
@@ -35,13 +35,13 @@ Result = TypeVar("Result")
 
 # options (completed), model, backbone, steps of an epoch
 BuildMethod = Callable[[Any, SslModel, nn.Module, int], Method]
-BuildDataset = Callable[[Any, SslModel, BalancedSampling], VideoSamples]
+ChooseViews = Callable[[Any, SslModel], ViewRule]
 
 # float32: the value, its gradient, and AdamW's two averages
 TRAINED_BYTES, FROZEN_BYTES = 16, 4
 
 
-def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, build_dataset: BuildDataset) -> int:
+def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, choose_views: ChooseViews) -> int:
     """Run a recipe: build everything, print the plan, train; returns the exit code.
 
     The recipe is called as the module of the method that `build_method` makes.
@@ -54,7 +54,7 @@ def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, b
         sampling = balanced_sampling(options, corpora)
         steps = options.steps_per_epoch or steps_per_epoch(
             sum(corpus.seconds for corpus in corpora),
-            seconds_per_sample(options, model),
+            options.seconds_per_sample(model),
             options.global_batch(processes.world_size),
         )
         backbone, start = start_backbone(
@@ -65,7 +65,15 @@ def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, b
             seed=options.seed,
         )
         method = build_method(options, model, backbone, steps)
-        batches = micro_batches(options, build_dataset(options, model, sampling), processes)
+        dataset = VideoSamples(
+            sampling,
+            choose_views(options, model),
+            seed=options.seed,
+            clip_len=options.clip_len_of(model),
+            fps=options.fps,
+            open_videos=options.open_videos,
+        )
+        batches = micro_batches(options, dataset, processes)
         probe = phase_probe(options, model, processes)
         log.info("%s of %s", type(method).__name__, model.name)
         corpus_lines = describe_corpora(corpora, sampling.corpus_shares)
@@ -112,12 +120,6 @@ def read_weights(text: str) -> dict[str, float]:
     return weights
 
 
-def seconds_per_sample(options: TrainingOptions, model: SslModel) -> float:
-    """Seconds of video that a sample stands for in an epoch: of a frame one second, of a clip its own duration."""
-    clip_len = options.clip_len_of(model)
-    return clip_len / options.fps if clip_len > 1 else 1.0
-
-
 def micro_batches(options: TrainingOptions, dataset: VideoSamples, processes: Processes) -> Batches:
     """This process's micro-batches from a sample number on."""
     size, pinned = options.batch_size, processes.device.type == "cuda"
@@ -135,13 +137,12 @@ def phase_probe(options: TrainingOptions, model: SslModel, processes: Processes)
         return None
     if not options.monitor_every:
         raise UserError("--probe with --monitor_every 0: the probe is part of the health checks; leave one out")
-    clip_len = options.clip_len_of(model)
     return NearestPhases(
         options.probe,
         replace(model.encoder_config().preprocessing, size=options.crop_size_of(model)),
         processes,
-        clip_len=clip_len,
-        fps=options.fps if clip_len > 1 else 1.0,
+        clip_len=options.clip_len_of(model),
+        fps=options.fps,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
         seed=options.seed,

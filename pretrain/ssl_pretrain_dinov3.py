@@ -29,10 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     options, device = parse_training(argv, __doc__, DINOv3Options, families=("dinov3", "caformer"))
 
     # after --help, and not above: every process that reads videos imports this file
-    from pretrain.methods.self_distillation import build_frames
+    from pretrain.methods.self_distillation import frame_views
     from pretrain.ssl_pretrain import pretrain
 
-    return pretrain(options, device, build_recipe, build_frames)
+    return pretrain(options, device, build_recipe, frame_views)
 
 
 def build_recipe(

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from pretrain.methods.videomae import VideoMAE
     from pretrain.ssl_config import SslModel
-    from pretrain.ssl_dataset import MaeDataset
-    from pretrain.video_data.sampling import BalancedSampling
+    from pretrain.video_data.augment import MultiScaleCrop
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     # after --help, and not above: every process that reads videos imports this file
     from pretrain.ssl_pretrain import pretrain
 
-    return pretrain(options, device, with_teacher, build_mae_clips)
+    return pretrain(options, device, with_teacher, views_with_teacher)
 
 
 def with_teacher(options: VideoMAEOptions, model: SslModel, backbone: nn.Module, steps_per_epoch: int) -> VideoMAE:
@@ -48,19 +47,11 @@ def with_teacher(options: VideoMAEOptions, model: SslModel, backbone: nn.Module,
     return VideoMAE(backbone, options, model, teacher)
 
 
-def build_mae_clips(options: VideoMAEOptions, model: SslModel, sampling: BalancedSampling) -> MaeDataset:
-    """Clips and, for an image teacher, the first frame of each tubelet."""
-    from pretrain.ssl_dataset import MaeDataset
+def views_with_teacher(options: VideoMAEOptions, model: SslModel) -> MultiScaleCrop:
+    """Views of a clip and, for an image teacher, of the first frame of each tubelet."""
     from pretrain.video_data.augment import MultiScaleCrop
 
-    return MaeDataset(
-        sampling,
-        MultiScaleCrop(size=options.crop_size_of(model), teacher_size=options.teacher_size_of(model)),
-        seed=options.seed,
-        clip_len=options.clip_len_of(model),
-        fps=options.fps,
-        open_videos=options.open_videos,
-    )
+    return MultiScaleCrop(size=options.crop_size_of(model), teacher_size=options.teacher_size_of(model))
 
 
 if __name__ == "__main__":

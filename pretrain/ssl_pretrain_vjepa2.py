@@ -22,10 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     options, device = parse_training(argv, __doc__, VJEPA2Options, families=("vjepa2",))
 
     # after --help, and not above: every process that reads videos imports this file
-    from pretrain.methods.vjepa2 import VJEPA2, build_clips
+    from pretrain.methods.vjepa2 import VJEPA2, clip_views
     from pretrain.ssl_pretrain import pretrain
 
-    return pretrain(options, device, lambda options, model, backbone, _: VJEPA2(backbone, options, model), build_clips)
+    return pretrain(options, device, lambda options, model, backbone, _: VJEPA2(backbone, options, model), clip_views)
 
 
 if __name__ == "__main__":

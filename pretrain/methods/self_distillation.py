@@ -28,9 +28,7 @@ from pretrain.objectives.schedules import (
     warmup_cosine,
 )
 from pretrain.ssl_config import SslModel
-from pretrain.ssl_dataset import FrameDataset
 from pretrain.video_data.augment import MultiCrop
-from pretrain.video_data.sampling import BalancedSampling
 
 PATCH_SIZE = 16
 NUM_GLOBAL = 2
@@ -165,8 +163,3 @@ def head_size(options: SelfDistillationOptions, model: SslModel, published: Head
         options.head_bottleneck or size.bottleneck,
         options.prototypes or size.prototypes,
     )
-
-
-def build_frames(options: SelfDistillationOptions, model: SslModel, sampling: BalancedSampling) -> FrameDataset:
-    """The data of a command."""
-    return FrameDataset(sampling, frame_views(options, model), seed=options.seed, open_videos=options.open_videos)

@@ -22,9 +22,7 @@ from pretrain.objectives.masks_video import Grid, Multiblock, TokenMasks, Tube, 
 from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups, head_groups
 from pretrain.objectives.schedules import Constant, Linear, Schedule, Warmup, truncated_cosine, truncated_linear
 from pretrain.ssl_config import SslModel
-from pretrain.ssl_dataset import ClipDataset
 from pretrain.video_data.augment import VideoCrop
-from pretrain.video_data.sampling import BalancedSampling
 
 PATCH_SIZE = 16
 STEPS_LOOKED_AT = 8  # of which the mean number of kept tokens is taken
@@ -158,18 +156,15 @@ def _flops(network: nn.Module, num_tokens: int, *, backward: bool = True) -> flo
     return transformer_flops(num_parameters, num_tokens, num_layers=len(network.layer), width=width, backward=backward)
 
 
-def build_clips(options: VJEPA2Options, model: SslModel, sampling: BalancedSampling) -> ClipDataset:
-    """The data of a command.
+def clip_views(options: VJEPA2Options, model: SslModel) -> VideoCrop:
+    """The view of a clip.
 
     Raises `UserError` for a side that does not divide into patches.
     """
     size = options.crop_size_of(model)
     if size % PATCH_SIZE:
         raise UserError(f"--crop_size {size}: {model.name} takes multiples of {PATCH_SIZE} pixels")
-    return ClipDataset(
-        sampling, VideoCrop(size), seed=options.seed, clip_len=options.clip_len_of(model), fps=options.fps,
-        open_videos=options.open_videos,
-    )  # fmt: skip
+    return VideoCrop(size)
 
 
 log = logging.getLogger(__name__)

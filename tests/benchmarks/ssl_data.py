@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from common.base.runtime import generator
-from pretrain.ssl_dataset import ClipDataset, FrameDataset, VideoSamples, loader
+from pretrain.ssl_dataset import VideoSamples, loader
 from pretrain.video_data.augment import MultiCrop, VideoCrop
 from pretrain.video_data.corpora import Corpus
 from pretrain.video_data.sampling import BalancedSampling, SampleOrder
@@ -68,9 +68,9 @@ def dataset(kind: str, corpus: Corpus, open_videos: int, reader: PlainReader | N
     """Frames for DINOv3 or clips of 16 frames at 4 a second for V-JEPA 2."""
     sampling = BalancedSampling([corpus])
     if kind == "frames":
-        made: VideoSamples = FrameDataset(sampling, MultiCrop(), seed=SEED, open_videos=open_videos)
+        made = VideoSamples(sampling, MultiCrop(), seed=SEED, open_videos=open_videos)
     else:
-        made = ClipDataset(sampling, VideoCrop(), seed=SEED, clip_len=16, fps=4, open_videos=open_videos)
+        made = VideoSamples(sampling, VideoCrop(), seed=SEED, clip_len=16, fps=4, open_videos=open_videos)
     if reader is not None:
         made.reader = reader
     return made

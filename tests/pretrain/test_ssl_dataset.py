@@ -11,7 +11,7 @@ import torch
 
 from common.base.runtime import UserError
 from common.video.decode import decode
-from pretrain.ssl_dataset import ClipDataset, FrameDataset, MaeDataset, VideoSamples, loader
+from pretrain.ssl_dataset import VideoSamples, loader
 from pretrain.video_data.augment import MultiCrop, MultiScaleCrop, VideoCrop
 from pretrain.video_data.corpora import Corpus, read_corpora
 from pretrain.video_data.sampling import BalancedSampling, SampleOrder
@@ -38,8 +38,8 @@ def sampling(corpora) -> BalancedSampling:
 
 
 @pytest.fixture
-def frames(sampling) -> FrameDataset:
-    return FrameDataset(sampling, SMALL_CROPS, seed=1)
+def frames(sampling) -> VideoSamples:
+    return VideoSamples(sampling, SMALL_CROPS, seed=1)
 
 
 def with_broken(corpora: list[Corpus], folder: Path, seconds: float) -> list[Corpus]:
@@ -71,14 +71,14 @@ def test_frame_samples(frames):
 
 
 def test_clip_samples(sampling):
-    sample = ClipDataset(sampling, VideoCrop(size=32), seed=1, clip_len=8, fps=4)[0]
+    sample = VideoSamples(sampling, VideoCrop(size=32), seed=1, clip_len=8, fps=4)[0]
     assert sample["clip"].shape == (8, 3, 32, 32)
     assert sample["clip"].dtype == torch.uint8
 
 
 def test_mae_samples(sampling):
     crop = MultiScaleCrop(size=32, teacher_size=48)
-    sample = MaeDataset(sampling, crop, seed=1, clip_len=8, fps=4)[0]
+    sample = VideoSamples(sampling, crop, seed=1, clip_len=8, fps=4)[0]
     assert sample["clip"].shape == (8, 3, 32, 32)
     assert sample["teacher_frames"].shape == (4, 3, 48, 48)
 
@@ -94,7 +94,7 @@ class RawFrames(VideoSamples):
 def test_a_clip_holds_the_frames_nearest_to_its_times(corpora, clip_len, fps):
     """Against sequential decoding; the longest clips are longer than the videos, whose last frame is repeated."""
     decoded = {entry.path: list(decode(entry.path)) for corpus in corpora for entry in corpus.videos}
-    dataset = RawFrames(BalancedSampling(corpora), seed=1, clip_len=clip_len, fps=fps)
+    dataset = RawFrames(BalancedSampling(corpora), VideoCrop(), seed=1, clip_len=clip_len, fps=fps)
     for number in range(10):
         clip = dataset[number]["clip"].permute(0, 2, 3, 1).numpy()
         found = [which(image, decoded) for image in clip]
@@ -116,19 +116,19 @@ def which(image: np.ndarray, decoded: dict) -> tuple[Path, float]:
 @pytest.mark.parametrize("wrong", [{"clip_len": 0}, {"fps": 0}])
 def test_impossible_clips_are_refused(sampling, wrong):
     with pytest.raises(ValueError, match="not a clip"):
-        ClipDataset(sampling, VideoCrop(), seed=1, **wrong)
+        VideoSamples(sampling, VideoCrop(), seed=1, **wrong)
 
 
 # --- repeatable ---------------------------------------------------------------------------------------------------
 
 
 def test_a_sample_depends_on_seed_and_number_alone(sampling, frames):
-    again = FrameDataset(sampling, SMALL_CROPS, seed=1, open_videos=1)
+    again = VideoSamples(sampling, SMALL_CROPS, seed=1, open_videos=1)
     for number in (5, 3, 99, 3):  # in any order, with any decoders open
         first, second = frames[number], again[number]
         assert torch.equal(first["global_crops"], second["global_crops"])
         assert torch.equal(first["local_crops"], second["local_crops"])
-    other_seed = FrameDataset(sampling, SMALL_CROPS, seed=2)[3]
+    other_seed = VideoSamples(sampling, SMALL_CROPS, seed=2)[3]
     assert not torch.equal(other_seed["global_crops"], frames[3]["global_crops"])
     assert not torch.equal(frames[4]["global_crops"], frames[3]["global_crops"])
 
@@ -177,7 +177,7 @@ def test_a_total_ends_the_batches(frames):
 
 def test_a_video_that_cannot_be_read_is_skipped_alike_and_counted(corpora, tmp_path, caplog):
     sampling = BalancedSampling(with_broken(corpora, tmp_path, seconds=5.0))
-    dataset = FrameDataset(sampling, SMALL_CROPS, seed=1)
+    dataset = VideoSamples(sampling, SMALL_CROPS, seed=1)
     here = loader(dataset, SampleOrder(4, total=40), 4, num_workers=0)
     there = loader(dataset, SampleOrder(4, total=40), 4, num_workers=1)
     assert all(equal(first, second) for first, second in zip(here, there, strict=True))
@@ -190,13 +190,13 @@ def test_a_video_that_cannot_be_read_is_skipped_alike_and_counted(corpora, tmp_p
 def test_other_samples_are_not_moved_by_a_skipped_video(corpora, tmp_path):
     """The next attempt draws anew; sample numbers stay where they are."""
     sampling = BalancedSampling(with_broken(corpora, tmp_path, seconds=5.0))
-    dataset = FrameDataset(sampling, SMALL_CROPS, seed=1)
+    dataset = VideoSamples(sampling, SMALL_CROPS, seed=1)
     assert [batch["number"].tolist() for batch in take(dataset, 3)] == [list(range(k, k + 4)) for k in (0, 4, 8)]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_when_nothing_can_be_read_it_is_an_error(tmp_path, num_workers):
-    dataset = FrameDataset(BalancedSampling(with_broken([], tmp_path, seconds=5.0)), SMALL_CROPS, seed=1)
+    dataset = VideoSamples(BalancedSampling(with_broken([], tmp_path, seconds=5.0)), SMALL_CROPS, seed=1)
     with pytest.raises(
         UserError, match=r"^sample 0: 10 clips in a row cannot be read, of broken/gone; the last: .*gone\.mp4"
     ):

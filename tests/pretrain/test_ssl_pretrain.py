@@ -15,8 +15,9 @@ from pretrain.engine.distributed import Processes
 from pretrain.engine.reporting import read_metrics
 from pretrain.engine.run_folder import RunFolder
 from pretrain.methods.options import DINOv3Options, VJEPA2Options
-from pretrain.methods.self_distillation import build_frames
+from pretrain.methods.self_distillation import frame_views
 from pretrain.ssl_config import TrainingOptions, find_model
+from pretrain.ssl_dataset import VideoSamples
 from pretrain.ssl_pretrain import (
     balanced_sampling,
     describe_corpora,
@@ -25,7 +26,6 @@ from pretrain.ssl_pretrain import (
     known_corpora,
     micro_batches,
     read_weights,
-    seconds_per_sample,
     state_bytes,
 )
 from pretrain.ssl_pretrain_dinov3 import main
@@ -152,8 +152,8 @@ def test_a_manifest_without_a_checkpoint_is_of_a_training_that_never_was(workspa
 
 
 def test_an_epoch_of_frames_is_one_a_second_and_of_clips_one_a_duration():
-    assert seconds_per_sample(DINOv3Options(), find_model("dinov3-tiny")) == 1.0
-    assert seconds_per_sample(VJEPA2Options(clip_len=16, fps=4.0), find_model("vjepa2-l")) == 4.0
+    assert DINOv3Options().seconds_per_sample(find_model("dinov3-tiny")) == 1.0
+    assert VJEPA2Options(clip_len=16, fps=4.0).seconds_per_sample(find_model("vjepa2-l")) == 4.0
 
 
 def test_the_global_batch_counts_all_micro_batches_and_processes():
@@ -165,7 +165,7 @@ def test_the_global_batch_counts_all_micro_batches_and_processes():
 def test_each_process_reads_its_run_of_every_micro_batch(workspace, videos, rank):
     options = DINOv3Options(model="dinov3-tiny", batch_size=2, num_local=1, num_workers=0, videos=(str(videos),))
     sampling = balanced_sampling(options, known_corpora(options, Processes(0, 1, CPU)))
-    dataset = build_frames(options, find_model("dinov3-tiny"), sampling)
+    dataset = VideoSamples(sampling, frame_views(options, find_model("dinov3-tiny")), seed=options.seed)
     batches = iter(micro_batches(options, dataset, Processes(rank, 2, CPU))(8))
     numbers = [next(batches)["number"].tolist() for _ in range(3)]
     first = 8 + 2 * rank

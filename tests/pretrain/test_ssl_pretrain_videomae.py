@@ -17,8 +17,9 @@ from pretrain.engine.reporting import read_metrics
 from pretrain.methods.options import VideoMAEOptions
 from pretrain.methods.videomae import VideoMAE
 from pretrain.ssl_config import find_model, parse_training
+from pretrain.ssl_dataset import VideoSamples
 from pretrain.ssl_pretrain import balanced_sampling
-from pretrain.ssl_pretrain_videomae import build_mae_clips, main
+from pretrain.ssl_pretrain_videomae import main, views_with_teacher
 from pretrain.video_data.corpora import read_corpora
 
 TINY = ["--model", "videomae-tiny", "--init", "random", "--device", "cpu", "--num_workers", "0", "--max_steps", "3"]
@@ -74,7 +75,9 @@ def test_a_file_of_settings_gives_way_to_flags(tmp_path):
 def test_samples_are_clips_and_the_first_frame_of_each_pair(videos, workspace):
     options = parsed("--model", "videomae-tiny", "--image_teacher", "Tiny", "--teacher_size", "32")
     sampling = balanced_sampling(options, read_corpora([str(videos)], workspace / "index.json", num_processes=0))
-    made = build_mae_clips(options, find_model("videomae-tiny"), sampling)[5]
+    model = find_model("videomae-tiny")
+    rule, clip_len = views_with_teacher(options, model), options.clip_len_of(model)
+    made = VideoSamples(sampling, rule, seed=options.seed, clip_len=clip_len, fps=options.fps)[5]
     assert made["clip"].shape == (8, 3, 64, 64)
     assert made["teacher_frames"].shape == (4, 3, 32, 32)
     assert made["number"] == 5

@@ -88,7 +88,7 @@ def test_a_bug_keeps_its_traceback(error):
 
 
 def test_a_command_that_fails_shows_no_traceback():
-    code = "from common.runtime import *\ndef main(): raise UserError('no such fold')\nrun_main(main)"
+    code = "from common.base.runtime import *\ndef main(): raise UserError('no such fold')\nrun_main(main)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "error: no such fold\n")
 

@@ -1,11 +1,8 @@
-"""An experiment: which videos it trains on, and when two configurations are the same."""
-
-from dataclasses import asdict
+"""An experiment: which videos it trains on."""
 
 import pytest
 
 from common.dataset.kfold import nested_subset
-from common.head.config import TrainConfig, config_differences
 from common.head.experiment import load_experiment
 
 
@@ -31,23 +28,3 @@ def test_the_identity_of_the_training_inputs_covers_the_subset(made):
         experiment = load_experiment(made.config(train_fraction=fraction))
         hashes.add(experiment.inputs_hash(experiment.open(experiment.train_labels), experiment.train_labels))
     assert len(hashes) == 3
-
-
-def test_a_record_from_before_a_setting_existed_was_made_with_its_default():
-    record = asdict(TrainConfig(num_epochs=5))
-    older = {key: value for key, value in record.items() if key != "train_fraction"}
-    assert config_differences(record, older) == []
-    assert config_differences(older, record) == []
-    assert config_differences(asdict(TrainConfig(num_epochs=5, train_fraction=0.5)), older) == [
-        "train_fraction: 1.0 -> 0.5"
-    ]
-
-
-def test_differences_name_the_setting_and_both_values():
-    theirs, ours = asdict(TrainConfig(lr=0.1, seed=7)), asdict(TrainConfig(lr=0.1, num_R=2))
-    assert config_differences(ours, theirs) == ["num_R: 4 -> 2", "seed: 7 -> 42"]
-
-
-def test_a_setting_that_is_gone_is_a_difference():
-    record = asdict(TrainConfig())
-    assert config_differences(record, record | {"momentum": 0.9}) == ["momentum: 0.9 -> None"]

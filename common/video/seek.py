@@ -92,7 +92,7 @@ class OpenVideo:
         images: np.ndarray | None = None
         shown = image = None
         for place, frame in zip(order, _nearest(self.frames_around(wanted), wanted), strict=False):
-            if frame is not shown:
+            if frame is not shown:  # times may lie so close that one frame is nearest to several
                 shown, image = frame, to_rgb(frame.picture)
             if images is None:
                 images = np.empty((len(seconds), *image.shape), np.uint8)
@@ -129,6 +129,7 @@ class OpenVideo:
                 yield first
                 yield from frames
                 return
+        # from the first frame on, out of a file of which nothing was read yet
         if not self._is_fresh:
             self.close()
             self._open()
@@ -144,6 +145,7 @@ class OpenVideo:
             return
         packets = self._container.demux(self._stream)
         from_keyframe = itertools.dropwhile(lambda packet: not packet.is_keyframe, packets)
+        # read without decoding, to know whether this was the keyframe before the first wanted, and what can be left out
         ahead = list(self._packets_until(wanted[-1], from_keyframe))
         if not ahead or ahead[0].pts is None or self._seconds(ahead[0].pts) > wanted[0] + EQUALLY_NEAR_SECONDS:
             return
@@ -167,6 +169,7 @@ class OpenVideo:
     def _needed(self, ahead: list[av.Packet], wanted: np.ndarray) -> set[int]:
         """Time stamps of the frames nearest to the times wanted; all from the keyframe on where that is not certain."""
         ahead = [packet for packet in ahead if packet.size]
+        # frames that are stored after the keyframe but shown before it lean on what was not read
         stamps = sorted({packet.pts for packet in ahead if packet.pts is not None and packet.pts >= ahead[0].pts})
         is_certain = all(packet.pts is not None and packet.dts is not None for packet in ahead)
         if not is_certain or self._stream.codec_context.name not in SKIPPING_CODECS:
@@ -185,7 +188,7 @@ class OpenVideo:
         rate = float(self._stream.average_rate or 25)
         count, cut_off = 0, False
         for packet in packets:
-            cut_off = packet.is_corrupt if packet.size else cut_off
+            cut_off = packet.is_corrupt if packet.size else cut_off  # the last packet, of no bytes, flushes the decoder
             is_needed = not needed or packet.pts is None or packet.pts in needed or packet.pts > last
             self._stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
             for frame in packet.decode():

@@ -8,10 +8,11 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from common.base.runtime import peak_memory_bytes, progress, write_text
 from common.base.tracking import track
@@ -128,6 +129,12 @@ def transformer_flops(
     """
     forward = 2 * num_parameters * num_tokens + 4 * num_layers * width * num_tokens**2
     return float(forward * (3 if backward else 1))
+
+
+def flops_of_blocks(blocks: Sequence[nn.Module], num_tokens: int, *, width: int, backward: bool = True) -> float:
+    """`transformer_flops` of a network's blocks of `width` values a token."""
+    num_parameters = sum(parameter.numel() for block in blocks for parameter in block.parameters())
+    return transformer_flops(num_parameters, num_tokens, num_layers=len(blocks), width=width, backward=backward)
 
 
 class MetricsFile:

@@ -1,6 +1,6 @@
 """DINOv3 (Simeoni et al., 2025): DINO on class tokens, iBOT on hidden patches, KoLeo, and Gram anchoring.
 
-Made for going on with published weights, which come without heads. While a student trains, transformers scales the
+Made for continuing published weights, which come without heads. While a student trains, transformers scales the
 positions of all patches of a batch by a random factor (`position_rescale`); a teacher's positions are exact.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DINOv3ViTModel
 
 from pretrain.engine.method import Batch
-from pretrain.engine.reporting import transformer_flops
+from pretrain.engine.reporting import flops_of_blocks
 from pretrain.methods.options import DINOv3Options
 from pretrain.methods.self_distillation import NUM_GLOBAL, PATCH_SIZE, SelfDistillation, frame_views, head_size
 from pretrain.objectives.centering import sinkhorn_knopp
@@ -57,6 +57,7 @@ class DINOv3(SelfDistillation):
         published = PUBLISHED_HEADS.get(model.architecture, (None, None))
         roles = ("dino_head", "ibot_head")
         heads = {role: head_size(options, model, size) for role, size in zip(roles, published, strict=True)}
+        # a copy from before positions are rescaled and branches dropped: the anchor stays what was published
         gram_teacher = copy.deepcopy(backbone) if options.anchor_weight else None
         backbone.rope_embeddings.config.pos_embed_rescale = options.position_rescale
         super().__init__(backbone, options, model, heads=heads, steps_per_epoch=steps_per_epoch)
@@ -95,7 +96,9 @@ class DINOv3(SelfDistillation):
         ibot = masked_patch_loss(patch_logits, patch_targets, hidden.weights, len(tokens))
         total, parts = class_loss.total + options.ibot_weight * ibot, {"ibot": ibot}
         if options.koleo_weight:
-            parts["koleo"] = self._koleo(class_tokens)
+            # crop by crop: the two views of a frame would be each other's nearest neighbours
+            across = options.koleo_across_processes
+            parts["koleo"] = sum(koleo_loss(crop, across_processes=across) for crop in class_tokens.chunk(NUM_GLOBAL))
             total = total + options.koleo_weight * parts["koleo"]
         if self.gram_teacher is not None:
             parts["gram"] = gram_loss(patches, self._anchor(batch["gram_crops"]))
@@ -107,11 +110,16 @@ class DINOv3(SelfDistillation):
     def hidden_patches(self, first: int, batch_size: int, device: torch.device) -> Hidden:
         """Of this process's global crops; `first` is the number of its first sample in the run."""
         side, own = self.rule.global_size // PATCH_SIZE, rank() * batch_size
+        # crops are numbered by sample, then view, over all processes; here they stand by view, as `crops` lays them
         crops = [NUM_GLOBAL * (own + sample) + view for view in range(NUM_GLOBAL) for sample in range(batch_size)]
         masks = patch_masks(
-            (side, side), crops, NUM_GLOBAL * batch_size * world_size(),
-            seed=self.options.seed, step=first - own, masking=PatchMasking(self.options.mask_share),
-        )  # fmt: skip
+            (side, side),
+            crops,
+            NUM_GLOBAL * batch_size * world_size(),
+            seed=self.options.seed,
+            step=first - own,  # the number of the global batch's first sample: the same in all processes
+            masking=PatchMasking(self.options.mask_share),
+        )
         parts = masks, masked_places(masks), patch_weights(masks)
         return Hidden(*(part.to(device, non_blocking=True) for part in parts))
 
@@ -121,10 +129,6 @@ class DINOv3(SelfDistillation):
         patches = tokens[:, self.first_patch :].flatten(0, 1)[hidden.places]
         classes = sinkhorn_knopp(self.teacher["dino_head"](tokens[:, 0]), temperature)
         return classes.unflatten(0, (NUM_GLOBAL, -1)), sinkhorn_knopp(self.teacher["ibot_head"](patches), temperature)
-
-    def _koleo(self, class_tokens: Tensor) -> Tensor:
-        across = self.options.koleo_across_processes
-        return sum(koleo_loss(crop, across_processes=across) for crop in class_tokens.chunk(NUM_GLOBAL))
 
     @torch.no_grad()
     def _anchor(self, views: Tensor) -> Tensor:
@@ -146,8 +150,5 @@ class DINOv3(SelfDistillation):
     def _flops(self, size: int, *, backward: bool = True) -> float:
         backbone = self.student["backbone"]
         blocks = [part for part in backbone.modules() if isinstance(part, self.block_classes)]
-        num_parameters = sum(parameter.numel() for block in blocks for parameter in block.parameters())
-        return transformer_flops(
-            num_parameters, (size // PATCH_SIZE) ** 2 + self.first_patch,
-            num_layers=len(blocks), width=backbone.config.hidden_size, backward=backward,
-        )  # fmt: skip
+        num_tokens = (size // PATCH_SIZE) ** 2 + self.first_patch
+        return flops_of_blocks(blocks, num_tokens, width=backbone.config.hidden_size, backward=backward)

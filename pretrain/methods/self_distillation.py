@@ -33,7 +33,7 @@ from pretrain.video_data.augment import MultiCrop
 PATCH_SIZE = 16
 NUM_GLOBAL = 2
 LOCAL_SHARE = 96 / 224  # of the sides of local and global crops
-PATCH_EMBEDDING_SCALE = 0.2
+PATCH_EMBEDDING_SCALE = 0.2  # of the learning rate, as in DINOv2 and DINOv3
 TINY_HEAD = HeadSize(hidden=64, bottleneck=16, prototypes=64)
 
 
@@ -71,8 +71,9 @@ class SelfDistillation(Method):
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.temperature = teacher_temperature(
             round(options.temperature_warmup * options.total_steps(steps_per_epoch)),
-            start=options.start_temperature, end=options.temperature,
-        )  # fmt: skip
+            start=options.start_temperature,
+            end=options.temperature,
+        )
 
     def crops(self, views: Tensor) -> Tensor:
         """uint8 views `(B, n, 3, S, S)` as normalised `(n * B, 3, S, S)`, the first crops of all frames first."""
@@ -88,9 +89,11 @@ class SelfDistillation(Method):
         """The backbone by depth, frozen at first; each head with its prototypes, frozen at first, apart."""
         options, network = self.options, self.student["backbone"]
         groups = backbone_groups(
-            network, layer_decay=options.layer_decay, patch_embedding_scale=PATCH_EMBEDDING_SCALE,
+            network,
+            layer_decay=options.layer_decay,
+            patch_embedding_scale=PATCH_EMBEDDING_SCALE,
             frozen_until=self.steps(options.freeze_backbone_epochs),
-        )  # fmt: skip
+        )
         frozen = self.steps(options.freeze_prototypes_epochs)
         for role, head in self.student.items():
             if isinstance(head, PrototypeHead):
@@ -104,13 +107,16 @@ class SelfDistillation(Method):
     def schedules(self, total_steps: int) -> Schedules:
         """Warm-up and cosine of a rate scaled by the square root of the global batch, as DINOv3 does."""
         options = self.options
-        global_batch = options.batch_size * options.accumulate * world_size()
-        peak, end = (
-            square_root_scaled(rate, global_batch) for rate in (options.learning_rate, options.final_learning_rate)
-        )
+        global_batch = options.global_batch(world_size())
+        peak = square_root_scaled(options.learning_rate, global_batch)
+        end = square_root_scaled(options.final_learning_rate, global_batch)
         rate = warmup_cosine(0.0, peak, end, warmup_steps=round(options.warmup * total_steps), total_steps=total_steps)
-        decay = _towards(options.weight_decay, options.final_weight_decay, total_steps)
-        momentum = _towards(options.momentum, options.final_momentum, total_steps)
+
+        def towards(start: float, end: float | None) -> Schedule:
+            return Constant(start) if end is None else Cosine(start, end, total_steps)
+
+        decay = towards(options.weight_decay, options.final_weight_decay)
+        momentum = towards(options.momentum, options.final_momentum)
         return Schedules(rate, decay, momentum, options.clip_norm or None)
 
     def features(self, batch: Batch) -> Tensor:
@@ -135,10 +141,6 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
         for name in ("drop_path", "drop_path1", "drop_path2"):
             if isinstance(getattr(block, name, None), nn.Module):
                 setattr(block, name, DropPath(rate) if rate else nn.Identity())
-
-
-def _towards(start: float, end: float | None, total_steps: int) -> Schedule:
-    return Constant(start) if end is None else Cosine(start, end, total_steps)
 
 
 def frame_views(options: SelfDistillationOptions, model: SslModel) -> MultiCrop:

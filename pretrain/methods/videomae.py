@@ -16,7 +16,7 @@ from common.base.runtime import UserError, generator
 from common.encoders.families.videomae import EPSILON
 from common.video.preprocess import normalise
 from pretrain.engine.method import Batch, Method, Schedules
-from pretrain.engine.reporting import transformer_flops
+from pretrain.engine.reporting import flops_of_blocks, transformer_flops
 from pretrain.methods.image_teacher import ImageTeacher, require_grid
 from pretrain.methods.options import VideoMAEOptions
 from pretrain.objectives.latent_losses import distillation_loss, gather_tokens, pixel_loss, pixel_targets
@@ -28,7 +28,8 @@ from pretrain.objectives.schedules import Constant, legacy_warmup_cosine, linear
 from pretrain.ssl_config import SslModel
 
 LEVELS = 255  # of a uint8 pixel
-BETAS = (0.9, 0.95)
+BETAS = (0.9, 0.95)  # of AdamW, as published
+IMAGE_DECODER_LAYERS = 2  # SurgVISTA's
 
 
 class VideoMAE(Method):
@@ -88,8 +89,8 @@ class VideoMAE(Method):
     def masks(self, batch: Batch, step: int) -> TokenMasks:
         """The masks of a batch's samples, on the batch's device."""
         samples = batch["number"].tolist()
-        drawn = self.mask.draw(self.grid, seed=self.options.seed, step=step, samples=samples)
-        return TokenMasks(*(places.to(batch["clip"].device) for places in drawn))
+        masks = self.mask.draw(self.grid, seed=self.options.seed, step=step, samples=samples)
+        return masks.to(batch["clip"].device)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         heads = (name for name in self.student if name != "backbone")
@@ -103,15 +104,19 @@ class VideoMAE(Method):
         rates = (options.start_learning_rate, options.learning_rate, options.final_learning_rate)
         rate = legacy_warmup_cosine(
             *(linearly_scaled(rate, global_batch) for rate in rates),
-            warmup_steps=round(options.warmup * total_steps), total_steps=total_steps,
-        )  # fmt: skip
+            warmup_steps=round(options.warmup * total_steps),
+            total_steps=total_steps,
+        )
         return Schedules(rate, Constant(options.weight_decay), clip_norm=options.clip_norm or None, betas=BETAS)
 
     def features(self, batch: Batch) -> Tensor:
+        """The normalised mean `(B, D)` of all tokens of each clip, as feature extraction takes it."""
         patches = cut(batch["clip"], self.patch, self.tubelet)
         encoder = self.student["backbone"].encoder
         mean = encoder(self._embed(patches)).last_hidden_state.float().mean(dim=1)
-        return F.layer_norm(mean, mean.shape[-1:], eps=EPSILON)  # as common.encoders.videomae without learned values
+        return F.layer_norm(
+            mean, mean.shape[-1:], eps=EPSILON
+        )  # as in common.encoders.families.videomae, without learned values
 
     def exported(self) -> nn.Module:
         """The encoder with its pixel decoder, so that a later training finds one too."""
@@ -130,9 +135,11 @@ class VideoMAE(Method):
         """Of the blocks of encoder and decoders, and of the image teacher as far as its parameters tell."""
         num_tokens = self.grid[0] * self.grid[1] * self.grid[2]
         num_visible = self.mask.draw(self.grid, seed=0, step=0, samples=[0]).context.shape[1]
-        total = _flops(self.student["backbone"].encoder.layer, num_visible, self.config.hidden_size)
+        encoder_blocks, width = self.student["backbone"].encoder.layer, self.config.hidden_size
+        total = flops_of_blocks(encoder_blocks, num_visible, width=width)
         for decoder in self.decoders:
-            total += _flops(decoder.blocks.decoder_layers, num_tokens, self.config.decoder_hidden_size)
+            width = self.config.decoder_hidden_size
+            total += flops_of_blocks(decoder.blocks.decoder_layers, num_tokens, width=width)
         if self.image_teacher is not None:
             num_parameters = self.image_teacher.encoder.num_parameters
             total += transformer_flops(num_parameters, num_tokens, num_layers=0, width=0, backward=False)
@@ -145,6 +152,7 @@ class VideoMAE(Method):
         """
         projection = self.student["backbone"].embeddings.patch_embeddings.projection
         pixels = normalise(patches, self.preprocessing).flatten(2)
+        # the convolution's weights are (D, 3, tubelet, patch, patch), a patch's pixels have time before colour
         tokens = F.linear(pixels, projection.weight.transpose(1, 2).flatten(1), projection.bias)
         return tokens + self.positions[places].to(tokens.dtype)
 
@@ -156,7 +164,7 @@ class VideoMAE(Method):
 
     def _pixel_loss(self, states: Tensor, hidden: Tensor, masks: TokenMasks) -> Tensor:
         """Of the hidden patches `(B, M, tubelet, 3, patch, patch)` uint8, each taken for a clip of one token."""
-        scale = (1 / LEVELS,) * 3
+        scale = (1 / LEVELS,) * 3  # what brings uint8 to 0..1: these pixels were never normalised
         targets = pixel_targets(hidden.flatten(0, 1), mean=(0,) * 3, std=scale, patch=self.patch, tubelet=self.tubelet)
         predictions = self.student["pixel_decoder"](states, masks)
         return pixel_loss(predictions, targets.view(predictions.shape))
@@ -165,6 +173,44 @@ class VideoMAE(Method):
         features = gather_tokens(self.image_teacher(frames), masks.target)
         predictions = self.student["image_decoder"](states, masks)
         return distillation_loss(predictions, features, normalise_teacher=self.options.normalise_teacher)
+
+
+class TokenDecoder(nn.Module):
+    """Predicts the hidden tokens: visible ones, then a learned token for each hidden one, all with their positions."""
+
+    def __init__(self, embed: nn.Linear, mask_token: nn.Parameter, blocks: nn.Module, positions: Tensor):
+        """`blocks` are a decoder of transformers' Video MAE; `positions` `(N, W)` for its width W."""
+        super().__init__()
+        self.embed, self.mask_token, self.blocks = embed, mask_token, blocks
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, states: Tensor, masks: TokenMasks) -> Tensor:
+        """States `(B, K, D)` of the visible tokens -> predictions `(B, M, P)` for the hidden ones, in their order."""
+        visible = self.embed(states) + self.positions[masks.context]
+        hidden = self.mask_token + self.positions[masks.target]
+        return self.blocks(torch.cat([visible, hidden], dim=1), masks.target.shape[1]).logits
+
+
+def pixel_decoder(network: VideoMAEForPreTraining) -> TokenDecoder:
+    """The network's own decoder."""
+    positions = network.position_embeddings[0]
+    return TokenDecoder(network.encoder_to_decoder, network.mask_token, network.decoder, positions)
+
+
+def image_decoder(network: VideoMAEForPreTraining, feature_dim: int, random: torch.Generator) -> TokenDecoder:
+    """A decoder like that of the pixels, with two blocks, for image features; it starts at random values (Xavier)."""
+    decoder = copy.deepcopy(pixel_decoder(network))
+    decoder.blocks.decoder_layers = decoder.blocks.decoder_layers[:IMAGE_DECODER_LAYERS]
+    decoder.blocks.head = nn.Linear(network.config.decoder_hidden_size, feature_dim)
+    for module in decoder.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=random)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+    nn.init.trunc_normal_(decoder.mask_token, std=0.02, generator=random)
+    return decoder
 
 
 def cut(clips: Tensor, patch: int, tubelet: int) -> Tensor:
@@ -199,50 +245,3 @@ def _side(size: int, patch: int, mask: Tube) -> int:
             f"--crop_size {size}: a mask ratio of {mask.mask_ratio} hides none of {side} x {side} places; raise one of them"
         )
     return side
-
-
-def _flops(blocks: nn.ModuleList, num_tokens: int, width: int) -> float:
-    num_parameters = sum(parameter.numel() for parameter in blocks.parameters())
-    return transformer_flops(num_parameters, num_tokens, num_layers=len(blocks), width=width)
-
-
-IMAGE_DECODER_LAYERS = 2  # SurgVISTA's
-
-
-class TokenDecoder(nn.Module):
-    """Predicts the hidden tokens: visible ones, then a learned token for each hidden one, all with their positions."""
-
-    def __init__(self, embed: nn.Linear, mask_token: nn.Parameter, blocks: nn.Module, positions: Tensor):
-        """`blocks` are a decoder of transformers' Video MAE; `positions` `(N, W)` for its width W."""
-        super().__init__()
-        self.embed, self.mask_token, self.blocks = embed, mask_token, blocks
-        self.register_buffer("positions", positions, persistent=False)
-
-    def forward(self, states: Tensor, masks: TokenMasks) -> Tensor:
-        """States `(B, K, D)` of the visible tokens -> predictions `(B, M, P)` for the hidden ones, in their order."""
-        visible = self.embed(states) + self.positions[masks.context]
-        hidden = self.mask_token + self.positions[masks.target]
-        return self.blocks(torch.cat([visible, hidden], dim=1), masks.target.shape[1]).logits
-
-
-def pixel_decoder(network: VideoMAEForPreTraining) -> TokenDecoder:
-    """The network's own decoder."""
-    return TokenDecoder(
-        network.encoder_to_decoder, network.mask_token, network.decoder, network.position_embeddings[0]
-    )  # fmt: skip
-
-
-def image_decoder(network: VideoMAEForPreTraining, feature_dim: int, random: torch.Generator) -> TokenDecoder:
-    """A decoder like that of the pixels, with two blocks, for image features; it starts at random values (Xavier)."""
-    decoder = copy.deepcopy(pixel_decoder(network))
-    decoder.blocks.decoder_layers = decoder.blocks.decoder_layers[:IMAGE_DECODER_LAYERS]
-    decoder.blocks.head = nn.Linear(network.config.decoder_hidden_size, feature_dim)
-    for module in decoder.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight, generator=random)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
-    nn.init.trunc_normal_(decoder.mask_token, std=0.02, generator=random)
-    return decoder

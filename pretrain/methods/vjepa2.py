@@ -1,4 +1,4 @@
-"""V-JEPA 2's masked prediction in the space of features (Assran et al., 2025), to go on training published weights."""
+"""V-JEPA 2's masked prediction in the space of features (Assran et al., 2025), for continuing published weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder, VJEPA2Laye
 from common.base.runtime import UserError
 from common.video.preprocess import normalise
 from pretrain.engine.method import Batch, Method, Schedules
-from pretrain.engine.reporting import transformer_flops
+from pretrain.engine.reporting import flops_of_blocks
 from pretrain.methods.options import VJEPA2Options
 from pretrain.objectives.latent_losses import gather_tokens, latent_loss, latent_targets
 from pretrain.objectives.masks_video import Grid, Multiblock, TokenMasks, Tube, masking
@@ -23,6 +23,8 @@ from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups
 from pretrain.objectives.schedules import Constant, Linear, Schedule, Warmup, truncated_cosine, truncated_linear
 from pretrain.ssl_config import SslModel
 from pretrain.video_data.augment import VideoCrop
+
+log = logging.getLogger(__name__)
 
 PATCH_SIZE = 16
 STEPS_LOOKED_AT = 8  # of which the mean number of kept tokens is taken
@@ -56,27 +58,33 @@ class VJEPA2(Method):
         clips = normalise(batch["clip"], self.preprocessing)
         masks = self.masks(batch, step)
         targets = self._targets(clips, masks)
-        tokens = embed(student, clips)
+        tokens = embed(student, clips)  # once for all families, which differ in what they show of them
         predictions = [
-            predict(predictor, encode(student, tokens, mask.context), mask, mask_token=self.mask_token)
+            predict_states(predictor, encode(student, tokens, mask.context), mask, mask_token=self.mask_token)
             for mask in masks.values()
         ]
-        loss = latent_loss(predictions, targets, exponent=self.options.loss_exponent)
-        return {"loss": loss} | _shares(masks, tokens)
+        numbers = {"loss": latent_loss(predictions, targets, exponent=self.options.loss_exponent)}
+        for name, mask in masks.items():
+            for part, places in (("seen", mask.context), ("predicted", mask.target)):
+                share = places.shape[1] / tokens.shape[1]
+                numbers[f"{part}/{name}"] = tokens.new_tensor(share, dtype=torch.float32)
+        return numbers
 
     def masks(self, batch: Batch, step: int) -> dict[str, TokenMasks]:
         """The masks of a batch's samples by family, on the batch's device."""
         clips, samples = batch["clip"], batch["number"].tolist()
-        drawn = {name: self._draw(family, clips.shape[1], step, samples) for name, family in self.families.items()}
-        return {name: TokenMasks(*(places.to(clips.device) for places in mask)) for name, mask in drawn.items()}
+        return {
+            family.name: self._draw(family, clips.shape[1], step, samples).to(clips.device) for family in self.families
+        }
 
     @torch.no_grad()
     def _targets(self, clips: Tensor, masks: dict[str, TokenMasks]) -> list[Tensor]:
         teacher = self.teacher["backbone"]
-        states = encode(teacher, embed(teacher, clips))
+        states = encode(teacher, embed(teacher, clips))  # of the whole clip: targets know what the student does not see
         return [latent_targets(states, mask.target) for mask in masks.values()]
 
     def parameter_groups(self) -> list[ParameterGroup]:
+        """All at one rate: V-JEPA 2 has no layer decay."""
         return [*backbone_groups(self.student["backbone"]), *head_groups(self.student["predictor"], "predictor")]
 
     def schedules(self, total_steps: int) -> Schedules:
@@ -97,6 +105,7 @@ class VJEPA2(Method):
         return Warmup(start, warmup_steps, then)
 
     def features(self, batch: Batch) -> Tensor:
+        """The mean `(B, D)` of all tokens of each clip, as feature extraction takes it."""
         encoder = self._exported_encoder
         return encode(encoder, embed(encoder, normalise(batch["clip"], self.preprocessing))).mean(dim=1)
 
@@ -113,24 +122,27 @@ class VJEPA2(Method):
 
     def flops_per_sample(self) -> float:
         """Of the blocks, on the mean number of tokens that masks leave to the encoder and ask of the predictor."""
-        total = _flops(self.teacher["backbone"], math.prod(self._grid(self.clip_len)), backward=False)
-        for family in self._families(across_processes=False).values():
+
+        def flops(network: nn.Module, num_tokens: int, *, backward: bool = True) -> float:
+            return flops_of_blocks(network.layer, num_tokens, width=network.layer[0].hidden_size, backward=backward)
+
+        total = flops(self.teacher["backbone"], math.prod(self._grid(self.clip_len)), backward=False)
+        for family in self._families(across_processes=False):
             samples = range(self.options.batch_size)
             draws = [self._draw(family, self.clip_len, step, samples) for step in range(STEPS_LOOKED_AT)]
             kept, asked = (sum(places.shape[1] for places in part) for part in zip(*draws, strict=True))
-            total += _flops(self.student["backbone"], kept // STEPS_LOOKED_AT)
-            total += _flops(self.student["predictor"], (kept + asked) // STEPS_LOOKED_AT)
+            total += flops(self.student["backbone"], kept // STEPS_LOOKED_AT)
+            total += flops(self.student["predictor"], (kept + asked) // STEPS_LOOKED_AT)
         return total
 
-    def _families(self, *, across_processes: bool) -> dict[str, Multiblock | Tube]:
+    def _families(self, *, across_processes: bool) -> tuple[Multiblock | Tube, ...]:
         options = self.options
-        families = masking(
+        return masking(
             options.mask_mode,
             mask_ratio=options.mask_ratio or None,
             targets="complement" if options.full_complement else "blocks",
             across_processes=across_processes,
         )
-        return {family.name if isinstance(family, Multiblock) else "tube": family for family in families}
 
     def _draw(self, family: Multiblock | Tube, num_frames: int, step: int, samples: Sequence[int]) -> TokenMasks:
         return family.draw(self._grid(num_frames), seed=self.options.seed, step=step, samples=samples)
@@ -138,36 +150,6 @@ class VJEPA2(Method):
     def _grid(self, num_frames: int) -> Grid:
         side = self.config.crop_size // self.config.patch_size
         return num_frames // self.config.tubelet_size, side, side
-
-
-def _shares(masks: dict[str, TokenMasks], tokens: Tensor) -> dict[str, Tensor]:
-    """Shares of all tokens that the encoder sees and that are predicted."""
-    return {
-        f"{part}/{name}": tokens.new_tensor(places.shape[1] / tokens.shape[1], dtype=torch.float32)
-        for name, mask in masks.items()
-        for part, places in (("seen", mask.context), ("predicted", mask.target))
-    }
-
-
-def _flops(network: nn.Module, num_tokens: int, *, backward: bool = True) -> float:
-    """Of an encoder's or a predictor's blocks."""
-    num_parameters = sum(parameter.numel() for parameter in network.layer.parameters())
-    width = network.layer[0].hidden_size
-    return transformer_flops(num_parameters, num_tokens, num_layers=len(network.layer), width=width, backward=backward)
-
-
-def clip_views(options: VJEPA2Options, model: SslModel) -> VideoCrop:
-    """The view of a clip.
-
-    Raises `UserError` for a side that does not divide into patches.
-    """
-    size = options.crop_size_of(model)
-    if size % PATCH_SIZE:
-        raise UserError(f"--crop_size {size}: {model.name} takes multiples of {PATCH_SIZE} pixels")
-    return VideoCrop(size)
-
-
-log = logging.getLogger(__name__)
 
 
 def embed(encoder: VJEPA2Encoder, clips: Tensor) -> Tensor:
@@ -194,11 +176,11 @@ def encode(encoder: VJEPA2Encoder, tokens: Tensor, places: Tensor | None = None)
     """
     states = tokens if places is None else gather_tokens(tokens, places)
     for block in encoder.layer:
-        states, _ = block(states, places)
+        states, _ = block(states, places)  # rotary positions are counted from the places, not from the order
     return encoder.layernorm(states)
 
 
-def predict(predictor: VJEPA2Predictor, context: Tensor, masks: TokenMasks, *, mask_token: int = 0) -> Tensor:
+def predict_states(predictor: VJEPA2Predictor, context: Tensor, masks: TokenMasks, *, mask_token: int = 0) -> Tensor:
     """Predicted states `(B, M, D)` of the target tokens, in their order, from those of the context `(B, K, D)`.
 
     A target enters as the learned mask token number `mask_token` at its true position.
@@ -227,3 +209,11 @@ def choose_mask_token(predictor: VJEPA2Predictor, asked_for: int | None = None) 
     listed = " ".join(f"{norm:.3g}" for norm in norms.tolist())
     log.info("mask token %d of the predictor is trained; norms at the start: %s", chosen, listed)
     return chosen
+
+
+def clip_views(options: VJEPA2Options, model: SslModel) -> VideoCrop:
+    """The view of a clip. Raises `UserError` for a side that does not divide into patches."""
+    size = options.crop_size_of(model)
+    if size % PATCH_SIZE:
+        raise UserError(f"--crop_size {size}: {model.name} takes multiples of {PATCH_SIZE} pixels")
+    return VideoCrop(size)

@@ -39,6 +39,7 @@ class Tube:
     """The same share of places hidden in every tubelet of a clip (VideoMAE, Tong et al., NeurIPS 2022)."""
 
     mask_ratio: float = 0.9
+    name: str = "tube"
 
     def draw(self, grid: Grid, *, seed: int, step: int, samples: Sequence[int]) -> TokenMasks:
         """Exactly `int(mask_ratio * H * W)` hidden places a tubelet, the same at all times; the rest is context."""

@@ -140,6 +140,7 @@ def draw_box(height: int, width: int, scale: Range, ratio: Range, *, random: tor
     et al. 2015, as torchvision does it).
     """
     for _ in range(CROP_TRIES):
+        # uniform in the log of the ratio, so that 3:4 and 4:3 are equally likely
         area = height * width * uniform(scale, random)
         aspect = math.exp(uniform((math.log(ratio[0]), math.log(ratio[1])), random))
         columns, rows = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -153,6 +154,7 @@ def draw_box(height: int, width: int, scale: Range, ratio: Range, *, random: tor
 def draw_multi_scale_box(height: int, width: int, scales: tuple[float, ...], random: torch.Generator) -> Box:
     """A rectangle as `MultiScaleCrop` says, sizes and places equally likely."""
     sides = [int(min(height, width) * scale) for scale in scales]
+    # neighbours in the list of scales only: the picture is stretched by a step at most
     shapes = [(sides[i], sides[j]) for i, j in itertools.product(range(len(sides)), repeat=2) if abs(i - j) <= 1]
     rows, columns = shapes[_below(len(shapes), random)]
     right, down = QUARTERS[_below(len(QUARTERS), random)]
@@ -185,7 +187,7 @@ def distort(
 
 
 def _jitter(image: Tensor, rule: MultiCrop, random: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue changed in a random order."""
+    """Brightness, contrast, saturation and hue changed in a random order, by factors drawn around 1 (hue: around 0)."""
     strengths = (rule.brightness, rule.contrast, rule.saturation)
     brightness, contrast, saturation = (uniform((1 - strength, 1 + strength), random) for strength in strengths)
     hue = uniform((-rule.hue, rule.hue), random)

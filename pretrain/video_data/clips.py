@@ -42,7 +42,7 @@ class ClipReader:
         try:
             return self._opened(path).nearest(seconds)
         except (av.error.FFmpegError, OSError) as error:
-            self._close(path)
+            self._close(path)  # a decoder that failed is in no state to be asked again
             raise VideoError(path, error) from error
         except VideoError:
             self._close(path)
@@ -57,6 +57,7 @@ class ClipReader:
         if self._process != os.getpid():  # a forked process shares the file positions of its parent
             self._videos, self._process = OrderedDict(), os.getpid()
         if path not in self._videos:
+            # the first in the dictionary was used longest ago
             while len(self._videos) >= self.open_videos:
                 self._close(next(iter(self._videos)))
             self._videos[path] = OpenVideo(path)

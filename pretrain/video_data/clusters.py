@@ -59,10 +59,12 @@ def cluster_features(features: np.ndarray, levels: Sequence[int] = LEVELS, *, se
         )
     if not np.isfinite(features).all():
         raise UserError("features of clips to cluster: some are not finite; extract them again")
+    # unit length: Euclidean k-means then follows the angle between features, as cosine similarity does
     lowest = MiniBatchKMeans(levels[0], batch_size=FITTED_AT_ONCE, n_init=3, random_state=seed)
     labels = lowest.fit_predict(normalize(features))
     centroids = lowest.cluster_centers_
     for count in levels[1:]:
+        # clusters of centroids: a clip goes where the centroid of its cluster goes
         level = KMeans(count, n_init=3, random_state=seed).fit(centroids)
         labels, centroids = level.labels_[labels], level.cluster_centers_
     return labels

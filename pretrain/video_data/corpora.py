@@ -46,12 +46,13 @@ def read_corpora(
     """
     files = find_corpora(sources)
     entries = probe_videos([path for videos in files.values() for path in videos.values()], index, num_processes)
+    # what is excluded counts as seen already, so that its copies in any corpus are left out as repetitions are
     seen = excluded_fingerprints(exclude, {entry.size_bytes for entry in entries.values()})
     corpora = []
     for name, videos in files.items():
         kept, repeated = [], []
         for video, path in videos.items():
-            if path in entries:
+            if path in entries:  # else it cannot be read
                 entry = dataclasses.replace(entries[path], name=video)
                 (repeated if entry.fingerprint in seen else kept).append(entry)
                 seen.add(entry.fingerprint)
@@ -80,7 +81,7 @@ def find_corpora(sources: Sequence[str]) -> Files:
             raise UserError(
                 f"--videos: two corpora are called {name!r}, the second is {folder}; rename or link a folder"
             )
-        files[name] = find_videos(folder)
+        files[name] = videos_below(folder)
         if not files[name]:
             raise UserError(
                 f"{folder}: no videos in this folder; expected files with {', '.join(paths.VIDEO_SUFFIXES)}"
@@ -98,7 +99,7 @@ def _video_folder(source: str) -> Path:
     return folder / "videos" if (folder / "videos").is_dir() else folder
 
 
-def find_videos(folder: Path) -> dict[str, Path]:
+def videos_below(folder: Path) -> dict[str, Path]:
     """Video files in `folder` and below by their path without suffix, sorted; two of one name are an error."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
@@ -124,6 +125,7 @@ def excluded_fingerprints(exclude: Sequence[str], sizes: set[int]) -> set[str]:
             continue
         videos = _bundled_videos(Path(source)) if source.endswith(".bundle") else find_corpora([source]).values()
         for path in (path for files in videos for path in files.values()):
+            # equal videos have equal sizes: most files need not be read
             if path.stat().st_size in sizes:
                 fingerprints.add(manifests.cached_fingerprint(path))
     return fingerprints

@@ -47,6 +47,7 @@ class Pool:
     def at(self, fraction: float) -> tuple[VideoEntry, float]:
         """The video and the seconds after its first frame that lie at this fraction, in [0, 1), of the pool."""
         position = fraction * self.ends[-1]
+        # the product may round up to the end itself, which belongs to no stretch
         index = min(int(np.searchsorted(self.ends, position, side="right")), len(self.ends) - 1)
         before = self.ends[index - 1] if index else 0.0
         return self.videos[index], float(self.starts[index] + position - before)
@@ -80,7 +81,10 @@ class BalancedSampling:
             sizes_inside = [sum(end - start for _, start, end in stretch) for stretch in stretches.values()]
             inside = shares_of([size**cluster_alpha for size in sizes_inside])
             for (cluster, stretch), share in zip(stretches.items(), inside, strict=True):
-                self.pools.append(_pool(corpus.name, cluster, self.corpus_shares[corpus.name] * share, stretch))
+                videos, starts, ends = zip(*stretch, strict=True)
+                share_of_all = self.corpus_shares[corpus.name] * share
+                totals = np.cumsum(np.array(ends) - np.array(starts))
+                self.pools.append(Pool(corpus.name, cluster, share_of_all, list(videos), np.array(starts), totals))
         self._bounds = np.cumsum([pool.share for pool in self.pools])
 
     def draw(self, random: torch.Generator, clip_seconds: float = 0.0) -> Moment:
@@ -94,6 +98,7 @@ class BalancedSampling:
         index = int(np.searchsorted(self._bounds, which * self._bounds[-1], side="right"))
         pool = self.pools[min(index, len(self.pools) - 1)]
         video, instant = pool.at(where)
+        # the share of the video in which a clip can start: instants 0 to the end become starts 0 to end minus clip
         room = max(0.0, 1 - clip_seconds / video.duration_seconds)
         return Moment(pool.corpus, pool.cluster, video, video.start_seconds + instant * room)
 
@@ -138,12 +143,6 @@ def _stretches(corpus: Corpus, clusters: Clusters | None) -> dict[int | None, li
     if not found:
         raise UserError(f"corpus {corpus.name}: its clusters hold no stretch of its videos; make the clusters again")
     return dict(sorted(found.items()))
-
-
-def _pool(corpus: str, cluster: int | None, share: float, stretches: list[Stretch]) -> Pool:
-    videos, starts, ends = zip(*stretches, strict=True)
-    starts = np.array(starts)
-    return Pool(corpus, cluster, share, list(videos), starts, np.cumsum(np.array(ends) - starts))
 
 
 class SampleOrder(Sampler[int]):

@@ -71,8 +71,13 @@ def probe_videos(videos: Sequence[Path], index: Path, num_processes: int | None 
     The file `index` is read and, with what is new, written; an interruption loses nothing that was found. New videos
     are looked into by `num_processes` (default: one a core, at most 8; 0: this one), of which a decoder may kill some.
     """
-    states = {path: _state(path) for path in videos}
-    records = _read_index(index)
+    states = {}
+    for path in videos:
+        state = path.stat()
+        states[path] = {"size_bytes": state.st_size, "modified_ns": state.st_mtime_ns}
+    content = read_json(index) if index.is_file() else {"format": FORMAT, "videos": {}}
+    records = content["videos"] if content["format"] == FORMAT else {}  # another format: all is found again
+    # one whose size or time of change is not that of its record has changed since
     new = [path for path in videos if not states[path].items() <= records.get(str(path), {}).items()]
     if num_processes is None:
         num_processes = min(MOST_PROCESSES, os.cpu_count() or 1)
@@ -85,8 +90,10 @@ def probe_videos(videos: Sequence[Path], index: Path, num_processes: int | None 
                     failed.append(path)
                     log.warning("left out: %s", found)
                 else:
-                    records[str(path)] = states[path] | _plain(found)
-    finally:
+                    known = dataclasses.asdict(found)
+                    del known["path"], known["name"]  # by which it is found again
+                    records[str(path)] = states[path] | known
+    finally:  # what was found before an interruption is kept
         if new:
             write_json(index, {"format": FORMAT, "videos": records})
     if failed:
@@ -94,23 +101,9 @@ def probe_videos(videos: Sequence[Path], index: Path, num_processes: int | None 
     return {path: _entry(path, records[str(path)]) for path in videos if path not in failed}
 
 
-def _state(path: Path) -> dict[str, int]:
-    state = path.stat()
-    return {"size_bytes": state.st_size, "modified_ns": state.st_mtime_ns}
-
-
-def _plain(entry: VideoEntry) -> dict[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(entry).items() if key not in ("path", "name")}
-
-
 def _entry(path: Path, record: dict[str, Any]) -> VideoEntry:
     values = {key: value for key, value in record.items() if key != "modified_ns"}
     return VideoEntry(path=path, name=path.stem, **values)
-
-
-def _read_index(index: Path) -> dict[str, dict[str, Any]]:
-    record = read_json(index) if index.is_file() else {"format": FORMAT, "videos": {}}
-    return record["videos"] if record["format"] == FORMAT else {}
 
 
 Found = tuple[Path, VideoEntry | VideoError]
@@ -138,10 +131,12 @@ def _probe_all(videos: Sequence[Path], num_processes: int) -> Iterator[Found]:
 
 def _probe_until_death(videos: Sequence[Path], num_processes: int) -> Iterator[Found]:
     """What is found, until a process dies."""
+    # spawned: a fork of a process with threads can copy a lock that nobody will open
     pool = ProcessPoolExecutor(min(num_processes, len(videos)), get_context("spawn"))
     try:
         futures = {pool.submit(_probe, path): path for path in videos}
         for future in as_completed(futures):
+            # a dead process fails all that waits: only what was finished before is known
             if not isinstance(future.exception(), BrokenProcessPool):
                 yield futures[future], future.result()
     finally:

@@ -1,17 +1,28 @@
-"""V-JEPA 2's recipe: masks, the loss by hand, gradients, features, schedules, options."""
+"""V-JEPA 2: masks, the loss by hand, encoder and predictor against the stock networks, schedules, and trainings."""
 
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from transformers import VJEPA2Model
 
-from common.base.runtime import UserError
+from common.base.runtime import UserError, generator
+from common.encoders.base import build_encoder
+from common.encoders.config import read_encoder_config
+from common.encoders.weights.find import choose_weights
+from common.encoders.weights.load import WeightSource
 from pretrain.backbones import start_backbone
-from pretrain.engine.reporting import transformer_flops
-from pretrain.methods.vjepa2 import VJEPA2, encode, predict
+from pretrain.engine.checkpoint import read_checkpoint, whole_model_state
+from pretrain.engine.distributed import Processes
+from pretrain.engine.loop import Recipe, train_recipe
+from pretrain.engine.reporting import read_metrics, transformer_flops
+from pretrain.engine.step import TrainingStep
+from pretrain.methods.vjepa2 import VJEPA2, embed, encode, predict_states
 from pretrain.objectives.masks_video import TokenMasks
-from tests.pretrain.methods.vjepa2_clips import OPTIONS, PUBLISHED_MASKS, TINY, batch_of, made
+from tests.pretrain.methods.vjepa2_clips import ALONE, OPTIONS, PUBLISHED_MASKS, TINY, batch_of, batches_of, made
 
 # masks
 
@@ -80,7 +91,7 @@ def by_hand(method: VJEPA2, batch: dict, step: int, exponent: float = 1.0) -> to
             states = teacher(clip[None]).last_hidden_state[0]
             wanted = (states - states.mean(1, keepdim=True)) / (states.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
             seen = encode(student, student.embeddings(clip[None]), context[None])
-            found = predict(predictor, seen, TokenMasks(context[None], target[None]))[0]
+            found = predict_states(predictor, seen, TokenMasks(context[None], target[None]))[0]
             differences.append((found - wanted[target]).abs() ** exponent / exponent)
         families.append(torch.stack(differences).mean())
     return sum(families) / len(families)
@@ -193,26 +204,229 @@ def test_operations_are_those_of_the_tokens_that_are_there():
     assert made(mask_ratio=0.9).flops_per_sample() < made(mask_ratio=0.0).flops_per_sample()
 
 
-# options
+def network(seed: int = 1) -> VJEPA2Model:
+    """A tiny network whose mask tokens and norms are not those of the start, so that every one can be told apart."""
+    found, _ = start_backbone(TINY, "random", seed=seed)
+    with torch.no_grad():
+        for number, parameter in enumerate(found.parameters()):
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator("network", seed, number)))
+    return found.eval()
+
+
+@pytest.fixture
+def clips() -> torch.Tensor:
+    """Normalised clips `(2, 8, 3, 64, 64)`: 4 x 4 x 4 tokens."""
+    return torch.randn(2, 8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def masks() -> TokenMasks:
+    """6 tokens of context and 20 targets of 64, others of either sample, in no order."""
+    orders = [torch.randperm(64, generator=generator("order", row)) for row in range(2)]
+    return TokenMasks(torch.stack([o[:6] for o in orders]), torch.stack([o[6:26] for o in orders]))
+
+
+# encoder
+
+
+def test_all_places_give_the_stock_output(clips):
+    model = network()
+    expected = model(clips, skip_predictor=True).last_hidden_state
+    tokens = embed(model.encoder, clips)
+    torch.testing.assert_close(encode(model.encoder, tokens), expected, rtol=1e-5, atol=1e-5)
+    places = torch.arange(64).expand(2, -1)
+    torch.testing.assert_close(encode(model.encoder, tokens, places), expected, rtol=1e-5, atol=1e-5)
+
+
+def with_other_hidden_pixels(clips: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    """The clips with noise wherever no context token looks."""
+    seen = torch.zeros(len(clips), 64).scatter(1, context, 1.0).view(-1, 1, 4, 4, 4)
+    seen = F.interpolate(seen, scale_factor=(2, 16, 16)).transpose(1, 2)
+    return torch.where(seen.bool(), clips, torch.randn(clips.shape, generator=torch.Generator().manual_seed(1)))
+
+
+def test_hidden_pixels_do_not_reach_the_context(clips, masks):
+    model, others = network(), with_other_hidden_pixels(clips, masks.context)
+    assert (clips != others).float().mean() > 0.8
+    one, other = (encode(model.encoder, embed(model.encoder, each), masks.context) for each in (clips, others))
+    assert one.shape == (2, 6, 48)
+    assert torch.equal(one, other)
+    stock = [model(each, context_mask=[masks.context], target_mask=[masks.target]) for each in (clips, others)]
+    assert not torch.allclose(*(each.masked_hidden_state for each in stock), atol=0.1)
+
+
+def test_places_give_the_positions(clips, masks):
+    """The order in which tokens are kept does not matter; where they were does."""
+    encoder = network().encoder
+    tokens = embed(encoder, clips)
+    found = encode(encoder, tokens, masks.context)
+    torch.testing.assert_close(encode(encoder, tokens, masks.context.flip(1)).flip(1), found, rtol=1e-5, atol=1e-5)
+    elsewhere = (masks.context + 4) % 64  # the same tokens a row below
+    moved = torch.zeros_like(tokens).scatter(1, elsewhere[..., None].expand(-1, -1, 48), gather(tokens, masks.context))
+    assert not torch.allclose(encode(encoder, moved, elsewhere), found, atol=1e-2)
+
+
+def gather(tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return torch.stack([own[where] for own, where in zip(tokens, places, strict=True)])
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("shape", "message"),
     [
-        ({"clip_len": 15}, "clip_len must be an even number, as frames are taken in pairs, found 15"),
-        ({"clip_len": 0}, "clip_len must be an even number"),
-        ({"fps": 0.0}, "fps must be greater than 0, found 0"),
-        ({"loss_exponent": 0.0}, "loss_exponent must be greater than 0"),
-        ({"learning_rate": -1.0}, "learning_rate must be greater than 0"),
-        ({"clip_norm": -1.0}, "clip_norm must not be negative, found -1"),
-        ({"momentum": 1.5}, "momentum must lie between 0 and 1, found 1.5"),
-        ({"final_momentum": -0.1}, "final_momentum must lie between 0 and 1"),
-        ({"warmup": 1.0}, "warmup must be at least 0 and below 1, found 1.0"),
-        ({"mask_ratio": 1.0}, "mask_ratio must be at least 0 and below 1, found 1.0"),
-        ({"mask_mode": "tube", "mask_ratio": 0.0}, "--mask_mode tube hides a share of the places"),
-        ({"epochs": 0}, "epochs must be greater than 0"),
+        ((1, 8, 3, 32, 32), r"clips of \(32, 32\) pixels .* those of 64 squared"),
+        ((1, 8, 3, 64, 48), r"clips of \(64, 48\) pixels"),
+        ((1, 7, 3, 64, 64), "clips of 7 frames, which do not divide by 2"),
     ],
 )
-def test_values_without_sense_are_refused(changes, message):
-    with pytest.raises(UserError, match=message):
-        replace(OPTIONS, **changes)
+def test_clips_that_the_network_would_misread_are_refused(shape, message):
+    with pytest.raises(ValueError, match=message):
+        embed(network().encoder, torch.zeros(shape))
+
+
+# predictor
+
+
+def test_both_ways_to_drive_the_predictor_agree(clips, masks):
+    """transformers' own takes the context out of a whole clip's states, and always the mask token 1."""
+    model = network()
+    context = encode(model.encoder, embed(model.encoder, clips), masks.context)
+    whole = torch.zeros(2, 64, 48).scatter(1, masks.context[..., None].expand(-1, -1, 48), context)
+    expected = model.predictor(whole, [masks.context], [masks.target]).last_hidden_state
+    found = predict_states(model.predictor, context, masks, mask_token=1)
+    assert found.shape == (2, 20, 48)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(predict_states(model.predictor, context, masks, mask_token=0), expected, atol=1e-2)
+
+
+def test_predictions_come_in_the_order_of_targets(clips, masks):
+    model = network()
+    context = encode(model.encoder, embed(model.encoder, clips), masks.context)
+    found = predict_states(model.predictor, context, masks)
+    turned = predict_states(model.predictor, context, TokenMasks(masks.context, masks.target.flip(1)))
+    torch.testing.assert_close(turned.flip(1), found, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(turned, found, atol=1e-3)
+
+
+def test_the_trained_mask_token_is_found(caplog):
+    caplog.set_level("INFO")
+    backbone = start_backbone(TINY, "random")[0]
+    assert VJEPA2(backbone, OPTIONS, TINY).mask_token == 0
+    with torch.no_grad():
+        backbone.predictor.embeddings.mask_tokens[3] = 0.5
+    assert VJEPA2(backbone, OPTIONS, TINY).mask_token == 3
+    assert "mask token 3 of the predictor is trained; norms at the start: 0 0 0 2.45 0 0" in caplog.text
+    assert VJEPA2(backbone, replace(OPTIONS, mask_token=7), TINY).mask_token == 7
+    with pytest.raises(UserError, match="--mask_token 10: the predictor has 10 mask tokens, from 0 on"):
+        VJEPA2(backbone, replace(OPTIONS, mask_token=10), TINY)
+
+
+# trainings
+
+
+def train_in(folder, method: VJEPA2 | None = None, **changes) -> int:
+    options = replace(OPTIONS, output=str(folder), **changes)
+    batches = batches_of(ALONE, options.batch_size)
+    recipe = Recipe("vjepa2", method or made(**changes), WeightSource("random"), batches, steps_per_epoch=10)
+    return train_recipe(recipe, options, ALONE)
+
+
+def test_the_loss_falls(tmp_path):
+    train_in(tmp_path, max_steps=40, mask_mode="tube", lr_schedule="constant")
+    losses = [record["loss"] for record in read_metrics(tmp_path / "metrics.jsonl")]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+class Stopped(Exception):
+    """Ends a training as if it were killed."""
+
+
+class Stopping(VJEPA2):
+    """Ends the training at its fourth step."""
+
+    def forward(self, batch, step):
+        if step == 3:
+            raise Stopped
+        return super().forward(batch, step)
+
+
+def test_a_training_that_was_cut_off_ends_bit_identical(tmp_path):
+    with pytest.raises(Stopped):
+        train_in(tmp_path / "cut", Stopping(start_backbone(TINY, "random")[0], OPTIONS, TINY))
+    for name in ("cut", "whole"):
+        assert train_in(tmp_path / name) == 0
+    cut, whole = (read_checkpoint(tmp_path / name / "final.pt") for name in ("cut", "whole"))
+    assert cut["model"].keys() == whole["model"].keys()
+    assert all(torch.equal(cut["model"][name], value) for name, value in whole["model"].items())
+    losses = [
+        [record["loss"] for record in read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("cut", "whole")
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+
+
+def test_the_study_s_encoder_reads_the_export(workspace, tmp_path):
+    """From the folder of the fine-tuned one, with the average's features; a later training finds a predictor."""
+    method = made()
+    train_in(tmp_path, method)
+    config = read_encoder_config(model_folder("V-JEPA2-ViT-L-CataractFT").config)
+    config = replace(
+        config, architecture="tiny", feature_dim=48, clip_len=8, ssl_checkpoint=str(tmp_path / "final.pt"),
+        preprocessing=replace(config.preprocessing, size=64),
+    )  # fmt: skip
+    encoder = build_encoder(config)
+    assert choose_weights(config).path == tmp_path / "export"
+    seen = []
+    encoder.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    batch = batch_of(0, 1)
+    found = encoder.encode(batch["clip"])
+    with torch.no_grad():
+        teacher, student = (
+            part["backbone"](seen[0]).last_hidden_state.mean(1) for part in (method.teacher, method.student)
+        )
+    torch.testing.assert_close(found, teacher, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, student, atol=1e-3)
+    again, source = start_backbone(TINY, str(tmp_path / "export"))
+    assert torch.equal(again.predictor.proj.weight, method.student["predictor"].proj.weight)
+    assert not source.is_random
+
+
+# several processes
+
+
+def here() -> Processes:
+    """This process, alone or one of two."""
+    return Processes(dist.get_rank(), 2, torch.device("cpu")) if dist.is_initialized() else ALONE
+
+
+def trained(sharding: str, batch_size: int, changes: dict, precision: str = "fp32", steps: int = 2):
+    """Numbers of each step, features, and the whole state afterwards."""
+    processes = here()
+    method = made(batch_size=batch_size, **changes)
+    options = replace(method.options, sharding=sharding, precision=precision, gradient_checkpointing="all")
+    step = TrainingStep(method, method.schedules(10), options, processes)
+    source = batches_of(processes, batch_size)(0)
+    numbers = [step(index, [next(source)]) for index in range(steps)]
+    return numbers, step.features(batch_of(0, 1)), whole_model_state(method)
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("changes", [PUBLISHED_MASKS, {"mask_mode": "tube"}])
+def test_two_processes_are_one_on_the_concatenated_batch(run, sharding, changes):
+    """Sums in another order differ by rounding, which AdamW's first steps make large where a gradient is nearly 0."""
+    alone = trained("none", 4, changes)
+    first, second = run(trained, sharding, 2, changes)
+    assert first[0] == second[0]
+    for found, expected in zip(first[0], alone[0], strict=True):
+        assert found == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(first[1], alone[1], rtol=1e-3, atol=1e-4)
+    for name, value in alone[2].items():
+        torch.testing.assert_close(first[2][name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_bf16_is_near(run, sharding):
+    exact = trained("none", 4, PUBLISHED_MASKS, steps=1)
+    numbers, features, state = run(trained, sharding, 2, PUBLISHED_MASKS, "bf16", 1)[0]
+    assert numbers[0]["loss"] == pytest.approx(exact[0][0]["loss"], rel=0.01)
+    assert F.cosine_similarity(features, exact[1]).min() > 0.999
+    assert {value.dtype for value in state.values()} == {torch.float32}

@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
+from common.base.paths import model as model_folder
 from common.base.runtime import UserError, generator
 from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config

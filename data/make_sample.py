@@ -73,7 +73,7 @@ def frames_of(name: str, schedule: list[Segment], seed: int) -> Iterator[np.ndar
 
 
 def reach_of(index: int, length: int, pause: float) -> float:
-    """How far the hands are in the picture, 0..1: they come in, may draw back once for a moment, and leave."""
+    """The share 0..1 of the hands in the picture: they come in, may draw back once for a moment, and leave."""
     ramp = min(3.0, length / 4)
     if length > 12 and abs(index / length - pause) < 0.06:
         return 0.25

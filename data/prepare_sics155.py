@@ -1,9 +1,10 @@
 """Link the SICS-155 release into `data/SICS155`, check it, and print what is in it.
 
-    python data/prepare_sics155.py RELEASE                # the folder that holds SICS_155_train/ (default: this repository)
+    python data/prepare_sics155.py RELEASE                # the folder with SICS_155_train/ (default: this repository)
     python data/prepare_sics155.py --patient_column NAME  # also writes patients.csv, so that folds split no patient
 
-Only videos whose labels are right are linked; all else is listed at the end (exit code 1). A second run changes nothing.
+Only videos whose labels are correct are linked; all else is listed at the end (exit code 1). A second run changes
+nothing.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ def read_table(path: Path) -> dict[str, list[str]]:
 def read_patients(part: Part, path: Path, *, patient_column: str, video_column: str | None) -> dict[str, str]:
     """Video -> patient from the CSV file at `path`, in which a video may have several rows.
 
-    Raises `UserError` for an absent column, when it is not clear which names the video, and for a video of two patients.
+    Raises `UserError` for an absent column, when it is not clear which names the video, and for a video of two
+    patients.
     """
     table = read_table(path)
     listed = f"columns: {', '.join(table) or 'none'}"

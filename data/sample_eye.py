@@ -48,7 +48,7 @@ class Canvas:
         self.origin = origin
 
     def stroke(self, points: Points, width: float, colour: Colour, alpha: float = 1.0, *, blur: float = 0.0) -> None:
-        """Draw a line through `points`, softened by `blur`; under a pixel wide it is pale, and width 0 fills the inside."""
+        """Draw a line through `points`, softened by `blur`: pale under a pixel wide, of width 0 it fills the inside."""
         pixels = self.zoom * np.asarray(points) + self.origin
         sigma, pixels_wide = blur * abs(self.zoom), width * abs(self.zoom)
         # only the part of the picture that the line can reach is drawn and blended
@@ -101,7 +101,7 @@ class Wander:
 
 
 class Look:
-    """What stays the same within one video and differs between videos: the patient, the microscope, the camera."""
+    """The same within one video, different between videos: the patient, the microscope, the camera."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         def choose(*colours: Colour) -> np.ndarray:

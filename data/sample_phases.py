@@ -1,4 +1,4 @@
-"""What each of the 19 phases shows: the instruments, and one scene a phase (a method named like the phase)."""
+"""The pictures of the 19 phases: the instruments, and one scene per phase (a method named like the phase)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens in a drawn operation: which phases come, in which order, for how long. Random, but the same for one seed."""
+"""The course of a drawn operation: which phases come, in which order, for how long; the same for one seed."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@
 #
 # Usage: launch_extract.sh MODEL|all [options of extract_features.py]
 #
-# Flags of sbatch replace the settings below. Submit again to go on after a time limit: finished videos are skipped.
+# Flags of sbatch replace the settings below. Submit again to resume after a time limit: finished videos are skipped.
 # Logs: slurm_logs/. PYTHON=... names another interpreter than .venv's; HF_HUB_OFFLINE=0 lets compute nodes download.
 #SBATCH --job-name=extract
 #SBATCH --output=slurm_logs/%x-%j.out

@@ -10,7 +10,7 @@
 # Usage: launch_kfold.sh MODEL|all [options of python -m common.run_k_folds]
 #
 # An array for other than five folds needs their number too: --array=1-10 ... --folds 10. Flags of sbatch replace the
-# settings below. Submit again to go on after a time limit: finished folds are skipped. Logs: slurm_logs/.
+# settings below. Submit again to resume after a time limit: finished folds are skipped. Logs: slurm_logs/.
 # PYTHON=... names another interpreter than .venv's.
 #SBATCH --job-name=kfold
 #SBATCH --output=slurm_logs/%x-%j.out

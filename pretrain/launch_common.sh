@@ -11,7 +11,9 @@ launch() {
         find_first_node
         echo "$(date '+%F %T') job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, attempt $((${SLURM_RESTART_COUNT:-0} + 1))"
         # all processors for a node's one task; when the task of one node fails, the others would wait for it
-        node=(srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=1 "${node[@]}")
+        node=(
+            srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=1 "${node[@]}"
+        )
         warning=USR1
     fi
     "${node[@]}" </dev/null &
@@ -40,7 +42,8 @@ find_first_node() {
     local nodes
     nodes="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
     # the address that SLURM itself uses: the name of a node need not be known to the others
-    export MASTER_ADDR="${MASTER_ADDR:-$(scontrol show node "${nodes%%$'\n'*}" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')}"
+    local first="${nodes%%$'\n'*}"
+    export MASTER_ADDR="${MASTER_ADDR:-$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')}"
     # the job's own, and below those that the system gives out
     export MASTER_PORT="${MASTER_PORT:-$((10000 + SLURM_JOB_ID % 20000))}"
     if [[ "$MASTER_ADDR" == 127.* ]]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1 for image encoders (DINOv3, CAFormer-S18) on all GPUs of a node, as a SLURM job that goes on after its time
+# Stage 1 for image encoders (DINOv3, CAFormer-S18) on all GPUs of a node, as a SLURM job that resumes after its time
 # limit. From the repository root:
 #
 #   python -m common.weights prefetch DinoV3-ViT-L16                                    # once, on a node with internet

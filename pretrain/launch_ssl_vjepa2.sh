@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1 for V-JEPA 2 on all GPUs of a node, as a SLURM job that goes on after its time limit. From the repository
+# Stage 1 for V-JEPA 2 on all GPUs of a node, as a SLURM job that resumes after its time limit. From the repository
 # root:
 #
 #   python -m common.weights prefetch V-JEPA2-ViT-L                                     # once, on a node with internet

@@ -1,10 +1,10 @@
 """The phase annotations of Cataracts-1K (Ghamsarian et al., Scientific Data 2024), read and laid onto frames.
 
-One CSV file a case with the columns `caseId, comment, frame, endFrame, sec, endSec`: a row is a phase, `comment` its name.
-Frames between two phases are idle; those before the first and after the last phase are unlabelled.
+One CSV file a case with the columns `caseId, comment, frame, endFrame, sec, endSec`: a row is a phase, `comment` its
+name. Frames between two phases are idle; those before the first and after the last phase are unlabelled.
 
-Whether `endFrame` belongs to the phase is read off all rows together (`find_end_rule`). Where rows overlap, the one that
-starts later holds the shared frames: a short phase inside a long one is kept, and the long one continues after it.
+Whether `endFrame` belongs to the phase is read off all rows together (`find_end_rule`). Where rows overlap, the one
+that starts later holds the shared frames: a short phase inside a long one is kept, and the long one continues after it.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def is_case_file(path: Path) -> bool:
 def read_case(path: Path, classes: PhaseClasses) -> Case:
     """Read the CSV file (comma or semicolon) of one case.
 
-    Raises `UserError` naming file and line for numbers that are none, a phase that ends before it starts, unknown phases,
-    a second case in the file, and a frame that is more than a second from its `sec`.
+    Raises `UserError` naming file and line for numbers that are none, a phase that ends before it starts, unknown
+    phases, a second case in the file, and a frame that is more than a second from its `sec`.
     """
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
         delimiter = ";" if ";" in stream.readline() else ","
@@ -132,11 +132,11 @@ def _frame_rate(path: Path, rows: Sequence[Row]) -> float:
 
 
 def find_end_rule(cases: Sequence[Case]) -> EndRule:
-    """What `endFrame` means, by all cases together.
+    """The meaning of `endFrame`, by all cases together.
 
     Inclusive shows in a next phase that starts at `endFrame + 1` and in an `endSec` that is the time of `endFrame + 1`
-    while `sec` is that of `frame`; exclusive in a next phase that starts at `endFrame`. Without evidence: exclusive, which
-    differs by one frame a phase.
+    while `sec` is that of `frame`; exclusive in a next phase that starts at `endFrame`. Without evidence: exclusive,
+    which differs by one frame per phase.
     """
     inclusive = exclusive = 0
     for case in cases:
@@ -209,7 +209,10 @@ def read_cases(folder: Path, classes: PhaseClasses, problems: list[str]) -> dict
 def label_cases(
     cases: Mapping[str, Case], videos: Mapping[str, Path] | None, rule: EndRule, problems: list[str]
 ) -> dict[str, AnnotatedVideo]:
-    """Labels by video name; without `videos` a case ends with its last phase. What is left out is added to `problems`."""
+    """Labels by video name; without `videos` a case ends with its last phase.
+
+    Cases that are left out are added to `problems`.
+    """
     annotated = {}
     for name, case in progress(cases.items(), description="cases", unit="case"):
         try:

@@ -1,4 +1,4 @@
-"""What the importers of annotated releases share: their options, tables, video names, and the data set that they write."""
+"""Common to the importers of annotated releases: options, tables, video names, and the data set that they write."""
 
 from __future__ import annotations
 
@@ -123,7 +123,10 @@ def output_dataset(name: str) -> paths.Dataset:
 
 
 def find_release_videos(folder: Path) -> dict[str, Path]:
-    """Video files at any depth in `folder`, by `video_name`. Raises `UserError` for two of one name and for no folder."""
+    """Video files at any depth in `folder`, by `video_name`.
+
+    Raises `UserError` for two of one name and for no folder.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
@@ -145,7 +148,7 @@ def write_dataset(
     links: Mapping[str, Path],
     origin: dict[str, Any],
 ) -> None:
-    """Write `mapping.txt`, `groundTruth/`, links to videos, and last the import record, whose presence says that all is there.
+    """Write `mapping.txt`, `groundTruth/`, links to videos, and last the import record: where it is, all is there.
 
     The record holds `origin` and of each video frames, rate, labelled frames and stratum. Raises `UserError` when the
     folder holds a data set with other phases, or another file in the place of a link.
@@ -177,7 +180,9 @@ def write_dataset(
 def link_videos(folder: Path, links: Mapping[str, Path]) -> None:
     """Make `<name><suffix>` in `folder` a link to each video; links that lead nowhere are removed.
 
-    A file of the same size counts as the copy of an earlier run on a system without links; another one is a `UserError`.
+    A file of the same size counts as the copy of an earlier run on a system without links.
+
+    Raises `UserError` for another file in the place of a link.
     """
     for path in folder.glob("*"):
         if path.is_symlink() and not path.exists():

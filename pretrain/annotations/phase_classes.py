@@ -1,4 +1,4 @@
-"""Which class of Stage 2 each phase of the annotated data sets belongs to: the table `phase_classes.yaml`, read."""
+"""The class of Stage 2 that each phase of the annotated data sets belongs to: the table `phase_classes.yaml`, read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PhaseClasses:
         return tuple(self.datasets[dataset])
 
     def mapping(self, dataset: str) -> PhaseMapping:
-        """What `mapping.txt` of an imported data set holds: `phases(dataset)` with `_` for blanks."""
+        """The phases in `mapping.txt` of an imported data set: `phases(dataset)` with `_` for blanks."""
         return PhaseMapping(tuple("_".join(phase.split()) for phase in self.phases(dataset)))
 
     def phase_index(self, dataset: str, phase: str) -> int:

@@ -3,8 +3,8 @@
     python pretrain/cataract101/import_annotations.py RELEASE_FOLDER
     python -m pretrain.cataract101.import_annotations RELEASE_FOLDER --annotations_only
 
-RELEASE_FOLDER holds annotations.csv, phases.csv and videos.csv. A wrong row stops the import and is named by file and line.
-Videos that cannot be read are listed at the end (exit code 1). The release is only read.
+RELEASE_FOLDER holds annotations.csv, phases.csv and videos.csv. A wrong row stops the import and is named by file and
+line. Videos that cannot be read are listed at the end (exit code 1). The release is only read.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python pretrain/cataracts1k/import_annotations.py RELEASE_FOLDER --videos VIDEO_FOLDER
     python -m pretrain.cataracts1k.import_annotations RELEASE_FOLDER --annotations_only
 
-RELEASE_FOLDER holds the phase annotations, one CSV file a case, at any depth; other CSV files are passed over. VIDEO_FOLDER
-holds all videos, the unlabelled ones included. Cases with wrong annotations are left out, named by file and line, and make
-the exit code 1; all else is imported. The release is only read.
+RELEASE_FOLDER holds the phase annotations, one CSV file a case, at any depth; other CSV files are passed over.
+VIDEO_FOLDER holds all videos, the unlabelled ones included. Cases with wrong annotations are left out, named by file
+and line, and make the exit code 1; all else is imported. The release is only read.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ PUBLISHED_HEADS = {"vit7b16": (DINO_7B, IBOT_7B)}  # those of the others are the
 
 
 class Hidden(NamedTuple):
-    """What the student does not see of `C` global crops of `N` patches."""
+    """The patches that the student does not see, of `C` global crops of `N` patches."""
 
     masks: Tensor
     """`(C, N)`, True where hidden."""

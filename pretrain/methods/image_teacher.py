@@ -65,8 +65,8 @@ def require_grid(teacher: ImageTeacher, size: int, num_sides: int) -> int:
     if size == num_sides * patch:
         return width
     raise UserError(
-        f"--image_teacher: {teacher.name} has patches of {patch} pixels, so that frames of {size} pixels do not show the "
-        f"{num_sides} x {num_sides} patches of the student; give --teacher_size {num_sides * patch}"
+        f"--image_teacher: {teacher.name} has patches of {patch} pixels, so that frames of {size} pixels do not show "
+        f"the {num_sides} x {num_sides} patches of the student; give --teacher_size {num_sides * patch}"
     )
 
 

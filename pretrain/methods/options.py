@@ -146,7 +146,7 @@ class DINOv3Options(SelfDistillationOptions):
 
 @dataclass(frozen=True)
 class ClipOptions(TrainingOptions):
-    """What recipes that train on clips have in common."""
+    """Length and rate, which all recipes that train on clips have."""
 
     clip_len: int | None = option(
         None, "length of a clip, an even number of frames (default: the model's, 16)", group="data", unit="frames"
@@ -220,7 +220,8 @@ class VideoMAEOptions(ClipOptions):
 
     mask_ratio: float | None = option(
         None,
-        f"share of places hidden in all frames (default: {MASK_RATIO}; {MASK_RATIO_WITH_TEACHER} with an image teacher)",
+        "share of places hidden in all frames "
+        f"(default: {MASK_RATIO}; {MASK_RATIO_WITH_TEACHER} with an image teacher)",
         above=0,
         below=1,
     )

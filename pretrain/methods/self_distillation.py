@@ -1,4 +1,4 @@
-"""What DINO and DINOv3 share: a network learns to say of a crop what its moving average says of another crop."""
+"""Common to DINO and DINOv3: a network learns to say of a crop what its moving average says of another crop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Video masked autoencoder (Tong et al., NeurIPS 2022), SurgRec-MAE's recipe, and SurgVISTA's distillation beside it."""
+"""Video masked autoencoder (Tong et al., NeurIPS 2022), SurgRec-MAE's recipe; beside it SurgVISTA's distillation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ IMAGE_DECODER_LAYERS = 2  # SurgVISTA's
 
 
 class VideoMAE(Method):
-    """The encoder sees the visible tokens of a clip, decoders say what the hidden ones hold: pixels, teacher's features.
+    """The encoder sees the visible tokens of a clip; decoders predict the hidden ones' pixels and teacher's features.
 
     Batches hold `clip` `(B, T, 3, S, S)` uint8, `number` `(B,)` and, for an image teacher, `teacher_frames`
     `(B, T / 2, 3, R, R)` uint8, the first frame of each tubelet.
@@ -242,6 +242,7 @@ def _side(size: int, patch: int, mask: Tube) -> int:
         raise UserError(f"--crop_size {size}: Video MAE takes multiples of {patch} pixels")
     if not whole_share(mask.mask_ratio, side**2):
         raise UserError(
-            f"--crop_size {size}: a mask ratio of {mask.mask_ratio} hides none of {side} x {side} places; raise one of them"
+            f"--crop_size {size}: a mask ratio of {mask.mask_ratio} hides none of {side} x {side} places; "
+            "raise one of them"
         )
     return side

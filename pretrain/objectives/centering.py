@@ -18,9 +18,9 @@ def sinkhorn_knopp(logits: Tensor, temperature: float, *, iterations: int = 3) -
     """Probabilities `(..., K)` in which every prototype has about the same mass over the batch (SwAV, NeurIPS 2020).
 
     Q = exp(logits / temperature) is scaled `iterations` times, first each prototype over the samples of all processes,
-    then each sample over its prototypes. The scalings are kept as logarithms of one factor a prototype and one a sample:
-    nothing overflows, and a sample far below the others does not vanish. The published scalings to 1/K and 1/B and by
-    the sum of Q cancel in the last one, so the number of samples does not enter.
+    then each sample over its prototypes. The scalings are kept as logarithms of one factor per prototype and one per
+    sample: nothing overflows, and a sample far below the others does not vanish. The published scalings to 1/K and 1/B
+    and by the sum of Q cancel in the last one, so the number of samples does not enter.
     """
     scores = logits.float().flatten(0, -2) / temperature  # log Q, (B, K)
     sample_factors = scores.new_zeros(len(scores), 1)

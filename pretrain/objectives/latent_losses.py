@@ -22,7 +22,7 @@ def gather_tokens(tokens: Tensor, places: Tensor) -> Tensor:
 
 @torch.no_grad()
 def latent_targets(teacher: Tensor, places: Tensor) -> Tensor:
-    """What a predictor is to match: teacher tokens `(B, N, D)`, each normalised over its features, at `places` `(B, K)`.
+    """The predictor's targets `(B, K, D)`: teacher tokens `(B, N, D)`, normalised over features, at places `(B, K)`.
 
     The normalisation has no parameters (V-JEPA, Bardes et al., 2024; `vjepa2:app/vjepa/train.py`).
     """

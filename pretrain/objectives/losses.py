@@ -53,7 +53,7 @@ def class_token_loss(
 
 
 def pair_cross_entropy(student: Tensor, teacher: Tensor, *, temperature: float = STUDENT_TEMPERATURE) -> Tensor:
-    """Student logits `(S, B, K)`, teacher probabilities `(T, B, K)` -> `(S, T)`, the mean over the batch of each pair."""
+    """Student logits `(S, B, K)`, teacher probabilities `(T, B, K)` -> mean over the batch of each pair `(S, T)`."""
     with torch.autocast(student.device.type, enabled=False):  # which would make the product of einsum bf16
         log_p = F.log_softmax(student.float() / temperature, dim=-1)
         return -torch.einsum("sbk,tbk->st", log_p, teacher.float()) / student.shape[1]
@@ -78,11 +78,11 @@ def masked_patch_loss(
 
 
 def koleo_loss(features: Tensor, *, across_processes: bool = False) -> Tensor:
-    """Spread features over the sphere: minus the mean log distance to the nearest neighbour (Sablayrolles et al., ICLR 2019).
+    """Spread features over the sphere: minus the mean log distance to the nearest neighbour.
 
-    `features` `(B, D)` of one crop, before the head; their lengths do not matter. Neighbours are sought in this
-    process's batch, or `across_processes` in that of all processes, with equal B. DINOv3 adds a tenth of this
-    for each global crop.
+    Sablayrolles et al., ICLR 2019. `features` `(B, D)` of one crop, before the head; their lengths do not matter.
+    Neighbours are sought in this process's batch, or `across_processes` in that of all processes, with equal B. DINOv3
+    adds a tenth of this for each global crop.
 
     Raises `UserError` when there is no neighbour.
     """
@@ -91,7 +91,8 @@ def koleo_loss(features: Tensor, *, across_processes: bool = False) -> Tensor:
         everyone = all_gather(own) if across_processes else own
         if len(everyone) < 2:
             raise UserError(
-                "the KoLeo loss needs 2 images or more in a batch, found 1: raise the batch size, or set its weight to 0"
+                "the KoLeo loss needs 2 images or more in a batch, found 1: raise the batch size, or set its weight "
+                "to 0"
             )
         # who is nearest has no gradient; how far it is has one, on both sides
         similarity = own.detach() @ everyone.detach().T

@@ -22,7 +22,7 @@ LOWEST_ASPECT = 0.3
 
 @dataclass(frozen=True)
 class PatchMasking:
-    """How many crops and patches are hidden; the defaults are those of iBOT, DINOv2 and DINOv3."""
+    """Shares of crops and patches that are hidden; the defaults are those of iBOT, DINOv2 and DINOv3."""
 
     crop_share: float = 0.5
     """Share of the global crops that are masked at all."""
@@ -40,7 +40,7 @@ def patch_masks(
     step: int,
     masking: PatchMasking | None = None,
 ) -> Tensor:
-    """Masks `(len(crops), H * W)`, True where hidden, of the crops with these numbers out of a global batch of `num_crops`.
+    """Masks `(len(crops), H * W)`, True where hidden, of these crops out of a global batch of `num_crops`.
 
     With one process `crops` is `range(num_crops)`; with several, each names its own. The number of hidden patches is
     exact: see `masked_counts`.
@@ -69,11 +69,11 @@ def masked_counts(
 
 
 def block_mask(grid: tuple[int, int], count: int, draws: torch.Generator) -> Tensor:
-    """Mask `(H, W)` of exactly `count` patches: overlapping rectangles (BEiT, ICLR 2022, algorithm 1), then single patches.
+    """Mask `(H, W)` of exactly `count` patches: rectangles that may overlap, then single patches (BEiT, algorithm 1).
 
-    A rectangle's area is uniform between 4 patches and what is left, at most half the grid; its aspect is log-uniform
-    between 0.3 and its inverse; its sides are smaller than the grid's. What no rectangle fits into is drawn patch by
-    patch.
+    BEiT is Bao et al., ICLR 2022. A rectangle's area is uniform between 4 patches and what is left, at most half the
+    grid; its aspect is log-uniform between 0.3 and its inverse; its sides are smaller than the grid's. What no
+    rectangle fits into is drawn patch by patch.
     """
     mask = torch.zeros(grid, dtype=torch.bool)
     left = count
@@ -113,7 +113,7 @@ def masked_places(masks: Tensor) -> Tensor:
 
 
 def patch_weights(masks: Tensor) -> Tensor:
-    """One over the number of hidden patches of the same crop, `(M,)` in the order of `masked_places`; `masks` `(C, N)`."""
+    """Masks `(C, N)` -> one over the hidden patches of the same crop `(M,)`, in the order of `masked_places`."""
     counts = masks.sum(dim=1, keepdim=True).clamp(min=1)
     return (1 / counts).expand_as(masks)[masks]
 

@@ -73,16 +73,16 @@ class Multiblock:
     mask_ratio: float | None = None
     """Smallest share of tokens that are no context."""
     targets: Targets = "blocks"
-    """What is predicted: the tokens in the blocks, or the whole complement of the context."""
+    """Tokens to predict: those in the blocks, or the whole complement of the context."""
     across_processes: bool = False
     """Whether lengths are equal in the batches of all processes, or in each process's own."""
 
     def draw(self, grid: Grid, *, seed: int, step: int, samples: Sequence[int]) -> TokenMasks:
         """Masks of the samples with these numbers; all have one block size, drawn from (seed, step).
 
-        Contexts are cut to the length of the batch's shortest, and so are targets: the first in the order of tokens stay,
-        so that the latest in time are neither context nor target. Under `complement` all that is no context is a target;
-        under a mask ratio what stays of a context is drawn, not the first.
+        Contexts are cut to the length of the batch's shortest, and so are targets: the first in the order of tokens
+        stay, so that the latest in time are neither context nor target. Under `complement` all that is no context is
+        a target; under a mask ratio what stays of a context is drawn, not the first.
 
         Raises `UserError` when no token is left as context.
         """
@@ -122,7 +122,7 @@ class Multiblock:
         )
 
     def _context(self, outside: Tensor, count: int, draws: Sequence[torch.Generator]) -> Tensor:
-        """`count` tokens of each row of `outside` `(B, N)`: the first, or under a ratio a random choice within its share."""
+        """`count` tokens of each row of `outside` `(B, N)`: the first, under a ratio random ones within its share."""
         if self.mask_ratio is None:
             return _first(outside, count)
         num_tokens = outside.shape[1]

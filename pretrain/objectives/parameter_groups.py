@@ -1,4 +1,4 @@
-"""Which parameters share a learning rate, weight decay and gradient clipping.
+"""Groups of parameters that share a learning rate, weight decay and gradient clipping.
 
 The networks' own names and order of parameters decide, so that DINOv3, V-JEPA 2 and VideoMAE of transformers and the
 vision transformers and convolutional networks of timm need no table each.

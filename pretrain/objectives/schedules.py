@@ -29,7 +29,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Linear:
-    """`start` at step 0, `end` at step `steps` and afterwards, a straight line between; 0 steps: `end` from the start."""
+    """`start` at step 0, `end` from step `steps` on, a straight line between; 0 steps: `end` at once."""
 
     start: float
     end: float

@@ -1,7 +1,7 @@
 """Random views of frames and clips, every draw from one explicit generator.
 
-Views stay uint8, a quarter of float32 on the way to the device, where `common.video.preprocess.normalise` makes them floats.
-Where colours are distorted this is done in float32 and rounded once at the end, to half a level.
+Views stay uint8, a quarter of float32 on the way to the device, where `common.video.preprocess.normalise` makes them
+floats. Where colours are distorted this is done in float32 and rounded once at the end, to half a level.
 """
 
 from __future__ import annotations

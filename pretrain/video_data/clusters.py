@@ -33,7 +33,7 @@ class Segment(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """What one feature stands for: a stretch of `<corpus>/<video>`, in seconds after its first frame."""
+    """The stretch of `<corpus>/<video>` that one feature stands for, in seconds after its first frame."""
 
     video: str
     start_seconds: float

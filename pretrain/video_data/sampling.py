@@ -1,4 +1,4 @@
-"""Which clip is sample number k of a training: corpus, cluster, video and time, as a pure function of seed and k.
+"""The clip that is sample number k of a training: corpus, cluster, video and time, a pure function of seed and k.
 
 A corpus, and a cluster inside it, is drawn in proportion to a power of its seconds of video: with the power 1 every
 clip is equally likely, with 0 every corpus (or cluster), and between them small ones are seen more often than their

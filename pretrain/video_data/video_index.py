@@ -1,4 +1,4 @@
-"""What is known of each video of a corpus, found once and kept in an index file.
+"""Length, rate and fingerprint of each video of a corpus, found once and kept in an index file.
 
 Looking into a thousand videos takes minutes, so it is done in several processes; a video is looked into again only when
 its size or its time of change differs.
@@ -130,7 +130,7 @@ def _probe_all(videos: Sequence[Path], num_processes: int) -> Iterator[Found]:
 
 
 def _probe_until_death(videos: Sequence[Path], num_processes: int) -> Iterator[Found]:
-    """What is found, until a process dies."""
+    """Each video with what is found, until a process dies."""
     # spawned: a fork of a process with threads can copy a lock that nobody will open
     pool = ProcessPoolExecutor(min(num_processes, len(videos)), get_context("spawn"))
     try:

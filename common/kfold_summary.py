@@ -5,25 +5,27 @@ python -m common.kfold_summary --folds 5 --verbose
 
 from __future__ import annotations
 
-import argparse
-
 from common.base import paths
+from common.base.options import CommandParser
 from common.base.runtime import run_main
-from common.reports.results import collect_folds
-from common.reports.text import print_summary
 from common.scoring.protocols import add_protocol_options, chosen_protocols
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `python -m common.kfold_summary`."""
-    parser = argparse.ArgumentParser(prog="python -m common.kfold_summary", description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default=paths.DEFAULT_DATASET, help="(default: %(default)s)")
-    parser.add_argument("--model", help="folder under models/ (default: the one this is started in)")
-    parser.add_argument("--folds", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--run", help="name of a run (default: the default run)")
-    parser.add_argument("--verbose", action="store_true", help="a row for each fold too")
-    add_protocol_options(parser)
+    parser = CommandParser("common.kfold_summary", __doc__)
+    data, output = parser.groups["data"], parser.groups["output"]
+    data.add_argument("--dataset", default=paths.DEFAULT_DATASET, help="(default: %(default)s)")
+    data.add_argument("--model", help="folder under models/ (default: the one this is started in)")
+    data.add_argument("--folds", type=int, default=5, help="(default: %(default)s)")
+    data.add_argument("--run", help="name of a run (default: the default run)")
+    output.add_argument("--verbose", action="store_true", help="a row for each fold too")
+    add_protocol_options(output)
     given = parser.parse_args(argv)
+
+    from common.reports.results import collect_folds  # --help answers without pandas and scipy
+    from common.reports.text import print_summary
+
     dataset = paths.dataset(given.dataset)
     result = collect_folds(paths.model(given.model), dataset, given.folds, run=given.run)
     for protocol in chosen_protocols(given.protocol, given.segments):

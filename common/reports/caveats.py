@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.reports.results import EncoderResult
+from common.reports.run_records import identity, weights_source
 from common.scoring.protocols import CHALLENGE, Protocol, methods_sentence
 
 # settings that make two encoders' rows comparable when they are equal
@@ -13,7 +14,6 @@ HEAD_SETTINGS = (
     "num_epochs", "num_layers_PG", "num_layers_R", "num_R", "num_f_maps", "bz", "lr", "loss_mse", "adaptive_mse",
     "window_mse", "loss_focal", "class_weights", "sample_rate", "causal", "precision",
 )  # fmt: skip
-SHORT_HASH = 10  # characters that tell two hashes apart to the eye
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
             f"{spread}, in percent. {recognition} recognition; the last epoch is scored. {methods_sentence(protocol)}"
         )
     )
-    lines.append(Remark(_weights(results)))
-    lines.append(Remark(_identity(results)))
+    sources = {result.model.name: weights_source(result) for result in results}  # runs of one encoder share a line
+    lines.append(Remark(f"Weights: {'; '.join(f'{name}: {source}' for name, source in sources.items())}."))
+    found = identity(results)
+    lines.append(Remark(f"Seeds {found['Seeds']}; folds {found['Folds']}; commit {found['Commit']}."))
     return lines
 
 
@@ -58,34 +60,9 @@ def _unequal_heads(results: Sequence[EncoderResult]) -> list[Remark]:
     return found
 
 
-def weights_source(result: EncoderResult) -> str:
-    """Where an encoder's weights came from, an adapter included; `unknown` for features without a sidecar."""
-    weights = (result.record["features"]["identity"] or {}).get("weights")
-    if weights is None:
-        return "unknown"
-    adapter = weights.get("adapter")
-    return f"{weights['source']} with the adapter {adapter['source']}" if adapter else weights["source"]
-
-
-def _weights(results: Sequence[EncoderResult]) -> str:
-    named = {result.model.name: weights_source(result) for result in results}
-    return f"Weights: {'; '.join(f'{name}: {source}' for name, source in named.items())}."
-
-
-def _identity(results: Sequence[EncoderResult]) -> str:
-    """Seeds, folds and commits of all runs."""
-    records = [split.record for result in results for split in result.splits]
-    seeds = sorted({record["seed"] for record in records})
-    folds = sorted({record["folds_hash"][:SHORT_HASH] for record in records if record["folds_hash"]})
-    commits = sorted({commit_name(record["git"]) for record in records})
-    parts = [
-        f"Seeds {', '.join(map(str, seeds))}",
-        f"folds {', '.join(folds) or 'none'}",
-        f"commit {', '.join(commits)}",
-    ]
-    return "; ".join(parts) + "."
-
-
-def commit_name(git: dict[str, str | bool | None]) -> str:
-    """A record's commit, short, and whether anything was changed since."""
-    return (git["commit"] or "unknown")[:SHORT_HASH] + (" with uncommitted changes" if git["dirty"] else "")
+def unfinished(results: Sequence[EncoderResult], num_folds: int) -> list[Remark]:
+    """A warning where runs lack folds: their means are over fewer and other videos."""
+    lacking = {result.name: [split.record["split"] for split in result.splits] for result in results}
+    partial = [f"{name} over {', '.join(folds)}" for name, folds in lacking.items() if len(folds) < num_folds]
+    text = f"Unfinished: of {num_folds} folds, the numbers of {'; of '.join(partial)} only."
+    return [Remark(text, alarming=True)] if partial else []

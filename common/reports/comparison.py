@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,15 +12,14 @@ import pandas as pd
 from common.base import paths
 from common.base.runtime import progress
 from common.checks.leaks import leaks_of_record
-from common.dataset.kfold import read_patients
+from common.dataset.kfold import prefix_stratum, read_patients
 from common.dataset.phases import PhaseMapping, read_mapping
 from common.reports.caveats import Remark, remarks
 from common.reports.costs import encoder_costs
 from common.reports.leaderboard import Leaderboard, make_leaderboard
-from common.reports.per_video import per_video_table
 from common.reports.published import PublishedRow, quotation
 from common.reports.results import EncoderResult
-from common.scoring.metrics import MEASURES
+from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import Protocol
 from common.scoring.significance import VarianceComponents, variance_components
 
@@ -69,6 +68,16 @@ class Report:
         """Encoders trained on all training videos, best first."""
         return self.board.results
 
+    @property
+    def full_title(self) -> str:
+        """The title of what shows the first protocol alone."""
+        return f"{self.title}, protocol {self.board.protocol.name}"
+
+    @property
+    def warnings(self) -> list[Remark]:
+        """The alarming remarks, which stand on every picture and sheet."""
+        return [remark for remark in self.remarks if remark.alarming]
+
     @cached_property
     def costs(self) -> dict[str, dict[str, float]]:
         """Encoder -> `encoder_costs`; looks at every feature file, so chart, page and workbook share it."""
@@ -88,8 +97,9 @@ def make_report(
     for result in progress(whole, description="measure", unit="encoders"):  # ranking frames for PR-AUC takes the time
         for protocol in protocols:
             result.video_values(protocol)
-    lines = _leaks(dataset, whole) + remarks(whole, protocols[0])
-    lines += [Remark(quotation(list(published)))] if published else []
+    leaks = [(result.name, leak) for result in whole for leak in leaks_of_record(dataset, result.record)]
+    lines = [Remark(f"Leak: {name}: {leak}", alarming=True) for name, leak in leaks] + remarks(whole, protocols[0])
+    lines += [Remark(quotation(published))] if published else []
     num_splits = len(results[0].splits)
     marked = " (synthetic data)" if dataset.is_synthetic else ""
     scheme = f"{num_splits}-fold cross-validation" if num_splits > 1 else f"split {results[0].record['split']}"
@@ -106,9 +116,38 @@ def make_report(
     )
 
 
-def _leaks(dataset: paths.Dataset, results: Sequence[EncoderResult]) -> list[Remark]:
-    found = [(result.name, leak) for result in results for leak in leaks_of_record(dataset, result.record)]
-    return [Remark(f"Leak: {name}: {leak}", alarming=True) for name, leak in found]
+def per_video_table(
+    results: Sequence[EncoderResult], protocols: Sequence[Protocol], patients: Mapping[str, str]
+) -> pd.DataFrame:
+    """One row per encoder, protocol and video, the base of every mean, interval and test.
+
+    Measures are in percent, the boundary error in seconds; undefined values are NaN.
+    """
+    return pd.DataFrame(
+        {
+            "Encoder": result.name,
+            "Seed": split.record["seed"],
+            "Split": split.record["split"],
+            "Protocol": protocol.name,
+            "Video": video,
+            "Prefix": prefix_stratum(video),
+            "Patient": patients.get(video),
+            "Frames": score.num_frames,
+            "Minutes": score.num_frames / score.fps / 60 if score.fps else np.nan,
+            **{f"{name} %": 100 * result.video_values(protocol)[video][key] for key, name in MEASURES.items()},
+            "Calibration error %": np.nan if score.calibration is None else 100 * calibration_error(score.calibration),
+            "Median boundary error s": _median(score.boundary_seconds),
+        }
+        for result in results
+        for split in result.splits
+        for protocol in protocols
+        for video, score in split.scores.items()
+    )
+
+
+def _median(seconds: np.ndarray) -> float:
+    defined = seconds[np.isfinite(seconds)]  # a phase that is never predicted has no boundary to be off
+    return float(np.median(defined)) if defined.size else float("nan")
 
 
 def train_fraction(result: EncoderResult) -> float:
@@ -116,17 +155,14 @@ def train_fraction(result: EncoderResult) -> float:
     return result.record["config"].get("train_fraction", 1.0)
 
 
-def _family(result: EncoderResult, *varying: str) -> tuple:
-    """What runs have in common, folds included, that differ in `varying` settings and their name alone."""
-    left_out = {*varying, "run", "split"}
-    config = sorted((key, str(value)) for key, value in result.record["config"].items() if key not in left_out)
-    return result.model.name, tuple(split.record["split"] for split in result.splits), *config
-
-
-def _families(results: Sequence[EncoderResult], *varying: str) -> list[list[EncoderResult]]:
+def _families(results: Sequence[EncoderResult], varying: str) -> list[list[EncoderResult]]:
+    """Runs in groups of several that share everything, folds included, but the setting `varying` and their name."""
     families: dict[tuple, list[EncoderResult]] = {}
     for result in results:
-        families.setdefault(_family(result, *varying), []).append(result)
+        config = result.record["config"].items()
+        shared = sorted((key, str(value)) for key, value in config if key not in (varying, "run", "split"))
+        folds = tuple(split.record["split"] for split in result.splits)
+        families.setdefault((result.model.name, folds, *shared), []).append(result)
     return [members for members in families.values() if len(members) > 1]
 
 
@@ -135,31 +171,26 @@ def efficiency_curves(results: Sequence[EncoderResult], protocol: Protocol) -> d
     curves = {}
     for members in _families(results, "train_fraction"):
         points = sorted((_point(member, protocol) for member in members), key=lambda point: point.fraction)
-        whole = max(members, key=train_fraction)
         if len({point.fraction for point in points}) > 1:
-            curves[whole.name] = points
+            curves[max(members, key=train_fraction).name] = points
     return curves
 
 
 def _point(result: EncoderResult, protocol: Protocol) -> EfficiencyPoint:
     fraction = train_fraction(result)
-    total = len(result.scores)
-    num_videos = float(np.mean([max(1, round(fraction * (total - len(split.scores)))) for split in result.splits]))
-    return EfficiencyPoint(
-        fraction,
-        num_videos,
-        {measure: (result.mean(measure, protocol), result.std(measure, protocol)) for measure in MEASURES},
-    )
+    # all videos but a fold's own, of which training took the share: at least one
+    counts = [max(1, round(fraction * (len(result.scores) - len(split.scores)))) for split in result.splits]
+    values = {measure: (result.mean(measure, protocol), result.std(measure, protocol)) for measure in MEASURES}
+    return EfficiencyPoint(fraction, float(np.mean(counts)), values)
 
 
 def seed_variances(results: Sequence[EncoderResult], protocol: Protocol) -> list[SeedVariance]:
     """Variance components of every encoder that was run with several seeds on the same folds."""
     found = []
     for members in _families(results, "seed"):
-        members = sorted(members, key=lambda member: member.record["seed"])
+        members.sort(key=lambda member: member.record["seed"])
         seeds = [member.record["seed"] for member in members]
-        name = members[0].model.name
         for measure in MEASURES:
-            values = np.stack([member.values(measure, protocol) for member in members], axis=1)
-            found.append(SeedVariance(name, measure, seeds, variance_components(values)))
+            values = np.stack([member.values(measure, protocol) for member in members], axis=1)  # (folds, seeds)
+            found.append(SeedVariance(members[0].model.name, measure, seeds, variance_components(values)))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
 
@@ -38,7 +38,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class PairTest:
-    """Two encoders compared on the same test videos; `first` is the better one. `p_holm` is corrected over all pairs of a measure."""
+    """Two encoders compared on the same test videos; `first` is the better one.
+
+    `p_holm` is corrected over all pairs of a measure.
+    """
 
     measure: str
     first: str
@@ -94,7 +97,10 @@ def make_leaderboard(
         by_mean = sorted(ranked, key=lambda result: -np.nan_to_num(result.mean(measure, protocol), nan=-1))
         found = _pair_tests(by_mean, measure, protocol, patients)
         tests += found
-        letters[measure] = _letters([result.name for result in by_mean], found)
+        p_values = np.ones((len(by_mean), len(by_mean)))
+        pairs = np.triu_indices(len(by_mean), 1)  # row by row, the order of the tests
+        p_values[pairs] = p_values.T[pairs] = [test.p_holm for test in found]
+        letters[measure] = tie_letters([result.name for result in by_mean], p_values, alpha=ALPHA)
     return Leaderboard(protocol, ranked, cells, tests, letters)
 
 
@@ -111,6 +117,7 @@ def _cells(result: EncoderResult, protocol: Protocol, patients: Mapping[str, str
         interval = UNDEFINED
         if added is not None and not np.isnan(added).any():
             interval = sum_interval(added, partial(from_sums, measure, protocol=protocol), groups=groups)
+        # an undefined video, or a measure that is no function of sums (pooled PR-AUC), leaves no interval
         cells[measure] = Cell(result.mean(measure, protocol), result.std(measure, protocol), interval)
     return cells
 
@@ -119,42 +126,38 @@ def _pair_tests(
     results: Sequence[EncoderResult], measure: str, protocol: Protocol, patients: Mapping[str, str] | None
 ) -> list[PairTest]:
     """Tests of every pair, the better encoder first; undefined videos of either are left out of a pair."""
-    values = {result.name: _values_by_video(result, measure, protocol) for result in results}
-    pairs = []
+    values = {}
+    for result in results:
+        rows = result.video_values(protocol)
+        values[result.name] = {name: row[measure] for name, row in rows.items() if not np.isnan(row[measure])}
+    tests = []
     for first, second in combinations(results, 2):
         names = sorted(values[first.name].keys() & values[second.name].keys())
         a, b = (np.array([values[result.name][name] for name in names]) for result in (first, second))
         groups = _groups(names, patients)
-        p_folds = _fold_test(first, second, measure, protocol)
-        pairs.append((first.name, second.name, len(names), effect_size(a, b, groups=groups), a, b, groups, p_folds))
-    p_values = [paired_permutation_test(a, b, groups=groups) if len(a) > 1 else np.nan for *_, a, b, groups, _ in pairs]
-    corrected = holm(np.array(p_values, dtype=float))
-    return [
-        PairTest(measure, first, second, count, effect, float(p), float(p_holm), p_folds)
-        for (first, second, count, effect, *_, p_folds), p, p_holm in zip(pairs, p_values, corrected, strict=True)
-    ]
-
-
-def _values_by_video(result: EncoderResult, measure: str, protocol: Protocol) -> dict[str, float]:
-    """The videos for which the measure is defined."""
-    values = {name: row[measure] for name, row in result.video_values(protocol).items()}
-    return {name: value for name, value in values.items() if not np.isnan(value)}
+        tests.append(
+            PairTest(
+                measure,
+                first.name,
+                second.name,
+                len(names),
+                effect_size(a, b, groups=groups),
+                p_videos=float(paired_permutation_test(a, b, groups=groups)) if len(a) > 1 else float("nan"),
+                p_holm=float("nan"),
+                p_folds=_fold_test(first, second, measure, protocol),
+            )
+        )
+    # Holm's correction needs the p values of all pairs
+    corrected = holm(np.array([test.p_videos for test in tests]))
+    return [replace(test, p_holm=float(p_holm)) for test, p_holm in zip(tests, corrected, strict=True)]
 
 
 def _fold_test(first: EncoderResult, second: EncoderResult, measure: str, protocol: Protocol) -> float:
     """The corrected resampled t-test over folds that both encoders were trained and scored on."""
+    # other videos in a fold, or in another order of folds: no pairs of values to compare
     if len(first.splits) < 2 or [list(s.scores) for s in first.splits] != [list(s.scores) for s in second.splits]:
         return float("nan")
     total = len(first.scores)
     test_sizes = np.array([len(split.scores) for split in first.splits])
     differences = first.values(measure, protocol) - second.values(measure, protocol)
     return float(corrected_resampled_t_test(differences, total - test_sizes, test_sizes))
-
-
-def _letters(names: Sequence[str], tests: Sequence[PairTest]) -> dict[str, str]:
-    place = {name: index for index, name in enumerate(names)}
-    p_values = np.ones((len(names), len(names)))
-    for test in tests:
-        first, second = place[test.first], place[test.second]
-        p_values[first, second] = p_values[second, first] = np.nan_to_num(test.p_holm, nan=1.0)
-    return tie_letters(names, p_values, alpha=ALPHA)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,22 +28,21 @@ class PublishedRow:
         return f"{self.name} ({MARK})"
 
 
-def read_published(path: Path = PUBLISHED) -> list[PublishedRow]:
+def read_published() -> list[PublishedRow]:
     """The quoted rows, in the order of the file."""
-    content = read_yaml(path)
+    content = read_yaml(PUBLISHED)
     rows = []
     for row in content["rows"]:
-        values = {key: _fractions(row[key]) for key in MEASURES if key in row}
+        values = {}
+        for measure in MEASURES:
+            if measure in row:
+                mean, std = (*row[measure], math.nan)[:2]  # a source may give no spread
+                values[measure] = mean / 100, std / 100
         rows.append(PublishedRow(row["name"], row["model"], content["sources"][row["source"]], values))
     return rows
 
 
-def _fractions(percents: list[float]) -> tuple[float, float]:
-    mean, std = percents if len(percents) == 2 else (percents[0], float("nan"))
-    return mean / 100, std / 100
-
-
-def quotation(rows: list[PublishedRow]) -> str:
+def quotation(rows: Sequence[PublishedRow]) -> str:
     """The remark that belongs below any table or chart with quoted rows."""
     sources = "; ".join(dict.fromkeys(row.source for row in rows))
     return (

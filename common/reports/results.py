@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,9 @@ from common.base import paths
 from common.base.paths import label_paths
 from common.base.runtime import UserError, read_json
 from common.dataset.kfold import folds_hash, read_folds
-from common.dataset.phases import PhaseMapping, read_mapping
+from common.dataset.phases import read_mapping
 from common.scoring.folder import score_folder
+from common.scoring.further_measures import further_summary, per_phase
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, Protocol, summary_value, video_values
 from common.scoring.video_score import VideoScore
@@ -27,7 +29,6 @@ log = logging.getLogger(__name__)
 class SplitResult:
     """One scored split: its `run.json` and the scores of its videos by name."""
 
-    folder: Path
     record: dict[str, Any]
     scores: dict[str, VideoScore]
 
@@ -38,7 +39,7 @@ class SplitResult:
     def value(self, measure: str, protocol: Protocol) -> float:
         """A measure over the split's videos, as a fraction of 1."""
         key = measure, protocol
-        if key not in self._values:
+        if key not in self._values:  # PR-AUC over pooled frames takes seconds, and tables, charts and tests ask again
             self._values[key] = summary_value(list(self.scores.values()), measure, protocol)
         return self._values[key]
 
@@ -100,13 +101,31 @@ class EncoderResult:
         """Frame counts over all videos of all splits, `(num_classes, num_classes)`, rows = truth."""
         return sum(score.confusion for score in self.scores.values())
 
+    @cached_property
+    def confusion_percents(self) -> np.ndarray:
+        """The share of each true phase's frames (row) that is predicted as each phase (column); NaN without a frame."""
+        frames = self.confusion.sum(axis=1, keepdims=True)
+        undefined = np.full(self.confusion.shape, np.nan)
+        return np.divide(100.0 * self.confusion, frames, out=undefined, where=frames > 0)
 
-def read_split(folder: Path, dataset: paths.Dataset, mapping: PhaseMapping) -> SplitResult:
+    @cached_property
+    def phase_scores(self) -> dict[str, np.ndarray]:
+        """`per_phase` over all videos: measure of a phase -> `(num_classes,)`."""
+        return per_phase(list(self.scores.values()))
+
+    @cached_property
+    def further(self) -> dict[str, float]:
+        """`further_summary` over all videos: the measures beside the eight."""
+        return further_summary(list(self.scores.values()))
+
+
+def read_split(folder: Path, dataset: paths.Dataset) -> SplitResult:
     """Score one split's folder from its prediction files.
 
     Raises `UserError` when a prediction is missing, or the labels of a video are gone.
     """
-    record = read_json(folder / "run.json")
+    record = read_json(folder / paths.RUN_RECORD)
+    mapping = read_mapping(dataset.mapping)
     if record["phases"] != list(mapping.names):
         raise UserError(f"{folder}: predicted with other phases than {dataset.mapping} has now; predict again")
     labels = label_paths(dataset.ground_truth) | label_paths(dataset.ground_truth_val)
@@ -116,15 +135,26 @@ def read_split(folder: Path, dataset: paths.Dataset, mapping: PhaseMapping) -> S
             f"{folder}: predictions for videos that have no labels in {dataset.root}: {', '.join(gone[:5])}"
         )
     chosen = {name: labels[name] for name in record["videos"]}
-    return SplitResult(folder, record, score_folder(chosen, folder, mapping, folder, fps=record["fps"]))
+    return SplitResult(record, score_folder(chosen, folder, mapping, folder, fps=record["fps"]))
 
 
 def run_names(model: paths.Model, dataset: paths.Dataset) -> list[str | None]:
     """The runs of a model on a data set: None for the default one, then the named ones."""
     root = model.results(dataset.name)
-    named = sorted({path.parents[1].name for path in root.glob("*/split_*/run.json")}) if root.is_dir() else []
-    default: list[str | None] = [None] if list(root.glob("split_*/run.json")) else []
-    return default + named
+    default: list[str | None] = [None] if list(root.glob(f"split_*/{paths.RUN_RECORD}")) else []
+    return default + sorted({path.parents[1].name for path in root.glob(f"*/split_*/{paths.RUN_RECORD}")})
+
+
+def finished_splits(
+    model: paths.Model, dataset: paths.Dataset, run: str | None, names: Iterable[str | int]
+) -> dict[str, Path]:
+    """The folders of those of a run's splits that are finished, by the split's name."""
+    folders = {str(name): model.split_results(dataset.name, name, run) for name in names}
+    return {name: folder for name, folder in folders.items() if (folder / paths.RUN_RECORD).is_file()}
+
+
+def _is_of_other_folds(folder: Path, dataset: paths.Dataset) -> bool:
+    return read_json(folder / paths.RUN_RECORD)["folds_hash"] != folds_hash(read_folds(dataset))
 
 
 def collect_folds(
@@ -134,22 +164,22 @@ def collect_folds(
 
     Raises `UserError` when a fold is missing or was made on other folds than the data set has now.
     """
-    folders = {k: model.split_results(dataset.name, k, run) for k in range(1, num_folds + 1)}
-    missing = [str(k) for k, folder in folders.items() if not (folder / "run.json").is_file()]
+    names = [str(k) for k in range(1, num_folds + 1)]
+    folders = finished_splits(model, dataset, run, names)
+    command = f"python -m common.run_k_folds --dataset {dataset.name} --model {model.name} --folds {num_folds}"
+    missing = [name for name in names if name not in folders]
     if missing:
         raise UserError(
             f"{model.name}: no finished run of fold {', '.join(missing)} in {model.results(dataset.name, run)}; "
-            f"run: python -m common.run_k_folds --dataset {dataset.name} --model {model.name} --folds {num_folds}"
+            f"run: {command}"
         )
-    current = folds_hash(read_folds(dataset))
-    stale = [str(k) for k, folder in folders.items() if read_json(folder / "run.json")["folds_hash"] != current]
+    stale = [name for name, folder in folders.items() if _is_of_other_folds(folder, dataset)]
     if stale:
         raise UserError(
             f"{model.name}: fold {', '.join(stale)} was run on other folds than {dataset.splits} has now; run "
-            f"python -m common.run_k_folds --dataset {dataset.name} --model {model.name} --folds {num_folds} --force"
+            f"{command} --force"
         )
-    mapping = read_mapping(dataset.mapping)
-    return EncoderResult(model, run, [read_split(folder, dataset, mapping) for folder in folders.values()])
+    return EncoderResult(model, run, [read_split(folder, dataset) for folder in folders.values()])
 
 
 def collect_all(dataset: paths.Dataset, num_folds: int) -> list[EncoderResult]:
@@ -172,13 +202,11 @@ def collect_split(dataset: paths.Dataset, split: str) -> list[EncoderResult]:
 
     Raises `UserError` when there is none.
     """
-    mapping = read_mapping(dataset.mapping)
     results = []
     for model in paths.all_models():
         for run in run_names(model, dataset):
-            folder = model.split_results(dataset.name, split, run)
-            if (folder / "run.json").is_file():
-                results.append(EncoderResult(model, run, [read_split(folder, dataset, mapping)]))
+            for folder in finished_splits(model, dataset, run, [split]).values():
+                results.append(EncoderResult(model, run, [read_split(folder, dataset)]))
     return _ranked(results, dataset)
 
 
@@ -189,3 +217,43 @@ def _ranked(results: list[EncoderResult], dataset: paths.Dataset) -> list[Encode
             f"python -m common.run_k_folds --dataset {dataset.name} --model MODEL"
         )
     return sorted(results, key=lambda result: -result.mean("accuracy"))
+
+
+def collect_one(model: paths.Model, dataset: paths.Dataset, split: str, *, run: str | None = None) -> EncoderResult:
+    """One split of one encoder's run.
+
+    Raises `UserError` when it is not finished.
+    """
+    folders = finished_splits(model, dataset, run, [split])
+    if not folders:
+        raise UserError(
+            f"{model.split_results(dataset.name, split, run)}: no finished run; run: "
+            f"python -m common.run_k_folds --model {model.name} --dataset {dataset.name}"
+        )
+    return EncoderResult(model, run, [read_split(folders[split], dataset)])
+
+
+def collect_runs(model: paths.Model, dataset: paths.Dataset, split: str | None = None) -> list[EncoderResult]:
+    """Every run of one encoder, those with most splits first: one split's, or every finished fold's.
+
+    Folds other than the data set has now are left out with a warning. Raises `UserError` when nothing is finished.
+    """
+    names = [split] if split else range(1, len(read_folds(dataset)) + 1)
+    results = []
+    for run in run_names(model, dataset):
+        splits = []
+        for folder in finished_splits(model, dataset, run, names).values():
+            if split != "val" and _is_of_other_folds(folder, dataset):
+                log.warning("left out: %s was run on other folds than %s has now; run it again", folder, dataset.splits)
+            else:
+                splits.append(read_split(folder, dataset))
+        if splits:
+            results.append(EncoderResult(model, run, splits))
+    if not results:
+        words = f"--dataset {dataset.name} --model {model.name}"
+        command = (
+            f"common.train {words} --split {split}, then --action predict" if split else f"common.run_k_folds {words}"
+        )
+        wanted = f"split {split}" if split else "any fold"
+        raise UserError(f"{model.results(dataset.name)}: no finished run of {wanted}; run: python -m {command}")
+    return sorted(results, key=lambda result: -len(result.splits))

@@ -9,6 +9,7 @@ from common.base.wording import format_table
 from common.reports.caveats import remarks
 from common.reports.leaderboard import HEADLINE, Leaderboard
 from common.reports.results import EncoderResult
+from common.scoring.intervals import Interval
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, Protocol
 
@@ -20,22 +21,29 @@ def percent(mean: float, std: float = float("nan")) -> str:
     return f"{100 * mean:.2f}" if math.isnan(std) else f"{100 * mean:.2f} ± {100 * std:.2f}"
 
 
+def interval_text(interval: Interval, digits: int = 1) -> str:
+    """An interval in percent; `n/a` where undefined."""
+    if math.isnan(interval.low):
+        return "n/a"
+    return f"{100 * interval.low:.{digits}f} to {100 * interval.high:.{digits}f}"
+
+
 def comparison_rows(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) -> list[list[str]]:
-    """Header and one row an encoder: name, then every measure."""
+    """Header and one row per encoder: name, then every measure."""
     header = ["Encoder", *MEASURES.values()]
     rows = [[r.name, *(percent(r.mean(key, protocol), r.std(key, protocol)) for key in MEASURES)] for r in results]
     return [header, *rows]
 
 
 def leaderboard_rows(board: Leaderboard) -> list[list[str]]:
-    """Header and one row an encoder: name, the letters that it shares with encoders it is tied with, every measure."""
+    """Header and one row per encoder: name, the letters that it shares with encoders it is tied with, every measure."""
     header, *rows = comparison_rows(board.results, board.protocol)
     letters = board.letters[HEADLINE]
     return [["Encoder", "Tied", *header[1:]]] + [[name, letters[name], *cells] for name, *cells in rows]
 
 
 def fold_rows(result: EncoderResult, protocol: Protocol = CHALLENGE) -> list[list[str]]:
-    """Header and one row a fold, then mean ± std."""
+    """Header and one row per fold, then mean ± std."""
     header = ["Fold", "Videos", "Frames", *MEASURES.values()]
     rows = [
         [

@@ -9,29 +9,23 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from common.base.wording import readable
+from common.reports.chart_data import cost_panels, efficiency_panels, phase_map
 from common.reports.comparison import Report
-from common.reports.costs import COSTS
-from common.reports.leaderboard import HEADLINE
-from common.reports.page.style import QUIET, left_titles, plain, series, style
-from common.reports.pictures.charts import pareto_front
-from common.reports.pictures.curves import EFFICIENCY_MEASURES
-from common.scoring.further_measures import per_phase
-from common.scoring.metrics import MEASURES
+from common.reports.page.style import QUIET, dots, left_titles, line, plain, series, style
 
 
-def phase_map(report: Report) -> go.Figure:
-    """F1 over all test frames, a row an encoder, a column a phase with its share of the true frames."""
-    phases = [per_phase(list(result.scores.values())) for result in report.results]
-    values = 100 * np.array([row["f1"] for row in phases])
-    shares = 100 * phases[0]["frames"] / phases[0]["frames"].sum()
+def phase_chart(report: Report) -> go.Figure:
+    """F1 over all test frames, a row per encoder, a column per phase with its share of the true frames."""
+    values, lowest, shares = phase_map(report)
     columns = [f"{readable(plain(n))}  {share:.1f} %" for n, share in zip(report.mapping.names, shares, strict=True)]
     figure = go.Figure(
         go.Heatmap(
+            # None, not NaN, which is no JSON
             z=[[None if math.isnan(value) else round(value, 2) for value in row] for row in values.tolist()],
             x=columns,
             y=[plain(result.name) for result in report.results],
             colorscale="Blues",
-            zmin=10 * math.floor(np.nanmin(values, initial=90) / 10),
+            zmin=lowest,
             zmax=100,
             xgap=1,
             ygap=1,
@@ -42,87 +36,58 @@ def phase_map(report: Report) -> go.Figure:
             colorbar={"title": {"text": "F1, %", "side": "right"}, "thickness": 10, "outlinewidth": 0},
         )
     )
-    style(figure, 190 + 26 * len(values))
+    style(figure, 190 + 26 * len(values), top=10)
     figure.update_xaxes(tickangle=-50, showgrid=False, ticks="")
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="")
-    figure.update_layout(margin={"t": 10})
     return figure
 
 
-def cost_chart(report: Report, costs: dict[str, dict[str, float]]) -> go.Figure | None:
-    """Accuracy against each kind of cost that is known; dashed: encoders that no cheaper one beats.
-
-    `costs` is encoder -> key of `COSTS` -> value. None where no cost is known.
-    """
-    known = [cost for cost in COSTS if any(not math.isnan(values[cost.key]) for values in costs.values())]
-    if not known:
+def cost_chart(report: Report) -> go.Figure | None:
+    """Accuracy against each kind of cost that is known; dashed: encoders that no cheaper one beats. None without any."""
+    panels = [panel for panel in cost_panels(report) if panel.points]
+    if not panels:
         return None
-    figure = make_subplots(1, len(known), shared_yaxes=True, horizontal_spacing=0.04)
-    for column, cost in enumerate(known, 1):
-        for trace in _cost_traces(report, {name: values[cost.key] for name, values in costs.items()}):
-            figure.add_trace(trace, row=1, col=column)
-        figure.update_xaxes(title=cost.label, col=column)
-    style(figure, 400 + 7 * len(costs), legend=True)
+    figure = make_subplots(1, len(panels), shared_yaxes=True, horizontal_spacing=0.04)
+    listed: set[str] = set()
+    for column, panel in enumerate(panels, 1):
+        front = zip(*[panel.points[name] for name in panel.front], strict=True)
+        dashed = line(*front, color=QUIET, dash="dash", width=1).update(showlegend=False)
+        figure.add_trace(dashed, row=1, col=column)
+        for index, name in enumerate(report.board.names):
+            if name in panel.points:
+                cost, accuracy = panel.points[name]
+                look = series(index)["marker"] | {"size": 11}
+                trace = dots([cost], [accuracy], "<b>%{fullData.name}</b><br>%{x:.4~g}<br>accuracy %{y:.2f} %", **look)
+                # it may have a point in every panel, but has one entry in the legend
+                trace.update(name=plain(name), legendgroup=name, showlegend=name not in listed)
+                listed.add(name)
+                figure.add_trace(trace, row=1, col=column)
+        figure.update_xaxes(title=panel.cost.label, col=column)
+    style(figure, 400 + 7 * len(report.results), legend=True, top=16)
     figure.update_xaxes(type="log", dtick="D2", exponentformat="none")
     figure.update_yaxes(title="accuracy, %", col=1)
-    figure.update_layout(margin={"t": 16})
-    seen: set[str] = set()
-    for trace in figure.select_traces({"mode": "markers"}):
-        trace.showlegend = trace.name not in seen
-        seen.add(trace.name)
     return figure
-
-
-def _cost_traces(report: Report, costs: dict[str, float]) -> list[go.Scatter]:
-    accuracies = {name: 100 * report.board.cells[name][HEADLINE].mean for name in costs}
-    points = {name: (cost, accuracies[name]) for name, cost in costs.items() if not math.isnan(cost)}
-    front = pareto_front(points)
-    dashed = go.Scatter(
-        x=[points[name][0] for name in front],
-        y=[points[name][1] for name in front],
-        mode="lines",
-        line={"color": QUIET, "dash": "dash", "width": 1},
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    dots = [
-        go.Scatter(
-            x=[points[name][0]],
-            y=[points[name][1]],
-            mode="markers",
-            name=plain(name),
-            legendgroup=name,
-            marker=series(index)["marker"] | {"size": 11},
-            hovertemplate="<b>%{fullData.name}</b><br>%{x:.4~g}<br>accuracy %{y:.2f} %<extra></extra>",
-        )
-        for index, name in enumerate(costs)
-        if name in points
-    ]
-    return [dashed, *dots]
 
 
 def efficiency_chart(report: Report) -> go.Figure:
     """Measures against the number of training videos, with the standard deviation over folds."""
-    titles = [MEASURES[measure] for measure in EFFICIENCY_MEASURES]
-    figure = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=0.05)
-    for index, (name, points) in enumerate(report.efficiency.items()):
-        counts = [point.num_videos for point in points]
-        for column, measure in enumerate(EFFICIENCY_MEASURES, 1):
-            means, stds = (100 * np.array([point.values[measure][part] for point in points]) for part in (0, 1))
+    panels, ticks = efficiency_panels(report)
+    figure = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=0.05)
+    for index, curves in enumerate(zip(*panels.values(), strict=True)):
+        for column, curve in enumerate(curves, 1):
             trace = go.Scatter(
-                x=counts,
-                y=means.tolist(),
-                error_y={"type": "data", "array": np.nan_to_num(stds).tolist(), "thickness": 1, "width": 3},
-                name=plain(name),
-                legendgroup=name,
+                x=curve.num_videos,
+                y=curve.means.tolist(),
+                error_y={"type": "data", "array": np.nan_to_num(curve.stds).tolist(), "thickness": 1, "width": 3},
+                name=plain(curve.name),
+                legendgroup=curve.name,
                 showlegend=column == 1,
                 hovertemplate="<b>%{fullData.name}</b><br>%{x:.0f} training videos: %{y:.1f} %<extra></extra>",
                 **series(index),
             )
             figure.add_trace(trace, row=1, col=column)
-    counts = sorted({round(point.num_videos) for points in report.efficiency.values() for point in points})
     style(figure, 380, legend=True)
-    figure.update_xaxes(type="log", tickvals=counts, ticktext=list(map(str, counts)), title="training videos of a fold")
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=list(map(str, ticks)), title="training videos of a fold")
     figure.update_yaxes(title="percent", col=1)
     figure.update_layout(legend={"y": -0.28})
     left_titles(figure)

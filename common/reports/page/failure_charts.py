@@ -9,50 +9,40 @@ import plotly.graph_objects as go
 from common.base.wording import readable
 from common.dataset.phases import PhaseMapping
 from common.reports.failure_atlas import ConfusedPair, Strata, VideoAccuracies
-from common.reports.page.style import BEST, GRID, OURS, QUIET, ROW_PIXELS, plain, series, style
+from common.reports.page.style import BEST, GRID, OURS, QUIET, ROW_PIXELS, dots, line, name_rows, plain, series, style
 
 
 def worst_chart(videos: Sequence[VideoAccuracies], best: str) -> go.Figure:
-    """A row a video, the worst on top: every encoder's accuracy, the best encoder's in colour, their mean as a line."""
-    points = [(row, name, 100 * v) for row, video in enumerate(videos) for name, v in video.accuracies.items()]
+    """A row per video, the worst on top: every encoder's accuracy, the best one's in colour, their mean as a line."""
     figure = go.Figure()
+    points = []
     for row, video in enumerate(videos):
         values = [100 * value for value in video.accuracies.values()]
-        figure.add_scatter(
-            x=[min(values), max(values)], y=[row, row], mode="lines", line={"color": GRID, "width": 6}, hoverinfo="skip"
-        )
-    figure.add_scatter(
-        x=[100 * video.mean for video in videos],
-        y=list(range(len(videos))),
-        mode="markers",
-        marker={"symbol": "line-ns-open", "size": 14, "color": QUIET, "line": {"width": 2}},
-        hovertemplate="mean of all encoders %{x:.1f} %<extra></extra>",
-    )
-    for is_best, colour, size in ((False, OURS, 7), (True, BEST, 9)):
-        shown = [point for point in points if (point[1] == best) == is_best]
-        figure.add_scatter(
-            x=[value for *_, value in shown],
-            y=[row for row, *_ in shown],
-            mode="markers",
-            marker={"color": colour, "size": size, "opacity": 1 if is_best else 0.45},
-            text=[plain(name) for _, name, _ in shown],
-            hovertemplate="<b>%{text}</b><br>accuracy %{x:.1f} %<extra></extra>",
-        )
-    style(figure, 80 + ROW_PIXELS * len(videos))
-    figure.update_layout(margin={"t": 10})
+        figure.add_trace(line([min(values), max(values)], [row, row], color=GRID, width=6))
+        points += [(value, row, name) for name, value in zip(video.accuracies, values, strict=True)]
+    means = [100 * video.mean for video in videos]
+    mark = {"symbol": "line-ns-open", "size": 14, "color": QUIET, "line": {"width": 2}}
+    figure.add_trace(dots(means, range(len(videos)), "mean of all encoders %{x:.1f} %", **mark))
+    others = [point for point in points if point[2] != best]
+    best_points = [point for point in points if point[2] == best]
+    # the best encoder last: plotly draws later traces over earlier ones
+    for shown, look in (
+        (others, {"color": OURS, "size": 7, "opacity": 0.45}),
+        (best_points, {"color": BEST, "size": 9, "opacity": 1}),
+    ):
+        accuracies, rows, names = zip(*shown, strict=True) if shown else ((), (), ())
+        text = list(map(plain, names))
+        figure.add_trace(dots(accuracies, rows, "<b>%{text}</b><br>accuracy %{x:.1f} %", text=text, **look))
+    style(figure, 80 + ROW_PIXELS * len(videos), top=10)
     figure.update_xaxes(title="accuracy in the video, %")
-    figure.update_yaxes(
-        tickvals=list(range(len(videos))),
-        ticktext=[plain(video.name) for video in videos],
-        range=[len(videos) - 0.4, -0.6],
-        showgrid=False,
-    )
+    name_rows(figure, [plain(video.name) for video in videos], showgrid=False)
     return figure
 
 
 def pairs_chart(pairs: Sequence[ConfusedPair], mapping: PhaseMapping) -> go.Figure:
-    """A bar a pair of phases: share of the true phase's frames; a mark where the mean of all encoders lies."""
-    labels = [pair_label(pair, mapping) for pair in pairs]
+    """A bar per pair of phases: share of the true phase's frames; a mark where the mean of all encoders lies."""
+    phases = [readable(plain(name)) for name in mapping.names]
+    labels = [f"{phases[pair.true]} \N{RIGHTWARDS ARROW} {phases[pair.predicted]}" for pair in pairs]
     rows = list(range(len(pairs)))
     figure = go.Figure()
     figure.add_bar(
@@ -65,30 +55,18 @@ def pairs_chart(pairs: Sequence[ConfusedPair], mapping: PhaseMapping) -> go.Figu
         textposition="none",
         hovertemplate="<b>%{text}</b><br>%{x:.1f} % of the phase's frames<extra></extra>",
     )
-    figure.add_scatter(
-        x=[100 * pair.share_elsewhere for pair in pairs],
-        y=rows,
-        mode="markers",
-        marker={"symbol": "line-ns-open", "size": 16, "color": "black", "line": {"width": 2}},
-        text=labels,
-        hovertemplate="<b>%{text}</b><br>mean of all encoders %{x:.1f} %<extra></extra>",
-    )
-    style(figure, 80 + ROW_PIXELS * len(pairs))
-    figure.update_layout(margin={"t": 10})
+    elsewhere = [100 * pair.share_elsewhere for pair in pairs]
+    mark = {"symbol": "line-ns-open", "size": 16, "color": "black", "line": {"width": 2}}
+    figure.add_trace(dots(elsewhere, rows, "<b>%{text}</b><br>mean of all encoders %{x:.1f} %", text=labels, **mark))
+    style(figure, 80 + ROW_PIXELS * len(pairs), top=10)
     figure.update_xaxes(title="share of the true phase's frames, %", rangemode="tozero")
-    figure.update_yaxes(tickvals=rows, ticktext=labels, range=[len(pairs) - 0.4, -0.6], showgrid=False)
+    name_rows(figure, labels, showgrid=False)
     return figure
 
 
-def pair_label(pair: ConfusedPair, mapping: PhaseMapping) -> str:
-    """`incision taken for tunnel`, as plotly text."""
-    true, predicted = (readable(plain(mapping.names[phase])) for phase in (pair.true, pair.predicted))
-    return f"{true} \N{RIGHTWARDS ARROW} {predicted}"
-
-
 def prefix_chart(strata: Strata) -> go.Figure:
-    """A row an encoder, a mark a name prefix: share of wrong frames."""
-    names = list(strata.errors)
+    """A row per encoder, a mark per name prefix: share of wrong frames."""
+    names = [plain(name) for name in strata.errors]
     figure = go.Figure()
     for index, group in enumerate(strata.groups):
         figure.add_scatter(
@@ -97,20 +75,19 @@ def prefix_chart(strata: Strata) -> go.Figure:
             name=plain(group),
             mode="markers",
             marker=series(index)["marker"] | {"size": 10},
-            text=[plain(name) for name in names],
+            text=names,
             hovertemplate="<b>%{text}</b><br>%{fullData.name}: %{x:.1f} % wrong<extra></extra>",
         )
-    style(figure, 130 + ROW_PIXELS * len(names), legend=True)
-    figure.update_layout(margin={"t": 10}, legend={"title": strata.axis, "y": -60 / (20 + ROW_PIXELS * len(names))})
+    style(figure, 130 + ROW_PIXELS * len(names), legend=True, top=10)
+    # a legend's place is in heights of the panel: 60 pixels below it, where the axis has its title
+    figure.update_layout(legend={"title": strata.axis, "y": -60 / (20 + ROW_PIXELS * len(names))})
     figure.update_xaxes(title="wrong frames, %", rangemode="tozero")
-    figure.update_yaxes(
-        tickvals=list(range(len(names))), ticktext=[plain(name) for name in names], range=[len(names) - 0.4, -0.6]
-    )
+    name_rows(figure, names)
     return figure
 
 
 def strata_chart(strata: Strata, best: str) -> go.Figure:
-    """A line an encoder, the best one bold: share of wrong frames of each group."""
+    """A line per encoder, the best one bold: share of wrong frames of each group."""
     figure = go.Figure()
     groups = [plain(group) for group in strata.groups]
     for index, (name, errors) in enumerate(strata.errors.items()):
@@ -118,14 +95,13 @@ def strata_chart(strata: Strata, best: str) -> go.Figure:
         look["line"]["width"] = 4 if name == best else 1.5
         figure.add_scatter(
             x=groups,
-            y=[None if error != error else 100 * error for error in errors.tolist()],
+            y=(100 * errors).tolist(),  # NaN, of an empty group, is a gap
             name=plain(name),
             mode="lines+markers",
             hovertemplate="<b>%{fullData.name}</b><br>%{x}: %{y:.1f} % wrong<extra></extra>",
             **look,
         )
-    style(figure, 400 + 9 * len(strata.errors), legend=True)
-    figure.update_layout(margin={"t": 10})
+    style(figure, 400 + 9 * len(strata.errors), legend=True, top=10)
     figure.update_xaxes(title=strata.axis, type="category")
     figure.update_yaxes(title="wrong frames, %", rangemode="tozero")
     return figure

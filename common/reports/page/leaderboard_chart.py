@@ -16,22 +16,24 @@ from common.reports.page.style import (
     QUIET,
     QUOTED,
     ROW_PIXELS,
-    interval_text,
+    dots,
     left_titles,
+    line,
     menu,
+    name_rows,
     plain,
     series,
     style,
 )
 from common.reports.published import PublishedRow
-from common.reports.text import percent
+from common.reports.text import interval_text, percent
 from common.scoring.metrics import MEASURES
 
 FOLD_OFFSET = 0.3  # of a row: folds stand below the mean
 
 
 def board_chart(board: Leaderboard, published: Sequence[PublishedRow]) -> go.Figure:
-    """A panel a measure, a row an encoder: mean, its 95 % interval over videos, every fold; quoted rows hollow."""
+    """A panel per measure, a row per encoder: mean, its 95 % interval over videos, every fold; quoted rows hollow."""
     titles = [f"<b>{name}</b>" if key == HEADLINE else name for key, name in MEASURES.items()]
     figure = make_subplots(2, 4, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03, vertical_spacing=0)
     for place, measure in enumerate(MEASURES):
@@ -43,13 +45,12 @@ def board_chart(board: Leaderboard, published: Sequence[PublishedRow]) -> go.Fig
     gap = 64
     style(figure, 2 * panel + gap + 88)
     share = panel / (2 * panel + gap)
-    for number in range(1, 9):
-        domain = [1 - share, 1] if number <= 4 else [0, share]
-        figure.update_layout({f"yaxis{number if number > 1 else ''}": {"domain": domain, "range": [rows - 0.4, -0.6]}})
+    # plotly spaces panels in shares of the height, which would tear many rows apart: the gap is set in pixels here
+    figure.update_yaxes(row=1, domain=[1 - share, 1])
+    figure.update_yaxes(row=2, domain=[0, share])
     for place, note in enumerate(figure.layout.annotations):
         note.update(y=1 if place < 4 else share)
-    labels = [plain(name) for name in board.names] + [plain(row.label) for row in published]
-    figure.update_yaxes(tickvals=list(range(rows)), ticktext=labels, ticks="")
+    name_rows(figure, [plain(name) for name in [*board.names, *(row.label for row in published)]], ticks="")
     figure.update_xaxes(nticks=5)
     left_titles(figure)
     return figure
@@ -65,49 +66,28 @@ def _board_traces(board: Leaderboard, measure: str) -> list[go.Scatter]:
         f"95 % interval {interval_text(cell.interval)}<br>tied: {board.letters[measure][name]}"
         for name, cell in zip(board.names, cells, strict=True)
     ]
-    lines = [
-        go.Scatter(
-            x=[100 * cell.interval.low, 100 * cell.interval.high],
-            y=[row, row],
-            mode="lines",
-            line={"color": colour, "width": 3},
-            opacity=0.55,
-            hoverinfo="skip",
-        )
-        for row, (cell, colour) in enumerate(zip(cells, colours, strict=True))
+    rows = range(len(cells))
+    intervals = [
+        line([100 * cell.interval.low, 100 * cell.interval.high], [row, row], opacity=0.55, color=colour, width=3)
+        for row, cell, colour in zip(rows, cells, colours, strict=True)
     ]
-    return [
-        *lines,
-        go.Scatter(
-            x=np.concatenate(folds).tolist(),
-            y=[row + FOLD_OFFSET for row, values in enumerate(folds) for _ in values],
-            mode="markers",
-            marker={"size": 4, "color": QUIET, "opacity": 0.6},
-            hoverinfo="skip",
-        ),
-        go.Scatter(
-            x=[100 * cell.mean for cell in cells],
-            y=list(range(len(cells))),
-            mode="markers",
-            marker={"size": 9, "color": colours, "line": {"color": "white", "width": 1}},
-            text=hovers,
-            hovertemplate="%{text}<extra></extra>",
-        ),
-    ]
+    fold_rows = [row + FOLD_OFFSET for row, values in zip(rows, folds, strict=True) for _ in values]
+    fold_dots = dots(np.concatenate(folds).tolist(), fold_rows, None, size=4, color=QUIET, opacity=0.6)
+    look = {"size": 9, "color": colours, "line": {"color": "white", "width": 1}}
+    means = dots([100 * cell.mean for cell in cells], rows, "%{text}", text=hovers, **look)
+    return [*intervals, fold_dots, means]
 
 
 def _quoted_trace(published: Sequence[PublishedRow], measure: str, first_row: int) -> go.Scatter:
-    rows = [row for row in published if measure in row.values]
-    spreads = [0 if math.isnan(row.values[measure][1]) else 100 * row.values[measure][1] for row in rows]
-    return go.Scatter(
-        x=[100 * row.values[measure][0] for row in rows],
-        y=[first_row + published.index(row) for row in rows],
-        mode="markers",
-        marker={"size": 8, "symbol": "diamond-open", "color": QUOTED},
-        error_x={"type": "data", "array": spreads, "color": QUOTED, "thickness": 1, "width": 0},
-        text=[f"<b>{plain(row.label)}</b><br>{MEASURES[measure]} {percent(*row.values[measure])}" for row in rows],
-        hovertemplate="%{text}<extra></extra>",
-    )
+    rows = [(row, quoted) for row, quoted in enumerate(published, first_row) if measure in quoted.values]
+    means, stds = np.array([quoted.values[measure] for _, quoted in rows]).reshape(-1, 2).T
+    hovers = [
+        f"<b>{plain(quoted.label)}</b><br>{MEASURES[measure]} {percent(*quoted.values[measure])}" for _, quoted in rows
+    ]
+    look = {"size": 8, "symbol": "diamond-open", "color": QUOTED}
+    trace = dots((100 * means).tolist(), [row for row, _ in rows], "%{text}", text=hovers, **look)
+    spreads = np.nan_to_num(100 * stds).tolist()  # a source may give no spread
+    return trace.update(error_x={"type": "data", "array": spreads, "color": QUOTED, "thickness": 1, "width": 0})
 
 
 def ranks(board: Leaderboard, measure: str) -> list[float]:
@@ -117,9 +97,15 @@ def ranks(board: Leaderboard, measure: str) -> list[float]:
 
 
 def rank_chart(boards: Sequence[Leaderboard]) -> go.Figure:
-    """A line an encoder through its ranks under every protocol; a menu chooses the measure."""
+    """A line per encoder through its ranks under every protocol; a menu chooses the measure."""
     names = boards[0].names
-    by_measure = {measure: _ranks_by_encoder(boards, measure) for measure in MEASURES}
+    by_measure = {}
+    for measure in MEASURES:
+        found = [dict(zip(board.names, ranks(board, measure), strict=True)) for board in boards]
+        # by encoder of the first board, then by protocol; None, not NaN, for what is undefined: it ends a line too
+        by_measure[measure] = [
+            [None if math.isnan(by_name[name]) else by_name[name] for by_name in found] for name in names
+        ]
     figure = go.Figure()
     for index, name in enumerate(names):
         figure.add_scatter(
@@ -127,24 +113,18 @@ def rank_chart(boards: Sequence[Leaderboard]) -> go.Figure:
             y=by_measure[HEADLINE][index],
             name=plain(name),
             mode="lines+markers+text",
-            text=[""] * (len(boards) - 1) + [f"  {plain(name)}"],
+            text=[""] * (len(boards) - 1) + [f"  {plain(name)}"],  # at the end of its line
             textposition="middle right",
             cliponaxis=False,
             hovertemplate="<b>%{fullData.name}</b><br>%{x}: rank %{y}<extra></extra>",
             **series(index),
         )
     buttons = [
-        {"label": MEASURES[measure], "method": "restyle", "args": [{"y": values}]}
-        for measure, values in by_measure.items()
+        {"label": MEASURES[measure], "method": "restyle", "args": [{"y": lines}]}
+        for measure, lines in by_measure.items()
     ]
     style(figure, 120 + ROW_PIXELS * 1.2 * len(names))
     figure.update_layout(updatemenus=[menu(buttons)], margin={"t": 60, "r": 8 * max(map(len, names)) + 20})
     figure.update_xaxes(range=[-0.15, len(boards) - 0.9], showgrid=False)
     figure.update_yaxes(range=[len(names) + 0.5, 0.5], dtick=1, title="rank")
     return figure
-
-
-def _ranks_by_encoder(boards: Sequence[Leaderboard], measure: str) -> list[list[float | None]]:
-    """`[encoder of the first board][protocol]`; None where undefined."""
-    found = [dict(zip(board.names, ranks(board, measure), strict=True)) for board in boards]
-    return [[None if math.isnan(by_name[name]) else by_name[name] for by_name in found] for name in boards[0].names]

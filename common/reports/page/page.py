@@ -20,20 +20,18 @@ from plotly.offline import get_plotlyjs
 from common.base.runtime import write_text
 from common.base.wording import clock, counted, readable
 from common.reports.case_sheets import CaseSheet, case_sheets
-from common.reports.caveats import SHORT_HASH, commit_name, weights_source
 from common.reports.comparison import Report
 from common.reports.costs import COSTS
 from common.reports.failure_atlas import FailureAtlas, failure_atlas
-from common.reports.leaderboard import HEADLINE, Leaderboard, PairTest
-from common.reports.page import comparison_charts as comparison_figures
-from common.reports.page import failure_charts as failure_figures
-from common.reports.page import leaderboard_chart as page_figures
+from common.reports.leaderboard import HEADLINE, PairTest
+from common.reports.page import comparison_charts, failure_charts
+from common.reports.page.leaderboard_chart import board_chart, rank_chart, ranks
 from common.reports.page.ribbons import ribbon_chart
-from common.reports.page.style import interval_text
 from common.reports.pictures.style import phase_colours
-from common.reports.results import SplitResult
-from common.reports.text import percent
-from common.scoring.further_measures import FURTHER_MEASURES, further_name, further_summary, per_phase
+from common.reports.results import EncoderResult, SplitResult
+from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, weights_source
+from common.reports.text import interval_text, percent
+from common.scoring.further_measures import FURTHER_MEASURES, further_name
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import methods_sentence
 
@@ -46,23 +44,16 @@ BUTTONS = [["toImage", "resetScale2d"]]
 
 def save_page(report: Report, path: Path) -> Path:
     """Write `report.html` atomically; the same report gives the same bytes."""
-    write_text(path, render(report))
-    return path
-
-
-def render(report: Report) -> str:
-    """The page as HTML."""
     context = build(report)
-    template = _environment(context["in_seconds"]).get_template("report.html.j2")
-    return template.render(context)
+    write_text(path, _environment(context["in_seconds"]).get_template("report.html.j2").render(context))
+    return path
 
 
 def build(report: Report) -> dict[str, Any]:
     """Everything that the templates lay out."""
     sheets = case_sheets(report.results[0])
     atlas = failure_atlas(report.results)
-    costs = report.costs
-    figures = _figures(report, atlas, costs)
+    figures = _figures(report, atlas)
     return {
         "report": report,
         "plotly_js": Markup(get_plotlyjs()),
@@ -75,7 +66,7 @@ def build(report: Report) -> dict[str, Any]:
         "random_weights": [r.name for r in report.results if r.record["features"]["random_weights"]],
         "sources": {result.name: weights_source(result) for result in report.results},
         "quoted": {row.source: [r for r in report.published if r.source == row.source] for row in report.published},
-        "board_ranks": [page_figures.ranks(board, HEADLINE) for board in report.boards],
+        "board_ranks": [ranks(board, HEADLINE) for board in report.boards],
         "agreement": rank_agreement(report),
         "sheets": sheets,
         "in_seconds": all(sheet.score.fps for sheet in sheets),
@@ -84,34 +75,30 @@ def build(report: Report) -> dict[str, Any]:
         "folds": {name: split.record["split"] for split in report.results[0].splits for name in split.scores},
         "most_changes": MOST_CHANGES,
         "atlas": atlas,
-        "phase_scores": {result.name: per_phase(list(result.scores.values())) for result in report.results},
+        "phase_scores": {result.name: result.phase_scores for result in report.results},
         "costs": COSTS,
-        "encoder_costs": costs,
-        "further": {result.name: further_summary(list(result.scores.values())) for result in report.results},
+        "further": {result.name: result.further for result in report.results},
         "further_measures": {key: (further_name(key), unit) for key, (_, unit) in FURTHER_MEASURES.items()},
-        "runs": [run_row(result.name, split) for result in report.results for split in result.splits],
+        "runs": [run_cells(result, split) for result in report.results for split in result.splits],
     }
 
 
-def _figures(report: Report, atlas: FailureAtlas, costs: dict[str, dict[str, float]]) -> dict[str, go.Figure]:
+def _figures(report: Report, atlas: FailureAtlas) -> dict[str, go.Figure]:
     """The charts by name; those that would show nothing are left out."""
-    figures = {
-        f"board-{number}": page_figures.board_chart(board, report.published)
-        for number, board in enumerate(report.boards, 1)
-    }
+    figures = {f"board-{number}": board_chart(board, report.published) for number, board in enumerate(report.boards, 1)}
     if len(report.boards) > 1 and len(report.results) > 1:
-        figures["ranks"] = page_figures.rank_chart(report.boards)
+        figures["ranks"] = rank_chart(report.boards)
     figures["ribbons"] = ribbon_chart(report)
-    figures["worst"] = failure_figures.worst_chart(atlas.worst, atlas.encoder)
+    figures["worst"] = failure_charts.worst_chart(atlas.worst, atlas.encoder)
     if atlas.pairs:
-        figures["pairs"] = failure_figures.pairs_chart(atlas.pairs, report.mapping)
-    figures["prefix"] = failure_figures.prefix_chart(atlas.by_prefix)
-    figures["length"] = failure_figures.strata_chart(atlas.by_length, atlas.encoder)
-    figures["distance"] = failure_figures.strata_chart(atlas.by_distance, atlas.encoder)
-    figures["phases"] = comparison_figures.phase_map(report)
+        figures["pairs"] = failure_charts.pairs_chart(atlas.pairs, report.mapping)
+    figures["prefix"] = failure_charts.prefix_chart(atlas.by_prefix)
+    figures["length"] = failure_charts.strata_chart(atlas.by_length, atlas.encoder)
+    figures["distance"] = failure_charts.strata_chart(atlas.by_distance, atlas.encoder)
+    figures["phases"] = comparison_charts.phase_chart(report)
     if report.efficiency:
-        figures["efficiency"] = comparison_figures.efficiency_chart(report)
-    if (cost := comparison_figures.cost_chart(report, costs)) is not None:
+        figures["efficiency"] = comparison_charts.efficiency_chart(report)
+    if (cost := comparison_charts.cost_chart(report)) is not None:
         figures["cost"] = cost
     return figures
 
@@ -125,7 +112,6 @@ def figure_html(figure: go.Figure, name: str) -> Markup:
 def facts(report: Report) -> dict[str, str]:
     """What identifies the comparison, for the head of the page."""
     scores = list(report.results[0].scores.values())
-    records = [split.record for result in report.results for split in result.splits]
     videos = counted(len(scores), "video")
     if all(score.fps for score in scores):
         videos += f", {sum(score.num_frames / score.fps for score in scores) / 3600:.1f} h"
@@ -134,53 +120,44 @@ def facts(report: Report) -> dict[str, str]:
         "Scored": videos,
         "Phases": str(report.mapping.num_classes),
         "Encoders": str(len(report.results)),
-        "Folds": ", ".join(sorted({(record["folds_hash"] or "none")[:SHORT_HASH] for record in records})),
-        "Seeds": ", ".join(map(str, sorted({record["seed"] for record in records}))),
-        "Commit": ", ".join(sorted({commit_name(record["git"]) for record in records})),
-    }
+    } | identity(report.results)
 
 
 def rank_agreement(report: Report) -> dict[str, list[float]]:
     """Kendall's tau of every protocol's order of encoders with the first one's, measure -> protocols; NaN for one encoder."""
     from scipy.stats import kendalltau
 
-    def means(board: Leaderboard, measure: str) -> list[float]:
-        return [board.cells[name][measure].mean for name in report.board.names]
-
-    def tau(board: Leaderboard, measure: str) -> float:
-        return float(kendalltau(means(report.board, measure), means(board, measure), nan_policy="omit").statistic)
-
-    if len(report.results) < 2:
-        return {measure: [float("nan")] * len(report.boards) for measure in MEASURES}
-    return {measure: [tau(board, measure) for board in report.boards] for measure in MEASURES}
+    agreement = {}
+    for measure in MEASURES:
+        # encoders in the same order throughout; an undefined mean drops out of its pair
+        means = [[board.cells[name][measure].mean for name in report.board.names] for board in report.boards]
+        taus = (kendalltau(means[0], other, nan_policy="omit").statistic for other in means)
+        agreement[measure] = list(map(float, taus)) if len(report.results) > 1 else [math.nan] * len(means)
+    return agreement
 
 
-def run_row(name: str, split: SplitResult) -> dict[str, str]:
+def run_cells(result: EncoderResult, split: SplitResult) -> dict[str, str]:
     """What the record of one run says, in words; older records lack some of it."""
-    record = split.record
-    weights = (record["features"]["identity"] or {}).get("weights") or {}
-    memory = record.get("peak_memory_bytes")
-    return {
-        "Run": name,
-        "Split": str(record["split"]),
-        "Seed": str(record["seed"]),
-        "Training videos": _or_unknown(record.get("num_train_videos")),
-        "Test videos": str(len(split.scores)),
-        "Epochs": str(record["config"]["num_epochs"]),
-        "Training, s": _or_unknown(record["train_seconds"]),
-        "Prediction, s": _or_unknown(record.get("predict_seconds")),
-        "Peak memory, GB": _or_unknown(memory and f"{memory / 1e9:.1f}"),
-        "Device": _or_unknown(record.get("device")),
-        "torch": _or_unknown(record["versions"].get("torch")),
-        "Head parameters": _or_unknown(record.get("num_parameters")),
-        "Weights' SHA-256": _or_unknown((weights.get("sha256") or "")[:SHORT_HASH]),
-        "Folds": _or_unknown((record["folds_hash"] or "")[:SHORT_HASH]),
-        "Commit": commit_name(record["git"]),
+    row = run_row(result, split)
+    memory = row["Peak memory GB"]
+    cells = {
+        "Run": row["Encoder"],
+        "Split": row["Split"],
+        "Seed": row["Seed"],
+        "Training videos": row["Training videos"],
+        "Test videos": row["Test videos"],
+        "Epochs": row["Epochs"],
+        "Training, s": row["Train seconds"],
+        "Prediction, s": row["Predict seconds"],
+        "Peak memory, GB": memory and f"{memory:.1f}",
+        "Device": row["Device"],
+        "torch": row.get("Version of torch"),
+        "Head parameters": row["Head parameters"],
+        "Weights' SHA-256": (row["Weights SHA-256"] or "")[:SHORT_HASH],
+        "Folds": (row["Folds hash"] or "")[:SHORT_HASH],
+        "Commit": commit_name(split.record["git"]),
     }
-
-
-def _or_unknown(value: Any) -> str:
-    return "n/a" if value in (None, "") else str(value)
+    return {title: "n/a" if value in (None, "") else str(value) for title, value in cells.items()}
 
 
 def _environment(in_seconds: bool) -> jinja2.Environment:

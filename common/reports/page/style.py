@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import html
-import math
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
 from common.reports.pictures.style import SERIES_COLOURS
-from common.scoring.intervals import Interval
 
 INK, QUIET, GRID = "#1f2328", "#59636e", "#e4e7eb"
 OURS, BEST, QUOTED = SERIES_COLOURS[0], SERIES_COLOURS[5], "#7d8590"
@@ -23,14 +22,17 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def style(figure: go.Figure, height: float, *, legend: bool = False) -> go.Figure:
-    """The look of every chart; dragging scrolls the page instead of zooming, unless a chart says otherwise."""
+def style(figure: go.Figure, height: float, *, legend: bool = False, top: int = 44) -> None:
+    """The look of every chart, with `top` pixels above its panels.
+
+    Dragging scrolls the page instead of zooming, unless a chart says otherwise.
+    """
     figure.update_layout(
-        template="none",
+        template="none",  # plotly's own look would be written into the page once per chart
         height=height,
         autosize=True,
         font={"family": "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", "size": 12, "color": INK},
-        margin={"l": 10, "r": 24, "t": 44, "b": 44},
+        margin={"l": 10, "r": 24, "t": top, "b": 44},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         showlegend=legend,
@@ -41,7 +43,13 @@ def style(figure: go.Figure, height: float, *, legend: bool = False) -> go.Figur
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True, "title_standoff": 8}
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
-    return figure
+
+
+def name_rows(figure: go.Figure, names: Sequence[str], **axis: object) -> None:
+    """A name by each row of a chart whose rows are numbered from 0, the first on top."""
+    rows = len(names)
+    # a range that falls turns the axis round, and needs no room below and above for markers cut in half
+    figure.update_yaxes(tickvals=list(range(rows)), ticktext=list(names), range=[rows - 0.4, -0.6], **axis)
 
 
 def series(index: int) -> dict[str, dict]:
@@ -58,17 +66,24 @@ def series(index: int) -> dict[str, dict]:
     }
 
 
+def dots(
+    x: Sequence[float], y: Sequence[float], hover: str | None, *, text: Sequence[str] | None = None, **marker: object
+) -> go.Scatter:
+    """Marks of one look; `hover` is what pointing at one shows, None: nothing."""
+    shown = {"hovertemplate": f"{hover}<extra></extra>"} if hover else {"hoverinfo": "skip"}
+    return go.Scatter(x=list(x), y=list(y), mode="markers", marker=marker, text=text, **shown)
+
+
+def line(x: Sequence[float], y: Sequence[float], *, opacity: float | None = None, **look: object) -> go.Scatter:
+    """A line that says nothing when pointed at."""
+    return go.Scatter(x=x, y=y, mode="lines", line=look, opacity=opacity, hoverinfo="skip")
+
+
 def left_titles(figure: go.Figure) -> None:
     """Titles of panels at their left edge, in the chart's own type."""
+    # plotly keeps panel titles as annotations, in the order of the panels
     for note, axis in zip(figure.layout.annotations, figure.select_xaxes(), strict=False):
         note.update(x=axis.domain[0], xanchor="left", font=TITLE_FONT)
-
-
-def interval_text(interval: Interval, digits: int = 1) -> str:
-    """An interval in percent; `n/a` where undefined."""
-    if math.isnan(interval.low):
-        return "n/a"
-    return f"{100 * interval.low:.{digits}f} to {100 * interval.high:.{digits}f}"
 
 
 def menu(buttons: list[dict]) -> dict:

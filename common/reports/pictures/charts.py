@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.reports.caveats import Remark
+from common.reports.chart_data import CostPanel, cost_panels
 from common.reports.comparison import Report
-from common.reports.costs import COSTS, Cost
 from common.reports.leaderboard import HEADLINE
-from common.reports.pictures.style import QUIET, RULE, SERIES_COLOURS, save, tidy, write_remarks, write_title
+from common.reports.pictures.style import QUIET, RULE, SERIES_COLOURS, tidy, write_remarks, write_title
 from common.reports.text import leaderboard_rows, percent
 from common.scoring.metrics import MEASURES
 
@@ -31,7 +30,7 @@ SIDES = (
 )
 
 
-def comparison_chart(report: Report, path: Path, *, pdf: bool = False) -> list[Path]:
+def comparison_chart(report: Report) -> Figure:
     """A panel a measure, a row an encoder: mean with its 95 % interval over videos, every fold, who is tied."""
     rows = len(report.results) + len(report.published)
     figure = Figure(figsize=(13, 1.9 + 0.44 * rows), layout="constrained")
@@ -42,7 +41,7 @@ def comparison_chart(report: Report, path: Path, *, pdf: bool = False) -> list[P
     for axes in panels[:, 0]:
         axes.set_yticks(range(rows), labels, fontsize=8)
         axes.set_ylim(rows - 0.4, -0.6)
-    write_title(figure, f"{report.title}, protocol {report.board.protocol.name}")
+    write_title(figure, report.full_title)
     figure.supxlabel(
         "percent.  Large dot: mean over folds.  Line: 95 % bootstrap interval over videos.  Small dots: folds.  "
         "Letters: encoders that share one are statistically tied in this measure."
@@ -51,7 +50,7 @@ def comparison_chart(report: Report, path: Path, *, pdf: bool = False) -> list[P
         color=QUIET,
     )
     write_remarks(figure, report.remarks)
-    return save(figure, path, pdf=pdf)
+    return figure
 
 
 def _measure_panel(axes: Axes, report: Report, measure: str) -> None:
@@ -66,16 +65,13 @@ def _measure_panel(axes: Axes, report: Report, measure: str) -> None:
             axes.plot([100 * cell.interval.low, 100 * cell.interval.high], [row, row], color=colour, linewidth=1.6)
         axes.plot([100 * cell.mean], [row], "o", color=colour, markersize=7)
         text = board.letters[measure][result.name] if not math.isnan(cell.mean) else "n/a"
-        axes.annotate(
-            text, (1, row), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
-            fontsize=8, va="center", color=QUIET,
-        )  # fmt: skip
+        beside = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
+        axes.annotate(text, (1, row), **beside, fontsize=8, va="center", color=QUIET)
     for row, quoted in enumerate(report.published, len(board.results)):
         mean, std = quoted.values.get(measure, (math.nan, math.nan))
-        axes.errorbar(
-            100 * mean, row, xerr=None if math.isnan(std) else 100 * std, fmt="D", markersize=5, color=QUOTED,
-            markerfacecolor="white", linewidth=1,
-        )  # fmt: skip
+        spread = None if math.isnan(std) else 100 * std
+        hollow = {"fmt": "D", "markersize": 5, "color": QUOTED, "markerfacecolor": "white", "linewidth": 1}
+        axes.errorbar(100 * mean, row, xerr=spread, **hollow)
     if report.published:
         axes.axhline(len(board.results) - 0.5, color=RULE, linewidth=0.8)
     axes.set_title(MEASURES[measure], loc="left", fontsize=10, weight="bold" if measure == HEADLINE else "normal")
@@ -85,7 +81,7 @@ def _measure_panel(axes: Axes, report: Report, measure: str) -> None:
     tidy(axes, grid="x")
 
 
-def comparison_table(report: Report, path: Path, *, pdf: bool = False) -> list[Path]:
+def comparison_table(report: Report) -> Figure:
     """The comparison as a picture of a table: the best of each measure in bold, quoted rows in italics."""
     rows = leaderboard_rows(report.board)
     no_values = (math.nan, math.nan)
@@ -100,7 +96,10 @@ def comparison_table(report: Report, path: Path, *, pdf: bool = False) -> list[P
     table = axes.table(rows, cellLoc="right", colWidths=[w / sum(widths) for w in widths], bbox=(0, 0, 1, 1))
     table.auto_set_font_size(False)
     table.set_fontsize(9)
-    bold = {(0, column) for column in range(len(rows[0]))} | _best_cells(report)
+    board = report.board
+    best = {column: board.best(measure) for column, measure in enumerate(MEASURES, 2)}  # after the name and the letters
+    bold = {(0, column) for column in range(len(rows[0]))}
+    bold |= {(1 + board.names.index(name), column) for column, name in best.items() if name is not None}
     for (row, column), cell in table.get_celld().items():
         cell.set_edgecolor("#CCCCCC")
         cell.visible_edges = "B"
@@ -111,89 +110,66 @@ def comparison_table(report: Report, path: Path, *, pdf: bool = False) -> list[P
             style="italic" if italic else "normal",
             color=QUIET if italic else "black",
         )
-    write_title(figure, f"{report.title}, protocol {report.board.protocol.name}")
+    write_title(figure, report.full_title)
     write_remarks(figure, report.remarks)
-    return save(figure, path, pdf=pdf)
+    return figure
 
 
-def _best_cells(report: Report) -> set[tuple[int, int]]:
-    """(row, column) of the best encoder of each measure in `leaderboard_rows`."""
-    names = report.board.names
-    best = {column: report.board.best(measure) for column, measure in enumerate(MEASURES, 2)}
-    return {(1 + names.index(name), column) for column, name in best.items() if name is not None}
-
-
-def cost_chart(report: Report, path: Path, *, pdf: bool = False) -> list[Path]:
+def cost_picture(report: Report) -> Figure:
     """Accuracy against parameters, extraction time and disk space, with the encoders that no other beats at their cost."""
-    costs = report.costs
     figure = Figure(figsize=(13, 4.8), layout="constrained")
-    panels = figure.subplots(1, len(COSTS), sharey=True)
-    for axes, cost in zip(panels, COSTS, strict=True):
-        points = {
-            name: (values[cost.key], 100 * report.board.cells[name][HEADLINE].mean)
-            for name, values in costs.items()
-            if not math.isnan(values[cost.key])
-        }
-        _cost_panel(axes, cost, points)
-    panels[0].set_ylabel("accuracy, percent")
+    panels = cost_panels(report)
+    row = figure.subplots(1, len(panels), sharey=True)
+    for axes, panel in zip(row, panels, strict=True):
+        _draw_costs(axes, panel)
+    row[0].set_ylabel("accuracy, percent")
     write_title(figure, f"{report.title}: accuracy against cost")
-    absent = [name for name, values in costs.items() if any(math.isnan(value) for value in values.values())]
     lines = [Remark("Dashed: encoders that no cheaper one beats.")]
+    absent = [result.name for result in report.results if any(result.name not in panel.points for panel in panels)]
     if absent:
         reason = "no parameters, or features no longer on this disk"
         lines.append(Remark(f"Left out where a cost is unknown ({reason}): {', '.join(absent)}."))
-    write_remarks(figure, [remark for remark in report.remarks if remark.alarming] + lines)
-    return save(figure, path, pdf=pdf)
+    write_remarks(figure, report.warnings + lines)
+    return figure
 
 
-def _cost_panel(axes: Axes, cost: Cost, points: dict[str, tuple[float, float]]) -> None:
-    axes.set_xlabel(cost.label)
+def _draw_costs(axes: Axes, panel: CostPanel) -> None:
+    axes.set_xlabel(panel.cost.label)
     tidy(axes, grid="both")
-    if not points:
+    if not panel.points:
         axes.text(0.5, 0.5, "n/a", transform=axes.transAxes, ha="center", color=QUIET)
         axes.set_xticks([])
         return
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    front = pareto_front(points)
-    axes.plot(*zip(*[points[name] for name in front], strict=True), "--", color=BEST, linewidth=1)
-    for name, (x, y) in points.items():
-        axes.plot([x], [y], "o", color=BEST if name in front else OURS, markersize=6)
-    axes.margins(x=0.3, y=0.15)
-    _label_points(axes, points)
-
-
-def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
-    """Names of the points that no point of equal or lower cost exceeds, by rising cost; `points` name -> (cost, value)."""
-    front: list[str] = []
-    for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
-        if not front or points[name][1] > points[front[-1]][1]:
-            front.append(name)
-    return front
+    axes.plot(*zip(*[panel.points[name] for name in panel.front], strict=True), "--", color=BEST, linewidth=1)
+    for name, (x, y) in panel.points.items():
+        axes.plot([x], [y], "o", color=BEST if name in panel.front else OURS, markersize=6)
+    axes.margins(x=0.3, y=0.15)  # room for the names
+    _label_points(axes, panel.points)
 
 
 def _label_points(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """A name beside each point, on the first side where it covers neither a point nor another name."""
-    points_per_pixel = 72 / axes.figure.dpi
+    """A name beside each point, from the lowest up, on the first side where it covers neither a point nor a name."""
+    points_per_pixel = 72 / axes.figure.dpi  # sizes of text are in points, places on the page in pixels
     axes.figure.draw_without_rendering()  # fixes the layout, so that places on the page are known
     room = axes.get_window_extent()
     left, right = room.x0 * points_per_pixel, room.x1 * points_per_pixel
     places = {name: axes.transData.transform(point) * points_per_pixel for name, point in points.items()}
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places.values()]
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places.values()]  # the dots themselves
     for name, (x, y) in sorted(places.items(), key=lambda item: item[1][1]):
-        width = LABEL_SIZE * 0.58 * len(name)
+        width = LABEL_SIZE * 0.58 * len(name)  # a little more than DejaVu Sans takes on average
         boxes = [
             (x + dx - width * side, y + dy, x + dx + width * (1 - side), y + dy + LABEL_SIZE) for dx, dy, side in SIDES
         ]
         inside = [index for index, box in enumerate(boxes) if left <= box[0] and box[2] <= right]
         free = [index for index in inside if not any(_overlap(boxes[index], other) for other in taken)]
-        chosen = free[0] if free else 0
+        chosen = free[0] if free else 0  # in a crowd names overlap rather than being left out
         taken.append(boxes[chosen])
         dx, dy, side = SIDES[chosen]
-        axes.annotate(
-            name, points[name], xytext=(dx, dy), textcoords="offset points", fontsize=LABEL_SIZE, va="bottom",
-            ha={0.0: "left", 0.5: "center", 1.0: "right"}[side],
-        )  # fmt: skip
+        anchor = {0.0: "left", 0.5: "center", 1.0: "right"}[side]
+        beside = {"xytext": (dx, dy), "textcoords": "offset points", "ha": anchor, "va": "bottom"}
+        axes.annotate(name, points[name], **beside, fontsize=LABEL_SIZE)
 
 
 def _overlap(first: tuple[float, ...], second: tuple[float, ...]) -> bool:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from common.base.runtime import UserError
 from common.features.files import open_features
 from common.reports.caveats import Remark
 from common.reports.comparison import Report
-from common.reports.pictures.style import phase_colours, save, write_remarks, write_title
+from common.reports.pictures.style import GRID, phase_colours, phase_patches, write_remarks, write_title
 from common.reports.results import EncoderResult
 
 log = logging.getLogger(__name__)
@@ -27,10 +24,10 @@ NUM_COMPONENTS = 50  # of the principal components that t-SNE starts from
 SEED = 42
 
 
-def feature_map(report: Report, path: Path, *, pdf: bool = False) -> list[Path]:
-    """t-SNE (van der Maaten and Hinton, 2008) of frames drawn evenly over phases, a panel an encoder, coloured by phase.
+def feature_map(report: Report) -> Figure | None:
+    """t-SNE (van der Maaten and Hinton, 2008) of frames drawn evenly over phases, a panel per encoder, coloured by phase.
 
-    An encoder whose features are no longer on this disk has no panel.
+    An encoder whose features are no longer on this disk has no panel; None without any.
     """
     panels = {}
     for result in report.results[:MOST_ENCODERS]:
@@ -39,7 +36,7 @@ def feature_map(report: Report, path: Path, *, pdf: bool = False) -> list[Path]:
         except UserError as error:
             log.warning("no feature map of %s: %s", result.name, error)
     if not panels:
-        return []
+        return None
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(3.4 * columns + 2, 3.6 * rows), layout="constrained")
@@ -48,16 +45,18 @@ def feature_map(report: Report, path: Path, *, pdf: bool = False) -> list[Path]:
         axes.axis("off")
     colours = phase_colours(report.mapping.names)
     for axes, (name, (points, phases)) in zip(grid.flat, panels.items(), strict=False):
-        _panel(axes, name, points, [colours[phase] for phase in phases])
-    shown = sorted({int(phase) for _, phases in panels.values() for phase in np.unique(phases)})
-    handles = [Patch(color=colours[phase], label=report.mapping.names[phase]) for phase in shown]
-    figure.legend(handles=handles, loc="outside right center", fontsize=7.5, frameon=False)
+        axes.scatter(*points.T, c=[colours[phase] for phase in phases], s=5, linewidths=0)
+        axes.set_title(name, loc="left", fontsize=9)
+        axes.set(xticks=[], yticks=[], aspect="equal")
+        axes.spines[:].set_color(GRID)
+    shown = (phase for _, phases in panels.values() for phase in phases.tolist())
+    figure.legend(handles=phase_patches(report.mapping, shown), loc="outside right center", fontsize=7.5, frameon=False)
     write_title(figure, f"{report.title}: frame features before the head (t-SNE)")
     note = (
         f"At most {FRAMES_PER_PHASE} frames of each phase. Axes have no unit; distances between clusters mean little."
     )
-    write_remarks(figure, [*(remark for remark in report.remarks if remark.alarming), Remark(note)])
-    return save(figure, path, pdf=pdf)
+    write_remarks(figure, [*report.warnings, Remark(note)])
+    return figure
 
 
 def sample_frames(result: EncoderResult, report: Report) -> tuple[np.ndarray, np.ndarray]:
@@ -68,9 +67,8 @@ def sample_frames(result: EncoderResult, report: Report) -> tuple[np.ndarray, np
     random = np.random.default_rng(SEED)
     folder = report.dataset.features(result.model.name, result.record["config"]["variant"])
     names = sorted(result.scores)
-    chosen = [
-        names[index] for index in np.linspace(0, len(names) - 1, min(MOST_VIDEOS, len(names))).round().astype(int)
-    ]
+    places = np.linspace(0, len(names) - 1, min(MOST_VIDEOS, len(names))).round().astype(int)
+    chosen = [names[place] for place in places]
     per_video = math.ceil(FRAMES_PER_PHASE / len(chosen))
     features, phases = [], []
     for name in chosen:
@@ -79,6 +77,7 @@ def sample_frames(result: EncoderResult, report: Report) -> tuple[np.ndarray, np
         for phase in np.unique(true):
             frames = np.flatnonzero(true == phase)
             frames = np.sort(random.choice(frames, min(per_video, len(frames)), replace=False))
+            # labels are of frames, features of samples; the labels may go on for a few frames after the last of them
             rows = np.minimum(source.timeline.nearest_sample(len(true))[frames], source.array.shape[1] - 1)
             features.append(np.asarray(source.array[:, rows], dtype=np.float32).T)
             phases.append(np.full(len(rows), phase))
@@ -89,14 +88,10 @@ def _embed(features: np.ndarray, phases: np.ndarray) -> tuple[np.ndarray, np.nda
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
+    # PCA first, for speed and against noise; both are seeded, as a picture must not change from call to call
     components = min(NUM_COMPONENTS, *features.shape)
     reduced = PCA(components, random_state=SEED).fit_transform(features)
-    perplexity = min(30.0, (len(reduced) - 1) / 3)
+    perplexity = min(
+        30.0, (len(reduced) - 1) / 3
+    )  # 30 is the usual one; scikit-learn wants it below the frames' number
     return TSNE(2, perplexity=perplexity, init="pca", random_state=SEED).fit_transform(reduced), phases
-
-
-def _panel(axes: Axes, name: str, points: np.ndarray, colours: list[str]) -> None:
-    axes.scatter(*points.T, c=colours, s=5, linewidths=0)
-    axes.set_title(name, loc="left", fontsize=9)
-    axes.set(xticks=[], yticks=[], aspect="equal")
-    axes.spines[:].set_color("#DDDDDD")

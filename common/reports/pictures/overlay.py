@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -15,10 +16,12 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from common.base.runtime import UserError, atomic_path, progress
 from common.base.wording import clock, readable
-from common.head.new_videos import VideoPhases
 from common.reports.pictures.style import phase_colours
 from common.reports.pictures.timeline import DOUBTFUL_BELOW
 from common.video.decode import Frame, decode
+
+if TYPE_CHECKING:  # comes with torch, and reports need none
+    from common.head.new_videos import VideoPhases
 
 TICKS_PER_SECOND = 90_000  # exact for the usual frame rates and for timestamps in milliseconds
 ENCODER_OPTIONS = {"preset": "superfast", "crf": "20"}

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from common.base.runtime import atomic_path
+from common.dataset.phases import PhaseMapping
 from common.reports.caveats import Remark
 
 DPI = 150
 GRID, RULE = "#DDDDDD", "#BBBBBB"
+BACKGROUND = "#DDDDDD"
+QUIET = "#555555"  # notes, undefined values
+ALARM = "#B00020"  # leaks, numbers that must not be compared
+# Colours of Paul Tol (SRON/EPS/TN/09-002), chosen so that the least difference between any two, and between phases that
+# follow each other, is large for normal, protanopic and deuteranopic vision (Machado et al. 2009)
+PHASE_COLOURS = (
+    "#E65518", "#AA3377", "#72190E", "#4EB265", "#F0E442", "#99DDFF", "#0072B2", "#E69F00", "#EEDD88",
+    "#CC6677", "#77AADD", "#222255", "#666633", "#CAE0AB", "#AE76A3", "#663333", "#332288", "#FFAABB",
+)  # fmt: skip
+# Okabe and Ito, Color Universal Design (2008), without black
+SERIES_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 MARKERS = "osD^vP*X"
 CHARACTERS_PER_INCH = 16  # of the text below a picture
 
 
-def save(figure: Figure, path: Path, *, pdf: bool = False) -> list[Path]:
-    """Write a figure atomically as PNG, and as PDF beside it when asked; returns what was written."""
+def save(figure: Figure | None, path: Path, *, pdf: bool = False) -> list[Path]:
+    """Write a figure atomically as PNG, and as PDF beside it when asked; returns what was written, nothing for None."""
+    if figure is None:
+        return []
     written = [path, path.with_suffix(".pdf")] if pdf else [path]
     for target in written:
         with atomic_path(target) as temporary:
+            # tight: titles, remarks and legends stand outside the figure's own edges
             figure.savefig(temporary, dpi=DPI, bbox_inches="tight", facecolor="white")
     return written
 
 
 def write_title(figure: Figure, title: str, *, gap: float = 0.1) -> None:
     """The title above the upper left corner, `gap` inches away from it."""
+    # places in a figure are shares of its height: divided by it, inches look the same on any number of rows
     figure.suptitle(title, x=0.01, y=1.0 + gap / figure.get_figheight(), ha="left", va="bottom", fontsize=12)
 
 
@@ -60,20 +78,13 @@ def series_style(index: int) -> dict[str, object]:
     }
 
 
-BACKGROUND = "#DDDDDD"
-QUIET = "#555555"  # notes, undefined values
-ALARM = "#B00020"  # leaks, numbers that must not be compared
-# Colours of Paul Tol (SRON/EPS/TN/09-002), chosen so that the least difference between any two, and between phases that
-# follow each other, is large for normal, protanopic and deuteranopic vision (Machado et al. 2009)
-PHASE_COLOURS = (
-    "#E65518", "#AA3377", "#72190E", "#4EB265", "#F0E442", "#99DDFF", "#0072B2", "#E69F00", "#EEDD88",
-    "#CC6677", "#77AADD", "#222255", "#666633", "#CAE0AB", "#AE76A3", "#663333", "#332288", "#FFAABB",
-)  # fmt: skip
-# Okabe and Ito, Color Universal Design (2008), without black
-SERIES_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-
-
 def phase_colours(names: list[str] | tuple[str, ...]) -> list[str]:
     """A colour for each phase by its id; a phase called `background` is grey."""
-    colours = iter(range(len(names)))
-    return [BACKGROUND if name == "background" else PHASE_COLOURS[next(colours) % len(PHASE_COLOURS)] for name in names]
+    colours = itertools.cycle(PHASE_COLOURS)  # background takes none, so that 18 phases beside it differ
+    return [BACKGROUND if name == "background" else next(colours) for name in names]
+
+
+def phase_patches(mapping: PhaseMapping, phases: Iterable[int]) -> list[Patch]:
+    """A legend's entries for those of the phases that occur in `phases`, by their ids."""
+    colours = phase_colours(mapping.names)
+    return [Patch(color=colours[phase], label=mapping.names[phase]) for phase in sorted(set(phases))]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from common.reports.caveats import weights_source
 from common.reports.comparison import Report
 from common.reports.costs import COSTS
-from common.reports.leaderboard import ALPHA, HEADLINE, Leaderboard, PairTest
+from common.reports.leaderboard import ALPHA, HEADLINE, PairTest
 from common.reports.results import EncoderResult
+from common.reports.run_records import weights_source
 from common.reports.workbook.sheet import (
     IDENTIFIER,
     MEANS,
@@ -23,8 +22,9 @@ from common.reports.workbook.sheet import (
     mark_best,
     mark_board,
     mark_rows,
+    mean_std_cells,
 )
-from common.scoring.further_measures import FURTHER_MEASURES, further_name, further_summary, per_phase
+from common.scoring.further_measures import FURTHER_MEASURES, further_name
 from common.scoring.metrics import MEASURES
 
 BEST_OR_TIED = f"Bold in a box: best. In a box: not significantly worse than the best (Holm p at least {ALPHA:g})."
@@ -33,7 +33,7 @@ SMALL_IS_GOOD = ("calibration_error", "boundary_error", "boundaries_missed")
 
 
 def summary_sheet(report: Report) -> Sheet:
-    """One row an encoder, best first: measures with spread and interval, what it costs, where its weights are from."""
+    """One row per encoder, best first: measures with spread and interval, what it costs, where its weights are from."""
     table = pd.DataFrame(_summary_row(result, report) for result in report.results)
     spread = [column for column in table if column.endswith((" std %", " low %", " high %"))]
     return Sheet(
@@ -66,7 +66,7 @@ def _summary_row(result: EncoderResult, report: Report) -> dict[str, Any]:
 
 
 def folds_sheet(report: Report) -> Sheet:
-    """One row an encoder and split."""
+    """One row per encoder and split."""
     table = pd.DataFrame(
         {
             "Encoder": result.name,
@@ -95,7 +95,7 @@ def split_name(name: str) -> int | str:
 
 
 def videos_sheet(report: Report) -> Sheet:
-    """One row a protocol, encoder and video, under the headline protocol first."""
+    """One row per protocol, encoder and video, under the headline protocol first."""
     table = report.per_video.assign(Split=report.per_video["Split"].map(split_name))
     table = table.drop(columns=["Patient"] if table["Patient"].isna().all() else [])
     order = {board.protocol.name: place for place, board in enumerate(report.boards)}
@@ -112,10 +112,10 @@ def videos_sheet(report: Report) -> Sheet:
 
 
 def phases_sheet(report: Report) -> Sheet:
-    """One row an encoder and phase."""
+    """One row per encoder and phase."""
     rows = []
     for result in report.results:
-        found = per_phase(list(result.scores.values()))
+        found = result.phase_scores
         for phase, name in enumerate(report.mapping.names):
             row = {"Encoder": result.name, "Phase": name}
             row |= {column: 100 * found[key][phase] for key, column in PHASE_SHARES.items()}
@@ -133,18 +133,17 @@ def phases_sheet(report: Report) -> Sheet:
 
 
 def confusion_sheet(report: Report) -> Sheet:
-    """One block an encoder: the share of each true phase's frames that is predicted as each phase."""
+    """One block per encoder: the share of each true phase's frames that is predicted as each phase."""
     names = [f"{name} %" for name in report.mapping.names]
     rows = []
     for result in report.results:
-        for true, counts in zip(report.mapping.names, result.confusion, strict=True):
-            total = int(counts.sum())
-            shares = 100 * counts / total if total else np.full(len(counts), np.nan)
+        frames = result.confusion.sum(axis=1).tolist()
+        for true, total, shares in zip(report.mapping.names, frames, result.confusion_percents, strict=True):
             row = {"Encoder": result.name, "True phase": true, "True frames": total}
             rows.append(row | dict(zip(names, shares, strict=True)))
     return Sheet(
         "confusion",
-        "A row is a true phase; columns: the share of its frames, over all videos, that is predicted as each phase. Bold: right.",
+        "A row is a true phase; columns: the share of its frames, over all videos, that is predicted as each phase. Bold: correct.",
         pd.DataFrame(rows),
         frozen=2,
         grouped="Encoder",
@@ -155,7 +154,7 @@ def confusion_sheet(report: Report) -> Sheet:
 
 
 def tests_sheet(report: Report) -> Sheet:
-    """One row a measure and pair of encoders."""
+    """One row per measure and pair of encoders."""
     tests = report.board.tests
     return Sheet(
         "tests",
@@ -190,39 +189,32 @@ def _test_row(test: PairTest) -> dict[str, Any]:
 
 
 def protocols_sheet(report: Report) -> Sheet:
-    """One row a protocol and encoder."""
-    boards = report.boards
-    starts = [place * len(report.results) for place in range(len(boards))]
-    marks = [mark_board(board, first_row=start) for board, start in zip(boards, starts, strict=True)]
+    """One row per protocol and encoder."""
+    rows: list[dict[str, Any]] = []
+    marks = {}
+    for board in report.boards:
+        marks |= mark_board(board, first_row=len(rows))
+        for rank, name in enumerate(board.names, 1):
+            values = {measure: (cell.mean, cell.std) for measure, cell in board.cells[name].items()}
+            rows.append({"Protocol": board.protocol.name, "Encoder": name, "Rank": rank} | mean_std_cells(values))
     return Sheet(
         "protocols",
         f"The same predictions under every protocol (sheet methods): mean and standard deviation over splits. {BEST_OR_TIED}",
-        pd.DataFrame(row for board in boards for row in _board_rows(board)),
+        pd.DataFrame(rows),
         frozen=2,
         grouped="Protocol",
         shaded=MEANS.values(),
-        marks={cell: mark for found in marks for cell, mark in found.items()},
+        marks=marks,
     )
 
 
-def _board_rows(board: Leaderboard) -> list[dict[str, Any]]:
-    rows = []
-    for rank, name in enumerate(board.names, 1):
-        row: dict[str, Any] = {"Protocol": board.protocol.name, "Encoder": name, "Rank": rank}
-        for measure, cell in board.cells[name].items():
-            row |= {MEANS[measure]: 100 * cell.mean, STDS[measure]: 100 * cell.std}
-        rows.append(row)
-    return rows
-
-
 def further_sheet(report: Report) -> Sheet:
-    """One row an encoder: the measures beside the eight."""
+    """One row per encoder: the measures beside the eight."""
     units = {key: unit for key, (_, unit) in FURTHER_MEASURES.items()}
     columns = {key: f"{further_name(key)}, {unit}" for key, unit in units.items()}
     rows = []
     for result in report.results:
-        values = further_summary(list(result.scores.values()))
-        scaled = {columns[key]: value * (100 if units[key] == "%" else 1) for key, value in values.items()}
+        scaled = {columns[key]: value * (100 if units[key] == "%" else 1) for key, value in result.further.items()}
         rows.append({"Encoder": result.name} | scaled)
     table = pd.DataFrame(rows)
     small = [columns[key] for key in SMALL_IS_GOOD]
@@ -234,3 +226,15 @@ def further_sheet(report: Report) -> Sheet:
         small_is_good=small,
         marks=mark_best(table, columns.values(), small_is_good=small),
     )
+
+
+BUILDERS = (
+    summary_sheet,
+    folds_sheet,
+    videos_sheet,
+    phases_sheet,
+    confusion_sheet,
+    tests_sheet,
+    protocols_sheet,
+    further_sheet,
+)

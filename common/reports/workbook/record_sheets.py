@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pandas as pd
 
 from common.reports.comparison import Report
-from common.reports.results import EncoderResult, SplitResult
+from common.reports.run_records import run_row
 from common.reports.workbook.measure_sheets import split_name
-from common.reports.workbook.sheet import IDENTIFIER, MEANS, STDS, Sheet, mark_rows
+from common.reports.workbook.sheet import IDENTIFIER, MEANS, Sheet, mark_rows, mean_std_cells
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import methods_sentence
 
 HASH_WIDTH = 16  # the rest of a hash is in the cell, behind its neighbour
 TEXT_WIDTH = 110
+ON_THE_PAGE_ONLY = ["Training videos", "Test videos", "Epochs", "Device", "Head parameters"]  # of a run's row
 READING = (
     "Row 1 of a sheet names the data set, row 2 says what the sheet holds, row 3 has the headers.",
     "Cells hold unrounded numbers. n/a is an undefined value (no probabilities, a phase that does not occur, a single "
@@ -25,10 +25,10 @@ READING = (
 
 
 def efficiency_sheet(report: Report) -> Sheet:
-    """One row an encoder and share of the training videos."""
+    """One row per encoder and share of the training videos."""
     table = pd.DataFrame(
         {"Encoder": name, "Training videos, share %": 100 * point.fraction, "Training videos": point.num_videos}
-        | _percents(point.values)
+        | mean_std_cells(point.values)
         for name, points in report.efficiency.items()
         for point in points
     )
@@ -42,17 +42,8 @@ def efficiency_sheet(report: Report) -> Sheet:
     )
 
 
-def _percents(values: dict[str, tuple[float, float]]) -> dict[str, float]:
-    """Mean and standard deviation of each measure in percent; NaN for one that `values` lacks."""
-    row = {}
-    for measure in MEASURES:
-        mean, std = values.get(measure, (math.nan, math.nan))
-        row |= {MEANS[measure]: 100 * mean, STDS[measure]: 100 * std}
-    return row
-
-
 def seeds_sheet(report: Report) -> Sheet:
-    """One row an encoder and measure: the spread that comes from folds, from seeds and from both together."""
+    """One row per encoder and measure: the spread that comes from folds, from seeds and from both together."""
     table = pd.DataFrame(
         {
             "Encoder": found.encoder,
@@ -73,9 +64,9 @@ def seeds_sheet(report: Report) -> Sheet:
 
 
 def quoted_sheet(report: Report) -> Sheet:
-    """One row a published row; nothing without them."""
+    """One row per published row; nothing without them."""
     table = pd.DataFrame(
-        {"Encoder": row.label, "Model": row.model} | _percents(row.values) | {"Source": row.source}
+        {"Encoder": row.label, "Model": row.model} | mean_std_cells(row.values) | {"Source": row.source}
         for row in report.published
     )
     return Sheet(
@@ -87,7 +78,7 @@ def quoted_sheet(report: Report) -> Sheet:
 
 
 def methods_sheet(report: Report) -> Sheet:
-    """One row a protocol: how its numbers are taken, in words for a paper."""
+    """One row per protocol: how its numbers are taken, in words for a paper."""
     table = pd.DataFrame(
         {
             "Protocol": board.protocol.name,
@@ -105,8 +96,9 @@ def methods_sheet(report: Report) -> Sheet:
 
 
 def runs_sheet(report: Report) -> Sheet:
-    """One row an encoder and split: what identifies the run, and what it took."""
-    table = pd.DataFrame(_run_row(result, split) for result in report.results for split in result.splits)
+    """One row per encoder and split: what identifies the run, and what it took."""
+    table = pd.DataFrame(run_row(result, split) for result in report.results for split in result.splits)
+    table = table.assign(Split=table["Split"].map(split_name)).drop(columns=ON_THE_PAGE_ONLY)
     hashes = [column for column in table if column.endswith(("SHA-256", "hash", "Commit"))]
     return Sheet(
         "runs",
@@ -117,36 +109,6 @@ def runs_sheet(report: Report) -> Sheet:
         formats={"Seed": IDENTIFIER, "Train seconds": "0.0", "Predict seconds": "0.0"},
         widths=dict.fromkeys(hashes, HASH_WIDTH),
     )
-
-
-def _run_row(result: EncoderResult, split: SplitResult) -> dict[str, Any]:
-    record = split.record
-    identity = record["features"]["identity"] or {}
-    weights = identity.get("weights") or {}
-    adapter = weights.get("adapter") or {}
-    memory = record.get("peak_memory_bytes")
-    return {
-        "Encoder": result.name,
-        "Split": split_name(record["split"]),
-        "Seed": record["seed"],
-        "Weights": weights.get("source"),
-        "Weights SHA-256": weights.get("sha256"),
-        "Adapter": adapter.get("source"),
-        "Adapter SHA-256": adapter.get("sha256"),
-        "Random weights": _yes_or_no(record["features"]["random_weights"]),
-        "Folds hash": record["folds_hash"],
-        "Test inputs hash": record["test_inputs_hash"],
-        "Commit": record["git"]["commit"],
-        "Uncommitted changes": _yes_or_no(record["git"]["dirty"]),
-        "Train seconds": record["train_seconds"],
-        "Predict seconds": record.get("predict_seconds"),
-        "Peak memory GB": memory / 1e9 if memory else None,
-        "Threads": record["num_threads"],
-    } | {f"Version of {package}": version for package, version in record["versions"].items()}
-
-
-def _yes_or_no(value: bool | None) -> str | None:
-    return None if value is None else "yes" if value else "no"
 
 
 def notes_sheet(report: Report) -> Sheet:
@@ -163,3 +125,6 @@ def notes_sheet(report: Report) -> Sheet:
         marks=mark_rows(alarming, table.columns, "alarm"),
         widths={"Note": TEXT_WIDTH},
     )
+
+
+BUILDERS = (efficiency_sheet, seeds_sheet, quoted_sheet, methods_sheet, runs_sheet, notes_sheet)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,6 +46,15 @@ class Sheet:
     formats: dict[str, str] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
     """In characters, of columns that are not to be as wide as their content."""
+
+
+def mean_std_cells(values: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Mean and standard deviation of each measure in percent under `MEANS` and `STDS`; NaN for one that `values` lacks."""
+    cells = {}
+    for measure in MEASURES:
+        mean, std = values.get(measure, (math.nan, math.nan))
+        cells |= {MEANS[measure]: 100 * mean, STDS[measure]: 100 * std}
+    return cells
 
 
 def mark_rows(rows: Iterable[int], columns: Iterable[str], mark: Mark) -> Marks:

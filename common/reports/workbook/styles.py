@@ -9,7 +9,6 @@ from openpyxl.formatting.rule import ColorScaleRule
 from openpyxl.styles import Alignment, Border, Font, NamedStyle, PatternFill, Side
 
 from common.reports.pictures import style as palette
-from common.reports.pictures.style import SERIES_COLOURS
 from common.reports.workbook.sheet import Mark
 
 Layout = Literal["number", "text", "wrapped", "undefined"]
@@ -17,7 +16,7 @@ Layout = Literal["number", "text", "wrapped", "undefined"]
 FONT = "Calibri"
 GREY, RULE, BLACK, WHITE = "FF767676", "FFBBBBBB", "FF000000", "FFFFFFFF"
 QUIET, ALARM = (f"FF{colour[1:]}" for colour in (palette.QUIET, palette.ALARM))
-BLUE, ORANGE = SERIES_COLOURS[:2]
+BLUE, ORANGE = palette.SERIES_COLOURS[:2]
 MARK_FONTS: dict[Mark, Font] = {
     "best": Font(FONT, bold=True),
     "tied": Font(FONT),
@@ -71,19 +70,14 @@ def _style(name: str, look: Look) -> NamedStyle:
     )
 
 
-def header_fill() -> PatternFill:
-    """The blue behind the headers."""
-    return PatternFill("solid", start_color=_argb(BLUE))
-
-
-def worst_to_best(*, small_is_good: bool) -> ColorScaleRule:
+def column_colours(*, small_is_good: bool) -> ColorScaleRule:
     """Orange, white, blue over a column's smallest, median and largest number, or the other way round."""
     low, high = _argb(ORANGE, 0.45), _argb(BLUE, 0.45)
     low, high = (high, low) if small_is_good else (low, high)
     return ColorScaleRule("min", None, low, "percentile", 50, WHITE, "max", None, high)
 
 
-def none_to_all() -> ColorScaleRule:
+def share_colours() -> ColorScaleRule:
     """White to blue over 0 to 100 percent, steeper for small shares."""
     return ColorScaleRule("num", 0, WHITE, "num", 20, _argb(BLUE, 0.2), "num", 100, _argb(BLUE, 0.6))
 
@@ -92,3 +86,6 @@ def _argb(colour: str, share: float = 1.0) -> str:
     """`#RRGGBB` mixed with white, as the file format spells it."""
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return "FF" + "".join(f"{round(255 - share * (255 - part)):02X}" for part in parts)
+
+
+HEADER_FILL = PatternFill("solid", start_color=_argb(BLUE))

@@ -20,30 +20,23 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from common.base.runtime import atomic_path
 from common.reports.comparison import Report
-from common.reports.workbook import measure_sheets as sheets
-from common.reports.workbook import record_sheets
+from common.reports.workbook import measure_sheets, record_sheets
 from common.reports.workbook.sheet import Sheet
 from common.reports.workbook.styles import (
     ALARM,
     BLACK,
     BOXED,
     FONT,
+    HEADER_FILL,
     QUIET,
     WHITE,
     Layout,
     Look,
     Styles,
-    header_fill,
-    none_to_all,
-    worst_to_best,
+    column_colours,
+    share_colours,
 )
 
-BUILDERS = (
-    sheets.summary_sheet, sheets.folds_sheet, sheets.videos_sheet, sheets.phases_sheet, sheets.confusion_sheet,
-    sheets.tests_sheet, sheets.protocols_sheet, sheets.further_sheet, record_sheets.efficiency_sheet,
-    record_sheets.seeds_sheet, record_sheets.quoted_sheet, record_sheets.methods_sheet, record_sheets.runs_sheet,
-    record_sheets.notes_sheet,
-)  # fmt: skip
 HEADER_ROW = 3  # below the title and the caption
 UNDEFINED = "n/a"
 NARROWEST, WIDEST = 8, 60  # characters
@@ -57,10 +50,9 @@ WIDEST_ON_A4, WIDEST_ON_A3 = 180, 300  # characters across a page that can still
 
 def save_comparison(report: Report, path: Path) -> Path:
     """Write every sheet of a comparison that is not empty; returns `path`."""
-    built = (build(report) for build in BUILDERS)
-    title = f"{report.title}, protocol {report.board.protocol.name}"
-    alarming = any(remark.alarming for remark in report.remarks)
-    return save_workbook([sheet for sheet in built if len(sheet.table)], path, title=title, alarming=alarming)
+    built = (build(report) for build in (*measure_sheets.BUILDERS, *record_sheets.BUILDERS))
+    filled = [sheet for sheet in built if len(sheet.table)]
+    return save_workbook(filled, path, title=report.full_title, alarming=bool(report.warnings))
 
 
 def save_workbook(contents: Sequence[Sheet], path: Path, *, title: str, alarming: bool = False) -> Path:
@@ -121,7 +113,7 @@ def _write_header(page: Worksheet, sheet: Sheet, widths: dict[str, float]) -> No
     for column, (name, width) in enumerate(widths.items(), 1):
         cell = page.cell(HEADER_ROW, column)
         _fill(cell, name)
-        cell.font, cell.fill = Font(FONT, bold=True, color=WHITE), header_fill()
+        cell.font, cell.fill = Font(FONT, bold=True, color=WHITE), HEADER_FILL
         if name in sheet.shares:
             cell.alignment = Alignment("center", "center", text_rotation=90)  # at the bottom LibreOffice cuts letters
             height = max(height, ROTATED_HEIGHT * len(name))
@@ -133,27 +125,21 @@ def _write_header(page: Worksheet, sheet: Sheet, widths: dict[str, float]) -> No
 
 
 def _write_rows(page: Worksheet, sheet: Sheet, widths: dict[str, float], styles: Styles) -> None:
-    starts = _group_starts(sheet)
+    groups = sheet.table[sheet.grouped].tolist() if sheet.grouped else []
+    # as objects: a row of mixed columns would else turn whole numbers into floats
     for row, values in enumerate(sheet.table.astype(object).itertuples(index=False, name=None)):
+        starts_group = bool(groups) and (row == 0 or groups[row] != groups[row - 1])
         for column, (name, value) in enumerate(zip(widths, values, strict=True), 1):
             cell = page.cell(HEADER_ROW + 1 + row, column)
             _fill(cell, value)
             layout = _layout(value, widths[name])
             number_format = _number_format(value, name, sheet) if layout == "number" else "General"
             below_box = sheet.marks.get((row - 1, name)) in BOXED  # whose lower side the rule would hide
-            ruled = starts[row] and not below_box
+            ruled = starts_group and not below_box
             cell.style = styles.name(Look(layout, number_format, sheet.marks.get((row, name)), ruled))
             if layout == "wrapped":
                 line = page.row_dimensions[HEADER_ROW + 1 + row]
                 line.height = max(line.height or 0, _height(value, widths[name]))
-
-
-def _group_starts(sheet: Sheet) -> list[bool]:
-    """For each row, whether a rule is drawn above it."""
-    if sheet.grouped is None:
-        return [False] * len(sheet.table)
-    values = sheet.table[sheet.grouped]
-    return (values != values.shift()).tolist()
 
 
 def _layout(value: Any, width: float) -> Layout:
@@ -196,11 +182,11 @@ def _set_colours(page: Worksheet, sheet: Sheet) -> None:
     first, last = HEADER_ROW + 1, HEADER_ROW + len(sheet.table)
     for name in sheet.shaded:
         if sheet.table[name].nunique() > 1:
-            rule = worst_to_best(small_is_good=name in sheet.small_is_good)
+            rule = column_colours(small_is_good=name in sheet.small_is_good)
             page.conditional_formatting.add(f"{letters[name]}{first}:{letters[name]}{last}", rule)
     if sheet.shares:
         ends = [letters[name] for name in sheet.shares]
-        page.conditional_formatting.add(f"{ends[0]}{first}:{ends[-1]}{last}", none_to_all())
+        page.conditional_formatting.add(f"{ends[0]}{first}:{ends[-1]}{last}", share_colours())
 
 
 def _set_print(page: Worksheet, sheet: Sheet, widths: dict[str, float], title: str) -> None:

@@ -21,7 +21,7 @@ def score(true, predicted=None, probabilities=None, fps=FPS):
 
 
 def encoder(scores):
-    return EncoderResult(paths.Model("any"), None, [SplitResult("any", {}, scores)])
+    return EncoderResult(paths.Model("any"), None, [SplitResult({}, scores)])
 
 
 def cohort(odd, num_usual=9, usual=USUAL):

@@ -19,9 +19,7 @@ def encoder(name, videos, fps=FPS):
         for video, (true, predicted) in videos.items()
     }
     record = {"features": {"random_weights": False}}
-    return EncoderResult(
-        paths.Model(paths.repository_root() / "models" / name), None, [SplitResult("any", record, scores)]
-    )
+    return EncoderResult(paths.Model(paths.repository_root() / "models" / name), None, [SplitResult(record, scores)])
 
 
 @pytest.fixture

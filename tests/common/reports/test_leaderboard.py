@@ -10,7 +10,6 @@ from common.dataset.phases import write_prediction
 from common.head.experiment import load_experiment
 from common.reports.comparison import make_report
 from common.reports.leaderboard import make_leaderboard
-from common.reports.pictures.charts import pareto_front
 from common.reports.published import read_published
 from common.reports.results import collect_all
 from common.run_k_folds import main as run_k_folds
@@ -123,8 +122,3 @@ def test_per_video_rows_hold_every_encoder_video_and_protocol(results, made):
     mean = table[(table["Encoder"] == "ColorHistogram") & (table["Protocol"] == "challenge")]["Accuracy %"].mean()
     assert mean == pytest.approx(100)
     assert set(table["Prefix"]) == {"BL", "SD"}
-
-
-def test_the_front_of_cost_and_value_by_hand():
-    points = {"cheap": (1, 50), "dear": (10, 80), "bad": (5, 40), "same_price": (10, 70), "no_gain": (20, 80)}
-    assert pareto_front(points) == ["cheap", "dear"]

@@ -9,14 +9,17 @@ from PIL import Image
 
 from common.dataset.phases import read_mapping
 from common.reports.caveats import Remark
+from common.reports.chart_data import score_ribbons
 from common.reports.comparison import Report, make_report
-from common.reports.pictures import charts, curves, embedding, ribbons
+from common.reports.pictures import charts, curves, embedding
 from common.reports.pictures import phases as phase_plots
-from common.reports.pictures.style import phase_colours
+from common.reports.pictures.ribbons import ribbon_plot, save_ribbons, worst_to_best
+from common.reports.pictures.style import phase_colours, save
 from common.reports.published import read_published
 from common.reports.results import collect_all
 from common.run_k_folds import main as run_k_folds
 from common.scoring.protocols import CHALLENGE
+from common.scoring.video_score import VideoScore
 
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
 WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu", *HEAD]
@@ -42,9 +45,9 @@ def share_of(path: Path, colour: str) -> float:
 PICTURES = {
     "chart": charts.comparison_chart,
     "table": charts.comparison_table,
-    "cost": charts.cost_chart,
+    "cost": charts.cost_picture,
     "learning": curves.learning_curves,
-    "efficiency": curves.efficiency_chart,
+    "efficiency": curves.efficiency_picture,
     "phases": phase_plots.phase_heat_map,
     "features": embedding.feature_map,
 }
@@ -52,23 +55,23 @@ PICTURES = {
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_picture_is_drawn_as_png_and_on_request_as_pdf(report, tmp_path, name):
-    written = PICTURES[name](report, tmp_path / f"{name}.png", pdf=True)
+    written = save(PICTURES[name](report), tmp_path / f"{name}.png", pdf=True)
     assert written == [tmp_path / f"{name}.png", tmp_path / f"{name}.pdf"]
     assert pixels(written[0]).std() > 5, "the picture is empty"
     assert written[1].read_bytes().startswith(b"%PDF")
-    assert PICTURES[name](report, tmp_path / "alone.png") == [tmp_path / "alone.png"]
+    assert save(PICTURES[name](report), tmp_path / "alone.png") == [tmp_path / "alone.png"]
 
 
 def test_without_several_fractions_there_is_no_curve_of_label_efficiency(report, tmp_path):
     report.efficiency.clear()
-    assert curves.efficiency_chart(report, tmp_path / "none.png") == []
+    assert save(curves.efficiency_picture(report), tmp_path / "none.png") == []
     assert not (tmp_path / "none.png").exists()
 
 
-def test_without_features_there_is_no_map_of_them_and_the_log_says_why(report, tmp_path, caplog):
+def test_without_features_there_is_no_map_of_them_and_the_log_says_why(report, caplog):
     for path in report.dataset.features("ColorHistogram").glob("*.npy"):
         path.unlink()
-    assert embedding.feature_map(report, tmp_path / "none.png") == []
+    assert embedding.feature_map(report) is None
     assert "no feature map of ColorHistogram" in caplog.text
 
 
@@ -84,49 +87,49 @@ def test_the_sample_of_frames_is_even_over_phases_and_always_the_same(report):
 
 def test_an_alarming_remark_is_written_in_red(report, tmp_path):
     quiet, loud = tmp_path / "quiet.png", tmp_path / "loud.png"
-    charts.comparison_table(report, quiet)
+    save(charts.comparison_table(report), quiet)
     report.remarks.insert(0, Remark("Leak: a test video was seen in pretraining", alarming=True))
-    charts.comparison_table(report, loud)
+    save(charts.comparison_table(report), loud)
     assert share_of(quiet, "#B00020") == 0
     assert share_of(loud, "#B00020") > 0
 
 
-def test_ribbons_show_each_phase_in_its_colour_by_its_time(tmp_path, made):
+def ribbons_of_one_video(made, path: Path, true: np.ndarray, predicted: np.ndarray, fps: float | None = 25.0) -> Path:
     mapping = read_mapping(made.dataset.mapping)
-    colours = phase_colours(mapping.names)
+    score = VideoScore(true, predicted, mapping.num_classes, fps=fps)
+    (written,) = save(ribbon_plot({"v": score_ribbons({"predicted": score})}, mapping, "title"), path)
+    return written
+
+
+def test_ribbons_show_each_phase_in_its_colour_by_its_time(tmp_path, made):
+    colours = phase_colours(read_mapping(made.dataset.mapping).names)
     truth = np.repeat([0, 1, 2], [10, 30, 60])
-    videos = {"v": [("truth", truth), ("predicted", truth)]}
-    (path,) = ribbons.ribbon_plot(videos, {"v": 25.0}, mapping, "title", tmp_path / "r.png")
+    path = ribbons_of_one_video(made, tmp_path / "r.png", truth, truth)
     shares = np.array([share_of(path, colours[phase]) for phase in range(3)])
     assert shares / shares.sum() == pytest.approx([0.1, 0.3, 0.6], abs=0.06)  # the legend adds a little of each
     assert share_of(path, colours[3]) == 0
 
 
 def test_a_black_line_marks_wrong_stretches(tmp_path, made):
-    mapping = read_mapping(made.dataset.mapping)
     truth = np.repeat([0, 1], 50)
     shares = []
     for predicted in (truth, np.repeat([0, 1], [80, 20])):
-        videos = {"v": [("truth", truth), ("predicted", predicted)]}
-        (path,) = ribbons.ribbon_plot(videos, {"v": 25.0}, mapping, "", tmp_path / "r.png")
+        path = ribbons_of_one_video(made, tmp_path / "r.png", truth, predicted)
         shares.append(share_of(path, "#000000"))
     assert shares[1] > shares[0] + 0.001
 
 
 def test_ribbons_are_in_frames_where_a_frame_rate_is_unknown(tmp_path, made):
-    mapping = read_mapping(made.dataset.mapping)
-    videos = {"v": [("truth", np.array([0, 1, 1, 2]))]}
-    known, unknown = (
-        ribbons.ribbon_plot(videos, {"v": fps}, mapping, "title", tmp_path / f"{fps}.png")[0] for fps in (10.0, None)
-    )
+    truth = np.array([0, 1, 1, 2])
+    known, unknown = (ribbons_of_one_video(made, tmp_path / f"{fps}.png", truth, truth, fps) for fps in (10.0, None))
     assert known.read_bytes() != unknown.read_bytes()
 
 
 def test_a_ribbon_for_each_video_and_some_from_the_worst_to_the_best(report, tmp_path):
-    written = ribbons.comparison_ribbons(report, tmp_path / "kfold_ribbons.png")
+    written = save_ribbons(report, tmp_path / "kfold_ribbons.png")
     assert written == [tmp_path / "kfold_ribbons.png", tmp_path / "ribbons"]
     assert {path.stem for path in (tmp_path / "ribbons").iterdir()} == set(report.results[0].scores)
-    chosen = ribbons.worst_to_best(report, 3)
+    chosen = worst_to_best(report, 3)
     means = [report.results[0].video_values(CHALLENGE)[name]["accuracy"] for name in chosen]
     assert len(chosen) == 3
     assert means == sorted(means)
@@ -134,5 +137,5 @@ def test_a_ribbon_for_each_video_and_some_from_the_worst_to_the_best(report, tmp
 
 def test_the_confusion_matrix_shows_shares_of_the_true_phase(report, tmp_path):
     result = report.results[0]
-    (path,) = phase_plots.confusion_plot(result, report.mapping, report.title, [], tmp_path / "c.png")
+    (path,) = save(phase_plots.confusion_plot(result, report), tmp_path / "c.png")
     assert pixels(path).std() > 5

@@ -50,7 +50,7 @@ def encoder_result(name: str, wrong_frames: int, *, probabilities: bool = True, 
                 "random_weights": False, "num_parameters": 25_600_000, "precision": "fp32",
             },
         }  # fmt: skip
-        splits.append(SplitResult(Path(name), made | record, dict.fromkeys(videos, score)))
+        splits.append(SplitResult(made | record, dict.fromkeys(videos, score)))
     return EncoderResult(paths.Model(Path(name)), None, splits)
 
 

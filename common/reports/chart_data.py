@@ -1,0 +1,123 @@
+"""The content of charts that are drawn twice, as a picture (matplotlib) and on the page (plotly), prepared once for both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from common.dataset.segments import Segments, find_segments
+from common.reports.comparison import Report
+from common.reports.costs import COSTS, Cost
+from common.reports.leaderboard import HEADLINE
+from common.scoring.metrics import MEASURES
+from common.scoring.video_score import VideoScore
+
+EFFICIENCY_MEASURES = ("accuracy", "f1_macro", "edit", "f1@50")
+TRUTH = "truth"
+
+
+class CostPanel(NamedTuple):
+    """Accuracy against one kind of cost; `points` is encoder -> (cost, accuracy in percent), where the cost is known."""
+
+    cost: Cost
+    points: dict[str, tuple[float, float]]
+    front: list[str]
+    """Encoders that no cheaper one beats, by rising cost."""
+
+
+def cost_panels(report: Report) -> list[CostPanel]:
+    """A panel per kind of cost, without points where no encoder's cost is known."""
+    panels = []
+    for cost in COSTS:
+        known = {name: costs[cost.key] for name, costs in report.costs.items() if not math.isnan(costs[cost.key])}
+        points = {name: (value, 100 * report.board.cells[name][HEADLINE].mean) for name, value in known.items()}
+        panels.append(CostPanel(cost, points, pareto_front(points)))
+    return panels
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Names of the points that no point of equal or lower cost exceeds, by rising cost; `points` name -> (cost, value)."""
+    front: list[str] = []
+    for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
+        if not front or points[name][1] > points[front[-1]][1]:
+            front.append(name)
+    return front
+
+
+class EfficiencyCurve(NamedTuple):
+    """A measure of one encoder against its training videos: mean and std over folds, percent; one value per fraction."""
+
+    name: str
+    num_videos: list[float]
+    means: np.ndarray
+    stds: np.ndarray
+
+
+def efficiency_panels(report: Report) -> tuple[dict[str, list[EfficiencyCurve]], list[int]]:
+    """Title of each of `EFFICIENCY_MEASURES` -> a curve per encoder; and the counts of videos that the axis names."""
+    panels = {}
+    for measure in EFFICIENCY_MEASURES:
+        panels[MEASURES[measure]] = [
+            EfficiencyCurve(
+                name,
+                [point.num_videos for point in points],
+                *(100 * np.array([point.values[measure] for point in points])).T,
+            )
+            for name, points in report.efficiency.items()
+        ]
+    ticks = {round(point.num_videos) for points in report.efficiency.values() for point in points}
+    return panels, sorted(ticks)
+
+
+class PhaseMap(NamedTuple):
+    """F1 of each phase over all test frames, percent: `(encoders, num_classes)`, NaN for a phase without a frame."""
+
+    values: np.ndarray
+    lowest: int
+    """Where the colours begin: rare phases differ most, and good ones too little when colours begin at 0."""
+    shares: list[float]
+    """Of the true frames, percent `(num_classes,)`."""
+
+
+def phase_map(report: Report) -> PhaseMap:
+    """How well each encoder, the best first, finds each phase."""
+    values = 100 * np.array([result.phase_scores["f1"] for result in report.results])
+    frames = report.results[0].phase_scores["frames"]
+    # the initial 90 keeps ten percent of scale where all phases are nearly perfect
+    return PhaseMap(values, 10 * math.floor(np.nanmin(values, initial=90) / 10), (100 * frames / frames.sum()).tolist())
+
+
+class Ribbon(NamedTuple):
+    """A row along the time of a video, in frames: its phases, and where they are wrong (`(start, end)`)."""
+
+    label: str
+    segments: Segments | tuple[()]
+    wrong: list[tuple[int, int]]
+    score: VideoScore | None
+    """None, and no segments, where the encoder does not have the video."""
+
+
+def score_ribbons(scores: Mapping[str, VideoScore | None]) -> list[Ribbon]:
+    """The truth of a video, then the prediction of each of its `scores`, label -> score."""
+    first = next(score for score in scores.values() if score is not None)
+    ribbons = [Ribbon(TRUTH, first.segments[1], [], first)]
+    for label, score in scores.items():
+        if score is None:
+            ribbons.append(Ribbon(label, (), [], None))
+        else:
+            wrong = [(start, end) for is_wrong, start, end in find_segments(score.true != score.predicted) if is_wrong]
+            ribbons.append(Ribbon(label, score.segments[0], wrong, score))
+    return ribbons
+
+
+def video_ribbons(report: Report, video: str) -> list[Ribbon]:
+    """The truth of a video, then every encoder's prediction, labelled with its accuracy in this video."""
+    scores = {}
+    for result in report.results:
+        score = result.scores.get(video)
+        accuracy = "n/a" if score is None else f"{100 * np.mean(score.true == score.predicted):.0f} %"
+        scores[f"{result.name}  {accuracy}"] = score
+    return score_ribbons(scores)

@@ -6,6 +6,9 @@ import compute_results
 from common.base import paths
 from common.base.runtime import UserError
 from common.run_k_folds import main as run_k_folds
+from tests.common.conftest import made
+
+__all__ = ["made"]  # the fixture of the tests of common/
 
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
 WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu", *HEAD]

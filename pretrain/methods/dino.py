@@ -45,6 +45,6 @@ class Dino(SelfDistillation):
 
     @torch.no_grad()
     def _targets(self, global_crops: Tensor, temperature: float) -> Tensor:
-        """The teacher's probabilities `(2, B, K)`."""
+        """The teacher's probabilities `(2, B, K)`; the centre takes in this batch's scores."""
         scores = self.teacher["dino_head"](summary(self.teacher["backbone"], global_crops))
         return self.centering(scores, temperature).unflatten(0, (NUM_GLOBAL, -1))

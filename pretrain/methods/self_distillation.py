@@ -125,6 +125,7 @@ class SelfDistillation(Method):
         return summary(self.teacher["backbone"], self.crops(images[:, :1]))
 
     def exported(self) -> nn.Module:
+        """The moving average, whose features are better than the student's (DINO, section 5.2)."""
         return self.teacher["backbone"]
 
 

@@ -93,6 +93,7 @@ class VideoMAE(Method):
         return masks.to(batch["clip"].device)
 
     def parameter_groups(self) -> list[ParameterGroup]:
+        """All at one rate; encoder and each decoder are clipped apart."""
         heads = (name for name in self.student if name != "backbone")
         groups = [group for name in heads for group in head_groups(self.student[name], name)]
         return [*backbone_groups(self.student["backbone"]), *groups]

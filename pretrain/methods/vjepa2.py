@@ -88,6 +88,7 @@ class VJEPA2(Method):
         return [*backbone_groups(self.student["backbone"]), *head_groups(self.student["predictor"], "predictor")]
 
     def schedules(self, total_steps: int) -> Schedules:
+        """Rate and momentum as the options say, a constant weight decay (`vjepa2:app/vjepa/train.py`)."""
         options = self.options
         momentum: Schedule = Constant(options.momentum)
         if options.final_momentum is not None:
@@ -99,7 +100,7 @@ class VJEPA2(Method):
         options = self.options
         start, peak, end = options.start_learning_rate, options.learning_rate, options.final_learning_rate
         warmup_steps = round(options.warmup * total_steps)
-        if options.lr_schedule == "cosine":
+        if options.lr_schedule == "cosine":  # V-JEPA's, which stops above `end`
             return truncated_cosine(start, peak, end, warmup_steps=warmup_steps, total_steps=total_steps)
         then = Linear(peak, end, total_steps - warmup_steps) if options.lr_schedule == "linear" else Constant(peak)
         return Warmup(start, warmup_steps, then)

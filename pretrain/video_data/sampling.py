@@ -7,6 +7,7 @@ size gives.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -146,29 +147,19 @@ def _stretches(corpus: Corpus, clusters: Clusters | None) -> dict[int | None, li
 
 
 class SampleOrder(Sampler[int]):
-    """The sample numbers of one process: of each global batch the `batch_size` from `rank * batch_size` on.
+    """The sample numbers of one process: of each global batch the `batch_size` from `rank * batch_size` on, endlessly.
 
     Global batches follow each other from sample `start` on, so that several processes together see what one process
     with batches as large as all theirs sees. `batch_size` counts what a process takes of an optimiser step, all
-    micro-batches. Endless, or as many whole global batches as end at or before sample `total`.
+    micro-batches.
     """
 
-    def __init__(
-        self, batch_size: int, *, rank: int = 0, world_size: int = 1, start: int = 0, total: int | None = None
-    ):
+    def __init__(self, batch_size: int, *, rank: int = 0, world_size: int = 1, start: int = 0):
         if batch_size < 1 or not 0 <= rank < world_size or start < 0:
             raise ValueError(f"batch_size {batch_size}, rank {rank} of {world_size}, start {start}: not possible")
-        self.batch_size, self.rank, self.world_size, self.start, self.total = batch_size, rank, world_size, start, total
+        self.batch_size, self.rank, self.world_size, self.start = batch_size, rank, world_size, start
 
     def __iter__(self) -> Iterator[int]:
-        global_batch = self.batch_size * self.world_size
-        first = self.start
-        while self.total is None or first + global_batch <= self.total:
-            own = first + self.rank * self.batch_size
+        for global_batch in itertools.count():
+            own = self.start + (global_batch * self.world_size + self.rank) * self.batch_size
             yield from range(own, own + self.batch_size)
-            first += global_batch
-
-    def __len__(self) -> int:
-        if self.total is None:
-            raise TypeError("an endless order has no length")
-        return max(0, self.total - self.start) // (self.batch_size * self.world_size) * self.batch_size

@@ -168,19 +168,15 @@ def test_micro_batches_cut_the_batch_of_a_step(frames):
     assert [batch["number"].tolist() for batch in batches] == [[4, 5], [6, 7], [12, 13], [14, 15]]
 
 
-def test_a_total_ends_the_batches(frames):
-    assert len(take(frames, 99, total=12)) == 3
-
-
 # --- what cannot be read ------------------------------------------------------------------------------------------
 
 
 def test_a_video_that_cannot_be_read_is_skipped_alike_and_counted(corpora, tmp_path, caplog):
     sampling = BalancedSampling(with_broken(corpora, tmp_path, seconds=5.0))
     dataset = VideoSamples(sampling, SMALL_CROPS, seed=1)
-    here = loader(dataset, SampleOrder(4, total=40), 4, num_workers=0)
-    there = loader(dataset, SampleOrder(4, total=40), 4, num_workers=1)
-    assert all(equal(first, second) for first, second in zip(here, there, strict=True))
+    here = loader(dataset, SampleOrder(4), 4, num_workers=0)
+    there = loader(dataset, SampleOrder(4), 4, num_workers=1)
+    assert all(equal(first, second) for first, second in islice(zip(here, there, strict=True), 10))
     assert here.skipped == there.skipped
     assert set(here.skipped) == {"broken/gone"}
     assert here.skipped["broken/gone"] >= 5  # a share near one third

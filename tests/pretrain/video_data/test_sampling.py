@@ -204,17 +204,6 @@ def test_a_resumed_order_goes_on_where_it_stopped():
     assert batches(SampleOrder(4, rank=1, world_size=2, start=6 * 8), 4) == whole[6:]
 
 
-@pytest.mark.parametrize(("total", "expected"), [(24, 12), (31, 12), (32, 16), (8, 4), (7, 0), (0, 0)])
-def test_a_total_counts_whole_global_batches(total, expected):
-    order = SampleOrder(4, rank=1, world_size=2, total=total)
-    assert len(list(order)) == len(order) == expected
-
-
-def test_an_endless_order_has_no_length():
-    with pytest.raises(TypeError, match="endless"):
-        len(SampleOrder(4))
-
-
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"rank": 2, "world_size": 2}, {"rank": -1}, {"start": -1}])
 def test_impossible_orders_are_refused(wrong):
     with pytest.raises(ValueError, match="not possible"):

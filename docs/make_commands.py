@@ -142,7 +142,8 @@ def option_rows(action: argparse.Action) -> list[list[str]]:
     written = ", ".join(action.option_strings) or value
     if action.option_strings and value:
         written += f" {value}"
-    return [[written, (action.help or "") % (vars(action) | {"prog": ""})]]
+    meaning = (action.help or "") % (vars(action) | {"prog": ""})
+    return [[written, meaning.replace(f"{ROOT}{os.sep}", "")]]
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:

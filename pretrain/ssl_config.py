@@ -136,86 +136,68 @@ def adapter_folder(name: str) -> Path:
 class TrainingOptions:
     """Settings of every self-supervised training; recipes add their own (`pretrain.methods.options`)."""
 
-    model: str | None = option(None, "model to train, by its long or short name", group="model")
-    videos: tuple[str, ...] = option(
-        (RELEASE,), "corpora: folders of videos, or names of data sets under data/", group="data"
-    )
-    exclude: tuple[str, ...] = option(
-        (), "data sets whose videos must not be trained on, wherever copies of them lie", group="data"
-    )
-    output: str | None = option(None, "folder to write (default: pretrain/checkpoints/ssl/<long name>)", group="output")
-    init: str | None = option(
-        None,
-        "start weights: a published name, hub:ORG/NAME, a local file or folder, or 'random' (default: the published "
-        "ones of the model)",
-        group="model",
-    )
-    epochs: int = option(100, "passes over the corpora; an epoch is a fixed number of steps", unit="epochs", above=0)
-    steps_per_epoch: int | None = option(
-        None,
-        "optimiser steps an epoch (default: as many as draw one sample for each second of video, or for clips one for "
-        "each clip's duration)",
-        unit="steps",
-        above=0,
-    )
-    max_steps: int | None = option(None, "train this many steps instead of the epochs", unit="steps", above=0)
-    batch_size: int | None = option(
-        None, "samples a process and micro-batch (default: the model's)", unit="samples", above=0
-    )
-    accumulate: int = option(1, "micro-batches an optimiser step", unit="micro-batches", above=0)
-    precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto",
-        "arithmetic; auto: the model's on a GPU, fp32 on a CPU. Parameters and averages are always fp32",
-        group="machine",
-    )
-    sharding: Literal["auto", "none", "ddp", "fsdp"] = option(
-        "auto", "how several processes share the work; auto: the model's with several, none with one", group="machine"
-    )
-    compile: bool = option(False, "torch.compile the networks, block by block", group="machine")
-    gradient_checkpointing: Literal["auto", "all", "none"] = option(
-        "auto",
-        "blocks computed again in the backward pass, for less memory and a third more time; auto: the model's",
-        group="machine",
-    )
-    num_workers: int = option(4, "processes a rank that read video", group="machine", unit="processes", minimum=0)
-    seed: int = option(42, "seed of the start values, the samples and every random number")
-    save_every: int = option(500, "steps between checkpoints", group="output", unit="steps", above=0)
-    keep_last: int = option(2, "checkpoints to keep", group="output", unit="checkpoints", above=0)
-    resume: Literal["auto", "never"] = option(
-        "auto",
-        "auto: resume from the newest checkpoint in the output folder; never: refuse a folder that has one",
-        group="output",
-    )
-    monitor_every: int = option(500, "steps between health checks; 0: none", group="output", unit="steps", minimum=0)
-    monitor_samples: int = option(
-        64, "samples of the fixed batch on which health is checked", group="output", unit="samples", minimum=2
-    )
-    probe: str | None = option(
-        None, "labelled data set whose phases the features must tell apart by nearest neighbours", group="output"
-    )
-    stop_on_collapse: bool = option(
-        True, "stop when the features have collapsed in several checks running", group="output"
-    )
-    wandb: bool = option(False, "log to Weights & Biases (WANDB_MODE=offline works)", group="output")
-    corpus_alpha: float = option(
-        0.5,
-        "a corpus is drawn in proportion to its hours to this power: 1 every clip alike, 0 every corpus alike",
-        group="data",
-        minimum=0,
-    )
-    corpus_weights: str | None = option(
-        None, "how often each corpus is drawn, in place of --corpus_alpha: NAME=WEIGHT,NAME=WEIGHT", group="data"
-    )
-    clusters: str | None = option(
-        None,
-        "file of clusters of the corpora (cluster_videos.py), between which draws are balanced inside a corpus",
-        group="data",
-    )
-    cluster_alpha: float = option(0.5, "as --corpus_alpha, for the clusters of a corpus", group="data", minimum=0)
-    open_videos: int = option(8, "videos that each reading process keeps open", group="machine", unit="videos", above=0)
-    crop_size: int | None = option(
-        None, "side of the square input in pixels (default: the model's)", group="data", unit="pixels", above=0
-    )
+    model: str | None = option(None, group="model")
+    """Model to train, by its long or short name."""
+    videos: tuple[str, ...] = option((RELEASE,), group="data")
+    """Corpora: folders of videos, or names of data sets under data/."""
+    exclude: tuple[str, ...] = option((), group="data")
+    """Data sets whose videos must not be trained on, wherever copies of them lie."""
+    output: str | None = option(None, group="output")
+    """Folder to write (default: pretrain/checkpoints/ssl/<long name>)."""
+    init: str | None = option(None, group="model")
+    """Start weights: a published name, hub:ORG/NAME, a local file or folder, or 'random' (default: the published ones
+    of the model)."""
+    epochs: int = option(100, unit="epochs", above=0)
+    """Passes over the corpora; an epoch is a fixed number of steps."""
+    steps_per_epoch: int | None = option(None, unit="steps", above=0)
+    """Optimiser steps an epoch (default: as many as draw one sample for each second of video, or for clips one for each
+    clip's duration)."""
+    max_steps: int | None = option(None, unit="steps", above=0)
+    """Train this many steps instead of the epochs."""
+    batch_size: int | None = option(None, unit="samples", above=0)
+    """Samples a process and micro-batch (default: the model's)."""
+    accumulate: int = option(1, unit="micro-batches", above=0)
+    """Micro-batches an optimiser step."""
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", group="machine")
+    """Arithmetic; auto: the model's on a GPU, fp32 on a CPU. Parameters and averages are always fp32."""
+    sharding: Literal["auto", "none", "ddp", "fsdp"] = option("auto", group="machine")
+    """How several processes share the work; auto: the model's with several, none with one."""
+    compile: bool = option(False, group="machine")
+    """Torch.compile the networks, block by block."""
+    gradient_checkpointing: Literal["auto", "all", "none"] = option("auto", group="machine")
+    """Blocks computed again in the backward pass, for less memory and a third more time; auto: the model's."""
+    num_workers: int = option(4, group="machine", unit="processes", minimum=0)
+    """Processes a rank that read video."""
+    seed: int = option(42)
+    """Seed of the start values, the samples and every random number."""
+    save_every: int = option(500, group="output", unit="steps", above=0)
+    """Steps between checkpoints."""
+    keep_last: int = option(2, group="output", unit="checkpoints", above=0)
+    """Checkpoints to keep."""
+    resume: Literal["auto", "never"] = option("auto", group="output")
+    """auto: resume from the newest checkpoint in the output folder; never: refuse a folder that has one."""
+    monitor_every: int = option(500, group="output", unit="steps", minimum=0)
+    """Steps between health checks; 0: none."""
+    monitor_samples: int = option(64, group="output", unit="samples", minimum=2)
+    """Samples of the fixed batch on which health is checked."""
+    probe: str | None = option(None, group="output")
+    """Labelled data set whose phases the features must tell apart by nearest neighbours."""
+    stop_on_collapse: bool = option(True, group="output")
+    """Stop when the features have collapsed in several checks running."""
+    wandb: bool = option(False, group="output")
+    """Log to Weights & Biases (WANDB_MODE=offline works)."""
+    corpus_alpha: float = option(0.5, group="data", minimum=0)
+    """a corpus is drawn in proportion to its hours to this power: 1 every clip alike, 0 every corpus alike."""
+    corpus_weights: str | None = option(None, group="data")
+    """How often each corpus is drawn, in place of --corpus_alpha: NAME=WEIGHT,NAME=WEIGHT."""
+    clusters: str | None = option(None, group="data")
+    """File of clusters of the corpora (cluster_videos.py), between which draws are balanced inside a corpus."""
+    cluster_alpha: float = option(0.5, group="data", minimum=0)
+    """As --corpus_alpha, for the clusters of a corpus."""
+    open_videos: int = option(8, group="machine", unit="videos", above=0)
+    """Videos that each reading process keeps open."""
+    crop_size: int | None = option(None, group="data", unit="pixels", above=0)
+    """Side of the square input in pixels (default: the model's)."""
 
     fps: ClassVar[float] = 1.0
     """Frames in a second of video; recipes that train on clips have an option for it."""

@@ -1,14 +1,24 @@
 """Dataclass configurations filled from YAML, then from the command line; unknown keys are an error.
 
+An option is a field of a dataclass; the docstring below it is what `--help` says of it:
+
+    lr: float = option(5e-4, above=0)
+    "Learning rate of Adam."
+
 No torch here nor in any module that declares options, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import dataclasses
 import difflib
+import inspect
+import itertools
+import re
+import textwrap
 import types
 import typing
 from pathlib import Path
@@ -24,7 +34,6 @@ GROUPS = ("data", "model", "training", "output", "machine")  # of every `--help`
 
 def option(
     default: Any,
-    help_text: str,
     *,
     group: str = "training",
     unit: str = "",
@@ -32,12 +41,13 @@ def option(
     above: float | None = None,
     maximum: float | None = None,
     below: float | None = None,
+    alias: str | None = None,
 ) -> Any:
-    """A dataclass field with what the command line shows of it, and the range that `check_ranges` holds it to.
+    """A dataclass field with where and how the command line shows it, and the range that `check_ranges` holds it to.
 
-    `minimum` and `maximum` are allowed themselves, `above` and `below` are not.
+    `minimum` and `maximum` are allowed themselves, `above` and `below` are not; `alias` is a second flag for it.
     """
-    shown = {"help": help_text, "group": group, "unit": unit}
+    shown = {"group": group, "unit": unit, "alias": alias}
     bounds = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
     return dataclasses.field(default=default, metadata=shown | bounds)
 
@@ -90,7 +100,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(
             prog=f"python -m {module}" if module else None,
             description=purpose,
-            epilog=details.strip(),
+            epilog=details.rstrip().lstrip("\n"),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.groups = {name: self.add_argument_group(name) for name in GROUPS}
@@ -186,31 +196,45 @@ def add_options(parser: CommandParser, cls: type, *, skip: tuple[str, ...] = ())
 
     Only flags that are given reach the namespace: the rest stays with YAML.
     """
-    hints = typing.get_type_hints(cls)
+    hints, texts = typing.get_type_hints(cls), help_texts(cls)
     for entry in dataclasses.fields(cls):
         if entry.name in skip:
             continue
-        group = parser.groups[entry.metadata["group"]]
-        common: dict[str, Any] = {"default": argparse.SUPPRESS, "help": help_of(entry)}
         hint = _without_none(hints[entry.name])
         if hint is bool:
-            group.add_argument(f"--{entry.name}", action=argparse.BooleanOptionalAction, **common)
+            kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         elif typing.get_origin(hint) is Literal:
-            group.add_argument(f"--{entry.name}", choices=typing.get_args(hint), **common)
+            kind = {"choices": typing.get_args(hint)}
         elif typing.get_origin(hint) is tuple:
-            group.add_argument(f"--{entry.name}", nargs="+", metavar="NAME", **common)
+            kind = {"nargs": "+", "metavar": "NAME"}
         else:
-            group.add_argument(f"--{entry.name}", type=hint, metavar=hint.__name__.upper(), **common)
+            kind = {"type": hint, "metavar": hint.__name__.upper()}
+        flags = [f"--{entry.name}"] + ([entry.metadata["alias"]] if entry.metadata["alias"] else [])
+        group = parser.groups[entry.metadata["group"]]
+        group.add_argument(*flags, default=argparse.SUPPRESS, help=texts[entry.name].replace("%", "%%"), **kind)
 
 
-def help_of(entry: dataclasses.Field) -> str:
-    """An option's help text with its default and unit; where the default is None or empty the text itself says it."""
-    shown = entry.metadata["help"]
-    if entry.default is None or entry.default == ():
-        return shown
-    unit = f" {entry.metadata['unit']}" if entry.metadata["unit"] else ""
-    default = " ".join(entry.default) if isinstance(entry.default, tuple) else entry.default
-    return f"{shown} (default: {default}{unit})"
+def help_texts(cls: type) -> dict[str, str]:
+    """Help text of each field by name: its docstring with default and unit.
+
+    Where the default is None or empty, the docstring itself says what is taken. Docstrings of fields exist in the source
+    alone, which `inspect` reads; those of a base class hold where a field is declared there.
+    """
+    docstrings: dict[str, str] = {}
+    for owner in filter(dataclasses.is_dataclass, reversed(cls.__mro__)):
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0].body
+        for field, below in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                docstrings[field.target.id] = " ".join(ast.literal_eval(below.value).split()).removesuffix(".")
+    texts = {}
+    for entry in dataclasses.fields(cls):
+        # other flags' help begins with a small letter; a name (YAML, LoRA, DINOv3) stays as it is
+        texts[entry.name] = re.sub(r"^[A-Z](?=[a-z]*\b)", lambda first: first[0].lower(), docstrings[entry.name])
+        if entry.default is not None and entry.default != ():
+            default = " ".join(entry.default) if isinstance(entry.default, tuple) else entry.default
+            unit = f" {entry.metadata['unit']}" if entry.metadata["unit"] else ""
+            texts[entry.name] += f" (default: {default}{unit})"
+    return texts
 
 
 def _without_none(hint: Any) -> Any:

@@ -15,41 +15,44 @@ from common.encoders.config import EncoderConfig
 class ExtractionConfig:
     """The flags of `extract_features.py`."""
 
-    dataset: str = option(DEFAULT_DATASET, "data set: a name under data/ or a path")
-    videos: str | None = option(None, "extract the videos of this folder instead of the data set's videos/")
-    variant: str | None = option(None, "write to features/<Encoder>@<variant>/")
-    weights: str | None = option(
-        None,
-        "a published name, a local file or folder, or 'random' for untrained weights (default: the model's config)",
-    )
-    lora_path: str | None = option(
-        None,
-        "CataractFT: an adapter folder of pretrain/finetune_lora.py (default: pretrain/checkpoints/NAME/best_lora)",
-    )
-    ssl_checkpoint: str | None = option(
-        None, "CataractFT: the Stage 1 export under the adapter (default: the recorded one); alone, without any adapter"
-    )
-    fps: float | None = option(None, "sample frames at this rate by nearest timestamp (default: every frame)")
-    pooling: str | None = option(
-        None, "how tokens become one vector, such as cls, mean, cls+mean (default: the config's)"
-    )
-    crop: Literal["none", "center"] | None = option(None, "center: the library's own crop (default: the whole field)")
-    clip_len: int | None = option(None, "clip encoders: frames of a window (default: the model's config)")
-    stride: int = option(1, "clip encoders: a window at every n-th frame, linear interpolation between")
-    mode: Literal["window", "tokens"] = option(
-        "window", "clip encoders: a window around each frame, or (much cheaper) overlapping clips' own tokens"
-    )
-    precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto", "arithmetic; auto: bf16 on a GPU that has it, else fp32"
-    )
-    dtype: Literal["float32", "float16"] = option("float32", "number format of the feature files")
-    decoder: Literal["pyav", "opencv", "decord", "torchcodec"] = option("pyav", "video decoder")
-    batch_size: int | None = option(
-        None, "frames or windows in a batch (default: fixed on a CPU, by free memory on a GPU)"
-    )
-    num_decoders: int = option(1, "decoder processes")
-    compile: bool = option(False, "torch.compile the network")
-    shard: str | None = option(None, "i/n: this process's share of the videos (default: a SLURM array's own)")
+    dataset: str = option(DEFAULT_DATASET)
+    """Data set: a name under data/ or a path."""
+    videos: str | None = option(None)
+    """Extract the videos of this folder instead of the data set's videos/."""
+    variant: str | None = option(None)
+    """Write to features/<Encoder>@<variant>/."""
+    weights: str | None = option(None)
+    """A published name, a local file or folder, or 'random' for untrained weights (default: the model's config)."""
+    lora_path: str | None = option(None)
+    """CataractFT: an adapter folder of pretrain/finetune_lora.py (default: pretrain/checkpoints/NAME/best_lora)."""
+    ssl_checkpoint: str | None = option(None)
+    """CataractFT: the Stage 1 export under the adapter (default: the recorded one); alone, without any adapter."""
+    fps: float | None = option(None)
+    """Sample frames at this rate by nearest timestamp (default: every frame)."""
+    pooling: str | None = option(None)
+    """How tokens become one vector, such as cls, mean, cls+mean (default: the config's)."""
+    crop: Literal["none", "center"] | None = option(None)
+    """center: the library's own crop (default: the whole field)."""
+    clip_len: int | None = option(None)
+    """Clip encoders: frames of a window (default: the model's config)."""
+    stride: int = option(1)
+    """Clip encoders: a window at every n-th frame, linear interpolation between."""
+    mode: Literal["window", "tokens"] = option("window")
+    """Clip encoders: a window around each frame, or (much cheaper) overlapping clips' own tokens."""
+    precision: Literal["auto", "fp32", "bf16"] = option("auto")
+    """Arithmetic; auto: bf16 on a GPU that has it, else fp32."""
+    dtype: Literal["float32", "float16"] = option("float32")
+    """Number format of the feature files."""
+    decoder: Literal["pyav", "opencv", "decord", "torchcodec"] = option("pyav")
+    """Video decoder."""
+    batch_size: int | None = option(None)
+    """Frames or windows in a batch (default: fixed on a CPU, by free memory on a GPU)."""
+    num_decoders: int = option(1)
+    """Decoder processes."""
+    compile: bool = option(False)
+    """Torch.compile the network."""
+    shard: str | None = option(None)
+    """i/n: this process's share of the videos (default: a SLURM array's own)."""
 
     def __post_init__(self) -> None:
         for name in ("fps", "batch_size", "clip_len", "stride", "num_decoders"):

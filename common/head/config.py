@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from typing import Any, Literal
 
-from common.base.options import CommandParser, add_options, check_ranges, option, resolve
+from common.base.options import CommandParser, add_options, check_ranges, help_texts, option, resolve
 from common.base.paths import DEFAULT_DATASET
 from common.base.runtime import UserError
 from common.dataset.phases import LENGTH_TOLERANCE
@@ -23,58 +23,54 @@ LISTED: dict[str, tuple[type[float] | type[int], str]] = {
 class TrainConfig:
     """Everything that decides a head's training; the flags of `common.train` and `common.run_k_folds`."""
 
-    dataset: str = option(DEFAULT_DATASET, "data set: a name under data/ or a path", group="data")
-    model: str | None = option(
-        None, "folder under models/ whose features are used (default: the current one)", group="data"
-    )
-    variant: str | None = option(None, "feature variant: features/<Encoder>@<variant>/", group="data")
-    split: str = option(
-        "1", "fold number from 1, or 'val' (train on all of groundTruth/, score groundTruth_val/)", group="data"
-    )
-    run: str | None = option(
-        None, "name that keeps this run apart from others (default: from what differs from defaults)", group="output"
-    )
-    features_dim: int | None = option(
-        None, "feature dimension (default: the model's config; a wrong value is an error)", group="data"
-    )
-    num_epochs: int = option(100, "length of the training; the last epoch is scored", unit="epochs", above=0)
-    num_layers_PG: int = option(13, "dual dilated layers of the prediction generation stage", group="model", above=0)
-    num_layers_R: int = option(13, "dilated residual layers of each refinement stage", group="model", above=0)
-    num_R: int = option(4, "refinement stages", group="model", minimum=0)
-    num_f_maps: int = option(64, "width inside the head", group="model", unit="channels", above=0)
-    bz: int = option(1, "size of a batch", unit="videos", above=0)
-    lr: float = option(5e-4, "learning rate of Adam; x0.3 at 60%% and 90%% of the epochs", above=0)
-    loss_mse: float = option(0.35, "weight of the smoothing loss (T-MSE)", minimum=0)
-    adaptive_mse: bool = option(True, "smooth less around true phase changes")
-    window_mse: int = option(
-        30, "window around a phase change that --adaptive_mse smooths less", unit="frames", minimum=2
-    )
-    loss_focal: float = option(0.0, "gamma of the focal loss; 0 = cross-entropy", minimum=0)
-    class_weights: str = option(
-        "none", "'none', 'inverse' (to the training frames of a phase) or a file of 'PHASE WEIGHT' lines"
-    )
-    sample_rate: int = option(1, "use every n-th feature; predictions are expanded back", group="data", above=0)
-    causal: bool = option(
-        False, "the output at a frame depends on earlier frames only (online recognition)", group="model"
-    )
-    seed: int = option(42, "seed of initial weights, dropout and video order")
-    length_tolerance: int = option(
-        LENGTH_TOLERANCE,
-        "by how much features and labels may differ; the end is trimmed for training",
-        group="data",
-        unit="frames",
-        minimum=0,
-    )
-    precision: Literal["fp32", "bf16"] = option(
-        "fp32", "arithmetic of the head; the loss is always fp32", group="machine"
-    )
-    train_fraction: float = option(
-        1.0,
-        "share of the training videos: nested, stratified subsets for learning curves; the test videos stay",
-        group="data",
-        above=0,
-        maximum=1,
-    )
+    dataset: str = option(DEFAULT_DATASET, group="data")
+    """Data set: a name under data/ or a path."""
+    model: str | None = option(None, group="data")
+    """Folder under models/ whose features are used (default: the current one)."""
+    variant: str | None = option(None, group="data")
+    """Feature variant: features/<Encoder>@<variant>/."""
+    split: str = option("1", group="data")
+    """Fold number from 1, or 'val' (train on all of groundTruth/, score groundTruth_val/)."""
+    run: str | None = option(None, group="output")
+    """Name that keeps this run apart from others (default: from what differs from defaults)."""
+    features_dim: int | None = option(None, group="data")
+    """Feature dimension (default: the model's config; a wrong value is an error)."""
+    num_epochs: int = option(100, unit="epochs", above=0)
+    """Length of the training; the last epoch is scored."""
+    num_layers_PG: int = option(13, group="model", above=0)
+    """Dual dilated layers of the prediction generation stage."""
+    num_layers_R: int = option(13, group="model", above=0)
+    """Dilated residual layers of each refinement stage."""
+    num_R: int = option(4, group="model", minimum=0)
+    """Refinement stages."""
+    num_f_maps: int = option(64, group="model", unit="channels", above=0)
+    """Width inside the head."""
+    bz: int = option(1, unit="videos", above=0)
+    """Size of a batch."""
+    lr: float = option(5e-4, above=0)
+    """Learning rate of Adam; x0.3 at 60% and 90% of the epochs."""
+    loss_mse: float = option(0.35, minimum=0)
+    """Weight of the smoothing loss (T-MSE)."""
+    adaptive_mse: bool = option(True)
+    """Smooth less around true phase changes."""
+    window_mse: int = option(30, unit="frames", minimum=2)
+    """Window around a phase change that --adaptive_mse smooths less."""
+    loss_focal: float = option(0.0, minimum=0)
+    """Gamma of the focal loss; 0 = cross-entropy."""
+    class_weights: str = option("none")
+    """'none', 'inverse' (to the training frames of a phase) or a file of 'PHASE WEIGHT' lines."""
+    sample_rate: int = option(1, group="data", above=0)
+    """Use every n-th feature; predictions are expanded back."""
+    causal: bool = option(False, group="model")
+    """The output at a frame depends on earlier frames only (online recognition)."""
+    seed: int = option(42)
+    """Seed of initial weights, dropout and video order."""
+    length_tolerance: int = option(LENGTH_TOLERANCE, group="data", unit="frames", minimum=0)
+    """By how much features and labels may differ; the end is trimmed for training."""
+    precision: Literal["fp32", "bf16"] = option("fp32", group="machine")
+    """Arithmetic of the head; the loss is always fp32."""
+    train_fraction: float = option(1.0, group="data", above=0, maximum=1)
+    """Share of the training videos: nested, stratified subsets for learning curves; the test videos stay."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -108,13 +104,14 @@ def add_train_options(parser: CommandParser, *, series: bool = False) -> None:
     """
     parser.add_config()
     add_options(parser, TrainConfig, skip=("split", *LISTED) if series else ())
+    texts = help_texts(TrainConfig)
     for entry in fields(TrainConfig):
         if series and entry.name in LISTED:
             parser.groups[entry.metadata["group"]].add_argument(
                 f"--{entry.name}",
                 default=argparse.SUPPRESS,
                 metavar="LIST",
-                help=f"{entry.metadata['help']}; several with commas, a run for each (default: {entry.default})",
+                help=f"{texts[entry.name]}; several with commas, a run for each",
             )
     parser.add_device()
     parser.groups["output"].add_argument(

@@ -19,12 +19,18 @@ class Inner:
 
 @dataclass(frozen=True)
 class Config:
-    rate: float = option(0.5, "a number")
-    count: int = option(2, "a whole number")
-    name: str | None = option(None, "a name")
-    fast: bool = option(True, "a switch")
-    mode: Literal["a", "b"] = option("a", "a choice")
-    crop: Literal["none", "center"] | None = option(None, "a choice that may be absent")
+    rate: float = option(0.5)
+    """A number."""
+    count: int = option(2)
+    """A whole number."""
+    name: str | None = option(None)
+    """A name."""
+    fast: bool = option(True)
+    """A switch."""
+    mode: Literal["a", "b"] = option("a")
+    """A choice."""
+    crop: Literal["none", "center"] | None = option(None)
+    """A choice that may be absent."""
 
 
 @dataclass(frozen=True)

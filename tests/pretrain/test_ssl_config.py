@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
@@ -109,7 +110,7 @@ def test_every_option_has_a_help_text(capsys):
     with pytest.raises(SystemExit):
         read("--help")
     said = capsys.readouterr().out
-    assert all(f"--{name}" in said for name in TrainingOptions.__dataclass_fields__)
+    assert all(f"--{entry.name}" in said for entry in fields(TrainingOptions))
 
 
 def test_the_model_s_own_settings_fill_what_is_not_given():

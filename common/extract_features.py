@@ -12,20 +12,25 @@ from common.base import paths
 from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import run_main
 from common.features.config import ExtractionConfig
-from common.features.extract import extract
-from common.features.shards import shard_from_environment
 
 
 def main(argv: list[str] | None = None, *, model: str | None = None) -> int:
     """Entry point; `model` names the folder whose script was started. Returns the exit code of `Summary`."""
     parser = CommandParser(None if model else "common.extract_features", __doc__)
     if model is None:
-        parser.add_argument("--model", help="folder under models/ (default: the one this is started in)")
+        parser.groups["model"].add_argument(
+            "--model", help="folder under models/ (default: the one this is started in)"
+        )
     add_options(parser, ExtractionConfig)
+    parser.groups["output"].add_argument("--force", action="store_true", help="extract again what is finished")
     parser.add_device()
-    parser.add_argument("--force", action="store_true", help="extract again what is finished")
     given = vars(parser.parse_args(argv))
     config = resolve(ExtractionConfig, given)
+
+    # after --help, which needs no torch
+    from common.features.extract import extract
+    from common.features.shards import shard_from_environment
+
     if config.shard is None and (own := shard_from_environment()):
         config = replace(config, shard=f"{own[0]}/{own[1]}")
     folder = paths.model(model or given["model"])

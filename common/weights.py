@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import logging
 
 from common.base import paths
+from common.base.options import CommandParser
 from common.base.runtime import UserError, run_main
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights.find import find_weights, is_available
 from common.encoders.weights.load import NONE
-
-log = logging.getLogger(__name__)
 
 HEADINGS = ("model", "MB", "here", "licence", "weights")
 
 
 def main(argv: list[str] | None = None) -> int:
     """`list`, or `prefetch MODEL...|all`; the exit code is 1 when something could not be fetched."""
-    parser = argparse.ArgumentParser(prog="python -m common.weights", description="Weights of the encoders.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = CommandParser("common.weights", __doc__)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
     commands.add_parser("list", help="what each model needs, its licence, its size, whether it is here")
     prefetch = commands.add_parser("prefetch", help="download, for instance on a login node with internet")
     prefetch.add_argument("models", nargs="+", metavar="MODEL", help="folders under models/, or all")

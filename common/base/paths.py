@@ -237,3 +237,8 @@ def label_paths(folder: Path) -> dict[str, Path]:
     """Label files of a folder by video name, sorted; none where there is no such folder."""
     found = sorted(folder.glob("[!.]*.txt")) if folder.is_dir() else []
     return {path.stem: path for path in found}
+
+
+def quarantine_note(features: Path, video: str) -> Path:
+    """`quarantine/<video>.json` beside features: why a video has none."""
+    return features / "quarantine" / f"{video}.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from common.base.options import option
+from common.base.options import check_ranges, option
 from common.base.paths import DEFAULT_DATASET
 from common.base.runtime import UserError
 from common.encoders.config import EncoderConfig
@@ -15,49 +15,47 @@ from common.encoders.config import EncoderConfig
 class ExtractionConfig:
     """The flags of `extract_features.py`."""
 
-    dataset: str = option(DEFAULT_DATASET)
+    dataset: str = option(DEFAULT_DATASET, group="data")
     """Data set: a name under data/ or a path."""
-    videos: str | None = option(None)
+    videos: str | None = option(None, group="data")
     """Extract the videos of this folder instead of the data set's videos/."""
-    variant: str | None = option(None)
+    variant: str | None = option(None, group="output")
     """Write to features/<Encoder>@<variant>/."""
-    weights: str | None = option(None)
+    weights: str | None = option(None, group="model")
     """A published name, a local file or folder, or 'random' for untrained weights (default: the model's config)."""
-    lora_path: str | None = option(None)
+    lora_path: str | None = option(None, group="model")
     """CataractFT: an adapter folder of pretrain/finetune_lora.py (default: pretrain/checkpoints/NAME/best_lora)."""
-    ssl_checkpoint: str | None = option(None)
+    ssl_checkpoint: str | None = option(None, group="model")
     """CataractFT: the Stage 1 export under the adapter (default: the recorded one); alone, without any adapter."""
-    fps: float | None = option(None)
-    """Sample frames at this rate by nearest timestamp (default: every frame)."""
-    pooling: str | None = option(None)
+    fps: float | None = option(None, group="data", unit="frames per second", above=0)
+    """Frames per second to sample, by nearest timestamp (default: every frame)."""
+    pooling: str | None = option(None, group="model")
     """How tokens become one vector, such as cls, mean, cls+mean (default: the config's)."""
-    crop: Literal["none", "center"] | None = option(None)
+    crop: Literal["none", "center"] | None = option(None, group="model")
     """center: the library's own crop (default: the whole field)."""
-    clip_len: int | None = option(None)
+    clip_len: int | None = option(None, group="model", unit="frames", above=0)
     """Clip encoders: frames of a window (default: the model's config)."""
-    stride: int = option(1)
+    stride: int = option(1, group="model", unit="frames", above=0)
     """Clip encoders: a window at every n-th frame, linear interpolation between."""
-    mode: Literal["window", "tokens"] = option("window")
+    mode: Literal["window", "tokens"] = option("window", group="model")
     """Clip encoders: a window around each frame, or (much cheaper) overlapping clips' own tokens."""
-    precision: Literal["auto", "fp32", "bf16"] = option("auto")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", group="machine")
     """Arithmetic; auto: bf16 on a GPU that has it, else fp32."""
-    dtype: Literal["float32", "float16"] = option("float32")
+    dtype: Literal["float32", "float16"] = option("float32", group="output")
     """Number format of the feature files."""
-    decoder: Literal["pyav", "opencv", "decord", "torchcodec"] = option("pyav")
+    decoder: Literal["pyav", "opencv", "decord", "torchcodec"] = option("pyav", group="machine")
     """Video decoder."""
-    batch_size: int | None = option(None)
+    batch_size: int | None = option(None, group="machine", unit="frames or windows", above=0)
     """Frames or windows in a batch (default: fixed on a CPU, by free memory on a GPU)."""
-    num_decoders: int = option(1)
-    """Decoder processes."""
-    compile: bool = option(False)
+    num_decoders: int = option(1, group="machine", unit="processes", above=0)
+    """Decoders, each with a video of its own."""
+    compile: bool = option(False, group="machine")
     """Torch.compile the network."""
-    shard: str | None = option(None)
+    shard: str | None = option(None, group="machine")
     """i/n: this process's share of the videos (default: a SLURM array's own)."""
 
     def __post_init__(self) -> None:
-        for name in ("fps", "batch_size", "clip_len", "stride", "num_decoders"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
+        check_ranges(self)
 
 
 def with_options(config: EncoderConfig, options: ExtractionConfig) -> EncoderConfig:
@@ -86,9 +84,17 @@ def extraction_like(identity: dict[str, Any], encoder: EncoderConfig, weights: s
 
     `weights` says where the encoder's weights are now, when that is elsewhere.
     """
-    window = identity["window"] or {}
+    window, record = identity["window"] or {}, identity["weights"]
+    # the flags that choose the recorded weights; none where the model's config names the same
+    source = weights or record["source"]
+    weight_options = {}
+    if record.get("adapter"):
+        weight_options = {"ssl_checkpoint": source, "lora_path": record["adapter"]["source"]}
+    elif source != encoder.weights:
+        weight_options = {"ssl_checkpoint" if encoder.weights.startswith("pretrain:") else "weights": source}
     return ExtractionConfig(
         fps=identity["sampling"]["fps"],
+        # an encoder that lists no poolings takes none as an option
         pooling=identity["pooling"] if encoder.poolings else None,
         crop=identity["preprocessing"]["crop"],
         clip_len=window.get("clip_len"),
@@ -96,15 +102,5 @@ def extraction_like(identity: dict[str, Any], encoder: EncoderConfig, weights: s
         mode=window.get("mode", "window"),
         dtype=identity["dtype"],
         decoder=identity["decoder"],
-        **_weight_options(identity["weights"], encoder, weights),
+        **weight_options,
     )
-
-
-def _weight_options(record: dict[str, Any], encoder: EncoderConfig, weights: str | None) -> dict[str, str]:
-    """The flags that choose the recorded weights."""
-    source = weights or record["source"]
-    if record.get("adapter"):
-        return {"ssl_checkpoint": source, "lora_path": record["adapter"]["source"]}
-    if source == encoder.weights:
-        return {}
-    return {"ssl_checkpoint" if encoder.weights.startswith("pretrain:") else "weights": source}

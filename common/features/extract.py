@@ -1,22 +1,55 @@
-"""One encoder over a data set's videos: what is to be done, what identifies it, and the loop that does it."""
+"""One encoder over a data set's videos: what is to be done, what identifies it, and the loop that does it.
+
+Frames are decoded ahead in the background (`decode_ahead`), become rows in batches (`streams`) and are appended to
+feature files (`files`); a bad video ends in the summary and in quarantine, the others go on.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import logging
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from common.base import paths
-from common.base.paths import label_paths
-from common.base.runtime import UserError, choose_precision, keep_freed_memory, select_device
+from common.base.runtime import (
+    UserError,
+    choose_precision,
+    describe_os_error,
+    git_state,
+    keep_freed_memory,
+    progress,
+    select_device,
+    versions,
+    write_json,
+)
 from common.encoders.base import ClipEncoder, Encoder, build_encoder
 from common.encoders.config import read_encoder_config
 from common.features.config import ExtractionConfig, with_options
-from common.features.files import is_extracted
-from common.features.loop import ExtractionLoop, Summary
-from common.features.shards import assign_videos, parse_shard
+from common.features.decode_ahead import Chunk, DecodePlan, decode_in_processes, decode_in_thread
+from common.features.files import FeatureWriter, is_extracted
+from common.features.streams import (
+    Batcher,
+    FeatureStream,
+    FrameStream,
+    TokenStream,
+    WindowStream,
+    choose_batch_size,
+)
+from common.video.decode import decoder_version
+from common.video.preprocess import resize
+from common.video.probe import VideoError, estimate_frames
+from common.video.timeline import Timeline
 
 log = logging.getLogger(__name__)
+
+CHUNK_FRAMES = 32  # that a clip encoder gets at once
 
 
 def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto", force: bool = False) -> Summary:
@@ -26,8 +59,14 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     """
     keep_freed_memory()
     dataset = paths.dataset(config.dataset)
-    videos = _find_videos(dataset, config)
-    all_videos, videos = videos, _own_share(videos, config.shard)
+    video_folder = Path(config.videos).resolve() if config.videos else dataset.videos
+    all_videos = videos = paths.find_videos(video_folder)
+    if not videos:
+        raise UserError(f"{video_folder}: no video files here (looked for {', '.join(paths.VIDEO_SUFFIXES)})")
+    if config.shard is not None:
+        from common.features.shards import own_share
+
+        videos = own_share(videos, config.shard)
     encoder = build_encoder(with_options(read_encoder_config(model.config), config), config.weights)
     if config.mode == "tokens" and encoder.tubelet is None:
         raise UserError(f"--mode tokens: {encoder.config.title} gives no features over time; use --mode window")
@@ -45,32 +84,28 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
         encoder.prepare(target, choose_precision(config.precision, target), compiled=config.compile)
         ExtractionLoop(encoder, config, identity).run(todo, folder, summary)
     if not config.videos:
-        summary.failed |= _labels_without_video(dataset, all_videos)
+        # of all videos, not of this share: every task of an array says what no task can do
+        labels = paths.label_paths(dataset.ground_truth) | paths.label_paths(dataset.ground_truth_val)
+        advice = f"a ground truth without a video of this name in {dataset.videos}; add the video or remove the labels"
+        summary.failed |= {name: f"{path}: {advice}" for name, path in labels.items() if name not in all_videos}
     summary.log(folder)
     return summary
 
 
-def _find_videos(dataset: paths.Dataset, config: ExtractionConfig) -> dict[str, Path]:
-    folder = Path(config.videos).resolve() if config.videos else dataset.videos
-    videos = paths.find_videos(folder)
-    if not videos:
-        raise UserError(f"{folder}: no video files here (looked for {', '.join(paths.VIDEO_SUFFIXES)})")
-    return videos
-
-
-def _labels_without_video(dataset: paths.Dataset, videos: dict[str, Path]) -> dict[str, str]:
-    labels = label_paths(dataset.ground_truth) | label_paths(dataset.ground_truth_val)
-    reason = "{}: a ground truth without a video of this name in {}; add the video or remove the labels"
-    return {name: reason.format(path, dataset.videos) for name, path in labels.items() if name not in videos}
-
-
 def _identity(encoder_name: str, encoder: Encoder, config: ExtractionConfig) -> dict[str, Any]:
-    """The part of a sidecar that decides whether features may be used again (`features.IDENTITY`)."""
+    """The part of a sidecar that decides whether features may be used again (`files.IDENTITY`)."""
+    window = None  # how many neighbouring (sampled) frames a feature depends on; None = the frame alone
+    if isinstance(encoder, ClipEncoder):
+        window = {"clip_len": encoder.clip_len, "dilation": 1, "padding": "edge frames repeated", "mode": config.mode}
+        if config.mode == "tokens":
+            window |= {"tubelet": encoder.tubelet, "overlap": "half a clip, triangular weights"}
+        else:
+            window |= {"stride": config.stride, "anchor": "clip_len // 2", "between": "linear"}
     return {
         "encoder": encoder_name,
         "weights": encoder.weights.to_json(),
         "pooling": encoder.config.pooling,
-        "window": _window(encoder, config),
+        "window": window,
         "preprocessing": encoder.config.preprocessing.to_json(),
         "sampling": {"fps": config.fps},
         "dtype": config.dtype,
@@ -78,21 +113,149 @@ def _identity(encoder_name: str, encoder: Encoder, config: ExtractionConfig) -> 
     }
 
 
-def _window(encoder: Encoder, config: ExtractionConfig) -> dict[str, Any] | None:
-    """How many neighbouring (sampled) frames a feature depends on; None = the frame alone."""
-    if not isinstance(encoder, ClipEncoder):
-        return None
-    common = {"clip_len": encoder.clip_len, "dilation": 1, "padding": "edge frames repeated", "mode": config.mode}
-    if config.mode == "tokens":
-        return common | {"tubelet": encoder.tubelet, "overlap": "half a clip, triangular weights"}
-    return common | {"stride": config.stride, "anchor": "clip_len // 2", "between": "linear"}
+@dataclass
+class Summary:
+    """What became of each video."""
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 = all there, 1 = some failed, 3 = all failed."""
+        if not self.failed:
+            return 0
+        return 1 if self.done or self.skipped else 3
+
+    def log(self, folder: Path) -> None:
+        """Say what was done, and every failure with its reason."""
+        counts = f"{len(self.done)} extracted, {len(self.skipped)} already there, {len(self.failed)} failed"
+        log.info("%s: %s", folder, counts)
+        for name, reason in self.failed.items():
+            log.error("  %s: %s", name, reason)
 
 
-def _own_share(videos: dict[str, Path], shard: str | None) -> dict[str, Path]:
-    """The videos of share `i/n`, balanced by frames; all of them without a shard."""
-    if shard is None:
-        return videos
-    index, count = parse_shard(shard)
-    names = assign_videos(videos, count)[index - 1]
-    log.info("shard %d of %d: %d of %d videos", index, count, len(names), len(videos))
-    return {name: videos[name] for name in names}
+class ExtractionLoop:
+    """Decoding ahead in the background, the encoder and the writers here; batches never cross videos.
+
+    So a video's features do not depend on which others are extracted with it.
+    """
+
+    def __init__(self, encoder: Encoder, config: ExtractionConfig, identity: dict[str, Any]):
+        self.encoder, self.config = encoder, config
+        rule = encoder.preprocessing
+        self.on_gpu = encoder.device.type == "cuda"
+        is_clip = isinstance(encoder, ClipEncoder)
+        shape = (encoder.clip_len, 3, rule.size, rule.size) if is_clip else (3, rule.size, rule.size)
+        self.encode = encoder.encode_tokens if config.mode == "tokens" else encoder.encode
+        self.batch_size = config.batch_size or choose_batch_size(self.encode, shape, encoder.device)
+        self.plan = DecodePlan(
+            decoder=config.decoder,
+            fps=config.fps,
+            chunk_frames=CHUNK_FRAMES if is_clip else self.batch_size,
+            rule=None if self.on_gpu else rule,
+            pin_memory=self.on_gpu,
+        )
+        self.record = identity | {
+            "title": encoder.config.title,
+            "licence": encoder.config.licence,
+            "num_parameters": encoder.num_parameters,
+            "precision": encoder.precision,
+            "batch_size": self.batch_size,
+            "device": str(encoder.device),
+            "decoder_version": decoder_version(config.decoder),
+            "num_threads": torch.get_num_threads(),
+            "versions": versions(),
+            "git": git_state(paths.CHECKOUT),
+        }
+
+    def run(self, videos: dict[str, Path], folder: Path, summary: Summary) -> None:
+        """Extract `videos` into `folder`; a bad video goes into the summary, a full disk ends the run."""
+        if self.config.num_decoders > 1:
+            events = decode_in_processes(videos, self.plan, self.config.num_decoders)
+        else:
+            events = decode_in_thread(videos, self.plan)
+        expected = sum(estimate_frames(videos).values())
+        jobs: dict[str, _VideoJob] = {}
+        # whatever ends the loop, an interruption too: writers leave no file half written, decoders no process behind
+        with (
+            contextlib.ExitStack() as open_writers,
+            contextlib.closing(events),
+            progress(total=expected, description=self.record["encoder"], unit="frames") as bar,
+        ):
+            for name, event in events:
+                features = folder / f"{name}.npy"
+                try:
+                    if name not in jobs:
+                        writer = FeatureWriter(features, self.encoder.feature_dim, self.config.dtype)
+                        jobs[name] = _VideoJob(videos[name], self._stream(), open_writers.enter_context(writer))
+                    if isinstance(event, Chunk):
+                        jobs[name].feed(self._resized(event), event)
+                        bar.update(len(event.frames))
+                    else:
+                        self._end(name, jobs.pop(name), event, summary)
+                except OSError as error:
+                    raise UserError(f"{features}: {describe_os_error(error)}") from error
+
+    def _stream(self) -> FeatureStream:
+        batcher = Batcher(self.encode, self.batch_size)
+        if not isinstance(self.encoder, ClipEncoder):
+            return FrameStream(batcher)
+        if self.config.mode == "tokens":
+            return TokenStream(batcher, self.encoder.clip_len, self.encoder.tubelet)
+        return WindowStream(batcher, self.encoder.clip_len, self.config.stride)
+
+    def _resized(self, chunk: Chunk) -> torch.Tensor:
+        """A chunk's frames as `(n, 3, size, size)`; on a GPU they cross as they were decoded and are resized there."""
+        if not self.on_gpu or not len(chunk.frames):
+            return chunk.frames
+        return resize(chunk.frames.to(self.encoder.device, non_blocking=True), self.encoder.preprocessing)
+
+    def _end(self, name: str, job: _VideoJob, error: VideoError | None, summary: Summary) -> None:
+        """Publish a video's features, or note why there are none.
+
+        A note for each video: the tasks of a job array write at the same time. One that has features now loses its note.
+        """
+        note = paths.quarantine_note(job.writer.path.parent, name)
+        if error is None:
+            job.finish(self.record)
+            summary.done.append(name)
+            note.unlink(missing_ok=True)
+        else:
+            job.writer.discard()
+            summary.failed[name] = str(error)
+            write_json(note, {"video": str(error.path), "reason": error.reason, "frames_given": error.frames_given})
+
+
+class _VideoJob:
+    """One video on its way to its feature file: decoded frames in, rows to the writer."""
+
+    def __init__(self, path: Path, stream: FeatureStream, writer: FeatureWriter):
+        self.path, self.stream, self.writer = path, stream, writer
+        self.started = time.monotonic()
+        self.seconds: list[float] = []
+        self.sampled: list[int] = []
+
+    def feed(self, frames: torch.Tensor, chunk: Chunk) -> None:
+        """Take a chunk, whose frames are `(n, 3, size, size)` by now."""
+        self.seconds += chunk.seconds
+        self.sampled += chunk.sampled
+        self._write(self.stream.push(frames))
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Write the last rows and publish the pair of files."""
+        self._write(self.stream.finish())
+        timeline = Timeline(np.array(self.seconds), np.array(self.sampled))
+        facts = {
+            "video": self.path.name,
+            "video_bytes": self.path.stat().st_size,
+            "timeline": timeline.to_json(),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self.started, 3),
+        }
+        self.writer.finish(record | facts)
+
+    def _write(self, rows: np.ndarray) -> None:
+        if len(rows):  # of no rows the width is unknown
+            self.writer.append(rows)

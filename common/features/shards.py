@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from common.base.runtime import UserError
 from common.video.probe import estimate_frames
+
+log = logging.getLogger(__name__)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -79,3 +82,11 @@ def assign(frames: Mapping[str, int], num_shards: int) -> list[list[str]]:
 def assign_videos(videos: Mapping[str, Path], num_shards: int) -> list[list[str]]:
     """`assign` for video files by the frames that `estimate_frames` expects of them."""
     return assign(estimate_frames(videos), num_shards)
+
+
+def own_share(videos: Mapping[str, Path], shard: str) -> dict[str, Path]:
+    """The videos of share `i/n`, balanced by frames. Raises `UserError` for what is no share."""
+    index, count = parse_shard(shard)
+    names = assign_videos(videos, count)[index - 1]
+    log.info("shard %d of %d: %d of %d videos", index, count, len(names), len(videos))
+    return {name: videos[name] for name in names}

@@ -1,4 +1,4 @@
-"""From a stream of resized frames to a stream of features, one vector a frame, in memory that does not grow.
+"""From a stream of resized frames to a stream of features in batches, one vector a frame, in memory that does not grow.
 
 Each stream takes frames in order with `push` and gives the rows that have become final; `finish` gives the rest. What
 goes into one call of the network depends on `batch_size` only, never on how the frames arrive.
@@ -6,14 +6,23 @@ goes into one call of the network depends on `batch_size` only, never on how the
 
 from __future__ import annotations
 
+import logging
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.features.batching import Batcher
+from common.base.runtime import UserError
+
+log = logging.getLogger(__name__)
+
+# fixed on a CPU: another batch size changes features in the last digits
+CPU_FRAMES, CPU_CLIPS = 16, 1
+MOST_FRAMES, MOST_CLIPS = 256, 32
+MEMORY_SHARE = 0.6  # of a GPU's free memory
 
 
 class FeatureStream(Protocol):
@@ -41,25 +50,56 @@ class FrameStream:
         return _rows(self.batcher.flush())
 
 
-class WindowStream:
+class _ClipStream:
+    """The buffer of both streams below: frames that a coming clip may need, and clips whose features are on their way."""
+
+    def __init__(self, batcher: Batcher, clip_len: int):
+        self.batcher, self.clip_len = batcher, clip_len
+        self.frames: deque[Tensor] = deque()
+        self.first = 0  # index of frames[0]
+        self.count = 0  # frames taken so far
+        self.waiting: deque[int] = deque()  # centres of clips whose features are not there yet
+
+    def _take(self, frames: Tensor) -> None:
+        self.frames.extend(frames.unbind())
+        self.count += len(frames)
+
+    def _forget(self, before: int) -> None:
+        """Drop frames that no later clip needs; the last one stays, it may be replicated."""
+        while self.first < before and len(self.frames) > 1:
+            self.frames.popleft()
+            self.first += 1
+
+    def _evaluate(self, centre: int) -> np.ndarray:
+        """Send the clip around `centre` off; returns the rows that became final, of this one or of clips before it."""
+        indices = window_indices(centre, self.clip_len, self.count)
+        self.waiting.append(centre)
+        return self._receive(self.batcher.add([torch.stack([self.frames[i - self.first] for i in indices])]))
+
+    def _receive(self, batches: list[np.ndarray]) -> np.ndarray:
+        """Rows that became final by the features of the next waiting clips."""
+        return _rows([self._finalise(self.waiting.popleft(), features) for batch in batches for features in batch])
+
+    def _finalise(self, centre: int, features: np.ndarray) -> np.ndarray:
+        """Rows that became final by the features of the clip around `centre`."""
+        raise NotImplementedError
+
+
+class WindowStream(_ClipStream):
     """Clip encoders: frame t's vector is that of the window with t at position `clip_len // 2`, edges replicated.
 
     With a stride the frames 0, n, 2n ... and the last one are evaluated, and the others interpolated linearly.
     """
 
     def __init__(self, batcher: Batcher, clip_len: int, stride: int):
-        self.batcher, self.clip_len, self.stride = batcher, clip_len, stride
-        self.frames: deque[Tensor] = deque()
-        self.first = 0  # index of frames[0]
-        self.count = 0
+        super().__init__(batcher, clip_len)
+        self.stride = stride
         self.next_centre = 0
-        self.waiting: deque[int] = deque()  # centres whose features are not there yet
-        self.last: tuple[int, np.ndarray] | None = None
+        self.last: tuple[int, np.ndarray] | None = None  # the newest evaluated frame and its features
 
     def push(self, frames: Tensor) -> np.ndarray:
         """See `FeatureStream`."""
-        self.frames.extend(frames.unbind())
-        self.count += len(frames)
+        self._take(frames)
         reach = self.clip_len - 1 - self.clip_len // 2  # frames after the centre
         rows = []
         while self.next_centre + reach < self.count:
@@ -76,38 +116,24 @@ class WindowStream:
             rows.append(self._evaluate(self.next_centre))
             self.next_centre += self.stride
         last_evaluated = self.next_centre - self.stride
-        if last_evaluated < self.count - 1:
+        if last_evaluated < self.count - 1:  # else the frames after it would have nothing to interpolate to
             rows.append(self._evaluate(self.count - 1))
-        rows.append(self._interpolate(self.batcher.flush()))
+        rows.append(self._receive(self.batcher.flush()))
         return _rows(rows)
 
-    def _evaluate(self, centre: int) -> np.ndarray:
-        indices = window_indices(centre, self.clip_len, self.count)
-        self.waiting.append(centre)
-        return self._interpolate(self.batcher.add([torch.stack([self.frames[i - self.first] for i in indices])]))
-
-    def _forget(self, before: int) -> None:
-        """Drop frames that no later window needs; the last one stays, it may be replicated."""
-        while self.first < before and len(self.frames) > 1:
-            self.frames.popleft()
-            self.first += 1
-
-    def _interpolate(self, features: list[np.ndarray]) -> np.ndarray:
-        """Rows up to the newest evaluated frame, given the features of the next waiting centres."""
-        rows = []
-        for batch in features:
-            for feature in batch:
-                centre = self.waiting.popleft()
-                if self.last is not None:
-                    before, start = self.last
-                    shares = np.arange(1, centre - before, dtype=np.float32)[:, None] / (centre - before)
-                    rows.append(start + shares * (feature - start))
-                rows.append(feature[None])
-                self.last = (centre, feature)
+    def _finalise(self, centre: int, features: np.ndarray) -> np.ndarray:
+        """The evaluated frame's row, after those between the evaluated frame before and it."""
+        rows = [features[None]]
+        if self.last is not None:
+            before, start = self.last
+            # shares 1/n ... (n-1)/n of the way; none with a stride of 1
+            shares = np.arange(1, centre - before, dtype=np.float32)[:, None] / (centre - before)
+            rows.insert(0, start + shares * (features - start))
+        self.last = (centre, features)
         return _rows(rows)
 
 
-class TokenStream:
+class TokenStream(_ClipStream):
     """Clip encoders with features over time: half-overlapping clips once, each token serving the frames of its tubelet.
 
     Where clips overlap their features are blended with weights that fall towards a clip's ends. The last clip ends with
@@ -115,29 +141,24 @@ class TokenStream:
     """
 
     def __init__(self, batcher: Batcher, clip_len: int, tubelet: int):
-        self.batcher, self.clip_len, self.tubelet = batcher, clip_len, tubelet
+        super().__init__(batcher, clip_len)
+        self.tubelet = tubelet
+        # clips but the last begin where tubelets do, so that a frame is in the same pair in both clips that see it
         self.hop = max(tubelet, clip_len // 2 // tubelet * tubelet)
         self.weights = blend_weights(clip_len)
-        self.frames: deque[Tensor] = deque()
-        self.first = 0  # index of frames[0]
-        self.count = 0
         self.next_start = 0
-        self.waiting: deque[int] = deque()  # starts of clips whose features are not there yet
         self.sums: deque[np.ndarray] = deque()  # weighted features of frames from `emitted` on
-        self.totals: deque[float] = deque()
+        self.totals: deque[float] = deque()  # and the sums of their weights
         self.emitted = 0
 
     def push(self, frames: Tensor) -> np.ndarray:
         """See `FeatureStream`."""
-        self.frames.extend(frames.unbind())
-        self.count += len(frames)
+        self._take(frames)
         rows = []
         while self.next_start + self.clip_len <= self.count:
-            rows.append(self._evaluate(self.next_start))
+            rows.append(self._evaluate(self.next_start + self.clip_len // 2))
+            self._forget(self.next_start)  # not what only this clip sees: the last clip may start up to a hop earlier
             self.next_start += self.hop
-            while self.first < self.next_start - self.hop:  # the last clip may start up to a hop earlier
-                self.frames.popleft()
-                self.first += 1
         return _rows(rows)
 
     def finish(self) -> np.ndarray:
@@ -145,34 +166,24 @@ class TokenStream:
         rows = []
         covered = self.next_start - self.hop + self.clip_len if self.next_start else 0
         if covered < self.count:
-            rows.append(self._evaluate(max(0, self.count - self.clip_len)))
-        rows.append(self._blend(self.batcher.flush()))
+            rows.append(self._evaluate(max(0, self.count - self.clip_len) + self.clip_len // 2))
+        rows.append(self._receive(self.batcher.flush()))
         rows.append(self._emit(self.count))
         return _rows(rows)
 
-    def _evaluate(self, start: int) -> np.ndarray:
-        indices = np.minimum(np.arange(start, start + self.clip_len), self.count - 1)
-        self.waiting.append(start)
-        return self._blend(self.batcher.add([torch.stack([self.frames[i - self.first] for i in indices])]))
-
-    def _blend(self, features: list[np.ndarray]) -> np.ndarray:
-        rows = []
-        for batch in features:
-            for tokens in batch:
-                start = self.waiting.popleft()
-                rows.append(self._emit(start))  # no later clip reaches back before this one
-                self._accumulate(start, np.repeat(tokens, self.tubelet, axis=0))
-        return _rows(rows)
-
-    def _accumulate(self, start: int, features: np.ndarray) -> None:
-        for position, (weight, feature) in enumerate(zip(self.weights, features, strict=True)):
-            slot = start + position - self.emitted
+    def _finalise(self, centre: int, features: np.ndarray) -> np.ndarray:
+        """Rows before the clip, to which no later clip reaches back; its tokens are added to the frames from there on."""
+        start = centre - self.clip_len // 2
+        rows = self._emit(start)
+        for position, weight in enumerate(self.weights):
+            slot, weighted = start + position - self.emitted, weight * features[position // self.tubelet]
             if slot == len(self.sums):
-                self.sums.append(weight * feature)
+                self.sums.append(weighted)
                 self.totals.append(weight)
             else:
-                self.sums[slot] = self.sums[slot] + weight * feature
+                self.sums[slot] = self.sums[slot] + weighted
                 self.totals[slot] += weight
+        return rows
 
     def _emit(self, until: int) -> np.ndarray:
         rows = []
@@ -183,7 +194,7 @@ class TokenStream:
 
 
 def _rows(parts: list[np.ndarray]) -> np.ndarray:
-    kept = [part for part in parts if len(part)]
+    kept = [part for part in parts if len(part)]  # an empty part does not know the width of the others
     return np.concatenate(kept) if kept else np.empty((0, 0), dtype=np.float32)
 
 
@@ -197,3 +208,60 @@ def blend_weights(clip_len: int) -> np.ndarray:
     """Weights `(clip_len,)` of a clip's frames where clips overlap: a triangle, highest in the middle."""
     position = np.arange(clip_len)
     return np.minimum(position + 1, clip_len - position).astype(np.float32)
+
+
+class Batcher:
+    """Collects items into batches of a fixed size for `encode`; halves the size when a GPU runs out of memory."""
+
+    def __init__(self, encode: Callable[[Tensor], Tensor], batch_size: int):
+        self.encode, self.batch_size = encode, batch_size
+        self.items: list[Tensor] = []
+
+    def add(self, items: Sequence[Tensor]) -> list[np.ndarray]:
+        """Take items; returns the outputs of the batches that became full, in order."""
+        self.items.extend(items)
+        return self._outputs(flush=False)
+
+    def flush(self) -> list[np.ndarray]:
+        """The outputs of what is left."""
+        return self._outputs(flush=True)
+
+    def _outputs(self, *, flush: bool) -> list[np.ndarray]:
+        outputs = []
+        while self.items and (flush or len(self.items) >= self.batch_size):
+            outputs.append(self._encode(self.items[: self.batch_size]))
+            self.items = self.items[len(outputs[-1]) :]  # by what came back: the size may have been halved meanwhile
+        return outputs
+
+    def _encode(self, items: list[Tensor]) -> np.ndarray:
+        """Outputs of the first items: all of them, or as many as fit into memory."""
+        while True:
+            try:
+                return self.encode(torch.stack(items[: self.batch_size])).numpy()
+            except torch.OutOfMemoryError as error:
+                if self.batch_size == 1:
+                    raise UserError(
+                        "the GPU is out of memory with a batch of 1; use a smaller encoder or --precision bf16"
+                    ) from error
+                self.batch_size //= 2
+                torch.cuda.empty_cache()
+                log.warning("GPU out of memory: batch size halved to %d", self.batch_size)
+
+
+def choose_batch_size(encode: Callable[[Tensor], Tensor], item_shape: tuple[int, ...], device: torch.device) -> int:
+    """A batch size for items `item_shape`: fixed on a CPU; on a GPU a power of two that fits its free memory.
+
+    The memory of one item is measured as the difference that a second item makes: the network's own is in both.
+    """
+    is_clip = len(item_shape) == 4
+    if device.type != "cuda":
+        return CPU_CLIPS if is_clip else CPU_FRAMES
+    peaks = []
+    for count in (1, 2):
+        torch.cuda.reset_peak_memory_stats(device)
+        encode(torch.zeros(count, *item_shape, dtype=torch.uint8))
+        peaks.append(torch.cuda.max_memory_allocated(device))
+    free, _ = torch.cuda.mem_get_info(device)
+    fitting = int(MEMORY_SHARE * free / max(1, peaks[1] - peaks[0]))
+    # the largest power of two that is not above it
+    return 2 ** max(0, min(fitting, MOST_CLIPS if is_clip else MOST_FRAMES).bit_length() - 1)

@@ -26,7 +26,7 @@ from common.head.experiment import VALIDATION, Experiment
 from common.head.prediction import write_phases
 
 if TYPE_CHECKING:
-    from common.features.loop import ExtractionLoop, Summary
+    from common.features.extract import ExtractionLoop, Summary
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class Predictor:
         Raises `UserError` for what concerns all of them: an encoder that cannot be had here, a full disk.
         """
         # here and not above: a training and its test predictions load neither decoders nor encoders
-        from common.features.loop import Summary
+        from common.features.extract import Summary
 
         summary = Summary(skipped=[name for name in videos if self.is_usable(folder / f"{name}.npy", videos[name])])
         missing = {name: path for name, path in videos.items() if name not in summary.skipped}
@@ -180,7 +180,7 @@ class Predictor:
         Raises `UserError` when it cannot be repeated here, naming what differs.
         """
         from common.encoders.base import build_encoder
-        from common.features.loop import ExtractionLoop
+        from common.features.extract import ExtractionLoop
 
         trained = self.trained
         options = extraction_like(trained.identity, trained.encoder, self.weights)

@@ -21,8 +21,7 @@ from common.base import paths
 from common.base.runtime import keep_freed_memory, select_device
 from common.encoders.base import ClipEncoder, build_encoder
 from common.encoders.config import read_encoder_config
-from common.features.batching import Batcher
-from common.features.streams import FeatureStream, TokenStream, WindowStream
+from common.features.streams import Batcher, FeatureStream, TokenStream, WindowStream
 from common.video.decode import decode
 from common.video.preprocess import Preprocessing, resize
 

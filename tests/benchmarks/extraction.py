@@ -28,7 +28,7 @@ from common.encoders.base import build_encoder
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.features.config import ExtractionConfig
 from common.features.decode_ahead import DecodePlan, chunks
-from common.features.loop import ExtractionLoop, Summary
+from common.features.extract import ExtractionLoop, Summary
 from common.video.decode import DECODERS, decode
 from common.video.preprocess import normalise
 

@@ -27,7 +27,7 @@ from common.base.runtime import keep_freed_memory, peak_memory_bytes
 from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from common.features.config import ExtractionConfig
-from common.features.loop import ExtractionLoop, Summary
+from common.features.extract import ExtractionLoop, Summary
 
 FPS = 30
 SCENE_SECONDS = 10  # encoded once, its packets repeated

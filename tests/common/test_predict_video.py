@@ -15,8 +15,8 @@ from common.base.runtime import UserError
 from common.dataset.phases import PhaseMapping, read_labels
 from common.extract_features import main as extract_main
 from common.features.config import extraction_like
+from common.features.extract import ExtractionLoop
 from common.features.files import open_features
-from common.features.loop import ExtractionLoop
 from common.head.new_videos import open_head
 from common.predict_video import main
 from common.reports.pictures import overlay, timeline

@@ -5,8 +5,15 @@ import pytest
 import torch
 
 from common.base.runtime import UserError
-from common.features.batching import Batcher, choose_batch_size
-from common.features.streams import FrameStream, TokenStream, WindowStream, blend_weights, window_indices
+from common.features.streams import (
+    Batcher,
+    FrameStream,
+    TokenStream,
+    WindowStream,
+    blend_weights,
+    choose_batch_size,
+    window_indices,
+)
 
 
 def frames(count):

@@ -9,8 +9,8 @@ import torch
 from common.base import paths
 from common.base.runtime import UserError
 from common.extract_features import main as extract_main
+from common.features.extract import ExtractionLoop
 from common.features.files import open_features
-from common.features.loop import ExtractionLoop
 from common.head.checkpoint import load_checkpoint
 from common.head.new_videos import find_head
 from common.train import main

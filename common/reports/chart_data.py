@@ -1,4 +1,4 @@
-"""The content of charts that are drawn twice, as a picture (matplotlib) and on the page (plotly), prepared once for both."""
+"""The content of charts that are drawn twice, as a picture (matplotlib) and on the page (plotly)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from common.dataset.segments import Segments, find_segments
 from common.reports.comparison import Report
-from common.reports.costs import COSTS, Cost
+from common.reports.costs import COSTS
 from common.reports.leaderboard import HEADLINE
 from common.scoring.metrics import MEASURES
 from common.scoring.video_score import VideoScore
@@ -20,10 +20,11 @@ TRUTH = "truth"
 
 
 class CostPanel(NamedTuple):
-    """Accuracy against one kind of cost; `points` is encoder -> (cost, accuracy in percent), where the cost is known."""
+    """Accuracy against one kind of cost."""
 
-    cost: Cost
+    label: str
     points: dict[str, tuple[float, float]]
+    """Encoder -> (cost, accuracy in percent), where the cost is known."""
     front: list[str]
     """Encoders that no cheaper one beats, by rising cost."""
 
@@ -31,15 +32,15 @@ class CostPanel(NamedTuple):
 def cost_panels(report: Report) -> list[CostPanel]:
     """A panel per kind of cost, without points where no encoder's cost is known."""
     panels = []
-    for cost in COSTS:
-        known = {name: costs[cost.key] for name, costs in report.costs.items() if not math.isnan(costs[cost.key])}
+    for kind, label in COSTS.items():
+        known = {name: costs[kind] for name, costs in report.costs.items() if not math.isnan(costs[kind])}
         points = {name: (value, 100 * report.board.cells[name][HEADLINE].mean) for name, value in known.items()}
-        panels.append(CostPanel(cost, points, pareto_front(points)))
+        panels.append(CostPanel(label, points, pareto_front(points)))
     return panels
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Names of the points that no point of equal or lower cost exceeds, by rising cost; `points` name -> (cost, value)."""
+    """Names of the points (name -> (cost, value)) that no point of equal or lower cost exceeds, by rising cost."""
     front: list[str] = []
     for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
         if not front or points[name][1] > points[front[-1]][1]:
@@ -47,27 +48,17 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     return front
 
 
-class EfficiencyCurve(NamedTuple):
-    """A measure of one encoder against its training videos: mean and std over folds, percent; one value per fraction."""
+def efficiency_panels(report: Report) -> tuple[dict[str, dict[str, np.ndarray]], list[int]]:
+    """Measures against the number of training videos, and the counts of videos that the axis names.
 
-    name: str
-    num_videos: list[float]
-    means: np.ndarray
-    stds: np.ndarray
-
-
-def efficiency_panels(report: Report) -> tuple[dict[str, list[EfficiencyCurve]], list[int]]:
-    """Title of each of `EFFICIENCY_MEASURES` -> a curve per encoder; and the counts of videos that the axis names."""
+    The former is title of each of `EFFICIENCY_MEASURES` -> encoder -> `(3, points)`: videos, mean and std in percent.
+    """
     panels = {}
     for measure in EFFICIENCY_MEASURES:
-        panels[MEASURES[measure]] = [
-            EfficiencyCurve(
-                name,
-                [point.num_videos for point in points],
-                *(100 * np.array([point.values[measure] for point in points])).T,
-            )
+        panels[MEASURES[measure]] = {
+            name: np.array([(point.num_videos, *(100 * np.array(point.values[measure]))) for point in points]).T
             for name, points in report.efficiency.items()
-        ]
+        }
     ticks = {round(point.num_videos) for points in report.efficiency.values() for point in points}
     return panels, sorted(ticks)
 

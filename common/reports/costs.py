@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,18 +14,12 @@ from common.reports.results import EncoderResult
 log = logging.getLogger(__name__)
 
 
-class Cost(NamedTuple):
-    """A kind of cost; `label` names its unit."""
-
-    key: str
-    label: str
-
-
-COSTS = (
-    Cost("parameters", "parameters of the encoder, millions"),
-    Cost("seconds_per_video", "extraction, seconds a video (as it was run)"),
-    Cost("megabytes_per_video", "features on disk, MB a video"),
-)
+# kind of cost -> its name and unit
+COSTS = {
+    "parameters": "parameters of the encoder, millions",
+    "seconds_per_video": "extraction, seconds a video (as it was run)",
+    "megabytes_per_video": "features on disk, MB a video",
+}
 
 
 def encoder_costs(result: EncoderResult, dataset: paths.Dataset) -> dict[str, float]:

@@ -22,7 +22,7 @@ NEAR_FRAMES = (10, 25, 50, 100, 250, 500)  # where frame rates are unknown
 
 @dataclass(frozen=True)
 class VideoAccuracies:
-    """A video and each encoder's share of right frames in it."""
+    """A video and each encoder's share of correct frames in it."""
 
     name: str
     accuracies: dict[str, float]
@@ -88,19 +88,13 @@ def _truths(results: Sequence[EncoderResult]) -> dict[str, VideoScore]:
     return {name: score for result in reversed(results) for name, score in result.scores.items()}
 
 
-def _is_wrong(score: VideoScore) -> np.ndarray:
-    return score.true != score.predicted
-
-
 def video_accuracies(results: Sequence[EncoderResult]) -> list[VideoAccuracies]:
     """Every video, by name."""
-    return [
-        VideoAccuracies(
-            name,
-            {r.name: 1 - float(_is_wrong(r.scores[name]).mean()) for r in results if name in r.scores},
-        )
-        for name in sorted(_truths(results))
-    ]
+    accuracies: dict[str, dict[str, float]] = {name: {} for name in sorted(_truths(results))}
+    for result in results:
+        for name, score in result.scores.items():
+            accuracies[name][result.name] = 1 - float((score.true != score.predicted).mean())
+    return [VideoAccuracies(name, of_encoders) for name, of_encoders in accuracies.items()]
 
 
 def confused_pairs(results: Sequence[EncoderResult]) -> list[ConfusedPair]:
@@ -109,7 +103,8 @@ def confused_pairs(results: Sequence[EncoderResult]) -> list[ConfusedPair]:
     has_times = all(score.fps for score in best.scores.values())
     seconds = sum(score.confusion / (score.fps or np.nan) for score in best.scores.values())
     errors = best.confusion - np.diag(np.diagonal(best.confusion))
-    shares = [_row_shares(result.confusion) for result in results]
+    # each true phase's frames by predicted phase; 0, not NaN, for a phase without a true frame
+    shares = [result.confusion / np.maximum(result.confusion.sum(axis=1, keepdims=True), 1) for result in results]
     elsewhere = np.mean(shares, axis=0)
     pairs = []
     for place in np.argsort(-errors, axis=None, kind="stable")[:NUM_CONFUSIONS].tolist():
@@ -127,11 +122,6 @@ def confused_pairs(results: Sequence[EncoderResult]) -> list[ConfusedPair]:
                 )
             )
     return pairs
-
-
-def _row_shares(confusion: np.ndarray) -> np.ndarray:
-    """Each true phase's frames by predicted phase; 0 for a phase without a true frame."""
-    return confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
 
 
 def by_prefix(results: Sequence[EncoderResult], truths: Mapping[str, VideoScore]) -> Strata:
@@ -198,7 +188,7 @@ def stratify(
     for result in results:
         wrong, total = np.zeros(len(groups)), np.zeros(len(groups))
         for name, score in result.scores.items():
-            wrong += np.bincount(places[name], weights=_is_wrong(score), minlength=len(groups))
+            wrong += np.bincount(places[name], weights=score.true != score.predicted, minlength=len(groups))
             total += np.bincount(places[name], minlength=len(groups))
         errors[result.name] = np.divide(wrong, total, out=np.full(len(groups), np.nan), where=total > 0)
     return Strata(axis, groups, frames, errors)

@@ -18,7 +18,6 @@ from common.dataset.kfold import folds_hash, read_folds
 from common.dataset.phases import read_mapping
 from common.scoring.folder import score_folder
 from common.scoring.further_measures import further_summary, per_phase
-from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, Protocol, summary_value, video_values
 from common.scoring.video_score import VideoScore
 
@@ -42,10 +41,6 @@ class SplitResult:
         if key not in self._values:  # PR-AUC over pooled frames takes seconds, and tables, charts and tests ask again
             self._values[key] = summary_value(list(self.scores.values()), measure, protocol)
         return self._values[key]
-
-    def summary(self, protocol: Protocol) -> dict[str, float]:
-        """Every measure over the split's videos, as fractions of 1."""
-        return {measure: self.value(measure, protocol) for measure in MEASURES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +78,10 @@ class EncoderResult:
 
     @cached_property
     def scores(self) -> dict[str, VideoScore]:
-        """The scores of every video of every split, by name: with folds, each video is scored by a head that never saw it."""
+        """The scores of every video of every split, by name.
+
+        With folds, each video is scored by a head that never saw it.
+        """
         return {name: score for split in self.splits for name, score in split.scores.items()}
 
     @cached_property

@@ -50,7 +50,7 @@ def fold_rows(result: EncoderResult, protocol: Protocol = CHALLENGE) -> list[lis
             str(split.record["split"]),
             str(len(split.scores)),
             str(sum(score.num_frames for score in split.scores.values())),
-            *(percent(split.summary(protocol)[key]) for key in MEASURES),
+            *(percent(split.value(key, protocol)) for key in MEASURES),
         ]
         for split in result.splits
     ]

@@ -9,17 +9,17 @@ from common.base.runtime import atomic_path
 from common.reports.chart_data import score_ribbons
 from common.reports.comparison import Report
 from common.reports.page.page import save_page
-from common.reports.pictures import charts, curves, embedding, phases, ribbons
+from common.reports.pictures import charts, embedding, ribbons
 from common.reports.pictures.style import save
 from common.reports.workbook.workbook import save_comparison
 
 PICTURES = {
     "comparison_chart": charts.comparison_chart,
     "comparison_table": charts.comparison_table,
-    "phases": phases.phase_heat_map,
+    "phases": charts.phase_heat_map,
     "cost": charts.cost_picture,
-    "learning_curves": curves.learning_curves,
-    "label_efficiency": curves.efficiency_picture,
+    "learning_curves": charts.learning_curves,
+    "label_efficiency": charts.efficiency_picture,
     "features": embedding.feature_map,
 }
 
@@ -44,18 +44,18 @@ def write_comparison(report: Report, *, over_folds: bool, pdf: bool = False) -> 
     written += ribbons.save_ribbons(report, folder / f"{stem}ribbons.png", pdf=pdf)
     for result in report.results if over_folds else []:
         name = "_".join(filter(None, [report.dataset.name, result.run, "confusion.png"]))
-        written += save(phases.confusion_plot(result, report), result.model.visualizations_kfold / name, pdf=pdf)
+        written += save(charts.confusion_plot(result, report), result.model.visualizations_kfold / name, pdf=pdf)
     return written
 
 
 def write_model(report: Report, *, pdf: bool = False) -> list[Path]:
-    """Write one encoder's split to its folder: workbook, ribbons of every video, confusion, learning curve, features."""
+    """Write one encoder's split to its folder: workbook, ribbons of all videos, confusion, learning curve, features."""
     result = report.results[0]
     videos = {name: score_ribbons({"predicted": score}) for name, score in result.scores.items()}
     figures = {
         "ribbons": ribbons.ribbon_plot(videos, report.mapping, f"{result.name}, {report.title}"),
-        "confusion": phases.confusion_plot(result, report),
-        "learning_curve": curves.learning_curves(report),
+        "confusion": charts.confusion_plot(result, report),
+        "learning_curve": charts.learning_curves(report),
         "features": embedding.feature_map(report),
     }
     written = [save_comparison(report, result.model.workbook)]

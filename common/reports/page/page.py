@@ -6,8 +6,7 @@ plotly draws and moves the charts; switching protocols and unfolding sheets is p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,8 @@ from common.reports.case_sheets import CaseSheet, case_sheets
 from common.reports.comparison import Report
 from common.reports.costs import COSTS
 from common.reports.failure_atlas import FailureAtlas, failure_atlas
-from common.reports.leaderboard import HEADLINE, PairTest
-from common.reports.page import comparison_charts, failure_charts
-from common.reports.page.leaderboard_chart import board_chart, rank_chart, ranks
+from common.reports.leaderboard import HEADLINE
+from common.reports.page import charts, failure_charts
 from common.reports.page.ribbons import ribbon_chart
 from common.reports.pictures.style import phase_colours
 from common.reports.results import EncoderResult, SplitResult
@@ -66,7 +64,7 @@ def build(report: Report) -> dict[str, Any]:
         "random_weights": [r.name for r in report.results if r.record["features"]["random_weights"]],
         "sources": {result.name: weights_source(result) for result in report.results},
         "quoted": {row.source: [r for r in report.published if r.source == row.source] for row in report.published},
-        "board_ranks": [ranks(board, HEADLINE) for board in report.boards],
+        "board_ranks": [charts.ranks(board, HEADLINE) for board in report.boards],
         "agreement": rank_agreement(report),
         "sheets": sheets,
         "in_seconds": all(sheet.score.fps for sheet in sheets),
@@ -75,9 +73,7 @@ def build(report: Report) -> dict[str, Any]:
         "folds": {name: split.record["split"] for split in report.results[0].splits for name in split.scores},
         "most_changes": MOST_CHANGES,
         "atlas": atlas,
-        "phase_scores": {result.name: result.phase_scores for result in report.results},
         "costs": COSTS,
-        "further": {result.name: result.further for result in report.results},
         "further_measures": {key: (further_name(key), unit) for key, (_, unit) in FURTHER_MEASURES.items()},
         "runs": [run_cells(result, split) for result in report.results for split in result.splits],
     }
@@ -85,9 +81,11 @@ def build(report: Report) -> dict[str, Any]:
 
 def _figures(report: Report, atlas: FailureAtlas) -> dict[str, go.Figure]:
     """The charts by name; those that would show nothing are left out."""
-    figures = {f"board-{number}": board_chart(board, report.published) for number, board in enumerate(report.boards, 1)}
+    figures = {
+        f"board-{number}": charts.board_chart(board, report.published) for number, board in enumerate(report.boards, 1)
+    }
     if len(report.boards) > 1 and len(report.results) > 1:
-        figures["ranks"] = rank_chart(report.boards)
+        figures["ranks"] = charts.rank_chart(report.boards)
     figures["ribbons"] = ribbon_chart(report)
     figures["worst"] = failure_charts.worst_chart(atlas.worst, atlas.encoder)
     if atlas.pairs:
@@ -95,10 +93,10 @@ def _figures(report: Report, atlas: FailureAtlas) -> dict[str, go.Figure]:
     figures["prefix"] = failure_charts.prefix_chart(atlas.by_prefix)
     figures["length"] = failure_charts.strata_chart(atlas.by_length, atlas.encoder)
     figures["distance"] = failure_charts.strata_chart(atlas.by_distance, atlas.encoder)
-    figures["phases"] = comparison_charts.phase_chart(report)
+    figures["phases"] = charts.phase_chart(report)
     if report.efficiency:
-        figures["efficiency"] = comparison_charts.efficiency_chart(report)
-    if (cost := comparison_charts.cost_chart(report)) is not None:
+        figures["efficiency"] = charts.efficiency_chart(report)
+    if (cost := charts.cost_chart(report)) is not None:
         figures["cost"] = cost
     return figures
 
@@ -124,7 +122,7 @@ def facts(report: Report) -> dict[str, str]:
 
 
 def rank_agreement(report: Report) -> dict[str, list[float]]:
-    """Kendall's tau of every protocol's order of encoders with the first one's, measure -> protocols; NaN for one encoder."""
+    """Kendall's tau of every protocol's order of encoders with the first one's, by measure; NaN for one encoder."""
     from scipy.stats import kendalltau
 
     agreement = {}
@@ -189,7 +187,6 @@ def _environment(in_seconds: bool) -> jinja2.Environment:
         "interval": interval_text,
         "p_value": p_value,
         "methods": methods_sentence,
-        "by_measure": by_measure,
         "capitalised": lambda text: text[:1].upper() + text[1:],
         "time": lambda frames, rate: moment(frames / rate),
         "moment": moment,
@@ -204,11 +201,6 @@ def _environment(in_seconds: bool) -> jinja2.Environment:
 def p_value(p: float) -> str:
     """Four decimals; `n/a` where there is no test."""
     return "n/a" if math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{p:.4f}"
-
-
-def by_measure(tests: Sequence[PairTest]) -> list[tuple[str, list[PairTest]]]:
-    """Tests in their groups of one measure."""
-    return [(measure, list(group)) for measure, group in groupby(tests, key=lambda test: test.measure)]
 
 
 def ticks(sheet: CaseSheet) -> Iterator[dict[str, str]]:

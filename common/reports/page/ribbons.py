@@ -22,14 +22,15 @@ from common.scoring.video_score import VideoScore
 
 ROW_PIXELS = 34
 MINUTE_DIGITS = 3  # 0.06 s: finer than anyone reads off the axis
-HOVER = "<b>%{{fullData.name}}</b><br>{times}<br>mean probability %{{customdata[3]}}<extra>%{{y}}</extra>"  # y: the label of the row
+# in `extra`, the box beside the text: the label of the row
+HOVER = "<b>%{{fullData.name}}</b><br>{times}<br>mean probability %{{customdata[3]}}<extra>%{{y}}</extra>"
 IN_MINUTES = "%{customdata[0]} to %{customdata[1]}<br>duration %{customdata[2]:.1f} s"
 IN_FRAMES = "frame %{customdata[0]} to %{customdata[1]}<br>duration %{customdata[2]} frames"
 Bars = dict[str, list]  # base, x (length), y (row), customdata of the bars of one phase
 
 
 def ribbon_chart(report: Report) -> go.Figure:
-    """Truth and every encoder's prediction along the time of a video; below each prediction, black where it is wrong."""
+    """Truth and every encoder's prediction along the time of a video; below a prediction, black where it is wrong."""
     in_minutes = all(score.fps for result in report.results for score in result.scores.values())
     names, colours = report.mapping.names, phase_colours(report.mapping.names)
     # one trace per phase and one for what is wrong; choosing a video replaces the bars of all of them

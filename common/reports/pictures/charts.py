@@ -1,21 +1,25 @@
-"""The comparison as a chart and as a picture of a table, and what accuracy costs."""
+"""The comparison as a chart and as a picture of a table; cost, phases, confusions, training, label efficiency."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.reports.caveats import Remark
-from common.reports.chart_data import CostPanel, cost_panels
+from common.reports.chart_data import CostPanel, cost_panels, efficiency_panels, phase_map
 from common.reports.comparison import Report
 from common.reports.leaderboard import HEADLINE
-from common.reports.pictures.style import QUIET, RULE, SERIES_COLOURS, tidy, write_remarks, write_title
+from common.reports.pictures.style import QUIET, RULE, SERIES_COLOURS, series_style, tidy, write_remarks, write_title
+from common.reports.results import EncoderResult
 from common.reports.text import leaderboard_rows, percent
 from common.scoring.metrics import MEASURES
 
 OURS, QUOTED, BEST = SERIES_COLOURS[0], "#999999", SERIES_COLOURS[5]
+DARK = 55  # percent of the blue scale from which a cell needs white writing
 LABEL_SIZE = 7  # points
 # where a name may stand beside its point: offset in points, share of the name to the left of it
 SIDES = (
@@ -31,7 +35,7 @@ SIDES = (
 
 
 def comparison_chart(report: Report) -> Figure:
-    """A panel a measure, a row an encoder: mean with its 95 % interval over videos, every fold, who is tied."""
+    """A panel per measure, a row per encoder: mean with its 95 % interval over videos, every fold, who is tied."""
     rows = len(report.results) + len(report.published)
     figure = Figure(figsize=(13, 1.9 + 0.44 * rows), layout="constrained")
     panels = figure.subplots(2, 4, sharey=True)
@@ -116,7 +120,7 @@ def comparison_table(report: Report) -> Figure:
 
 
 def cost_picture(report: Report) -> Figure:
-    """Accuracy against parameters, extraction time and disk space, with the encoders that no other beats at their cost."""
+    """Accuracy against parameters, extraction time and disk space; dashed: encoders that no cheaper one beats."""
     figure = Figure(figsize=(13, 4.8), layout="constrained")
     panels = cost_panels(report)
     row = figure.subplots(1, len(panels), sharey=True)
@@ -134,7 +138,7 @@ def cost_picture(report: Report) -> Figure:
 
 
 def _draw_costs(axes: Axes, panel: CostPanel) -> None:
-    axes.set_xlabel(panel.cost.label)
+    axes.set_xlabel(panel.label)
     tidy(axes, grid="both")
     if not panel.points:
         axes.text(0.5, 0.5, "n/a", transform=axes.transAxes, ha="center", color=QUIET)
@@ -174,3 +178,117 @@ def _label_points(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
 
 def _overlap(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
     return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
+def phase_heat_map(report: Report) -> Figure:
+    """F1 over all test frames of each phase, a row per encoder; by a phase's name its share of the true frames."""
+    values, lowest, shares = phase_map(report)
+    figure = Figure(figsize=(2.6 + 0.56 * report.mapping.num_classes, 2.4 + 0.36 * len(values)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=lowest, vmax=100, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        text = "n/a" if np.isnan(value) else f"{value:.0f}"
+        colour = "white" if value > lowest + DARK / 100 * (100 - lowest) else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+    labels = [f"{name}  {share:.1f} %" for name, share in zip(report.mapping.names, shares, strict=True)]
+    _name_columns(axes, labels, rotation=50)
+    axes.set_yticks(range(len(values)), [result.name for result in report.results], fontsize=8)
+    axes.set_xlabel("phase, and its share of the true frames")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, fraction=0.03, pad=0.015, label="F1, percent of all test frames")
+    write_title(figure, f"{report.title}: F1 of each phase")
+    write_remarks(figure, report.warnings)
+    return figure
+
+
+def confusion_plot(result: EncoderResult, report: Report) -> Figure:
+    """Row-normalised confusion matrix in percent; rows = true phase with its frames, columns = predicted phase."""
+    names, shares = report.mapping.names, result.confusion_percents
+    size = 2.5 + 0.42 * len(names)
+    figure = Figure(figsize=(size + 1.5, size))
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    # what rounds to 0 is left blank, as is a phase without a true frame (NaN)
+    for row, column in zip(*np.nonzero(np.nan_to_num(shares) >= 0.5), strict=True):
+        value = shares[row, column]
+        colour = "white" if value > DARK else "black"
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    _name_columns(axes, names, rotation=55)
+    frames = result.confusion.sum(axis=1)
+    named = [f"{name}  ({count})" for name, count in zip(names, frames, strict=True)]
+    axes.set_yticks(range(len(names)), named, fontsize=8)
+    axes.set(xlabel="predicted phase", ylabel="true phase (frames)")
+    axes.set_title(f"{result.name}, {report.title}", loc="left", fontsize=11)
+    figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label="percent of the true phase's frames")
+    write_remarks(figure, report.warnings)
+    return figure
+
+
+def _name_columns(axes: Axes, labels: Sequence[str], *, rotation: float) -> None:
+    # "anchor": turned about the end of the text, which then stands at its column
+    slanted = {"rotation": rotation, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(labels)), labels, **slanted, fontsize=8)
+
+
+def learning_curves(report: Report) -> Figure | None:
+    """Training loss and accuracy by epoch: mean over folds, their range behind it; None where no run recorded them."""
+    shown = [result for result in report.results if all(split.record["history"] for split in result.splits)]
+    if not shown:
+        return None
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, result in enumerate(shown):
+        _training_curve(left, result, "loss", index)
+        _training_curve(right, result, "accuracy", index, scale=100)
+    left.set(ylabel="training loss", yscale="log", xlabel="epoch")
+    left.yaxis.set_major_formatter("{x:g}")  # a log axis would write 10 to the power of
+    left.yaxis.set_minor_formatter("{x:g}")
+    right.set(ylabel="accuracy on training frames, percent", xlabel="epoch")
+    for axes in (left, right):
+        tidy(axes, grid="both")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
+    write_title(figure, f"{report.title}: training of the head")
+    folds = "Line: mean over folds; band: lowest to highest fold. " if len(shown[0].splits) > 1 else ""
+    figure.supxlabel(
+        f"{folds}The last epoch is scored, on videos that these curves have not seen.", fontsize=8, color=QUIET
+    )
+    return figure
+
+
+def _training_curve(axes: Axes, result: EncoderResult, key: str, index: int, scale: float = 1) -> None:
+    histories = [[scale * entry[key] for entry in split.record["history"]] for split in result.splits]
+    length = min(map(len, histories))  # a fold that was trained on has a longer record
+    values = np.array([history[:length] for history in histories])
+    style = series_style(index)
+    epochs = np.arange(1, length + 1)
+    marks = {"markevery": max(1, length // 8), "markersize": 4}
+    axes.plot(epochs, values.mean(axis=0), label=result.name, linewidth=1.6, **marks, **style)
+    axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.13, linewidth=0)
+
+
+def efficiency_picture(report: Report) -> Figure | None:
+    """Measures against the number of training videos, with the std over folds; None without such runs."""
+    if not report.efficiency:
+        return None
+    panels, ticks = efficiency_panels(report)
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    row = figure.subplots(1, len(panels))
+    for axes, (title, curves) in zip(row, panels.items(), strict=True):
+        for index, (name, (num_videos, means, stds)) in enumerate(curves.items()):
+            spread = None if np.isnan(stds).all() else stds  # for a single split: not even caps
+            look = {"label": name, "linewidth": 1.6, "markersize": 5, "capsize": 3}
+            axes.errorbar(num_videos, means, yerr=spread, **look, **series_style(index))
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, list(map(str, ticks)))
+        axes.minorticks_off()
+        axes.set_xlabel("training videos of a fold")
+        axes.set_title(title, loc="left", fontsize=10)
+        tidy(axes, grid="both")
+    row[0].set_ylabel("percent")
+    handles, labels = row[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    write_title(figure, f"{report.title}: what fewer labelled videos cost, protocol {report.board.protocol.name}")
+    write_remarks(figure, report.warnings)
+    return figure

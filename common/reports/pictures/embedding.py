@@ -25,7 +25,7 @@ SEED = 42
 
 
 def feature_map(report: Report) -> Figure | None:
-    """t-SNE (van der Maaten and Hinton, 2008) of frames drawn evenly over phases, a panel per encoder, coloured by phase.
+    """t-SNE (van der Maaten and Hinton 2008) of frames drawn evenly over phases, in their colours, a panel per encoder.
 
     An encoder whose features are no longer on this disk has no panel; None without any.
     """

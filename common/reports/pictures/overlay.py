@@ -1,4 +1,4 @@
-"""A video with its predicted phases written in: name, confidence and time on a bar, below them a strip of all phases."""
+"""A video with its predicted phases: name, confidence and time on a bar, below them a strip of all phases."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ def _writer(
             container.mux(stream.encode())
     except av.error.FFmpegError as error:
         raise UserError(
-            f"{path.parent}: the overlay cannot be written ({error.strerror}); free some space or choose another --output"
+            f"{path.parent}: the overlay cannot be written ({error.strerror}); "
+            "free some space or choose another --output"
         ) from error
 
 
@@ -185,7 +186,8 @@ class PhaseBar:
     def _text_size(self, height: int) -> int:
         """Pixels of the text: by the picture's height, less where the video's longest phase would not fit its width."""
         longest = max((self.names[phase] for phase in np.unique(self.phases.phase_ids)), key=len)
-        return self._fitting(f"■  {longest}  100%  {self.end} / {self.end}", "Bold", round(0.042 * height), self.width)
+        line = f"■  {longest}  100%  {self.end} / {self.end}"
+        return self._fitting(line, "Bold", round(0.042 * height), self.width)
 
     @staticmethod
     def _fitting(text: str, style: str, size: int, width: float) -> int:

@@ -69,7 +69,7 @@ def tidy(axes: Axes, *, grid: str = "y") -> None:
 
 
 def series_style(index: int) -> dict[str, object]:
-    """Colour, marker and line of the series number `index`: told apart beyond the seven colours by marker and dashes."""
+    """Colour, marker and line of the series number `index`; beyond the seven colours marker and dashes tell apart."""
     dashes = ("-", "--", ":")[index // len(SERIES_COLOURS) % 3]
     return {
         "color": SERIES_COLOURS[index % len(SERIES_COLOURS)],

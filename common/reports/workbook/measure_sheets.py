@@ -38,8 +38,8 @@ def summary_sheet(report: Report) -> Sheet:
     spread = [column for column in table if column.endswith((" std %", " low %", " high %"))]
     return Sheet(
         "summary",
-        f"Mean and standard deviation (ddof 1) over splits; low and high: 95 % bootstrap interval over videos. {BEST_OR_TIED} "
-        f"Encoders that share a letter do not differ significantly in {HEADLINE}.",
+        "Mean and standard deviation (ddof 1) over splits; low and high: 95 % bootstrap interval over videos. "
+        f"{BEST_OR_TIED} Encoders that share a letter do not differ significantly in {HEADLINE}.",
         table,
         shaded=MEANS.values(),
         marks=mark_rows(range(len(table)), spread, "quiet") | mark_board(report.board),
@@ -59,7 +59,7 @@ def _summary_row(result: EncoderResult, report: Report) -> dict[str, Any]:
     return (
         row
         | {"Splits": len(result.splits), "Videos": len(result.scores)}
-        | {cost.label[0].upper() + cost.label[1:]: costs[cost.key] for cost in COSTS}
+        | {label[0].upper() + label[1:]: costs[kind] for kind, label in COSTS.items()}
         | {"Feature dimension": result.record["config"]["features_dim"]}
         | {"Seed": seeds[0] if len(seeds) == 1 else ", ".join(map(str, seeds)), "Weights": weights_source(result)}
     )
@@ -73,7 +73,7 @@ def folds_sheet(report: Report) -> Sheet:
             "Split": split_name(split.record["split"]),
             "Videos": len(split.scores),
             "Frames": sum(score.num_frames for score in split.scores.values()),
-            **{PERCENTS[measure]: 100 * value for measure, value in split.summary(report.board.protocol).items()},
+            **{column: 100 * split.value(measure, report.board.protocol) for measure, column in PERCENTS.items()},
         }
         for result in report.results
         for split in result.splits
@@ -143,7 +143,8 @@ def confusion_sheet(report: Report) -> Sheet:
             rows.append(row | dict(zip(names, shares, strict=True)))
     return Sheet(
         "confusion",
-        "A row is a true phase; columns: the share of its frames, over all videos, that is predicted as each phase. Bold: correct.",
+        "A row is a true phase; columns: the share of its frames, over all videos, that is predicted as each phase. "
+        "Bold: correct.",
         pd.DataFrame(rows),
         frozen=2,
         grouped="Encoder",
@@ -158,9 +159,11 @@ def tests_sheet(report: Report) -> Sheet:
     tests = report.board.tests
     return Sheet(
         "tests",
-        "Every pair of encoders on the videos that both have. Difference: first minus second, with 95 % bootstrap interval. "
-        "d: mean / standard deviation of the paired differences. p permutation: over videos. p Holm: corrected over all pairs of "
-        f"the measure, significant below {ALPHA:g}. p folds: corrected resampled t-test over folds.",
+        "Every pair of encoders on the videos that both have. "
+        "Difference: first minus second, with 95 % bootstrap interval. "
+        "d: mean / standard deviation of the paired differences. p permutation: over videos. "
+        f"p Holm: corrected over all pairs of the measure, significant below {ALPHA:g}. "
+        "p folds: corrected resampled t-test over folds.",
         pd.DataFrame(map(_test_row, tests)),
         grouped="Measure",
         marks={(row, "Significant"): "strong" for row, test in enumerate(tests) if test.is_significant},
@@ -199,7 +202,8 @@ def protocols_sheet(report: Report) -> Sheet:
             rows.append({"Protocol": board.protocol.name, "Encoder": name, "Rank": rank} | mean_std_cells(values))
     return Sheet(
         "protocols",
-        f"The same predictions under every protocol (sheet methods): mean and standard deviation over splits. {BEST_OR_TIED}",
+        "The same predictions under every protocol (sheet methods): mean and standard deviation over splits. "
+        f"{BEST_OR_TIED}",
         pd.DataFrame(rows),
         frozen=2,
         grouped="Protocol",

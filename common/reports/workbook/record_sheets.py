@@ -34,7 +34,8 @@ def efficiency_sheet(report: Report) -> Sheet:
     )
     return Sheet(
         "efficiency",
-        "Heads trained on a share of the training videos and scored on the same test videos: mean and standard deviation over splits.",
+        "Heads trained on a share of the training videos and scored on the same test videos: "
+        "mean and standard deviation over splits.",
         table,
         grouped="Encoder",
         shaded=MEANS.values(),

@@ -49,7 +49,7 @@ class Sheet:
 
 
 def mean_std_cells(values: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Mean and standard deviation of each measure in percent under `MEANS` and `STDS`; NaN for one that `values` lacks."""
+    """Mean and std of each measure in percent, under `MEANS` and `STDS`; NaN for a measure that `values` lacks."""
     cells = {}
     for measure in MEASURES:
         mean, std = values.get(measure, (math.nan, math.nan))

@@ -20,22 +20,8 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from common.base.runtime import atomic_path
 from common.reports.comparison import Report
-from common.reports.workbook import measure_sheets, record_sheets
+from common.reports.workbook import measure_sheets, record_sheets, styles
 from common.reports.workbook.sheet import Sheet
-from common.reports.workbook.styles import (
-    ALARM,
-    BLACK,
-    BOXED,
-    FONT,
-    HEADER_FILL,
-    QUIET,
-    WHITE,
-    Layout,
-    Look,
-    Styles,
-    column_colours,
-    share_colours,
-)
 
 HEADER_ROW = 3  # below the title and the caption
 UNDEFINED = "n/a"
@@ -61,18 +47,18 @@ def save_workbook(contents: Sequence[Sheet], path: Path, *, title: str, alarming
     workbook.remove(workbook.active)
     workbook.properties.title = _text(title)
     workbook.properties.creator = "sics155-encoders"
-    styles = Styles(workbook)
+    named = styles.Styles(workbook)
     for sheet in contents:
         page = workbook.create_sheet(sheet.title)
         widths = {name: _width(sheet, name) for name in sheet.table.columns}
         _write_heading(page, sheet, widths, title=title, alarming=alarming)
         _write_header(page, sheet, widths)
-        _write_rows(page, sheet, widths, styles)
+        _write_rows(page, sheet, widths, named)
         _set_view(page, sheet, widths)
         _set_colours(page, sheet)
         _set_print(page, sheet, widths, title)
     if alarming and "notes" in workbook.sheetnames:
-        workbook["notes"].sheet_properties.tabColor = ALARM
+        workbook["notes"].sheet_properties.tabColor = styles.ALARM
     with atomic_path(path) as temporary:
         workbook.save(temporary)
     return path
@@ -94,8 +80,8 @@ def _write_heading(page: Worksheet, sheet: Sheet, widths: dict[str, float], *, t
     warning = ". Read the warnings in the sheet notes" if alarming else ""
     for row, text in enumerate((f"{title}: {sheet.title}{warning}", sheet.caption), 1):
         _fill(page.cell(row, 1), text)
-    page["A1"].font = Font(FONT, bold=True, size=13, color=ALARM if alarming else BLACK)
-    page["A2"].font = Font(FONT, color=QUIET)
+    page["A1"].font = Font(styles.FONT, bold=True, size=13, color=styles.ALARM if alarming else styles.BLACK)
+    page["A2"].font = Font(styles.FONT, color=styles.QUIET)
     page["A2"].alignment = Alignment(wrap_text=True, vertical="top")
     across = list(itertools.accumulate(widths.values()))
     columns = next((place for place, width in enumerate(across, 1) if width >= CAPTION_WIDTH), len(across))
@@ -113,7 +99,7 @@ def _write_header(page: Worksheet, sheet: Sheet, widths: dict[str, float]) -> No
     for column, (name, width) in enumerate(widths.items(), 1):
         cell = page.cell(HEADER_ROW, column)
         _fill(cell, name)
-        cell.font, cell.fill = Font(FONT, bold=True, color=WHITE), HEADER_FILL
+        cell.font, cell.fill = Font(styles.FONT, bold=True, color=styles.WHITE), styles.HEADER_FILL
         if name in sheet.shares:
             cell.alignment = Alignment("center", "center", text_rotation=90)  # at the bottom LibreOffice cuts letters
             height = max(height, ROTATED_HEIGHT * len(name))
@@ -124,7 +110,7 @@ def _write_header(page: Worksheet, sheet: Sheet, widths: dict[str, float]) -> No
     page.row_dimensions[HEADER_ROW].height = height + LINE_HEIGHT  # the arrows of the filters take a line
 
 
-def _write_rows(page: Worksheet, sheet: Sheet, widths: dict[str, float], styles: Styles) -> None:
+def _write_rows(page: Worksheet, sheet: Sheet, widths: dict[str, float], named: styles.Styles) -> None:
     groups = sheet.table[sheet.grouped].tolist() if sheet.grouped else []
     # as objects: a row of mixed columns would else turn whole numbers into floats
     for row, values in enumerate(sheet.table.astype(object).itertuples(index=False, name=None)):
@@ -132,20 +118,19 @@ def _write_rows(page: Worksheet, sheet: Sheet, widths: dict[str, float], styles:
         for column, (name, value) in enumerate(zip(widths, values, strict=True), 1):
             cell = page.cell(HEADER_ROW + 1 + row, column)
             _fill(cell, value)
-            layout = _layout(value, widths[name])
-            number_format = _number_format(value, name, sheet) if layout == "number" else "General"
-            below_box = sheet.marks.get((row - 1, name)) in BOXED  # whose lower side the rule would hide
+            if isinstance(value, str):
+                layout = "wrapped" if " " in value and len(value) > widths[name] else "text"
+            else:
+                layout = "undefined" if pd.isna(value) else "number"
+            number_format = "General"
+            if layout == "number":
+                number_format = sheet.formats.get(name, "#,##0" if isinstance(value, int) else "0.00")
+            below_box = sheet.marks.get((row - 1, name)) in styles.BOXED  # whose lower side the rule would hide
             ruled = starts_group and not below_box
-            cell.style = styles.name(Look(layout, number_format, sheet.marks.get((row, name)), ruled))
+            cell.style = named.name(styles.Look(layout, number_format, sheet.marks.get((row, name)), ruled))
             if layout == "wrapped":
                 line = page.row_dimensions[HEADER_ROW + 1 + row]
                 line.height = max(line.height or 0, _height(value, widths[name]))
-
-
-def _layout(value: Any, width: float) -> Layout:
-    if isinstance(value, str):
-        return "wrapped" if " " in value and len(value) > width else "text"
-    return "undefined" if pd.isna(value) else "number"
 
 
 def _fill(cell: Cell, value: Any) -> None:
@@ -162,12 +147,6 @@ def _text(text: str) -> str:
     return ILLEGAL_CHARACTERS_RE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _number_format(value: int | float, name: str, sheet: Sheet) -> str:
-    if name in sheet.formats:
-        return sheet.formats[name]
-    return "#,##0" if isinstance(value, int) else "0.00"
-
-
 def _set_view(page: Worksheet, sheet: Sheet, widths: dict[str, float]) -> None:
     page.freeze_panes = page.cell(HEADER_ROW + 1, sheet.frozen + 1)
     last = get_column_letter(len(widths) - len(sheet.shares))  # shares come last; nobody filters by one
@@ -182,11 +161,11 @@ def _set_colours(page: Worksheet, sheet: Sheet) -> None:
     first, last = HEADER_ROW + 1, HEADER_ROW + len(sheet.table)
     for name in sheet.shaded:
         if sheet.table[name].nunique() > 1:
-            rule = column_colours(small_is_good=name in sheet.small_is_good)
+            rule = styles.column_colours(small_is_good=name in sheet.small_is_good)
             page.conditional_formatting.add(f"{letters[name]}{first}:{letters[name]}{last}", rule)
     if sheet.shares:
         ends = [letters[name] for name in sheet.shares]
-        page.conditional_formatting.add(f"{ends[0]}{first}:{ends[-1]}{last}", share_colours())
+        page.conditional_formatting.add(f"{ends[0]}{first}:{ends[-1]}{last}", styles.share_colours())
 
 
 def _set_print(page: Worksheet, sheet: Sheet, widths: dict[str, float], title: str) -> None:

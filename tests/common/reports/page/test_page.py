@@ -17,8 +17,8 @@ from common.dataset.kfold import folds_hash, read_folds
 from common.dataset.phases import read_labels, read_mapping, write_prediction
 from common.reports.caveats import Remark
 from common.reports.comparison import make_report
-from common.reports.page.leaderboard_chart import ranks
-from common.reports.page.page import by_measure, facts, p_value, save_page
+from common.reports.page.charts import ranks
+from common.reports.page.page import facts, p_value, save_page
 from common.reports.page.ribbons import ribbon_chart, segment_probabilities
 from common.reports.published import read_published
 from common.reports.results import collect_all, collect_split
@@ -200,9 +200,14 @@ def test_mean_probability_of_a_segment(compared):
     assert np.isnan(segment_probabilities(replace(score, load_probabilities=None))).all()
 
 
-def test_p_values_and_groups(compared):
+def test_p_values():
     assert [p_value(p) for p in (0.0314, 0.00001, float("nan"))] == ["0.0314", "< 0.0001", "n/a"]
-    assert [measure for measure, _ in by_measure(report_of(compared).board.tests)] == list(MEASURES)
+
+
+def test_tests_stand_in_groups_of_one_measure(compared, page_text):
+    found = re.findall(r"<summary>(.+): \d of (\d+) pairs differ significantly</summary>", page_text)
+    pairs = str(len(report_of(compared).board.tests) // len(MEASURES))
+    assert found == [(title, pairs) for title in MEASURES.values()] * 2  # protocols
 
 
 @contextlib.contextmanager

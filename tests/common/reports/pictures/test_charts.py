@@ -11,8 +11,7 @@ from common.dataset.phases import read_mapping
 from common.reports.caveats import Remark
 from common.reports.chart_data import score_ribbons
 from common.reports.comparison import Report, make_report
-from common.reports.pictures import charts, curves, embedding
-from common.reports.pictures import phases as phase_plots
+from common.reports.pictures import charts, embedding
 from common.reports.pictures.ribbons import ribbon_plot, save_ribbons, worst_to_best
 from common.reports.pictures.style import phase_colours, save
 from common.reports.published import read_published
@@ -46,9 +45,9 @@ PICTURES = {
     "chart": charts.comparison_chart,
     "table": charts.comparison_table,
     "cost": charts.cost_picture,
-    "learning": curves.learning_curves,
-    "efficiency": curves.efficiency_picture,
-    "phases": phase_plots.phase_heat_map,
+    "learning": charts.learning_curves,
+    "efficiency": charts.efficiency_picture,
+    "phases": charts.phase_heat_map,
     "features": embedding.feature_map,
 }
 
@@ -64,7 +63,7 @@ def test_every_picture_is_drawn_as_png_and_on_request_as_pdf(report, tmp_path, n
 
 def test_without_several_fractions_there_is_no_curve_of_label_efficiency(report, tmp_path):
     report.efficiency.clear()
-    assert save(curves.efficiency_picture(report), tmp_path / "none.png") == []
+    assert save(charts.efficiency_picture(report), tmp_path / "none.png") == []
     assert not (tmp_path / "none.png").exists()
 
 
@@ -137,5 +136,5 @@ def test_a_ribbon_for_each_video_and_some_from_the_worst_to_the_best(report, tmp
 
 def test_the_confusion_matrix_shows_shares_of_the_true_phase(report, tmp_path):
     result = report.results[0]
-    (path,) = save(phase_plots.confusion_plot(result, report), tmp_path / "c.png")
+    (path,) = save(charts.confusion_plot(result, report), tmp_path / "c.png")
     assert pixels(path).std() > 5

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-PREFIXES = ("BL", "BN", "SD")
+PREFIXES = ("BL", "BN", "SD")  # of video names; folds are stratified by them
+PREFIX_CYCLE = ("BL", "BN", "SD", "BL", "BN", "SD", "BL", "BN", "SD", "BL")
 FEWEST_FRAMES, MOST_FRAMES = 180, 320  # of a video
 
 
@@ -46,6 +48,16 @@ PROCEDURE = (
     Step("tunnel_suture", 16, (0.3, 0.4, 0.8), 0.0),
     Step("background", 10, (1.0, 1.0, 1.0), 0.0),
 )
+
+
+def video_names(num_videos: int) -> list[str]:
+    """`num_videos` names for groundTruth, then one a prefix for groundTruth_val, numbered within their prefix."""
+    counts: Counter[str] = Counter()
+    names = []
+    for prefix in [PREFIX_CYCLE[index % len(PREFIX_CYCLE)] for index in range(num_videos)] + list(PREFIXES):
+        counts[prefix] += 1
+        names.append(f"{prefix}_{counts[prefix]:04d}")
+    return names
 
 
 def generator(seed: int, name: str, purpose: str) -> np.random.Generator:

@@ -16,8 +16,8 @@ from common.base.paths import CHECKOUT
 
 PHASES = [line.split()[1] for line in (CHECKOUT / "mapping.txt").read_text().splitlines()]
 PRINT_SCHEDULES = """
-import json, make_sample, sample_procedure
-names = make_sample.video_names(20)
+import json, sample_procedure
+names = sample_procedure.video_names(20)
 print(json.dumps({name: [[s.phase, s.length] for s in sample_procedure.make_schedule(name, 7)] for name in names}))
 """
 

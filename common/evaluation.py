@@ -3,8 +3,6 @@
 python -m common.evaluation GROUND_TRUTH_DIR PREDICTION_DIR --mapping_path M [--protocol challenge mstcn] [--json FILE]
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

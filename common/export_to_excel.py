@@ -4,8 +4,6 @@ python -m common.export_to_excel --dataset SICS155                    every fini
 python -m common.export_to_excel --model Base --split val             the validation part
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from common.base import paths

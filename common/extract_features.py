@@ -4,8 +4,6 @@ python -m common.extract_features --model Base --dataset SICS155
 python -m common.extract_features --model V-JEPA2-ViT-L --mode tokens --shard 1/8
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from common.base import paths

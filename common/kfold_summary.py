@@ -3,8 +3,6 @@
 python -m common.kfold_summary --folds 5 --verbose
 """
 
-from __future__ import annotations
-
 from common.base import paths
 from common.base.options import CommandParser
 from common.base.runtime import run_main

@@ -5,8 +5,6 @@ python -m common.run_k_folds --train_fraction 0.1,0.25,0.5,1 --seed 42,43,44    
 python -m common.run_k_folds --reproduce models/Base/results/SICS155/split_1/run.json
 """
 
-from __future__ import annotations
-
 from dataclasses import fields
 from pathlib import Path
 from typing import Any

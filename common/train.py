@@ -4,8 +4,6 @@ python -m common.train --action train --dataset SICS155 --split 1 --device cuda:
 python -m common.train --action predict --dataset SICS155 --split 1
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from common.base.options import CommandParser, resolve

@@ -1,7 +1,5 @@
 """Every model's weights: what they are, under which licence, whether they are here; and their download."""
 
-from __future__ import annotations
-
 import argparse
 
 from common.base import paths

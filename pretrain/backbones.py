@@ -1,7 +1,5 @@
 """The network that a training starts from: built for its family, with published, local or random weights."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from typing import Any

@@ -5,8 +5,6 @@ python cluster_videos.py --dataset Cataracts-1K --encoder EfficientNet-Lite0
 The features are those that `models/<Encoder>/extract_features.py --dataset NAME` has made (`--fps 1` is enough).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -8,8 +8,6 @@ folder of the encoder. The second is the variant without LoRA, kept apart as fea
 as --checkpoint is the same as --lora_path.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

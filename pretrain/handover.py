@@ -1,7 +1,5 @@
 """Find what the stages of pretraining leave each other, and the encoder under `models/` that they all work for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from common.base import paths

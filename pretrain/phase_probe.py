@@ -1,7 +1,5 @@
 """The phase probe of a training: do features tell the phases of a labelled data set apart, by nearest neighbours?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 

@@ -5,8 +5,6 @@ Sample number k of a run (k = step * global batch + position in it) decides ever
 k gets what an uninterrupted one gets, with any number of worker processes.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator

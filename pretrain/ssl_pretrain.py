@@ -1,7 +1,5 @@
 """From the options of a recipe to the engine: what all self-supervised pretraining commands have in common."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -10,8 +10,6 @@ Writes checkpoints/ssl/<model>/: final.pt, export/ for feature extraction and Lo
 metrics.jsonl. The same command resumes where it stopped.
 """
 
-from __future__ import annotations
-
 from common.base.runtime import run_main
 from pretrain.methods.options import VJEPA2Options
 from pretrain.ssl_config import parse_training

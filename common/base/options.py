@@ -8,8 +8,6 @@ An option is a field of a dataclass; the docstring below it is what `--help` say
 No torch here nor in any module that declares options, so that `--help` answers at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import contextlib

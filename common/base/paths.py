@@ -4,8 +4,6 @@ Everything hangs below one root: `data/`, `models/`, `comparison_results/`. It i
 environment variable `SICS155_ROOT` names (a scratch disk, a test's folder). No command depends on where it is started.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Prepare the next items in a background thread while the current one is used."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Optional tracking of a training in Weights & Biases; works without a network under WANDB_MODE=offline."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path

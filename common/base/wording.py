@@ -1,7 +1,5 @@
 """Words for people: places in a video, counted and shortened lists, clock times, text tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every check of a data set, run over one: labels, orders, lengths, copies, folds, leaks."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any

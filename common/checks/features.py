@@ -1,7 +1,5 @@
 """Feature folders: files that cannot be used, or that were made in another way than their neighbours."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files of a data set: videos without labels, labels without videos, names used twice, copies under other names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A finding of an audit: how bad it is, where it is, and what to do."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 SEVERITIES = ("error", "warning", "note")  # worst first

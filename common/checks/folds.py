@@ -1,7 +1,5 @@
 """Folds: patients in two of them, folds of other videos or changed by hand, label files that are not the fold's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from common.base import paths

@@ -1,7 +1,5 @@
 """Label files: names that are not in the mapping, files without labels, phases too short to be meant."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 

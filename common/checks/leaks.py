@@ -1,7 +1,5 @@
 """Videos that pretraining has seen and that are scored: named by content, under whatever name each set knows them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Checks of a machine: Python, torch, CUDA, decoders that really decode, weights, disk and hours of an extraction."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import platform

@@ -6,8 +6,6 @@ A cohort too small to say what is usual gives no finding: `MIN_OTHERS` other vid
 succession (Laplace 1814) the next video then differs with a chance of at most 1 / (MIN_OTHERS + 2).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Sidecars of features hold what was decoded. A video without features is probed: its header may be wrong.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

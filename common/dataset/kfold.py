@@ -3,8 +3,6 @@
 Every choice depends on names, patients and a seed only, so that another machine or another version deals the same.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import shutil

@@ -10,8 +10,6 @@ A stage of `pretrain/` writes `manifest.json` beside its weights, and `checks/le
 that come without a manifest, as published ones do, say nothing of what they have seen.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Phase names and ids, ground-truth and prediction files."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass

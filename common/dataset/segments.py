@@ -1,7 +1,5 @@
 """Runs of equal labels: find them, compare two sequences of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 

@@ -7,8 +7,6 @@ A family module in `common/encoders/families/` provides
 and everything else (finding weights, device, precision, batching, windows, files) is shared.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """A model folder's `config.yaml`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Settings of an extraction, and the settings under which existing features were made."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 

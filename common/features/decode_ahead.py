@@ -3,8 +3,6 @@
 Chunks of one video come in order; those of several videos may alternate. Memory is bounded by the chunks ahead.
 """
 
-from __future__ import annotations
-
 import queue
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace

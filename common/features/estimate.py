@@ -1,7 +1,5 @@
 """What a planned extraction needs: frames by the headers, disk, and hours measured on this machine. All are estimates."""
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import time

@@ -1,7 +1,5 @@
 """Videos to the tasks of a job array, balanced by frames; every task computes the same assignment for itself."""
 
-from __future__ import annotations
-
 import heapq
 import logging
 import os

@@ -1,7 +1,5 @@
 """Features and labels of a split -> padded batches with targets and masks."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A checkpoint holds tensors and plain Python values only. A bare state dict of the original implementation is read too.
 """
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings of a head's training, as flags, as YAML, and as they are recorded."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product

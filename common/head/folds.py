@@ -1,7 +1,5 @@
 """Every fold of one encoder: trained, predicted, scored; finished folds are not run again."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import asdict, replace
 from typing import Any

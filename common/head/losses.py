@@ -3,8 +3,6 @@
 Targets `(B, T)` hold phase ids, and `IGNORED` where a sequence is padding.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

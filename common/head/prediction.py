@@ -1,7 +1,5 @@
 """Predictions of a trained head for a split's test videos, in the challenge's files, and their scores."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict
 from pathlib import Path

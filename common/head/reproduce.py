@@ -3,8 +3,6 @@
 python -m common.run_k_folds --reproduce models/Base/results/SICS155/split_1/run.json [--device cpu] [--keep DIR]
 """
 
-from __future__ import annotations
-
 import contextlib
 import tempfile
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The training of the head: epochs over one split's features, resumable at every epoch's end."""
 
-from __future__ import annotations
-
 import logging
 import time
 from dataclasses import asdict

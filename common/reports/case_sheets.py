@@ -3,8 +3,6 @@
 What is usual is taken from the true labels of all videos; the order of one video is compared with the other videos.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """What a reader of a table must know before believing it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

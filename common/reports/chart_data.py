@@ -1,7 +1,5 @@
 """The content of charts that are drawn twice, as a picture (matplotlib) and on the page (plotly)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Everything that a comparison shows, computed once; workbook, pictures and page only lay it out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

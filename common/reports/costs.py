@@ -1,7 +1,5 @@
 """What an encoder costs: parameters, seconds to extract a video, space of its features."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

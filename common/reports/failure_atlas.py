@@ -1,7 +1,5 @@
 """Where encoders fail: which videos, which phases for which, in which hospital's videos, how near a phase change."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Encoders ranked under one protocol, with intervals, paired tests and who is statistically tied with whom."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial

@@ -1,7 +1,5 @@
 """Numbers quoted from other people's tables, for a look beside ours; always marked as quoted."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Find finished runs and score them again from their prediction files."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the records of runs say: what identifies a run, and what it took."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Comparison tables as text."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The files of a comparison, and of one encoder's split."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from common.base import paths

@@ -1,7 +1,5 @@
 """Predictions of a folder scored against a folder of ground truths."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Measures beside the study's eight: other conventions of the field, calibration, phase changes, each phase alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ The unit is the video, or the patient where one has several videos; never the fr
 same, so intervals over frames are far too narrow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -5,8 +5,6 @@ not defined (no segment, no probabilities, a class that is neither true nor pred
 `n/a`; it never becomes 0.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

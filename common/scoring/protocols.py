@@ -3,8 +3,6 @@
 Each protocol is a record. `summarise` applies it, `methods_sentence` says it in words for a paper.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache

@@ -5,8 +5,6 @@ they differ, `paired_permutation_test` whether. `corrected_resampled_t_test` ask
 encoders `holm` corrects the p values for their number, and `tie_letters` shows which cannot be told apart.
 """
 
-from __future__ import annotations
-
 import string
 import sys
 from collections.abc import Hashable, Sequence

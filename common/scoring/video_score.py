@@ -1,7 +1,5 @@
 """Counts of one video for every measure, taken once, whatever the protocol that later adds them up."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property

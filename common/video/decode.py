@@ -5,8 +5,6 @@ exactly as FFmpeg does. The others are imported only where they are asked for, a
 names.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import logging

@@ -4,8 +4,6 @@ Headers lie: their numbers are shown, and used for estimates and for the sizes o
 that decode.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass

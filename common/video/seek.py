@@ -8,8 +8,6 @@ Files that store frames out of order without saying when to show them (H.264 wit
 off by a few frames, here as in sequential decoding.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import logging

@@ -4,8 +4,6 @@ A row of `annotations.csv` starts a phase at `FrameNo`, counted from 0; the phas
 one to `Frames` of `videos.csv`. What comes before the first row is unlabelled.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

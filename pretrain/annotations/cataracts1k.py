@@ -7,8 +7,6 @@ Whether `endFrame` belongs to the phase is read off all rows together (`find_end
 that starts later holds the shared frames: a short phase inside a long one is kept, and the long one continues after it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Common to the importers of annotated releases: options, tables, video names, and the data set that they write."""
 
-from __future__ import annotations
-
 import csv
 import math
 import os

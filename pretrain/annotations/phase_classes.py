@@ -1,7 +1,5 @@
 """The class of Stage 2 that each phase of the annotated data sets belongs to: the table `phase_classes.yaml`, read."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ RELEASE_FOLDER holds annotations.csv, phases.csv and videos.csv. A wrong row sto
 line. Videos that cannot be read are listed at the end (exit code 1). The release is only read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise
 

@@ -8,8 +8,6 @@ VIDEO_FOLDER holds all videos, the unlabelled ones included. Cases with wrong an
 and line, and make the exit code 1; all else is imported. The release is only read.
 """
 
-from __future__ import annotations
-
 from common.base.runtime import UserError, run_main, sha256_of_file
 from pretrain.annotations.cataracts1k import RELEASE, find_end_rule, label_cases, read_cases
 from pretrain.annotations.importing import (

@@ -3,8 +3,6 @@
 A file holds tensors by parameter name and plain Python values only. It gets its name when it is complete.
 """
 
-from __future__ import annotations
-
 import logging
 import pickle
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """The processes of a training: who they are, and what they agree on."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

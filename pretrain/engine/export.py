@@ -3,8 +3,6 @@
 `common.encoders.weights.adapters` reads it.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

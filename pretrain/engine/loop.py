@@ -1,7 +1,5 @@
 """The training loop that all self-supervised recipes share: start or resume, step, check, save, export."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

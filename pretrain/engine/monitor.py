@@ -8,8 +8,6 @@ untrained network tells them apart but little. Three bad checks running are a co
 as there is when the teacher's entropy falls below a fifth of its first value.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from dataclasses import asdict, dataclass, field

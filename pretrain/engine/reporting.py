@@ -1,7 +1,5 @@
 """Reports of a running training: a bar, or a line a minute without a terminal, the metrics file, wandb, utilisation."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """The files of one training, all in one folder."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

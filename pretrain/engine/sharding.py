@@ -1,7 +1,5 @@
 """A method made ready for its device and processes: recomputed blocks, compilation, DDP or FSDP2, autocast."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace

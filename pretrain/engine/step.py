@@ -1,7 +1,5 @@
 """One optimiser step: schedules, accumulated gradients, clipping, AdamW, moving average, in this order."""
 
-from __future__ import annotations
-
 import logging
 import math
 

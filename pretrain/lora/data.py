@@ -1,7 +1,5 @@
 """The data of Stage 2: which annotated data sets, their clips in batches, and the record of the videos."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

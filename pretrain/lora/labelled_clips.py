@@ -5,8 +5,6 @@ of single frames takes `clip_len` 1. Training clips are a pure function of the s
 any number of workers and any restart give the same ones. Validation clips are a fixed grid.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence

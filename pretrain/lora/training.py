@@ -4,8 +4,6 @@ Training clips are drawn so that every class is equally likely. The validation v
 when to stop, and nothing else does.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time

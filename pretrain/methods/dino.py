@@ -4,8 +4,6 @@ The surgical backbones of SurgeNet (Jaspers et al., Medical Image Analysis 2025)
 frames. The head is that of `pretrain.objectives.heads`, without weight norm.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from transformers import DINOv3ViTModel

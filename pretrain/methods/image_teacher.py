@@ -1,7 +1,5 @@
 """A frozen image encoder whose patch features a video student learns to predict (SurgVISTA)."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Common to DINO and DINOv3: a network learns to say of a crop what its moving average says of another crop."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 

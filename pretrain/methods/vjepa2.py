@@ -1,7 +1,5 @@
 """V-JEPA 2's masked prediction in the space of features (Assran et al., 2025), for continuing published weights."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import math

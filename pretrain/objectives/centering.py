@@ -5,8 +5,6 @@ leading dimensions together are the samples; all samples of all processes count 
 different numbers of them, even none.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

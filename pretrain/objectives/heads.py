@@ -1,7 +1,5 @@
 """The projection head of DINO and iBOT: features to scores of learned prototypes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 

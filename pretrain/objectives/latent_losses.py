@@ -4,8 +4,6 @@ Predictions and targets are those of the masked tokens alone, `(B, K, D)`. Each 
 samples, in float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

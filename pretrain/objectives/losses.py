@@ -4,8 +4,6 @@ Each is the mean over this process's samples; averaged over processes of equal b
 batch. All are computed in float32, under autocast as well. Formulas as in DINOv3 (Simeoni et al., 2025) and its code.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

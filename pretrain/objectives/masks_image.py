@@ -4,8 +4,6 @@ A mask is a pure function of (seed, step, number of the crop in the global batch
 same ones, and a resumed run draws them again.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The networks' own names and order of parameters decide, so that DINOv3, V-JEPA 2
 vision transformers and convolutional networks of timm need no table each.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable

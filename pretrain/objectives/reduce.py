@@ -3,8 +3,6 @@
 Gradients are those of the mean of all processes' losses, once a trainer has averaged parameter gradients over them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

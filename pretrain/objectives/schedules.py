@@ -3,8 +3,6 @@
 Four shapes (`Constant`, `Linear`, `Cosine`, `Warmup`) compose; the functions below them build the published schedules.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

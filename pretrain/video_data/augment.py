@@ -4,8 +4,6 @@ Views stay uint8, a quarter of float32 on the way to the device, where `common.v
 floats. Where colours are distorted this is done in float32 and rounded once at the end, to half a level.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Frames of videos at given times, out of a bounded number of decoders that stay open."""
 
-from __future__ import annotations
-
 import os
 from collections import OrderedDict
 from pathlib import Path

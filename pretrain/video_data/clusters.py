@@ -8,8 +8,6 @@ the upper clusters follow meaning more than frequency), and draws in proportion 
 (`pretrain.video_data.sampling`). The numbers of clusters are a guess for some 100,000 clips.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from pathlib import Path

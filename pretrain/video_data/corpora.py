@@ -1,7 +1,5 @@
 """The videos that a pretraining learns from: corpora, what is kept out of them, and the record of what was seen."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import os

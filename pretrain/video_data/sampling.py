@@ -5,8 +5,6 @@ clip is equally likely, with 0 every corpus (or cluster), and between them small
 size gives.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

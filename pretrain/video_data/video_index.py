@@ -4,8 +4,6 @@ Looking into a thousand videos takes minutes, so it is done in several processes
 its size or its time of change differs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import os

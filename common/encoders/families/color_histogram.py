@@ -1,7 +1,5 @@
 """Colour histograms: no network, no weights; the floor that any encoder must beat."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ Weights come under three sets of names: transformers', timm's and Meta's own. Th
 three, that of timm the latter two.
 """
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial

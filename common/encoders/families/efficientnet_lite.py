@@ -1,7 +1,5 @@
 """EfficientNet-Lite of timm, without its classifier: global average of the last feature map."""
 
-from __future__ import annotations
-
 import timm
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """I3D with a ResNet-50 (Carreira and Zisserman, CVPR 2017) of pytorchvideo, without its classifier."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """ResNet (He et al., CVPR 2016) of torchvision, without its classifier: global average of the last stage."""
 
-from __future__ import annotations
-
 import torchvision.models
 from torch import nn
 

@@ -5,8 +5,6 @@ the DINOv3 vision transformers of that group have no register tokens, a bias on 
 Meta's, so timm's registered DINOv3 networks would leave parameters at random values.
 """
 
-from __future__ import annotations
-
 import importlib
 from functools import partial
 from typing import Any

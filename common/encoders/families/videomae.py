@@ -6,8 +6,6 @@ The feature is the final norm of the mean of all tokens, as in the authors' fine
 and a checkpoint that holds its positions overrules it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

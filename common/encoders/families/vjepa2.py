@@ -1,7 +1,5 @@
 """V-JEPA 2 (Assran et al., 2025) of transformers: the encoder alone, never its predictor."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from typing import Any
 

@@ -7,8 +7,6 @@ unchanged. Inside, a sequence `(B, C, T)` travels as an image `(B, C, 1, T)` in 
 Shapes: B videos, T frames, `dim` features a frame, `num_f_maps` channels.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Interactive charts of the leaderboard, of ranks under every protocol, of phases, costs and label efficiency."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

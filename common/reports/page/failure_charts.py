@@ -1,7 +1,5 @@
 """Interactive charts of the failure atlas."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import plotly.graph_objects as go

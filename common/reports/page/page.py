@@ -3,8 +3,6 @@
 plotly draws and moves the charts; switching protocols and unfolding sheets is plain HTML.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

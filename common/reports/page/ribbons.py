@@ -3,8 +3,6 @@
 The page holds segments, not frames: a hundred videos of twenty encoders stay a few megabytes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

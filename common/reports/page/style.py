@@ -1,7 +1,5 @@
 """What the page's interactive charts share: colours, symbols, titles, menus."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The comparison as a chart and as a picture of a table; cost, phases, confusions, training, label efficiency."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

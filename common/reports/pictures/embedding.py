@@ -1,7 +1,5 @@
 """Frame features in two dimensions: do an encoder's phases lie apart before any head is trained?"""
 
-from __future__ import annotations
-
 import logging
 import math
 

@@ -1,7 +1,5 @@
 """Ribbons: what is true and what was predicted, side by side along a video."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What all pictures share: size, fonts, how they are saved, what is written below them."""
 
-from __future__ import annotations
-
 import itertools
 import textwrap
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The measures of a comparison as sheets: encoders, splits, videos, phases, confusions, tests, protocols."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """What stands beside the measures, as sheets: label efficiency, seeds, quoted rows, methods, run records, notes."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """One sheet of a workbook: a table of typed numbers, and which cells are to stand out."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """How the cells of a workbook look: fonts, boxes, rules, colours from worst to best."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 from openpyxl import Workbook

@@ -1,7 +1,5 @@
 """Excel workbooks: typed numbers, frozen headers, the best of a column in a box, colours from worst to best."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import textwrap

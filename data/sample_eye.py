@@ -75,14 +75,7 @@ class Canvas:
         self.stroke(points, 0, colour, alpha, blur=blur)
 
     def disc(
-        self,
-        centre: complex,
-        radius: float,
-        colour: Colour,
-        alpha: float,
-        *,
-        soft: float,
-        squeeze: float = 1,
+        self, centre: complex, radius: float, colour: Colour, alpha: float, *, soft: float, squeeze: float = 1
     ) -> None:
         """Fill an ellipse, `squeeze` times as high as wide, that fades over the outer share `soft` of its radius."""
         outline = arc(centre, radius * (1 - 0.5 * soft), 0, 360, squeeze)

@@ -268,8 +268,6 @@ def test_help_answers_without_torch(command):
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "argparse" in imported
     heavy = {"torch", "matplotlib", "pandas", "plotly", "sklearn", "scipy"} | DECODERS | MODEL_LIBRARIES
-    if command == ["data/make_sample.py"]:  # draws and writes videos: its modules are made of these two
-        heavy -= {"av", "cv2"}
     assert imported & heavy == set()
 
 

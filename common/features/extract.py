@@ -34,14 +34,7 @@ from common.encoders.config import read_encoder_config
 from common.features.config import ExtractionConfig, with_options
 from common.features.decode_ahead import Chunk, DecodePlan, decode_in_processes, decode_in_thread
 from common.features.files import FeatureWriter, is_extracted
-from common.features.streams import (
-    Batcher,
-    FeatureStream,
-    FrameStream,
-    TokenStream,
-    WindowStream,
-    choose_batch_size,
-)
+from common.features.streams import Batcher, FeatureStream, FrameStream, TokenStream, WindowStream, choose_batch_size
 from common.video.decode import decoder_version
 from common.video.preprocess import resize
 from common.video.probe import VideoError, estimate_frames

@@ -58,12 +58,7 @@ def pair_cross_entropy(student: Tensor, teacher: Tensor, *, temperature: float =
 
 
 def masked_patch_loss(
-    student: Tensor,
-    teacher: Tensor,
-    weights: Tensor,
-    num_crops: int,
-    *,
-    temperature: float = STUDENT_TEMPERATURE,
+    student: Tensor, teacher: Tensor, weights: Tensor, num_crops: int, *, temperature: float = STUDENT_TEMPERATURE
 ) -> Tensor:
     """Cross-entropy at masked patches, averaged in each crop, then over crops (iBOT, Zhou et al., ICLR 2022, eq. 3).
 

@@ -79,8 +79,7 @@ def write_export(name: str, folder: Path | None = None, *, seed: int = 1) -> Pat
     (folder / "final.pt").write_bytes(b"state of the whole training")
     seen = {"corpus": "films", "name": "a", "size_bytes": 3, "fingerprint": "0" * 64}
     write_json(
-        folder / "manifest.json",
-        {"format": 1, "stage": "ssl", "model": model.name, "videos": [seen], "based_on": []},
+        folder / "manifest.json", {"format": 1, "stage": "ssl", "model": model.name, "videos": [seen], "based_on": []}
     )
     return folder
 

@@ -28,11 +28,7 @@ CASES = {
         ("--batch",),
     ),
     "vjepa2": ("launch_ssl_vjepa2.sh", ("--model", "vjepa2-tiny", "--num_workers", 0), ()),
-    "multinode": (
-        "launch_ssl_multinode.sh",
-        ("videomae", "--model", "videomae-tiny", "--num_workers", 0),
-        ("--full",),
-    ),
+    "multinode": ("launch_ssl_multinode.sh", ("videomae", "--model", "videomae-tiny", "--num_workers", 0), ("--full",)),
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -72,11 +72,7 @@ def ribbon_chart(report: Report) -> go.Figure:
     )
     figure.update_xaxes(title="minutes" if in_minutes else "frames", rangemode="tozero")
     figure.update_yaxes(
-        tickvals=list(range(rows)),
-        labelalias=labels[0],
-        range=[rows - 0.4, -0.6],
-        fixedrange=True,
-        showgrid=False,
+        tickvals=list(range(rows)), labelalias=labels[0], range=[rows - 0.4, -0.6], fixedrange=True, showgrid=False
     )
     return figure
 

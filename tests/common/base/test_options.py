@@ -126,8 +126,7 @@ def test_none_is_allowed_where_the_type_says_so():
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
-    [("a: [1", "not readable as YAML"), ("- 1\n", "found list"), ("", "found NoneType")],
+    ("text", "complaint"), [("a: [1", "not readable as YAML"), ("- 1\n", "found list"), ("", "found NoneType")]
 )
 def test_damaged_yaml_is_named(yaml_file, text, complaint):
     with pytest.raises(UserError, match=rf"run\.yaml: .*{complaint}"):

@@ -281,8 +281,7 @@ def machine(monkeypatch, *, cuda: int = 0, mps: bool = False) -> None:
 
 
 @pytest.mark.parametrize(
-    ("have", "best"),
-    [({"cuda": 2, "mps": True}, "cuda"), ({"cuda": 1}, "cuda"), ({"mps": True}, "mps"), ({}, "cpu")],
+    ("have", "best"), [({"cuda": 2, "mps": True}, "cuda"), ({"cuda": 1}, "cuda"), ({"mps": True}, "mps"), ({}, "cpu")]
 )
 def test_auto_takes_the_best_device(monkeypatch, have, best):
     machine(monkeypatch, **have)

@@ -103,17 +103,11 @@ def test_a_corpus_without_length_is_an_error():
 @pytest.fixture
 def clustered() -> tuple[list[Corpus], dict]:
     """One corpus of 100 seconds: cluster 0 has 64, cluster 1 has 32 in two videos, cluster 2 has 4."""
-    clusters = {
-        "eyes/a": [Segment(0, 64, 0), Segment(64, 80, 1)],
-        "eyes/b": [Segment(0, 4, 2), Segment(4, 20, 1)],
-    }
+    clusters = {"eyes/a": [Segment(0, 64, 0), Segment(64, 80, 1)], "eyes/b": [Segment(0, 4, 2), Segment(4, 20, 1)]}
     return [Corpus("eyes", (video("a", 80.0), video("b", 20.0)))], clusters
 
 
-@pytest.mark.parametrize(
-    ("alpha", "expected"),
-    [(0, [1 / 3, 1 / 3, 1 / 3]), (1, [0.64, 0.32, 0.04])],
-)
+@pytest.mark.parametrize(("alpha", "expected"), [(0, [1 / 3, 1 / 3, 1 / 3]), (1, [0.64, 0.32, 0.04])])
 def test_cluster_shares_at_their_limits(clustered, alpha, expected):
     corpora, clusters = clustered
     sampling = BalancedSampling(corpora, clusters=clusters, cluster_alpha=alpha)

@@ -47,7 +47,10 @@ class Encoder:
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     def prepare(self, device: torch.device, precision: str = "fp32", *, compiled: bool = False) -> None:
-        """Move to a device in the fastest memory order. `bf16` runs under autocast, but for the config's `fp32_modules`."""
+        """Move to a device in the fastest memory order.
+
+        `bf16` runs under autocast, but for the config's `fp32_modules`.
+        """
         self.device, self.precision = device, precision
         self.network.to(device, memory_format=self.memory_format)
         if precision == "bf16":
@@ -58,20 +61,20 @@ class Encoder:
 
     @torch.inference_mode()
     def _run(self, pixels: Tensor, forward: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Normalise uint8 pixels on the device and run the network (or another of its functions); float32, on the CPU."""
+        """Normalise uint8 pixels on the device and run the network, or another of its functions.
+
+        float32 features on the CPU. Raises `UserError` when they have not `feature_dim` values.
+        """
         inputs = normalise(pixels.to(self.device, non_blocking=True), self.preprocessing)
+        inputs = inputs.to(memory_format=self.memory_format)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            features = (forward or self.network)(self._arrange(inputs))
+            features = (forward or self.network)(inputs)
         if features.shape[-1] != self.feature_dim:
             raise UserError(
                 f"{self.config.title}: feature_dim {self.feature_dim} in config.yaml, but the network gives "
                 f"{features.shape[-1]}; put the correct number there"
             )
         return features.float().cpu()
-
-    def _arrange(self, inputs: Tensor) -> Tensor:
-        """Normalised pixels as the network takes them."""
-        raise NotImplementedError
 
 
 class ImageEncoder(Encoder):
@@ -80,9 +83,6 @@ class ImageEncoder(Encoder):
     def encode(self, frames: Tensor) -> Tensor:
         """Features `(N, feature_dim)` float32 on the CPU, from resized uint8 frames `(N, 3, size, size)`."""
         return self._run(frames)
-
-    def _arrange(self, inputs: Tensor) -> Tensor:
-        return inputs.contiguous(memory_format=self.memory_format)
 
 
 class ClipEncoder(Encoder):
@@ -110,9 +110,6 @@ class ClipEncoder(Encoder):
     def encode_tokens(self, clips: Tensor) -> Tensor:
         """Spatially pooled features over time `(N, clip_len // tubelet, feature_dim)` of uint8 clips."""
         return self._run(clips, self.network.tokens)
-
-    def _arrange(self, inputs: Tensor) -> Tensor:
-        return inputs
 
 
 def _keep_in_fp32(module: nn.Module, device: torch.device) -> None:

@@ -115,7 +115,7 @@ def decode_in_processes(videos: dict[str, Path], plan: DecodePlan, num_processes
                 if event is _NOTHING_YET:
                     continue
                 if not isinstance(event, Chunk):
-                    received.set()
+                    received.set()  # now it may end: nothing of it is in the queue any more
                     running.pop(name)
                     process.join()
                 if isinstance(event, Exception) and not isinstance(event, VideoError):
@@ -133,7 +133,7 @@ PATIENCE_SECONDS = 0.02
 
 def _receive(path: Path, process, events) -> object:
     """The next event of one process; `_NOTHING_YET` when it has none, an error when it died."""
-    alive = process.is_alive()
+    alive = process.is_alive()  # asked first: what a process put just before its end is still there for `get`
     try:
         return events.get(timeout=PATIENCE_SECONDS)
     except queue.Empty:
@@ -146,7 +146,7 @@ def _receive(path: Path, process, events) -> object:
 
 def _send_chunks(path: Path, plan: DecodePlan, events, received) -> None:
     """Body of a decoder process: chunks, then None or the error that ended it."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # there are several processes, and the encoder needs the cores
     try:
         for chunk in chunks(path, plan):
             events.put(chunk)

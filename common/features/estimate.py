@@ -1,4 +1,4 @@
-"""What a planned extraction needs: frames by the headers, disk, and hours measured on this machine. All are estimates."""
+"""Needs of a planned extraction: frames by the headers, disk, hours measured on this machine. All are estimates."""
 
 import math
 import multiprocessing
@@ -41,16 +41,13 @@ def expected_frames(videos: Mapping[str, Path], fps: float | None) -> tuple[int,
         return sum(frames.values()), sum(frames.values())
     sampled = 0
     for name, path in videos.items():
-        seconds = _seconds(path) or frames[name] / 25
+        try:
+            seconds = probe(path).seconds
+        except VideoError:  # extraction reports it when its turn comes
+            seconds = None
+        seconds = seconds or frames[name] / 25  # where no header tells the time, most cameras' rate
         sampled += min(frames[name], math.ceil(seconds * fps))
     return sum(frames.values()), sampled
-
-
-def _seconds(path: Path) -> float | None:
-    try:
-        return probe(path).seconds
-    except VideoError:  # extraction reports it when its turn comes
-        return None
 
 
 def feature_bytes(config: EncoderConfig, num_vectors: int, dtype: str) -> int:
@@ -59,7 +56,7 @@ def feature_bytes(config: EncoderConfig, num_vectors: int, dtype: str) -> int:
 
 
 def decode_speed(videos: Mapping[str, Path], config: EncoderConfig) -> float | None:
-    """Frames a second of decoding and resizing, from the first seconds of the first video that decodes; None without one."""
+    """Frames a second of decoding and resizing, from the start of the first video that decodes; None without one."""
     import torch
 
     from common.video.preprocess import resize

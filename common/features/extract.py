@@ -208,7 +208,7 @@ class ExtractionLoop:
     def _end(self, name: str, job: _VideoJob, error: VideoError | None, summary: Summary) -> None:
         """Publish a video's features, or note why there are none.
 
-        A note for each video: the tasks of a job array write at the same time. One that has features now loses its note.
+        A note for each video, because the tasks of a job array write at the same time; it goes when there are features.
         """
         note = paths.quarantine_note(job.writer.path.parent, name)
         if error is None:
@@ -234,11 +234,11 @@ class _VideoJob:
         """Take a chunk, whose frames are `(n, 3, size, size)` by now."""
         self.seconds += chunk.seconds
         self.sampled += chunk.sampled
-        self._write(self.stream.push(frames))
+        self.writer.append(self.stream.push(frames))
 
     def finish(self, record: dict[str, Any]) -> None:
         """Write the last rows and publish the pair of files."""
-        self._write(self.stream.finish())
+        self.writer.append(self.stream.finish())
         timeline = Timeline(np.array(self.seconds), np.array(self.sampled))
         facts = {
             "video": self.path.name,
@@ -248,7 +248,3 @@ class _VideoJob:
             "seconds": round(time.monotonic() - self.started, 3),
         }
         self.writer.finish(record | facts)
-
-    def _write(self, rows: np.ndarray) -> None:
-        if len(rows):  # of no rows the width is unknown
-            self.writer.append(rows)

@@ -19,7 +19,9 @@ from common.video.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
-HEADER_BYTES = 128
+HEADER_BYTES = (
+    128  # numpy fills the header up to a multiple of 64: any length of a video fits, so it can be written last
+)
 # what must agree before a feature file is used again; the rest of a sidecar is information
 IDENTITY = ("encoder", "weights", "pooling", "window", "preprocessing", "sampling", "dtype", "decoder")
 
@@ -30,7 +32,7 @@ def sidecar_path(features: Path) -> Path:
 
 
 class FeatureWriter:
-    """Appends feature rows to a temporary file beside `path`; `finish` publishes the pair, leaving early discards it."""
+    """Append feature rows to a temporary file beside `path`; `finish` publishes the pair, leaving early discards it."""
 
     def __init__(self, path: Path, feature_dim: int, dtype: str):
         self.path, self.feature_dim, self.dtype = path, feature_dim, np.dtype(dtype)
@@ -68,13 +70,14 @@ class FeatureWriter:
 
         Raises `UserError` naming the file when a value is not finite, or not in the range of `dtype`.
         """
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is reported below
             stored = np.ascontiguousarray(rows, dtype=self.dtype)
         if not np.isfinite(stored).all():
             raise UserError(
                 f"{self.path}: the encoder gave a value that is not finite in {self.dtype} near frame {self.num_rows}; "
                 "try --precision fp32 and --dtype float32"
             )
+        # rows one after the other are the columns of a Fortran-ordered (feature_dim, T) array
         self._stream.write(stored)
         self.num_rows += len(rows)
 
@@ -87,6 +90,7 @@ class FeatureWriter:
         self._stream.write(self._header())
         self._stream.close()
         digest = sha256_of_file(self._temporary)
+        # old features go first: killed here, none are left rather than old ones beside the new sidecar
         self.path.unlink(missing_ok=True)
         write_json(sidecar_path(self.path), sidecar | {"shape": [self.feature_dim, self.num_rows], "sha256": digest})
         publish(self._temporary, self.path)
@@ -94,7 +98,7 @@ class FeatureWriter:
 
 @dataclass(frozen=True, eq=False)
 class FeatureFile:
-    """An opened feature file: `array` `(feature_dim, T)` on disk, its sidecar (None if it came without), its timeline."""
+    """An opened feature file: `array` `(feature_dim, T)` on disk, sidecar (None if it came without), timeline."""
 
     path: Path
     array: np.ndarray
@@ -130,12 +134,14 @@ def open_features(path: Path, feature_dim: int | None = None) -> FeatureFile:
         )
     if feature_dim is not None and array.shape[0] != feature_dim:
         raise UserError(
-            f"{path}: expected feature_dim {feature_dim}, found {array.shape[0]} (shape {array.shape}); features of another encoder, or wrong --features_dim"
+            f"{path}: expected feature_dim {feature_dim}, found {array.shape[0]} (shape {array.shape}); features of "
+            "another encoder, or wrong --features_dim"
         )
     sidecar = _read_sidecar(sidecar_path(path))
     if sidecar and list(array.shape) != sidecar["shape"]:
         raise UserError(
-            f"{path}: shape {list(array.shape)}, but its sidecar says {sidecar['shape']}; extract this video again with --force"
+            f"{path}: shape {list(array.shape)}, but its sidecar says {sidecar['shape']}; extract this video again "
+            "with --force"
         )
     timeline = Timeline.from_json(sidecar["timeline"]) if sidecar else Timeline.every_frame(array.shape[1])
     return FeatureFile(path, array, sidecar, timeline)
@@ -168,6 +174,7 @@ def identity_differences(was: dict[str, Any] | None, now: dict[str, Any] | None)
 
 
 def _comparable(key: str, value: Any) -> Any:
+    # weights without a hash (random, none) are compared whole, by the words that asked for them
     if key != "weights" or not isinstance(value, dict) or value.get("sha256") is None:
         return value
     return value["sha256"], _comparable(key, value.get("adapter"))
@@ -190,7 +197,8 @@ def is_extracted(path: Path, identity: dict[str, Any], video_bytes: int | None =
     differences = identity_differences(sidecar, identity)
     if differences:
         raise UserError(
-            f"{path}: made in another way: {'; '.join(differences)}. Use --variant NAME to keep both, or --force to replace"
+            f"{path}: made in another way: {'; '.join(differences)}. Use --variant NAME to keep both, or --force to "
+            "replace"
         )
     was = sidecar.get("video_bytes")
     if video_bytes is not None and was is not None and was != video_bytes:

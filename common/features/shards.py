@@ -38,28 +38,16 @@ def shard_from_environment(environment: Mapping[str, str] = os.environ) -> tuple
         first = int(environment["SLURM_ARRAY_TASK_MIN"])
         last = int(environment["SLURM_ARRAY_TASK_MAX"])
         count = int(environment["SLURM_ARRAY_TASK_COUNT"])
-        step = int(environment.get("SLURM_ARRAY_TASK_STEP") or 1)
     except (KeyError, ValueError) as error:
         raise UserError(f"SLURM array: cannot read {error} from the environment; give --shard i/n instead") from error
-    if count > 1 and step * (count - 1) != last - first:
-        step = _step_of_list(first, last, count)
-    if (task - first) % step or not first <= task <= last:
-        raise _gaps(first, last, count)
+    # not SLURM_ARRAY_TASK_STEP, which is 1 for an array given as a list (`--array=1,3,5`)
+    step, rest = divmod(last - first, count - 1) if count > 1 else (1, 0)
+    if rest or not step or not first <= task <= last or (task - first) % step:
+        raise UserError(
+            f"SLURM array of {count} tasks from {first} to {last} has gaps, so the shares are unclear; use an even "
+            "range such as --array=1-8, or give --shard i/n"
+        )
     return (task - first) // step + 1, count
-
-
-def _step_of_list(first: int, last: int, count: int) -> int:
-    """The step of an array given as a list (`--array=1,3,5`), for which SLURM reports a step of 1."""
-    if (last - first) % (count - 1):
-        raise _gaps(first, last, count)
-    return (last - first) // (count - 1)
-
-
-def _gaps(first: int, last: int, count: int) -> UserError:
-    return UserError(
-        f"SLURM array of {count} tasks from {first} to {last} has gaps, so the shares are unclear; use an even range "
-        "such as --array=1-8, or give --shard i/n"
-    )
 
 
 def assign(frames: Mapping[str, int], num_shards: int) -> list[list[str]]:

@@ -51,7 +51,7 @@ class FrameStream:
 
 
 class _ClipStream:
-    """The buffer of both streams below: frames that a coming clip may need, and clips whose features are on their way."""
+    """Buffer of both streams below: frames that a later clip may need, and clips whose features are on their way."""
 
     def __init__(self, batcher: Batcher, clip_len: int):
         self.batcher, self.clip_len = batcher, clip_len
@@ -172,7 +172,7 @@ class TokenStream(_ClipStream):
         return _rows(rows)
 
     def _finalise(self, centre: int, features: np.ndarray) -> np.ndarray:
-        """Rows before the clip, to which no later clip reaches back; its tokens are added to the frames from there on."""
+        """Rows before the clip, to which no later one reaches back; its tokens are added to the frames after them."""
         start = centre - self.clip_len // 2
         rows = self._emit(start)
         for position, weight in enumerate(self.weights):

@@ -121,8 +121,8 @@ def to_rgb(frame) -> np.ndarray:
 def decode_opencv(path: Path) -> Iterator[Frame]:
     """OpenCV: rotation honoured; times count from the first frame.
 
-    Its limits: AV1 gives no frame, interlaced MPEG-2 gives garbage, a damaged frame ends the video without an error, and
-    before version 5 colour tags are ignored (BT.709 is read as BT.601, up to 17 levels off).
+    Its limits: AV1 gives no frame, interlaced MPEG-2 gives garbage, a damaged frame ends the video without an error,
+    and before version 5 colour tags are ignored (BT.709 is read as BT.601, up to 17 levels off).
     """
     cv2 = _library("opencv")
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)

@@ -90,7 +90,7 @@ class Timeline:
         """
         label_seconds = self.seconds[np.minimum(np.arange(num_labels), self.num_frames - 1)]
         times = self.seconds[self.sampled]
-        # the samples on both sides of each label; clipped so that both exist, where there is one sample alone they agree
+        # the samples on both sides of each label, clipped so that both exist; of a single sample they are the same
         right = np.clip(np.searchsorted(times, label_seconds), 1, max(len(times) - 1, 1))
         left = right - 1
         right = np.minimum(right, len(times) - 1)

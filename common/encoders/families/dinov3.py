@@ -18,7 +18,7 @@ from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePosi
 from common.base.runtime import UserError
 from common.encoders.base import ImageEncoder, check_grid, check_width, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.load import WeightSource
+from common.encoders.weights.load import WeightSource, rename_start, split_joint
 
 PATCH_SIZE = 16
 NUM_REGISTERS = 4
@@ -35,7 +35,10 @@ ARCHITECTURES: dict[str, tuple[str, tuple[int, int, int, int], dict[str, Any]]] 
 # statistics of the satellite images of SAT-493M, which its weights expect
 SATELLITE, SATELLITE_MEAN, SATELLITE_STD = "sat493m", (0.430, 0.411, 0.296), (0.213, 0.156, 0.143)
 
-META_TO_TIMM = {"storage_tokens": "reg_token", "ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"} | {
+META_TO_TIMM = {
+    "storage_tokens": "reg_token",
+    "ls1.gamma": "gamma_1",
+    "ls2.gamma": "gamma_2",
     "mlp.w1.": "mlp.fc1_g.",
     "mlp.w2.": "mlp.fc1_x.",
     "mlp.w3.": "mlp.fc2.",
@@ -157,13 +160,12 @@ def _to_transformers(state: dict[str, Tensor], network: nn.Module, width: int) -
     # on disk the layers are `layer.N`, in memory (of recent releases) `model.layer.N`
     layers = "model.layer." if any(key.startswith("model.layer.") for key in network.state_dict()) else "layer."
     if "embeddings.cls_token" in state:
-        return {_replace_start(key, "layer.", layers): value for key, value in state.items()}
+        return {rename_start(key, {"layer.": layers}): value for key, value in state.items()}
     renamed = {"embeddings.mask_token": torch.zeros(1, 1, width)}  # of pretraining; timm does not keep it
     for key, value in _to_timm(state, network).items():
-        name = _replace_start(_replace_all(key, TIMM_TO_TRANSFORMERS), "blocks.", layers)
+        name = rename_start(_replace_all(key, TIMM_TO_TRANSFORMERS), {"blocks.": layers})
         if name.endswith("attn.qkv.weight"):
-            for part, weight in zip("qkv", value.chunk(3), strict=True):
-                renamed[name.replace("attn.qkv", f"attention.{part}_proj")] = weight
+            renamed |= split_joint(name, value, "attention.q_proj", "attention.k_proj", "attention.v_proj")
         else:
             renamed[name] = value
     for name, own in network.state_dict().items():
@@ -176,7 +178,3 @@ def _replace_all(name: str, table: dict[str, str]) -> str:
     for old, new in table.items():
         name = name.replace(old, new)
     return name
-
-
-def _replace_start(name: str, old: str, new: str) -> str:
-    return new + name.removeprefix(old) if name.startswith(old) else name

@@ -14,7 +14,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {"i3d_r50": {}, "tiny": {"stem_dim_ou
 
 
 class I3DFeatures(nn.Module):
-    """Average over time and space of the last stage; pytorchvideo's head and its fixed 4 x 7 x 7 pool are not called."""
+    """Average over time and space of the last stage; pytorchvideo's head with its fixed 4 x 7 x 7 pool is left out."""
 
     def __init__(self, blocks: nn.ModuleList):
         super().__init__()

@@ -1,8 +1,9 @@
-"""SurgeNet: surgical self-supervised backbones (Jaspers et al., Medical Image Analysis 2025; de Jong et al., MIDL 2026).
+"""SurgeNet: surgical self-supervised backbones.
 
-The networks are timm's own. CAFormer, ConvNeXt V2 and PVT v2 checkpoints are renamed by timm's `checkpoint_filter_fn`;
-the DINOv3 vision transformers of that group have no register tokens, a bias on the keys and an epsilon of 1e-6, unlike
-Meta's, so timm's registered DINOv3 networks would leave parameters at random values.
+Jaspers et al., Medical Image Analysis 2025; de Jong et al., MIDL 2026. The networks are timm's own. CAFormer,
+ConvNeXt V2 and PVT v2 checkpoints are renamed by timm's `checkpoint_filter_fn`; the DINOv3 vision transformers of that
+group have no register tokens, a bias on the keys and an epsilon of 1e-6, unlike Meta's, so timm's registered DINOv3
+networks would leave parameters at random values.
 """
 
 import importlib

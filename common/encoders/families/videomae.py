@@ -15,7 +15,7 @@ from transformers import VideoMAEConfig, VideoMAEModel
 from common.base.runtime import UserError
 from common.encoders.base import ClipEncoder, check_grid, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.load import WeightSource
+from common.encoders.weights.load import WeightSource, rename_start, split_joint
 
 EPSILON = 1e-6
 PATCH_SIZE, TUBELET = 16, 2
@@ -143,9 +143,7 @@ def _rename(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     for key, value in state.items():
         if key.startswith(("embeddings.", "encoder.layer.")):
             # transformers writes its files under the bias names of the authors
-            name = key.replace("attention.q_bias", "attention.query.bias").replace(
-                "attention.v_bias", "attention.value.bias"
-            )
+            name = key.replace(".q_bias", ".query.bias").replace(".v_bias", ".value.bias")
             renamed[f"backbone.{name}"] = value
         else:
             renamed |= _from_authors(key, value)
@@ -156,16 +154,14 @@ def _rename(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
 
 
 def _from_authors(key: str, value: Tensor) -> dict[str, Tensor]:
-    start = next((old for old in NETWORK_NAMES if key.startswith(old)), None)
-    if start is None:
+    name = rename_start(key, NETWORK_NAMES)
+    if not key.startswith(tuple(NETWORK_NAMES)):  # the decoder's blocks keep their names, as messages then show them
         return {key: value}
-    name = NETWORK_NAMES[start] + key.removeprefix(start)
     for old, new in BLOCK_NAMES.items():
         name = name.replace(f".{old}", f".{new}")
     if "attn.qkv." not in name:
         return {name: value}
-    parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
-    return {name.replace("attn.qkv", f"attention.attention.{part}"): share for part, share in parts}
+    return split_joint(name, value, *(f"attention.attention.{part}" for part in ("query", "key", "value")))
 
 
 def _set_positions(network: VideoMAEFeatures, positions: Tensor) -> None:

@@ -10,7 +10,7 @@ from transformers import VJEPA2Config, VJEPA2Model
 from common.base.runtime import UserError
 from common.encoders.base import ClipEncoder, check_grid, check_width, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.load import WeightSource
+from common.encoders.weights.load import WeightSource, rename_start, split_joint
 
 GIANT = {"hidden_size": 1408, "num_hidden_layers": 40, "num_attention_heads": 22, "mlp_ratio": 48 / 11}
 # `architecture` -> what differs from transformers' defaults, which are ViT-L's; a weight folder's config.json wins
@@ -43,7 +43,8 @@ class VJEPA2Features(nn.Module):
         return self.encoder(clips).last_hidden_state.mean(dim=1)
 
     def tokens(self, clips: Tensor) -> Tensor:
-        """Normalised clips -> mean over space `(N, T // tubelet, feature_dim)`; tokens are ordered time, row, column."""
+        """Normalised clips -> mean over space `(N, T // tubelet, feature_dim)`."""
+        # tokens are ordered time, row, column: the first axis that unflattens is the time
         states = self.encoder(clips).last_hidden_state
         return states.unflatten(1, (clips.shape[1] // self.tubelet, -1)).mean(dim=2)
 
@@ -85,11 +86,9 @@ def _rename(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
         return {key.removeprefix("vjepa2."): value for key, value in state.items()}
     renamed = {}
     for key, value in state.items():
-        start = next((old for old in META_TO_TRANSFORMERS if key.startswith(old)), "")
-        name = META_TO_TRANSFORMERS.get(start, "") + key.removeprefix(start)
+        name = rename_start(key, META_TO_TRANSFORMERS)
         if ".attn.qkv." in name:
-            for part, share in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                renamed[name.replace("attn.qkv", f"attention.{part}")] = share
+            renamed |= split_joint(name, value, "attention.query", "attention.key", "attention.value")
         else:
             renamed[name.replace(".attn.proj.", ".attention.proj.")] = value
     return renamed

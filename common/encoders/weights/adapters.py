@@ -60,7 +60,8 @@ def find_export(spec: str) -> WeightSource:
     path = Path(spec).expanduser()
     if path.suffix == ".pt" and path.name != paths.FINAL_STATE:
         raise UserError(
-            f"{spec}: the state of an unfinished training; its export is of the end of training: give {paths.FINAL_STATE} or its folder"
+            f"{spec}: the state of an unfinished training; its export is of the end of training: give "
+            f"{paths.FINAL_STATE} or its folder"
         )
     folder = path.parent if path.suffix == ".pt" else path
     if not (folder / "config.json").is_file() and folder.is_dir():

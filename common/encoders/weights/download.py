@@ -77,6 +77,7 @@ def torchvision_file(name: str) -> Path:
     try:
         _forbid_offline()
         log.info("downloading %s to %s", url, cached)
+        # `resnet50-11ad3fa6.pth`: the name ends with the first digits of the file's SHA-256
         torch.hub.download_url_to_file(url, str(cached), cached.stem.rsplit("-", 1)[1])
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise UserError(

@@ -76,8 +76,8 @@ def find_weights(spec: str, config: EncoderConfig | None = None) -> WeightSource
     if not path.exists() or not spec:  # Path("") is the folder that one is in
         names = f" ({', '.join(config.named_weights)})" if config and config.named_weights else ""
         raise UserError(
-            f"weights {spec!r}: no such file; give --weights a local file, a local folder with config.json, a name from "
-            f"the model's config.yaml{names}, hub:ORG/NAME, an address, or 'random' for untrained weights"
+            f"weights {spec!r}: no such file; give --weights a local file, a local folder with config.json, a name "
+            f"from the model's config.yaml{names}, hub:ORG/NAME, an address, or 'random' for untrained weights"
             + (f". {config.title}: {config.access}" if config and config.access else "")
         )
     return WeightSource(spec, path, sha256_of_weights(path))

@@ -1,4 +1,4 @@
-"""Weight files: what is recorded of them, their tensors read without running code, and loaded into a network strictly."""
+"""Weight files: what is recorded of them, and their tensors: read without running code, loaded strictly."""
 
 from __future__ import annotations
 
@@ -145,8 +145,21 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         else type(content).__name__
     )
     raise UserError(
-        f"{path}: expected a state dict (tensors by parameter name), alone or under {', '.join(CONTAINERS)}; found {found}"
+        f"{path}: expected a state dict (tensors by parameter name), alone or under {', '.join(CONTAINERS)}; "
+        f"found {found}"
     )
+
+
+def rename_start(name: str, table: dict[str, str]) -> str:
+    """`name` with the first beginning that `table` lists replaced by what it says; the same where it lists none."""
+    start = next((old for old in table if name.startswith(old)), "")
+    return table.get(start, "") + name.removeprefix(start)
+
+
+def split_joint(name: str, value: Tensor, *parts: str) -> dict[str, Tensor]:
+    """A joint matrix or bias `...attn.qkv...` of queries, keys and values as three, their `parts` in the names."""
+    shares = zip(parts, value.chunk(3), strict=True)
+    return {name.replace("attn.qkv", part): share for part, share in shares}
 
 
 def load_strictly(

@@ -168,8 +168,8 @@ def test_help_lists_both_settings_with_their_defaults(capsys, monkeypatch):
         main(["--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
-    assert "several with commas, a run for each (default: 1.0)" in text
-    assert "several with commas, a run for each (default: 42)" in text
+    assert "(default: 1.0); several with commas, a run for each" in text
+    assert "(default: 42); several with commas, a run for each" in text
 
 
 # --- repetition: the words; what it does is in test_reproduce.py ----------------------------------------------------

@@ -74,7 +74,7 @@ def _bounds(entry: dataclasses.Field) -> tuple[float | None, ...]:
 
 
 def _range_in_words(entry: dataclasses.Field) -> str:
-    """The end of "x must ...": `not be negative`, `be greater than 0`, `be at least 2 frames`, `lie between 0 and 1`."""
+    """The end of "x must ...", such as `not be negative`, `be at least 2 frames`, `lie between 0 and 1`."""
     at_least, above, at_most, below = _bounds(entry)
     if (at_least, at_most) == (0, None) and below is None:
         return "not be negative"
@@ -215,8 +215,8 @@ def add_options(parser: CommandParser, cls: type, *, skip: tuple[str, ...] = ())
 def help_texts(cls: type) -> dict[str, str]:
     """Help text of each field by name: its docstring with default and unit.
 
-    Where the default is None or empty, the docstring itself says what is taken. Docstrings of fields exist in the source
-    alone, which `inspect` reads; those of a base class hold where a field is declared there.
+    Where the default is None or empty, the docstring itself says what is taken. Docstrings of fields exist in the
+    source alone, which `inspect` reads; those of a base class hold where a field is declared there.
     """
     docstrings: dict[str, str] = {}
     for owner in filter(dataclasses.is_dataclass, reversed(cls.__mro__)):

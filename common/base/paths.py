@@ -57,7 +57,7 @@ class Dataset:
 
     @property
     def sample_record(self) -> Path:
-        """What `data/make_sample.py` leaves in the set that it has drawn."""
+        """The record that `data/make_sample.py` leaves in the set that it has drawn."""
         return self.root / "sample.json"
 
     @property
@@ -67,7 +67,7 @@ class Dataset:
 
     @property
     def import_record(self) -> Path:
-        """What an importer of annotations writes last: the release, and rate and stratum of each annotated video."""
+        """The record that an importer of annotations writes last: the release, and each video's rate and stratum."""
         return self.root / MANIFEST
 
     @property
@@ -166,7 +166,7 @@ def pretraining_checkpoints() -> Path:
 
 
 def video_index() -> Path:
-    """What Stage 1 has found in the videos that it learns from, kept from one training to the next."""
+    """The index of what Stage 1 has found in the videos that it learns from, kept from one training to the next."""
     return pretraining_checkpoints() / "video_index.json"
 
 
@@ -176,7 +176,7 @@ def clusters() -> Path:
 
 
 def pretrained_backbone(name: str) -> Path:
-    """What Stage 1 keeps under a model's long name (`vjepa2-vitl-fpc64-256`): `final.pt`, `export/`, `manifest.json`."""
+    """The folder of Stage 1 under a model's long name (`vjepa2-vitl-fpc64-256`): final.pt, export/, manifest.json."""
     return pretraining_checkpoints() / "ssl" / name
 
 

@@ -1,4 +1,4 @@
-"""What every command needs from the machine: errors, logging, progress, atomic files, hashes, git state, devices.
+"""The machine as every command needs it: errors, logging, progress, atomic files, hashes, git state, devices.
 
 Nothing here imports torch at module level: commands that only read text files start without it.
 """
@@ -47,7 +47,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         print(f"error: {describe_os_error(error)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted: finished files are kept; run the same command again to go on", file=sys.stderr)
+        print("interrupted: finished files are kept; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
 
 
@@ -70,9 +70,9 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, desc
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path with the suffix of `path`, in its folder; on success it replaces `path`, else it is removed.
+    """Yield a temporary path with the suffix of `path`, in its folder.
 
-    A reader therefore sees the old file, the whole new one, or none.
+    On success it replaces `path`, else it is removed. A reader therefore sees the old file, the whole new one, or none.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def select_device(name: str = "auto") -> torch.device:
 
 
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator seeded by all of `parts`, such as `(seed, "dropout", epoch)`: the same anywhere, at any restart."""
+    """A torch generator seeded by all of `parts`, such as `(seed, "dropout", epoch)`: the same at any restart."""
     import torch
 
     digest = hashlib.sha256(repr(parts).encode()).digest()

@@ -28,7 +28,7 @@ class EncoderConfig:
     named_weights: dict[str, str] = field(default_factory=dict)
     """Other published weights by the name that `--weights` takes."""
     access: str | None = None
-    """What a person must do before the weights can be had, and what works without."""
+    """Steps that a person must take before the weights can be had, and what works without."""
     weights_megabytes: int | None = None
     fp32_modules: tuple[str, ...] = ()
     """Names of submodules that keep fp32 under bf16, because bf16 changes the features too much there."""

@@ -23,7 +23,7 @@ CHUNKS_AHEAD = 3
 
 @dataclass(frozen=True)
 class DecodePlan:
-    """How to decode: `rule` None leaves frames as they are (a GPU resizes them), `chunk_frames` a chunk."""
+    """Settings of decoding: `rule` None leaves frames as they are (a GPU resizes them), `chunk_frames` a chunk."""
 
     decoder: str
     fps: float | None

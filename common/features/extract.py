@@ -1,7 +1,7 @@
 """One encoder over a data set's videos: what is to be done, what identifies it, and the loop that does it.
 
 Frames are decoded ahead in the background (`decode_ahead`), become rows in batches (`streams`) and are appended to
-feature files (`files`); a bad video ends in the summary and in quarantine, the others go on.
+feature files (`files`); a bad video ends in the summary and in quarantine, the others are extracted.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _identity(encoder_name: str, encoder: Encoder, config: ExtractionConfig) -> 
 
 @dataclass
 class Summary:
-    """What became of each video."""
+    """The outcome for each video."""
 
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)

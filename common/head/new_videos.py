@@ -84,7 +84,7 @@ class TrainedHead:
 
     @cached_property
     def remarks(self) -> tuple[str, ...]:
-        """What must be known before any phase of this head is believed."""
+        """The caveats that must be known before any phase of this head is believed."""
         remarks = []
         if self.identity and self.identity["weights"]["source"] == RANDOM:
             remarks.append("random encoder weights: this encoder has learned nothing")
@@ -274,7 +274,7 @@ def _require_features_from_elsewhere(experiment: Experiment, videos: dict[str, P
 
 @dataclass(frozen=True, eq=False)
 class VideoPhases:
-    """What a head says about one video, frame by frame, and where the numbers come from.
+    """A head's answer for one video, frame by frame, and where the numbers come from.
 
     `seconds` `(T,)` are the presentation times of the frames, `probabilities` `(T, num_classes)` their phases';
     `source` names encoder and head, `remarks` what a reader must know before believing a number.

@@ -66,7 +66,7 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
 
 
 def _provenance(experiment: Experiment, videos: list[VideoFeatures], trained: Checkpoint | None) -> dict[str, Any]:
-    """What identifies a run: configuration, inputs, versions, and the training's history."""
+    """The identity of a run: configuration, inputs, versions, and the training's history."""
     identity = videos[0].source.identity()
     sidecar = videos[0].source.sidecar or {}
     return {

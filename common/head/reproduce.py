@@ -129,7 +129,7 @@ def _measures(record: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _surroundings(record: dict[str, Any]) -> dict[str, str]:
-    """What is not the run's own and may still change a number; the number of threads is always the recorded one."""
+    """Surroundings that may still change a number; the number of threads is always the recorded one."""
     git = record["git"]
     commit = f"{git['commit'] or 'unknown'}{' with uncommitted changes' if git['dirty'] else ''}"
     device = {"device": record["device"]} if "device" in record else {}  # records of an earlier form have none

@@ -73,7 +73,7 @@ class OddCount:
 
 @dataclass(frozen=True)
 class Course:
-    """What is unusual in an order of phases, compared with the true orders of the other videos."""
+    """The unusual in an order of phases, compared with the true orders of the other videos."""
 
     unseen: list[Change]
     """Changes that no other video has."""
@@ -162,7 +162,7 @@ def phase_durations(cohort: Cohort, place: int, video: str) -> list[PhaseDuratio
 
 
 def course(segments: Segments, cohort: Cohort, place: int, rate: float) -> Course | None:
-    """What is unusual in the segments of the video at `place`; None with fewer than `LEAST_OTHERS` other videos.
+    """The unusual in the segments of the video at `place`; None with fewer than `LEAST_OTHERS` other videos.
 
     A phase is skipped, or repeated, when fewer than a share `RARE` of the other videos lack it, or have it as often.
     """

@@ -1,4 +1,4 @@
-"""What a reader of a table must know before believing it."""
+"""Caveats that a reader of a table must know before believing it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -72,7 +72,7 @@ class PhaseMap(NamedTuple):
 
 
 def phase_map(report: Report) -> PhaseMap:
-    """How well each encoder, the best first, finds each phase."""
+    """F1 of each phase by each encoder, the best encoder first."""
     values = 100 * np.array([result.phase_scores["f1"] for result in report.results])
     frames = report.results[0].phase_scores["frames"]
     # the initial 90 keeps ten percent of scale where all phases are nearly perfect

@@ -1,4 +1,4 @@
-"""What an encoder costs: parameters, seconds to extract a video, space of its features."""
+"""Costs of an encoder: parameters, seconds to extract a video, space of its features."""
 
 import logging
 

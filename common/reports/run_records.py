@@ -1,4 +1,4 @@
-"""What the records of runs say: what identifies a run, and what it took."""
+"""Records of runs in words: what identifies a run, and what it took."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a video file promises before it is decoded: size, rate, frames, bytes.
+"""Probing: what a video file promises before it is decoded: size, rate, frames, bytes.
 
 Headers lie: their numbers are shown, and used for estimates and for the sizes of shares, but a video has the frames
 that decode.
@@ -34,7 +34,7 @@ class VideoError(UserError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the header of a video says; `header_frames`, `fps` and `seconds` may be wrong or missing (None)."""
+    """The header of a video; `header_frames`, `fps` and `seconds` may be wrong or missing (None)."""
 
     codec: str
     width: int

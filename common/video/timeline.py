@@ -1,4 +1,4 @@
-"""Which decoded frames have a feature vector, and which vector stands for which frame."""
+"""Timelines: the decoded frames that have a feature vector, and the vector that stands for each frame."""
 
 from __future__ import annotations
 

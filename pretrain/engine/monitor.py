@@ -85,7 +85,7 @@ class HealthMonitor:
         return {key: value for key, value in asdict(self).items() if key != "stop_on_collapse"}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on as the monitor that had this `state`."""
+        """Resume as the monitor that had this `state`."""
         for key, value in state.items():
             setattr(self, key, value)
 

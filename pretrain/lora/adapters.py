@@ -58,7 +58,7 @@ def target_pattern(part: nn.Module, *, mlp: bool = False) -> str:
 
 
 def _layers_and_names(part: nn.Module, *, mlp: bool) -> tuple[str, list[str], int]:
-    """What the name of every layer starts with, the layers' parts, and the number of layers."""
+    """The beginning of every layer's name, the layers' parts, and the number of layers."""
     if isinstance(part, VJEPA2Features):
         names = [f"attention.{name}" for name in ("query", "key", "value", "proj")]
         return "encoder.layer.", names + ["mlp.fc1", "mlp.fc2"] * mlp, part.encoder.config.num_hidden_layers

@@ -20,14 +20,15 @@ class FinetuneOptions:
     model: str | None = option(None, group="model")
     """Model to adapt, by its long or short name."""
     ssl_checkpoint: str | None = option(None, group="model", alias="--checkpoint")
-    """The Stage 1 output to start from: a final.pt or an export (default: the model's own); relative to the current folder,
-    pretrain/ or the root."""
+    """The Stage 1 output to start from: a final.pt or an export (default: the model's own); relative to the current
+    folder, pretrain/ or the root."""
     base: Literal["stage1", "published"] = option("stage1", group="model")
     """Published: LoRA on the published weights, without Stage 1."""
     datasets: tuple[str, ...] = option((), group="data")
     """Annotated data sets under data/ (default: the imported ones)."""
     classes: str | None = option(None, group="data")
-    """YAML table of classes and of the phases that belong to them (default: pretrain/annotations/phase_classes.yaml)."""
+    """YAML table of classes and of the phases that belong to them (default:
+    pretrain/annotations/phase_classes.yaml)."""
     output: str | None = option(None, group="output")
     """Folder to write, best_lora/ in it (default: pretrain/checkpoints/<short name>)."""
     rank: int = option(16, group="model", above=0)

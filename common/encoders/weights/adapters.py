@@ -1,4 +1,4 @@
-"""What `pretrain/` makes: exports of Stage 1, and LoRA adapters of Stage 2 that are merged into them.
+"""Weights that `pretrain/` makes: exports of Stage 1, and LoRA adapters of Stage 2 that are merged into them.
 
 An adapter folder is peft's (`adapter_config.json`, `adapter_model.safetensors`) with a `provenance.json`:
 `base_checkpoint`, the path of the export that it was trained on, `base_sha256`, what `find_export` says of that export,

@@ -167,7 +167,7 @@ def hub_folder(rest: str, config: EncoderConfig | None = None) -> Path:
 
 
 def no_access(spec: str, error: Exception, ways: list[str], config: EncoderConfig | None) -> UserError:
-    """One message: why the weights cannot be had, and every way to go on."""
+    """One message: why the weights cannot be had, and every way out."""
     reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}"
     if config and config.access:
         ways = [*ways, config.access]

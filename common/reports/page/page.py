@@ -106,7 +106,7 @@ def figure_html(figure: go.Figure, name: str) -> Markup:
 
 
 def facts(report: Report) -> dict[str, str]:
-    """What identifies the comparison, for the head of the page."""
+    """The identity of the comparison, for the head of the page."""
     scores = list(report.results[0].scores.values())
     videos = counted(len(scores), "video")
     if all(score.fps for score in scores):
@@ -133,7 +133,7 @@ def rank_agreement(report: Report) -> dict[str, list[float]]:
 
 
 def run_cells(result: EncoderResult, split: SplitResult) -> dict[str, str]:
-    """What the record of one run says, in words; older records lack some of it."""
+    """The record of one run in words; older records lack some of it."""
     row = run_row(result, split)
     memory = row["Peak memory GB"]
     cells = {

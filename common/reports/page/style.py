@@ -1,4 +1,4 @@
-"""What the page's interactive charts share: colours, symbols, titles, menus."""
+"""The style that the page's interactive charts share: colours, symbols, titles, menus."""
 
 import html
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What all pictures share: size, fonts, how they are saved, what is written below them."""
+"""The style that all pictures share: size, fonts, how they are saved, what is written below them."""
 
 import itertools
 import textwrap

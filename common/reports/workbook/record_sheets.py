@@ -1,4 +1,4 @@
-"""What stands beside the measures, as sheets: label efficiency, seeds, quoted rows, methods, run records, notes."""
+"""Sheets of what stands beside the measures: label efficiency, seeds, quoted rows, methods, run records, notes."""
 
 import math
 
@@ -107,7 +107,7 @@ def runs_sheet(report: Report) -> Sheet:
 
 
 def notes_sheet(report: Report) -> Sheet:
-    """What a reader must know, warnings first, and how to read the workbook."""
+    """Remarks that a reader must know, warnings first, and how to read the workbook."""
     remarks = sorted(report.remarks, key=lambda remark: not remark.alarming)
     rows = [{"Kind": "warning" if remark.alarming else "remark", "Note": str(remark)} for remark in remarks]
     rows += [{"Kind": "how to read", "Note": line} for line in READING]

@@ -1,4 +1,4 @@
-"""How the cells of a workbook look: fonts, boxes, rules, colours from worst to best."""
+"""The look of a workbook's cells: fonts, boxes, rules, colours from worst to best."""
 
 from typing import Literal, NamedTuple
 

@@ -13,9 +13,8 @@ from common.base.runtime import UserError
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".wmv", ".ts")
 DEFAULT_DATASET = "SICS155"
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
-MANIFEST = (
-    "manifest.json"  # beside weights of `pretrain/`: the videos that they have seen; in a data set: see `import_record`
-)
+# beside weights of `pretrain/`: the videos that they have seen; in a data set: see `import_record`
+MANIFEST = "manifest.json"
 FINAL_STATE = "final.pt"  # of Stage 1 of pretraining, beside its export
 # what else trainings of pretrain/ keep: states, numbers, the trained network and where it is from
 BEST_STATE, LAST_STATE = "best.pt", "last.pt"

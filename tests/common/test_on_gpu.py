@@ -79,8 +79,8 @@ def test_little_free_memory_means_smaller_batches(clips):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_head_is_trained_resumed_and_predicts(made, precision):
-    config = made.config(precision=precision, num_epochs=12)
-    words = ["--dataset", "made", "--model", "ColorHistogram", "--precision", precision, "--num_epochs", "12"]
+    config = made.config(precision=precision, num_epochs=30)
+    words = ["--dataset", "made", "--model", "ColorHistogram", "--precision", precision, "--num_epochs", "30"]
     small = ("num_layers_PG", "num_layers_R", "num_R", "num_f_maps", "lr")
     words += [word for name in small for word in (f"--{name}", str(getattr(config, name)))]
     assert train(["--action", "train", "--device", "cuda", *words]) == 0

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     data.add_argument("--compare-kfold", type=int, metavar="K", help="compare all models over K folds")
     data.add_argument("--model", help="show this model's split")
     data.add_argument("--run", help="with --model: name of a run (default: the default run)")
-    add_protocol_options(output)
+    add_protocol_options(parser)
     output.add_argument("--with-published", action="store_true", help="the study's table beside ours, marked as quoted")
     output.add_argument("--pdf", action="store_true", help="every picture as PDF too")
     given = parser.parse_args(argv)

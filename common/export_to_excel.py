@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     data.add_argument("--dataset", default=paths.DEFAULT_DATASET, help="(default: %(default)s)")
     data.add_argument("--model", help="folder under models/ (default: the one this is started in)")
     data.add_argument("--split", help="one fold's number, or 'val' (default: every finished fold)")
-    add_protocol_options(parser.groups["output"])
+    add_protocol_options(parser)
     given = parser.parse_args(argv)
 
     # --help answers without pandas and openpyxl

@@ -4,8 +4,6 @@ python -m common.extract_features --model Base --dataset SICS155
 python -m common.extract_features --model V-JEPA2-ViT-L --mode tokens --shard 1/8
 """
 
-from dataclasses import replace
-
 from common.base import paths
 from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import run_main
@@ -27,10 +25,9 @@ def main(argv: list[str] | None = None, *, model: str | None = None) -> int:
 
     # after --help, which needs no torch
     from common.features.extract import extract
-    from common.features.shards import shard_from_environment
+    from common.features.shards import with_task_shard
 
-    if config.shard is None and (own := shard_from_environment()):
-        config = replace(config, shard=f"{own[0]}/{own[1]}")
+    config = with_task_shard(config)
     folder = paths.model(model or given["model"])
     return extract(folder, config, device=given["device"], force=given["force"]).exit_code
 

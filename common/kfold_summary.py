@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     data.add_argument("--folds", type=int, default=5, help="(default: %(default)s)")
     data.add_argument("--run", help="name of a run (default: the default run)")
     output.add_argument("--verbose", action="store_true", help="a row for each fold too")
-    add_protocol_options(output)
+    add_protocol_options(parser)
     given = parser.parse_args(argv)
 
     from common.reports.results import collect_folds  # --help answers without pandas and scipy

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
-from common.base.options import CommandParser
+from common.base.options import CommandParser, Positive
 from common.base.runtime import UserError, progress, run_main
 from common.features.files import open_features
 from pretrain.video_data.clusters import LEVELS, Clip, cluster_features, segments_of, write_clusters
@@ -20,8 +20,6 @@ def main(argv: list[str] | None = None) -> int:
     """Write the clusters of one or several data sets; print where and how even they are."""
     given = _parser().parse_args(argv)
     levels = _levels(given.levels)
-    if not given.clip_seconds > 0:
-        raise UserError(f"--clip_seconds must be greater than 0, found {given.clip_seconds}")
     clips: list[Clip] = []
     features: list[np.ndarray] = []
     for name in given.dataset:
@@ -43,7 +41,13 @@ def _parser() -> CommandParser:
     data, training = parser.groups["data"], parser.groups["training"]
     data.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="data sets with features")
     data.add_argument("--encoder", required=True, help="whose features, a folder name below features/")
-    data.add_argument("--clip_seconds", type=float, default=4.0, help="length of a clip (default: %(default)s seconds)")
+    data.add_argument(
+        "--clip_seconds",
+        type=float,
+        action=Positive,
+        default=4.0,
+        help="length of a clip (default: %(default)s seconds)",
+    )
     training.add_argument(
         "--levels",
         default=",".join(map(str, LEVELS)),

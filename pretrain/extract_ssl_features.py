@@ -15,7 +15,7 @@ from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import run_main
 from common.encoders.weights.adapters import ADAPTER_CONFIG
 from common.features.config import ExtractionConfig
-from common.features.shards import shard_from_environment
+from common.features.shards import with_task_shard
 from pretrain.handover import encoder_folder, find_stage_output
 from pretrain.ssl_config import find_model
 
@@ -58,9 +58,8 @@ def extraction_config(given: dict[str, Any]) -> ExtractionConfig:
 
     Raises `UserError` for weights that are not there.
     """
-    config = resolve(ExtractionConfig, {key: value for key, value in given.items() if key not in WEIGHT_OPTIONS})
-    if config.shard is None and (own := shard_from_environment()):
-        config = replace(config, shard=f"{own[0]}/{own[1]}")
+    flags = {key: value for key, value in given.items() if key not in WEIGHT_OPTIONS}
+    config = with_task_shard(resolve(ExtractionConfig, flags))
     adapter = find_stage_output(given["lora_path"], "--lora_path") if given["lora_path"] else None
     base = find_stage_output(given["checkpoint"], "--checkpoint") if given["checkpoint"] else None
     if base and not adapter and (base / ADAPTER_CONFIG).is_file():

@@ -163,7 +163,7 @@ class TrainingOptions:
     sharding: Literal["auto", "none", "ddp", "fsdp"] = option("auto", group="machine")
     """How several processes share the work; auto: the model's with several, none with one."""
     compile: bool = option(False, group="machine")
-    """Torch.compile the networks, block by block."""
+    """torch.compile the networks, block by block."""
     gradient_checkpointing: Literal["auto", "all", "none"] = option("auto", group="machine")
     """Blocks computed again in the backward pass, for less memory and a third more time; auto: the model's."""
     num_workers: int = option(4, group="machine", unit="processes", minimum=0)

@@ -209,11 +209,11 @@ def add_options(parser: CommandParser, cls: type, *, skip: tuple[str, ...] = ())
             kind = {"type": hint, "metavar": hint.__name__.upper()}
         flags = [f"--{entry.name}"] + ([entry.metadata["alias"]] if entry.metadata["alias"] else [])
         group = parser.groups[entry.metadata["group"]]
-        group.add_argument(*flags, default=argparse.SUPPRESS, help=texts[entry.name].replace("%", "%%"), **kind)
+        group.add_argument(*flags, default=argparse.SUPPRESS, help=texts[entry.name], **kind)
 
 
 def help_texts(cls: type) -> dict[str, str]:
-    """Help text of each field by name: its docstring with default and unit.
+    """Help text of each field by name, as argparse takes it: its docstring with default and unit.
 
     Where the default is None or empty, the docstring itself says what is taken. Docstrings of fields exist in the
     source alone, which `inspect` reads; those of a base class hold where a field is declared there.
@@ -232,7 +232,7 @@ def help_texts(cls: type) -> dict[str, str]:
             default = " ".join(entry.default) if isinstance(entry.default, tuple) else entry.default
             unit = f" {entry.metadata['unit']}" if entry.metadata["unit"] else ""
             texts[entry.name] += f" (default: {default}{unit})"
-    return texts
+    return {name: text.replace("%", "%%") for name, text in texts.items()}  # argparse fills in what follows a %
 
 
 def _without_none(hint: Any) -> Any:

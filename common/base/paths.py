@@ -230,6 +230,14 @@ def find_videos(folder: Path) -> dict[str, Path]:
     return found
 
 
+def require_videos(folder: Path) -> dict[str, Path]:
+    """As `find_videos`; none at all is a `UserError`."""
+    videos = find_videos(folder)
+    if not videos:
+        raise UserError(f"{folder}: no video files here (looked for {', '.join(VIDEO_SUFFIXES)})")
+    return videos
+
+
 def label_paths(folder: Path) -> dict[str, Path]:
     """Label files of a folder by video name, sorted; none where there is no such folder."""
     found = sorted(folder.glob("[!.]*.txt")) if folder.is_dir() else []

@@ -76,9 +76,8 @@ def feature_findings(extracted: Mapping[str, list[ExtractedVideo]], videos: Mapp
 
 def _made_differently(folder: str, entries: Mapping[str, ExtractedVideo]) -> Iterator[Finding]:
     """Compared with the way in which most of the folder was made."""
-    ways: list[
-        list[str]
-    ] = []  # videos that were made alike; what is alike is no equality of records, so no key of a dict
+    # videos that were made alike; what is alike is no equality of records, so no key of a dict
+    ways: list[list[str]] = []
     for video, entry in entries.items():
         for way in ways:
             if not identity_differences(entry.identity, entries[way[0]].identity):

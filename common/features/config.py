@@ -48,7 +48,7 @@ class ExtractionConfig:
     num_decoders: int = option(1, group="machine", unit="processes", above=0)
     """Decoders, each with a video of its own."""
     compile: bool = option(False, group="machine")
-    """Torch.compile the network."""
+    """torch.compile the network."""
     shard: str | None = option(None, group="machine")
     """i/n: this process's share of the videos (default: a SLURM array's own)."""
 

@@ -53,9 +53,7 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     keep_freed_memory()
     dataset = paths.dataset(config.dataset)
     video_folder = Path(config.videos).resolve() if config.videos else dataset.videos
-    all_videos = videos = paths.find_videos(video_folder)
-    if not videos:
-        raise UserError(f"{video_folder}: no video files here (looked for {', '.join(paths.VIDEO_SUFFIXES)})")
+    all_videos = videos = paths.require_videos(video_folder)
     if config.shard is not None:
         from common.features.shards import own_share
 

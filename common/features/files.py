@@ -19,9 +19,8 @@ from common.video.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
-HEADER_BYTES = (
-    128  # numpy fills the header up to a multiple of 64: any length of a video fits, so it can be written last
-)
+# numpy fills the header up to a multiple of 64: any length of a video fits, so it can be written last
+HEADER_BYTES = 128
 # what must agree before a feature file is used again; the rest of a sidecar is information
 IDENTITY = ("encoder", "weights", "pooling", "window", "preprocessing", "sampling", "dtype", "decoder")
 

@@ -5,9 +5,11 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from common.base.runtime import UserError
+from common.features.config import ExtractionConfig
 from common.video.probe import estimate_frames
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,12 @@ def assign(frames: Mapping[str, int], num_shards: int) -> list[list[str]]:
 def assign_videos(videos: Mapping[str, Path], num_shards: int) -> list[list[str]]:
     """`assign` for video files by the frames that `estimate_frames` expects of them."""
     return assign(estimate_frames(videos), num_shards)
+
+
+def with_task_shard(config: ExtractionConfig) -> ExtractionConfig:
+    """`config` with the share of this task of a SLURM job array, where it names none itself."""
+    own = shard_from_environment() if config.shard is None else None
+    return replace(config, shard=f"{own[0]}/{own[1]}") if own else config
 
 
 def own_share(videos: Mapping[str, Path], shard: str) -> dict[str, Path]:

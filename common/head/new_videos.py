@@ -215,9 +215,7 @@ def predict_videos(
     """
     predictor = Predictor(_head_of(experiment, checkpoint or experiment.checkpoint), device=device)
     folder, config = folder.resolve(), experiment.config
-    videos = paths.find_videos(folder)
-    if not videos:
-        raise UserError(f"{folder}: no video files here (looked for {', '.join(paths.VIDEO_SUFFIXES)})")
+    videos = paths.require_videos(folder)
     target = experiment.model.unlabelled_results(experiment.dataset.name, folder.name, config.split, config.run_name)
     features = {name: experiment.features / f"{name}.npy" for name in videos}
     failed: dict[str, str] = {}

@@ -34,7 +34,7 @@ class EfficiencyPoint:
 
 @dataclass(frozen=True)
 class SeedVariance:
-    """The parts of a measure's variance that come from the seed and how much from the fold, for one encoder."""
+    """The parts of a measure's variance that come from the seed and from the fold, for one encoder."""
 
     encoder: str
     measure: str

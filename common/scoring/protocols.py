@@ -175,7 +175,7 @@ def methods_sentence(protocol: Protocol) -> str:
 
 def add_protocol_options(parser: CommandParser) -> None:
     """`--protocol` and `--segments`."""
-    output = parser.groups["output"] if isinstance(parser, CommandParser) else parser
+    output = parser.groups["output"]
     output.add_argument(
         "--protocol",
         nargs="+",

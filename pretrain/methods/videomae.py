@@ -115,9 +115,8 @@ class VideoMAE(Method):
         patches = cut(batch["clip"], self.patch, self.tubelet)
         encoder = self.student["backbone"].encoder
         mean = encoder(self._embed(patches)).last_hidden_state.float().mean(dim=1)
-        return F.layer_norm(
-            mean, mean.shape[-1:], eps=EPSILON
-        )  # as in common.encoders.families.videomae, without learned values
+        # as in common.encoders.families.videomae, without learned values
+        return F.layer_norm(mean, mean.shape[-1:], eps=EPSILON)
 
     def exported(self) -> nn.Module:
         """The encoder with its pixel decoder, so that a later training finds one too."""

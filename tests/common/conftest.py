@@ -115,3 +115,16 @@ def cohort(workspace, clean_files) -> Cohort:
     root = workspace / "data" / "set"
     shutil.copytree(clean_files, root)
     return Cohort(paths.Dataset(root))
+
+
+@pytest.fixture
+def extracted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The videos whose features were made, in order."""
+    from common.features.extract import ExtractionLoop
+
+    names: list[str] = []
+    run_loop = ExtractionLoop.run
+    monkeypatch.setattr(
+        ExtractionLoop, "run", lambda self, videos, *rest: (names.extend(videos), run_loop(self, videos, *rest))
+    )
+    return names

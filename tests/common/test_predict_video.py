@@ -15,7 +15,6 @@ from common.base.runtime import UserError
 from common.dataset.phases import PhaseMapping, read_labels
 from common.extract_features import main as extract_main
 from common.features.config import extraction_like
-from common.features.extract import ExtractionLoop
 from common.features.files import open_features
 from common.head.new_videos import open_head
 from common.predict_video import main
@@ -149,17 +148,6 @@ def test_every_second_feature_is_expanded_to_every_frame(clips, uneven, tmp_path
     assert len(rows) == 64
     assert np.array_equal(rows[1], rows[0])  # of two equally near features the earlier
     assert not np.array_equal(rows[1], rows[2])
-
-
-@pytest.fixture
-def extracted(monkeypatch):
-    """The videos whose features were made, in order."""
-    names = []
-    run_loop = ExtractionLoop.run
-    monkeypatch.setattr(
-        ExtractionLoop, "run", lambda self, videos, *rest: (names.extend(videos), run_loop(self, videos, *rest))
-    )
-    return names
 
 
 def test_finished_features_are_used_again(trained, uneven, extracted):

@@ -89,7 +89,6 @@ def _embed(features: np.ndarray, phases: np.ndarray) -> tuple[np.ndarray, np.nda
     # PCA first, for speed and against noise; both are seeded, as a picture must not change from call to call
     components = min(NUM_COMPONENTS, *features.shape)
     reduced = PCA(components, random_state=SEED).fit_transform(features)
-    perplexity = min(
-        30.0, (len(reduced) - 1) / 3
-    )  # 30 is the usual one; scikit-learn wants it below the frames' number
+    # 30 is the usual one; scikit-learn wants it below the frames' number
+    perplexity = min(30.0, (len(reduced) - 1) / 3)
     return TSNE(2, perplexity=perplexity, init="pca", random_state=SEED).fit_transform(reduced), phases

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from common.base.runtime import write_text
 from common.base.wording import clock, readable
 from common.dataset.segments import find_segments
-from common.reports.pictures.style import phase_colours, save
+from common.reports.pictures.style import ALARM, phase_colours, save
 
 if TYPE_CHECKING:  # comes with torch, and reports need none
     from common.head.new_videos import VideoPhases
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # comes with torch, and reports need none
 DOUBTFUL_BELOW = 0.5  # less likely than all other phases together
 TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 MOST_TICKS = 13
-INK, SOFT_INK, WARNING = "#333333", "#666666", "#B00020"
+INK, SOFT_INK = "#333333", "#666666"
 
 
 def segment_rows(phases: VideoPhases) -> list[dict[str, str | int]]:
@@ -92,7 +92,7 @@ def _draw_ribbon(axes: Axes, phases: VideoPhases, doubtful: list[tuple[float, fl
     axes.tick_params(axis="x", length=0)
     axes.spines[:].set_visible(False)
     # the heading grows upwards from 4 points above the ribbon: remarks in red, over them the source, over all the name
-    heading = [(remark, WARNING) for remark in reversed(phases.remarks)] + [(phases.source, SOFT_INK)]
+    heading = [(remark, ALARM) for remark in reversed(phases.remarks)] + [(phases.source, SOFT_INK)]
     above = {"xycoords": "axes fraction", "textcoords": "offset points"}
     for line, (text, colour) in enumerate(heading):
         axes.annotate(text, (0, 1), xytext=(0, 4 + 14 * line), **above, fontsize=9, color=colour)

@@ -9,7 +9,6 @@ import torch
 from common.base import paths
 from common.base.runtime import UserError
 from common.extract_features import main as extract_main
-from common.features.extract import ExtractionLoop
 from common.features.files import open_features
 from common.head.checkpoint import load_checkpoint
 from common.head.new_videos import find_head
@@ -59,17 +58,6 @@ def new(make_clip, tmp_path):
     """A folder with one new video of 31 frames."""
     write_video(make_clip, tmp_path / "theatre_2" / "case_7.mp4", 5, 31)
     return tmp_path / "theatre_2"
-
-
-@pytest.fixture
-def extracted(monkeypatch):
-    """The videos whose features were made, in order."""
-    names = []
-    run_loop = ExtractionLoop.run
-    monkeypatch.setattr(
-        ExtractionLoop, "run", lambda self, videos, *rest: (names.extend(videos), run_loop(self, videos, *rest))
-    )
-    return names
 
 
 def predict(folder, *words):

@@ -17,6 +17,7 @@ from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.loop import train_recipe
 from pretrain.engine.reporting import read_metrics
 from pretrain.engine.run_folder import RunFolder
+from tests.pretrain.cut_off import Stopped, Stopping
 from tests.pretrain.engine.toy import ALONE, OPTIONS, CollapsingMethod, ToyMethod, toy_recipe, train_toy
 
 PATIENCE_SECONDS = 120
@@ -44,21 +45,12 @@ def assert_same_end(folder, other):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-class Stopped(Exception):
-    """Ends a training as if it were killed."""
-
-
-class Stopping(ToyMethod):
+class StoppingToy(Stopping, ToyMethod):
     """Ends the training in the middle of a step, without any notice."""
 
     def __init__(self, at_step: int):
         super().__init__(dropout=0.2)
         self.at_step = at_step
-
-    def forward(self, batch, step):
-        if step == self.at_step:
-            raise Stopped
-        return super().forward(batch, step)
 
 
 # resume
@@ -67,7 +59,7 @@ class Stopping(ToyMethod):
 @pytest.mark.parametrize("at_step", [0, 1, 2, 5])
 def test_a_training_that_was_cut_off_ends_bit_identical(tmp_path, at_step):
     with pytest.raises(Stopped):
-        train_toy(tmp_path / "cut", Stopping(at_step), monitor_every=2)
+        train_toy(tmp_path / "cut", StoppingToy(at_step), monitor_every=2)
     assert train_toy(tmp_path / "cut", ToyMethod(dropout=0.2), monitor_every=2) == 0
     assert train_toy(tmp_path / "whole", ToyMethod(dropout=0.2), monitor_every=2) == 0
     assert_same_end(tmp_path / "cut", tmp_path / "whole")
@@ -113,12 +105,12 @@ def test_a_killed_process_is_continued_bit_identical(checkout, tmp_path):
 def run_first_steps(folder, steps: int) -> None:
     """The first steps of the training of 400 that `start` runs."""
     with pytest.raises(Stopped):
-        train_toy(folder, Stopping(steps), max_steps=400)
+        train_toy(folder, StoppingToy(steps), max_steps=400)
 
 
 def test_metrics_beyond_the_last_checkpoint_are_written_anew(tmp_path):
     with pytest.raises(Stopped):
-        train_toy(tmp_path, Stopping(3))
+        train_toy(tmp_path, StoppingToy(3))
     assert [record["step"] for record in curve(tmp_path)] == [1, 2, 3]  # the newest checkpoint is of step 2
     train_toy(tmp_path)
     assert [record["step"] for record in curve(tmp_path)] == [1, 2, 3, 4, 5, 6]
@@ -149,7 +141,7 @@ def test_resume_never_refuses_a_used_folder(tmp_path):
 
 def test_another_batch_size_goes_on_at_the_next_sample_and_says_so(tmp_path, caplog):
     with pytest.raises(Stopped):
-        train_toy(tmp_path, Stopping(4))
+        train_toy(tmp_path, StoppingToy(4))
     train_toy(tmp_path, batch_size=8)
     assert "resuming with batch_size 8 instead of 4; the numbers will differ" in caplog.text
     assert [record["samples"] for record in curve(tmp_path)] == [4, 8, 12, 16, 24, 32]

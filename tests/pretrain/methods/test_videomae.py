@@ -15,12 +15,13 @@ from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from common.encoders.weights.load import WeightSource
 from pretrain.backbones import start_backbone
-from pretrain.engine.checkpoint import read_checkpoint, whole_model_state
+from pretrain.engine.checkpoint import whole_model_state
 from pretrain.engine.distributed import Processes
 from pretrain.engine.loop import Recipe, train_recipe
-from pretrain.engine.reporting import read_metrics, transformer_flops
+from pretrain.engine.reporting import transformer_flops
 from pretrain.engine.step import TrainingStep
 from pretrain.methods.videomae import VideoMAE, cut, image_decoder, pixel_decoder
+from tests.pretrain.cut_off import Stopped, Stopping, assert_same_model_and_losses
 from tests.pretrain.methods.videomae_clips import (
     ALONE,
     MEAN,
@@ -336,17 +337,8 @@ def test_both_losses_fall_below_what_could_be_guessed():
     assert numbers[-1]["loss/image_features"] < 0.3 * numbers[0]["loss/image_features"]
 
 
-class Stopped(Exception):
-    """Ends a training as if it were killed."""
-
-
-class Stopping(VideoMAE):
+class StoppingVideoMAE(Stopping, VideoMAE):
     """Ends the training at its fourth step."""
-
-    def forward(self, batch, step):
-        if step == 3:
-            raise Stopped
-        return super().forward(batch, step)
 
 
 def test_a_training_that_was_cut_off_ends_bit_identical(tmp_path):
@@ -354,17 +346,12 @@ def test_a_training_that_was_cut_off_ends_bit_identical(tmp_path):
     changes = WITH_TEACHER | {"drop_path": 0.3}
     start, _ = start_backbone(TINY, "random")
     with pytest.raises(Stopped):
-        train_in(tmp_path / "cut", Stopping(start, replace(OPTIONS, **changes), TINY, image_teacher()), **changes)
+        train_in(
+            tmp_path / "cut", StoppingVideoMAE(start, replace(OPTIONS, **changes), TINY, image_teacher()), **changes
+        )
     for name in ("cut", "whole"):
         assert train_in(tmp_path / name, **changes) == 0
-    cut_off, whole = (read_checkpoint(tmp_path / name / "final.pt") for name in ("cut", "whole"))
-    assert cut_off["model"].keys() == whole["model"].keys()
-    assert all(torch.equal(cut_off["model"][name], value) for name, value in whole["model"].items())
-    losses = [
-        [record["loss"] for record in read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("cut", "whole")
-    ]
-    assert losses[0] == losses[1]
-    assert len(losses[0]) == 6
+    assert_same_model_and_losses(tmp_path / "cut", tmp_path / "whole", num_steps=6)
 
 
 # export

@@ -16,13 +16,14 @@ from common.encoders.config import read_encoder_config
 from common.encoders.weights.find import choose_weights
 from common.encoders.weights.load import WeightSource
 from pretrain.backbones import start_backbone
-from pretrain.engine.checkpoint import read_checkpoint, whole_model_state
+from pretrain.engine.checkpoint import whole_model_state
 from pretrain.engine.distributed import Processes
 from pretrain.engine.loop import Recipe, train_recipe
 from pretrain.engine.reporting import read_metrics, transformer_flops
 from pretrain.engine.step import TrainingStep
 from pretrain.methods.vjepa2 import VJEPA2, embed, encode, predict_states
 from pretrain.objectives.masks_video import TokenMasks
+from tests.pretrain.cut_off import Stopped, Stopping, assert_same_model_and_losses
 from tests.pretrain.methods.vjepa2_clips import ALONE, OPTIONS, PUBLISHED_MASKS, TINY, batch_of, batches_of, made
 
 # masks
@@ -337,32 +338,16 @@ def test_the_loss_falls(tmp_path):
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-class Stopped(Exception):
-    """Ends a training as if it were killed."""
-
-
-class Stopping(VJEPA2):
+class StoppingVJEPA2(Stopping, VJEPA2):
     """Ends the training at its fourth step."""
-
-    def forward(self, batch, step):
-        if step == 3:
-            raise Stopped
-        return super().forward(batch, step)
 
 
 def test_a_training_that_was_cut_off_ends_bit_identical(tmp_path):
     with pytest.raises(Stopped):
-        train_in(tmp_path / "cut", Stopping(start_backbone(TINY, "random")[0], OPTIONS, TINY))
+        train_in(tmp_path / "cut", StoppingVJEPA2(start_backbone(TINY, "random")[0], OPTIONS, TINY))
     for name in ("cut", "whole"):
         assert train_in(tmp_path / name) == 0
-    cut, whole = (read_checkpoint(tmp_path / name / "final.pt") for name in ("cut", "whole"))
-    assert cut["model"].keys() == whole["model"].keys()
-    assert all(torch.equal(cut["model"][name], value) for name, value in whole["model"].items())
-    losses = [
-        [record["loss"] for record in read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("cut", "whole")
-    ]
-    assert losses[0] == losses[1]
-    assert len(losses[0]) == 6
+    assert_same_model_and_losses(tmp_path / "cut", tmp_path / "whole", num_steps=6)
 
 
 def test_the_study_s_encoder_reads_the_export(workspace, tmp_path):

@@ -20,6 +20,11 @@ CLIP_SIZE = (48, 64)  # height, width
 LOSSLESS = {"libx264": {"qp": "0", "preset": "ultrafast"}, "libvpx-vp9": {"lossless": "1"}}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, or one of two processes waits for them at the end while the other idles."""
+    items.sort(key=lambda item: "slurm" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """The root of this repository."""

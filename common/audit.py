@@ -20,6 +20,8 @@ from common.checks.orders import MIN_OTHERS
 if TYPE_CHECKING:
     from common.checks.dataset import Audit
 
+MOST_ALIKE = 5  # findings printed of those that differ in their place only
+
 EXPLANATION = f"""
 An error makes results wrong or stops a command; a warning is to be looked at; a note is worth knowing. Orders of phases
 are compared with the other videos, so they are checked in sets of more than {MIN_OTHERS} labelled videos. A video
@@ -43,27 +45,35 @@ def main(argv: list[str] | None = None) -> int:
         help="report phases that last less (default: %(default)s seconds)",
     )
     output.add_argument("--json", type=Path, metavar="FILE", help="write the findings as JSON too")
+    output.add_argument("--all", action="store_true", help=f"print every finding, not {MOST_ALIKE} of those alike")
     output.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
     given = parser.parse_args(argv)
     from common.checks.dataset import audit_dataset  # reads videos and features: slow to import, and --help needs none
 
     audit = audit_dataset(paths.dataset(given.dataset), min_seconds=given.min_seconds, fps=given.fps)
-    print(report(audit))
+    print(report(audit, most_alike=len(audit.findings) if given.all else MOST_ALIKE))
     if given.json:
         write_json(given.json, audit.to_json())
     return 1 if audit.counts["error"] or (given.strict and audit.counts["warning"]) else 0
 
 
-def report(audit: Audit) -> str:
-    """The findings by kind, the kind with the worst first, and a line that sums them up."""
-    lines = []
-    kinds: dict[str, list[Finding]] = {}
+def report(audit: Audit, *, most_alike: int = MOST_ALIKE) -> str:
+    """The findings by kind, the kind with the worst first, and a line that sums them up.
+
+    Of findings alike in kind, severity and advice `most_alike` are printed, and how many more there are.
+    """
+    kinds: dict[str, dict[tuple[str, str], list[Finding]]] = {}
     for finding in audit.worst_first:
-        kinds.setdefault(finding.kind, []).append(finding)
-    for kind, findings in kinds.items():
+        alike = kinds.setdefault(finding.kind, {}).setdefault((finding.severity, finding.advice), [])
+        alike.append(finding)
+    lines = []
+    for kind, groups in kinds.items():
         lines.append(kind)
-        for finding in findings:
-            lines += [f"  {finding.severity:<8} {finding.message}", f"{'':11}-> {finding.advice}"]
+        for (severity, advice), findings in groups.items():
+            for finding in findings[:most_alike]:
+                lines += [f"  {severity:<8} {finding.message}", f"{'':11}-> {advice}"]
+            if len(findings) > most_alike:
+                lines.append(f"  {severity:<8} and {len(findings) - most_alike} more of this kind (--all, --json FILE)")
         lines.append("")
     found = ", ".join(counted(audit.counts[severity], severity) for severity in SEVERITIES)
     looked_at = ", ".join(counted(count, noun) for noun, count in audit.looked_at.items())

@@ -107,6 +107,26 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark; every end of a line becomes `\\n`.
+
+    Raises `UserError` naming file and line for UTF-16, another encoding, and what is no text.
+    """
+    content = Path(path).read_bytes()
+    wanted = "expected plain text in UTF-8; save it again as that"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f'{path}, line 1: text in UTF-16 ("Unicode" in some editors), {wanted}')
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: no text in UTF-8 ({error.reason}), {wanted}") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path}, line {line}: zero bytes (UTF-16, or no text), {wanted}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically; NaN is refused because it is not JSON."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

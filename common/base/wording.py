@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 LISTED = 8  # names spelled out before "and n more"
+SHOWN = 100  # characters of a found value or name: a message stays a line, whatever a file holds
 
 
 def place(frame: int, fps: float | None) -> str:
@@ -19,10 +20,22 @@ def seconds_of(frame: int, fps: float | None) -> float | None:
     return round(frame / fps, 3) if fps else None
 
 
-def listed(names: list[str]) -> str:
+def shortened(text: str) -> str:
+    """The first `SHOWN` characters of a text, and how many it has where these are not all."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
+
+
+def shown(value: object) -> str:
+    """A found value as a message quotes it: its `repr`, shortened."""
+    if isinstance(value, str) and len(value) > SHOWN:
+        return f"{value[:SHOWN]!r}... ({len(value):,} characters)"
+    return shortened(repr(value))
+
+
+def listed(names: Sequence[str]) -> str:
     """`a, b, c`, shortened to `LISTED` names and a count."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    return ", ".join(map(shortened, names[:LISTED])) + more
 
 
 def counted(count: int, noun: str) -> str:

@@ -43,7 +43,7 @@ def file_findings(
             yield Finding("error", KIND, message, "put the video back where the link leads", video=video)
         if video not in labelled:
             message = f"{video}: {path} has no labels"
-            advice = f"add {dataset.ground_truth / video}.txt to train or score with it"
+            advice = f"add its labels to {dataset.ground_truth} to train or score with it"
             yield Finding("note", KIND, message, advice, video=video)
     for video, path in labelled.items():
         if videos and video not in videos:

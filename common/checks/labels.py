@@ -8,13 +8,15 @@ import numpy as np
 from common.base import paths
 from common.base.paths import label_paths
 from common.base.runtime import UserError, progress
-from common.base.wording import counted, listed, naming, place, seconds_of
+from common.base.wording import counted, listed, naming, place, seconds_of, shown
 from common.checks.findings import Finding
+from common.dataset.label_forms import NotLabels
 from common.dataset.phases import PhaseMapping, UnknownPhases, read_labels, read_mapping
 from common.dataset.segments import find_segments
 
 KIND, SHORT_KIND = "labels", "short phases"
 MIN_SECONDS = 0.4  # below it a phase is a slip of the hand
+MOST_NAMES = 5  # unknown ones of a file that are looked at one by one
 
 
 def label_files(dataset: paths.Dataset) -> dict[str, Path]:
@@ -44,6 +46,9 @@ def read_all_labels(
             labels[video] = read_labels(path, mapping)
         except UnknownPhases as error:
             findings += _unknown_names(video, path, error, mapping)
+        except NotLabels as error:
+            message = f"{video}: {error.found}"
+            findings.append(Finding("error", KIND, message, error.advice, video=video, line=error.line))
         except (UserError, OSError) as error:
             advice = "label this video again, or take its file and its video out of the data set"
             findings.append(Finding("error", KIND, f"{video}: {naming(path, error)}", advice, video=video))
@@ -51,14 +56,16 @@ def read_all_labels(
 
 
 def _unknown_names(video: str, path: Path, error: UnknownPhases, mapping: PhaseMapping) -> Iterator[Finding]:
-    """One finding for each unknown name of a file, at its first place."""
-    for name, found in error.places.items():
+    """One finding for each unknown name of a file, at its first place; of more than a few one for the rest."""
+    for name, found in list(error.places.items())[:MOST_NAMES]:
         number, frame = found[0]
-        near = mapping.nearest(name)
-        advice = f"write {near!r}, the nearest known name" if near else f"known names: {', '.join(mapping.names)}"
         times = "once" if len(found) == 1 else f"{len(found)} times"
-        text = f"{path}, line {number} (frame {frame}): unknown phase {name!r}, {times} in this file"
+        text = f"{path}, line {number} (frame {frame}): unknown phase {shown(name)}, {times} in this file"
+        advice = mapping.advice(name)
         yield Finding("error", KIND, f"{video}: {text}", advice, video=video, line=number, frame=frame)
+    if len(error.places) > MOST_NAMES:
+        text = f"{path}: {len(error.places) - MOST_NAMES} more unknown phases"
+        yield Finding("error", KIND, f"{video}: {text}", "are these labels of this data set?", video=video)
 
 
 def short_phases(

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from common.base.paths import label_paths
-from common.base.runtime import UserError, write_text
+from common.base.runtime import UserError, read_text, write_text
+from common.base.wording import SHOWN, listed, shown
+from common.dataset.label_forms import CHALLENGE_HEADER, frame_names
 
 LENGTH_TOLERANCE = 16  # frames by which labels and frames of a video may differ: training trims the longer at its end
-HEADER_WORDS = "Frame level recognition"  # by these the challenge's form of a label file is known
-CHALLENGE_HEADER = f"### {HEADER_WORDS}: ###"
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class PhaseMapping:
     def ids(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.names)}
 
-    def nearest(self, label: str) -> str | None:
-        """The known name most like `label`, for error messages."""
+    def advice(self, label: str) -> str:
+        """Words on what to write in place of an unknown label: the known name most like it, or the known names."""
+        if label in map(str, range(self.num_classes)):
+            return f"labels are names, not ids: {label} is {self.names[int(label)]!r} in mapping.txt"
         lowered = {name.lower(): name for name in self.names}
-        close = difflib.get_close_matches(label.lower(), lowered, n=1, cutoff=0.5)
-        return lowered[close[0]] if close else None
+        close = difflib.get_close_matches(label[:SHOWN].lower(), lowered, n=1, cutoff=0.5)
+        return f"nearest known name: {lowered[close[0]]!r}" if close else f"known: {listed(self.names)}"
 
 
 def read_mapping(path: Path) -> PhaseMapping:
@@ -45,38 +47,31 @@ def read_mapping(path: Path) -> PhaseMapping:
     if not path.is_file():
         raise UserError(f"{path}: no mapping file; expected lines such as '0 background'")
     by_id: dict[int, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         words = line.split()
         if not words:
             continue
         if len(words) != 2 or not words[0].isdecimal():
-            raise UserError(f"{path}, line {number}: expected 'ID NAME', found {line!r}")
+            raise UserError(f"{path}, line {number}: expected 'ID NAME', found {shown(line)}")
         phase_id, name = int(words[0]), words[1]
         if phase_id in by_id or name in by_id.values():
-            raise UserError(f"{path}, line {number}: {line!r} repeats an id or a name")
+            raise UserError(f"{path}, line {number}: {shown(line)} repeats an id or a name")
         by_id[phase_id] = name
     if not by_id or sorted(by_id) != list(range(len(by_id))):
-        raise UserError(f"{path}: ids must run from 0 without gaps, found {sorted(by_id)}")
+        raise UserError(f"{path}: ids must run from 0 without gaps, found {shown(sorted(by_id))}")
     return PhaseMapping(tuple(by_id[index] for index in range(len(by_id))))
 
 
 class UnknownPhases(UserError):
     """Names in a label file that the mapping lacks: `places` holds the line (from 1) and frame (from 0) of each use."""
 
-    def __init__(self, path: Path, text: str, mapping: PhaseMapping):
+    def __init__(self, path: Path, names: Sequence[str], lines: Sequence[int], mapping: PhaseMapping):
         self.places: dict[str, list[tuple[int, int]]] = {}
-        frame = 0
-        for number, line in enumerate(text.splitlines(), 1):
-            if number == 1 and HEADER_WORDS in line:
-                continue
-            for name in line.split():
-                if name not in mapping.ids:
-                    self.places.setdefault(name, []).append((number, frame))
-                frame += 1
-        first, ((number, _), *_) = next(iter(self.places.items()))
-        near = mapping.nearest(first)
-        hint = f"; nearest known name: {near!r}" if near else f"; known: {', '.join(mapping.names)}"
-        super().__init__(f"{path}, line {number}: unknown phase {first!r}{hint}")
+        for frame, (name, line) in enumerate(zip(names, lines, strict=True)):
+            if name not in mapping.ids:
+                self.places.setdefault(name, []).append((line, frame))
+        first, ((line, _), *_) = next(iter(self.places.items()))
+        super().__init__(f"{path}, line {line}: unknown phase {shown(first)}; {mapping.advice(first)}")
 
 
 def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
@@ -84,23 +79,17 @@ def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
 
     Both forms are read: one name a line, and the challenge's header line followed by one line of names.
 
-    Raises `UserError` for a missing, empty or binary file, and `UnknownPhases` (with line and nearest known name).
+    Raises `UserError` for a missing file and one in another encoding than UTF-8, `NotLabels` for an empty one and
+    another form (with its line), and `UnknownPhases` (with line and nearest known name).
     """
     if not path.is_file():
         raise UserError(f"{path}: no such label file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8 ({error}); save it as plain text again") from error
-    first_line, _, rest = text.partition("\n")
-    names = (rest if HEADER_WORDS in first_line else text).split()
-    if not names:
-        raise UserError(f"{path}: the label file is empty; expected one phase name a line, one line a video frame")
+    names, lines = frame_names(path, read_text(path), mapping.names)
     ids = mapping.ids
-    try:  # hundreds of files of tens of thousands of names: only a file with an unknown one is looked at line by line
+    try:
         return np.fromiter((ids[name] for name in names), dtype=np.int64, count=len(names))
     except KeyError:
-        raise UnknownPhases(path, text, mapping) from None
+        raise UnknownPhases(path, names, lines, mapping) from None
 
 
 def write_prediction(path: Path, phase_ids: Sequence[int] | np.ndarray, mapping: PhaseMapping) -> None:

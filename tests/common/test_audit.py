@@ -62,9 +62,28 @@ def test_the_json_record_holds_what_is_printed(cohort, tmp_path, capsys):
     error, note = record["findings"]
     assert error == {
         "severity": "error", "kind": "labels", "message": error["message"], "video": "BL_01",
-        "advice": "write 'open', the nearest known name", "line": 7, "frame": 6, "seconds": None,
+        "advice": "nearest known name: 'open'", "line": 7, "frame": 6, "seconds": None,
     }  # fmt: skip
     assert (note["kind"], note["video"], note["line"]) == ("files", "SD_02", None)
+
+
+def test_findings_alike_are_summed_up(cohort, capsys, tmp_path):
+    """A table of thousands of rows, a folder of files that all lack one thing: five lines and a count."""
+    for video in cohort.dataset.videos.glob("BL_*.mp4"):
+        cohort.label_file(video.stem).unlink()
+    cohort.label_file("SD_02").write_text("Frame\tPhase\n" + "".join(f"{n}\tcut\n" for n in range(5000)))
+    cohort.write("SD_04", [f"name{n}" for n in range(5000)])
+    main(["set", "--json", str(tmp_path / "audit.json")])
+    short = capsys.readouterr().out
+    assert short.count("has no labels") == 5
+    assert "  note     and 8 more of this kind (--all" in short
+    assert "SD_04.txt: 4995 more unknown phases" in short
+    assert short.count("SD_02.txt") == 1
+    assert len(short.splitlines()) < 50
+    main(["set", "--all"])
+    assert capsys.readouterr().out.count("has no labels") == 13
+    findings = json.loads((tmp_path / "audit.json").read_text())["findings"]
+    assert sum("has no labels" in finding["message"] for finding in findings) == 13
 
 
 def test_a_synthetic_set_is_called_so(cohort, capsys):

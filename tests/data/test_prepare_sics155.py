@@ -189,7 +189,7 @@ def test_every_problem_is_listed_and_the_rest_linked(run, train, val, dataset):
         problems
     )
     assert f"{train / 'groundTruth' / 'BL_0002.txt'}: the label file is empty" in problems
-    assert f"{val / 'groundTruth' / 'BL_0003.txt'}: not a text file in UTF-8" in problems
+    assert f"{val / 'groundTruth' / 'BL_0003.txt'}, line 1: text in UTF-16" in problems
     assert f"train: ground truth without a video in {train / 'videos'}: BL_0009\n" in problems
     assert f"val: video without labels in {val / 'groundTruth'}: SD_0009\n" in problems
     assert "in both train and val, left out of val: BN_0001" in problems

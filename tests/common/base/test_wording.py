@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.base.runtime import UserError
-from common.base.wording import clock, counted, format_table, listed, naming, place, seconds_of
+from common.base.wording import clock, counted, format_table, listed, naming, place, seconds_of, shown
 
 
 def test_a_place_is_a_frame_with_its_time_where_the_rate_is_known():
@@ -17,6 +17,13 @@ def test_a_place_is_a_frame_with_its_time_where_the_rate_is_known():
 def test_long_lists_are_shortened():
     assert listed([str(number) for number in range(8)]) == "0, 1, 2, 3, 4, 5, 6, 7"
     assert listed([str(number) for number in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
+    assert listed(["a", "x" * 1_000]) == f"a, {'x' * 100}... (1,000 characters)"
+
+
+def test_found_values_are_shown_in_a_line():
+    assert (shown("two\nlines"), shown(3.5), shown(["a"])) == (r"'two\nlines'", "3.5", "['a']")
+    assert shown("x" * 10_000_000) == f"'{'x' * 100}'... (10,000,000 characters)"
+    assert len(shown(list(range(10_000)))) < 150
 
 
 def test_nouns_are_counted():

@@ -2,7 +2,7 @@
 
 from common.base import paths
 from common.checks.dataset import audit_dataset
-from common.dataset.phases import CHALLENGE_HEADER
+from common.dataset.label_forms import CHALLENGE_HEADER
 from tests.common.cohort import NAMES, VALIDATION, make_and_write_folds, write_manifest
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 
-from common.dataset.phases import CHALLENGE_HEADER
+from common.dataset.label_forms import CHALLENGE_HEADER
 from tests.common.cohort import FPS
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from common.base import paths
-from common.dataset.phases import CHALLENGE_HEADER
+from common.dataset.label_forms import CHALLENGE_HEADER
 from tests.common.cohort import PHASES, Cohort
 
 
@@ -27,7 +27,7 @@ def test_an_unknown_name_in_the_challenges_form_has_its_frame(cohort):
     cohort.label_file("BL_01").write_text(f"{CHALLENGE_HEADER}\n{' '.join(names)}\n")
     finding = cohort.only()
     assert (finding.line, finding.frame) == (2, 7)
-    assert finding.advice == f"known names: {', '.join(PHASES)}"
+    assert finding.advice == f"known: {', '.join(PHASES)}"
 
 
 @pytest.mark.parametrize(("content", "what"), [(b"", "is empty"), (b" \n\n", "is empty"), (b"\xff\xfe\x00", "UTF-8")])
@@ -48,6 +48,18 @@ def test_without_a_mapping_the_other_checks_go_on(cohort, content):
     cohort.video("BL_01").unlink()
     assert cohort.audit() == [("error", "labels", None), ("error", "files", "BL_01")]
     assert cohort.findings()[0].message.count("mapping.txt") == 1
+
+
+def test_another_form_of_labels_is_named_with_its_line_and_the_rest_goes_on(cohort):
+    names = cohort.labels("BL_01")
+    names[10] = ""
+    cohort.write("BL_01", names)
+    cohort.label_file("SD_02").write_text("VideoID;FrameNo;Phase\n269;0;1\n")
+    first, second = cohort.findings()
+    assert (first.severity, first.kind, first.video, first.line) == ("error", "labels", "BL_01", 11)
+    assert "BL_01.txt, line 11: a blank line" in first.message
+    assert (second.video, second.line) == ("SD_02", 1)
+    assert "pretrain/cataract101/import_annotations.py" in second.advice
 
 
 def test_a_data_set_without_labels_is_an_error(workspace):

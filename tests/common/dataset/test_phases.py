@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from common.base.runtime import UserError
-from common.dataset.phases import (
-    CHALLENGE_HEADER,
-    PhaseMapping,
-    read_labels,
-    read_mapping,
-    require_labels,
-    write_prediction,
-)
+from common.dataset.label_forms import CHALLENGE_HEADER
+from common.dataset.phases import PhaseMapping, read_labels, read_mapping, require_labels, write_prediction
 
 MAPPING = PhaseMapping(("background", "peritomy", "cautery"))
 
@@ -112,15 +106,27 @@ def test_unknown_label_without_a_near_name_lists_the_known_ones(tmp_path):
         read_labels(path, MAPPING)
 
 
-def test_unknown_label_is_found_in_the_challenge_form(tmp_path):
-    path = write(tmp_path / "BL_0001.txt", f"{CHALLENGE_HEADER}\nbackground tunnnel\n")
-    with pytest.raises(UserError, match="line 2: unknown phase 'tunnnel'"):
+def test_an_id_in_place_of_a_name_is_named_as_that(tmp_path):
+    path = write(tmp_path / "BL_0001.txt", "1\n1\n2\n")
+    with pytest.raises(UserError, match="unknown phase '1'; labels are names, not ids: 1 is 'peritomy'"):
         read_labels(path, MAPPING)
 
 
-def test_a_header_below_the_first_line_is_no_header(tmp_path):
-    path = write(tmp_path / "BL_0001.txt", f"background\n{CHALLENGE_HEADER}\nperitomy\n")
-    with pytest.raises(UserError, match="line 2: unknown phase '###'"):
+def test_a_huge_word_is_shown_in_a_line(tmp_path):
+    for name, text in (
+        ("a", "x" * 10_000_000),
+        ("b", "x " * 1_000_000),
+        ("c", f"{CHALLENGE_HEADER}\n{'x' * 10_000_000}"),
+    ):
+        with pytest.raises(UserError) as error:
+            read_labels(write(tmp_path / f"{name}.txt", text), MAPPING)
+        assert len(str(error.value)) < 500 + len(str(tmp_path))
+        assert "characters)" in str(error.value)
+
+
+def test_unknown_label_is_found_in_the_challenge_form(tmp_path):
+    path = write(tmp_path / "BL_0001.txt", f"{CHALLENGE_HEADER}\nbackground tunnnel\n")
+    with pytest.raises(UserError, match="line 2: unknown phase 'tunnnel'"):
         read_labels(path, MAPPING)
 
 

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.base.entries import visible
 from common.base.options import CommandParser
 from common.base.paths import CHECKOUT, Dataset, repository_root
 from common.base.runtime import UserError, progress, read_json, run_main, write_json, write_text
@@ -31,7 +32,7 @@ def prepare_folder(dataset: Dataset, jobs: list[Job]) -> None:
     """Write the notice and the mapping; remove what a sample set of other parameters left. Never touches other data."""
     notice = dataset.root / "README.txt"
     ours = notice.is_file() and notice.read_text(encoding="utf-8").startswith("Synthetic:")
-    if not ours and dataset.root.is_dir() and any(dataset.root.iterdir()):
+    if not ours and dataset.root.is_dir() and visible(dataset.root):
         raise UserError(f"{dataset.root} is not empty and not a sample set; name another folder with --output")
     write_text(notice, NOTICE)
     write_text(dataset.mapping, (CHECKOUT / "mapping.txt").read_text(encoding="utf-8"))

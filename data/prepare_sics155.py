@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
+from common.base.entries import VIDEO_SUFFIXES, is_frame_folder, same_name, visible
 from common.base.options import CommandParser
 from common.base.paths import label_paths
 from common.base.runtime import UserError, link_file, progress, run_main, write_text
@@ -116,7 +117,9 @@ def read_part(name: str, folder: Path, mapping: PhaseMapping, problems: list[str
     """
     label_folder, video_folder = folder / "groundTruth", folder / "videos"
     files = require_labels(label_folder) if name == "train" else label_paths(label_folder)
-    videos = {stem: path for stem, path in paths.find_videos(video_folder).items() if path.is_file()}
+    videos = {
+        name: path for name, path in paths.find_videos(video_folder).items() if path.is_file() or is_frame_folder(path)
+    }
     labels: dict[str, np.ndarray] = {}
     for video, path in progress(files.items(), description=f"{name} labels", unit="file"):
         try:
@@ -158,9 +161,9 @@ def read_patients(part: Part, path: Path, *, patient_column: str, video_column: 
         if name not in table:
             raise UserError(f"{path}: no column {name!r} ({'' if path.is_file() else 'no such file; '}{listed})")
     # a cell may hold the video's name alone, or that of its labels or of its file
-    spellings = itertools.product(part.label_files, ("", ".txt", *paths.VIDEO_SUFFIXES))
-    video_of = {f"{video}{suffix}".lower(): video for video, suffix in spellings}
-    videos = {name: [video_of.get(cell.lower()) for cell in cells] for name, cells in table.items()}
+    spellings = itertools.product(part.label_files, ("", ".txt", *VIDEO_SUFFIXES))
+    video_of = {same_name(f"{video}{suffix}"): video for video, suffix in spellings}
+    videos = {name: [video_of.get(same_name(cell)) for cell in cells] for name, cells in table.items()}
     if video_column:
         candidates = [video_column]
     else:
@@ -206,7 +209,7 @@ def link_dataset(dataset: paths.Dataset, parts: list[Part], mapping_path: Path, 
             wanted[ground_truth / f"{video}.txt"] = part.label_files[video]
     release = [part.folder.resolve() for part in parts]
     for folder in (dataset.videos, dataset.ground_truth, dataset.ground_truth_val):
-        for path in sorted(set(folder.glob("[!.]*")) - wanted.keys()):
+        for path in sorted(set(visible(folder)) - wanted.keys()):
             source = Path(os.path.realpath(path))
             if path.is_symlink() and (not source.exists() or any(map(source.is_relative_to, release))):
                 print(f"note: {path}: link removed, {source} is {'left out' if source.exists() else 'gone'}")

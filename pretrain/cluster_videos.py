@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
+from common.base.entries import video_name_of, visible
 from common.base.options import CommandParser, Positive
 from common.base.runtime import UserError, progress, run_main
 from common.features.files import open_features
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         dataset = paths.dataset(name)
         files = feature_files(dataset, given.encoder)
         for path in progress(files, description=dataset.name, unit="videos"):
-            add_clips(f"{dataset.name}/{path.stem}", path, given.clip_seconds, clips, features)
+            add_clips(f"{dataset.name}/{video_name_of(path)}", path, given.clip_seconds, clips, features)
     labels = cluster_features(np.stack(features), levels, seed=given.seed)
     output = given.output or paths.clusters()
     made_by = {"encoder": given.encoder, "clip_seconds": given.clip_seconds, "levels": levels, "seed": given.seed}
@@ -73,8 +74,8 @@ def feature_files(dataset: paths.Dataset, encoder: str) -> list[Path]:
     Raises `UserError` when there is none, or a video has none.
     """
     folder = dataset.features(encoder)
-    files = sorted(folder.glob("*.npy"))
-    missing = sorted(paths.find_videos(dataset.videos).keys() - {path.stem for path in files})
+    files = visible(folder, "*.npy")
+    missing = sorted(paths.find_videos(dataset.videos).keys() - {video_name_of(path) for path in files})
     if not files or missing:
         what = f"no features of {len(missing)} videos, such as {missing[0]}" if missing else "no features"
         raise UserError(

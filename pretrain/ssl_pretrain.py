@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from common.base import paths
+from common.base.entries import visible
 from common.base.runtime import UserError, keep_freed_memory
 from common.base.wording import counted, listed
 from common.checks import leaks
@@ -190,7 +191,7 @@ def first_alone(processes: Processes, action: Callable[[], Result]) -> Result | 
 def warn_of_labelled_videos(manifest: Path) -> None:
     """Name the videos of labelled data sets under data/ that a manifest lists: encoders must not be scored on them."""
     seen = manifests.read_manifest(manifest)
-    for mapping in sorted((paths.repository_root() / "data").glob("*/mapping.txt")):
+    for mapping in visible(paths.repository_root() / "data", "*/mapping.txt"):
         dataset = paths.Dataset(mapping.parent)
         videos = leaks.leaked_videos(dataset, seen)
         if videos:

@@ -8,9 +8,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.base.entries import VIDEOS_IN_WORDS, list_labels, list_videos, visible
 from common.base.runtime import UserError
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".wmv", ".ts")
 DEFAULT_DATASET = "SICS155"
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
 # beside weights of `pretrain/`: the videos that they have seen; in a data set: see `import_record`
@@ -151,7 +151,7 @@ def dataset(name_or_path: str) -> Dataset:
     for candidate in reversed(candidates) if bare_name else candidates:
         if candidate.is_dir():
             return Dataset(candidate.resolve())
-    present = sorted(path.parent.name for path in (root / "data").glob("*/mapping.txt"))
+    present = [path.parent.name for path in visible(root / "data", "*/mapping.txt")]
     raise UserError(
         f"no data set {name_or_path!r}: expected the folder {candidates[-1] if bare_name else candidates[0]}; "
         f"present: {', '.join(present) or 'none'} (data/README.md says how to get one, "
@@ -196,7 +196,7 @@ def comparison_results() -> Path:
 
 def all_models() -> list[Model]:
     """Every folder under `models/` that has a `config.yaml`, by name."""
-    return [Model(path.parent) for path in sorted((repository_root() / "models").glob("*/config.yaml"))]
+    return [Model(path.parent) for path in visible(repository_root() / "models", "*/config.yaml")]
 
 
 def model(name: str | None) -> Model:
@@ -219,29 +219,32 @@ def model(name: str | None) -> Model:
 
 
 def find_videos(folder: Path) -> dict[str, Path]:
-    """Video files directly in `folder` by stem, sorted; two files with one stem are an error."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            raise UserError(f"two videos are called {path.stem!r}: {found[path.stem].name} and {path.name} in {folder}")
-        found[path.stem] = path
-    return found
+    """Videos directly in `folder` by name, sorted: files, and folders of numbered images.
+
+    What is left out is named in a warning. Raises `UserError` for two videos of one name.
+    """
+    return list_videos(folder).one_each()
+
+
+def videos_below(folder: Path) -> dict[str, Path]:
+    """Videos in `folder` and in the folders below it by their path without suffix, sorted; else as `find_videos`."""
+    return list_videos(folder, below=True).one_each()
 
 
 def require_videos(folder: Path) -> dict[str, Path]:
     """As `find_videos`; none at all is a `UserError`."""
     videos = find_videos(folder)
     if not videos:
-        raise UserError(f"{folder}: no video files here (looked for {', '.join(VIDEO_SUFFIXES)})")
+        raise UserError(f"{folder}: no video files here; expected {VIDEOS_IN_WORDS}")
     return videos
 
 
 def label_paths(folder: Path) -> dict[str, Path]:
-    """Label files of a folder by video name, sorted; none where there is no such folder."""
-    found = sorted(folder.glob("[!.]*.txt")) if folder.is_dir() else []
-    return {path.stem: path for path in found}
+    """Label files of a folder by video, sorted; none where there is no such folder.
+
+    What is left out is named in a warning. Raises `UserError` for two files of one video.
+    """
+    return list_labels(folder).one_each()
 
 
 def quarantine_note(features: Path, video: str) -> Path:

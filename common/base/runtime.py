@@ -148,7 +148,7 @@ def link_file(source: Path, target: Path) -> None:
     try:
         target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
     except (OSError, NotImplementedError, ValueError):  # ValueError: no relative path between Windows drives
-        shutil.copyfile(source, target)
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.base import paths
+from common.base.entries import is_frame_folder, list_videos
 from common.checks.features import feature_findings, feature_folders, open_all_features
-from common.checks.files import copy_findings, file_findings, videos_by_name
+from common.checks.files import copy_findings, file_findings, listing_findings
 from common.checks.findings import SEVERITIES, Finding
 from common.checks.folds import fold_findings, patient_findings
 from common.checks.labels import MIN_SECONDS, label_files, read_all_labels, short_phases
@@ -48,14 +49,14 @@ class Audit:
 def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, fps: float | None = None) -> Audit:
     """Every check on a data set, whatever state it is in; nothing is changed."""
     findings: list[Finding] = []
-    files, videos = label_files(dataset), videos_by_name(dataset, findings)
+    files, videos = label_files(dataset), list_videos(dataset.videos).first
     mapping, labels = read_all_labels(dataset, files, findings)
     folders = feature_folders(dataset)
-    there = {video: path for video, path in videos.items() if path.is_file()}
+    there = {video: path for video, path in videos.items() if path.is_file() or is_frame_folder(path)}
     extracted = open_all_features(folders, findings)
     timings = collect_timings(there, extracted, findings)
     rates = {video: next((timing.fps for timing in timings.get(video, ()) if timing.fps), fps) for video in labels}
-    findings += file_findings(dataset, videos, files)
+    findings += [*listing_findings(dataset), *file_findings(dataset, videos, files)]
     findings += short_phases(labels, rates, mapping, min_seconds)
     findings += order_findings(labels, rates, mapping)
     findings += length_findings(labels, timings)

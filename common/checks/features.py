@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from common.base import paths
+from common.base.entries import video_name_of, visible
 from common.base.runtime import UserError, progress
 from common.base.wording import listed
 from common.checks.findings import Finding
@@ -30,19 +31,21 @@ class ExtractedVideo:
 
 def feature_folders(dataset: paths.Dataset) -> list[Path]:
     """`features/<Encoder>[@<variant>]`, sorted."""
-    return sorted(path for path in dataset.features("any").parent.glob("[!.]*") if path.is_dir())
+    return [path for path in visible(dataset.features("any").parent) if path.is_dir()]
 
 
 def open_all_features(folders: list[Path], findings: list[Finding]) -> dict[str, list[ExtractedVideo]]:
     """Every readable feature file, by video; what is wrong with the others is added to `findings`."""
     extracted: dict[str, list[ExtractedVideo]] = {}
-    files = [path for folder in folders for path in sorted(folder.glob("[!.]*.npy"))]
+    files = [path for folder in folders for path in visible(folder, "*.npy")]
     for path in progress(files, description="features", unit="file"):
         try:
             file = open_features(path)
         except (UserError, OSError) as error:
             advice = "extract this video again with --force"
-            findings.append(Finding("error", KIND, f"{path.stem}: {error}", advice, video=path.stem))
+            findings.append(
+                Finding("error", KIND, f"{video_name_of(path)}: {error}", advice, video=video_name_of(path))
+            )
             continue
         sidecar, timeline = file.sidecar or {}, file.timeline
         variable = bool(sidecar) and sidecar["timeline"]["timestamps"]["policy"] != "constant"
@@ -54,7 +57,7 @@ def open_all_features(folders: list[Path], findings: list[Finding]) -> dict[str,
             identity=file.identity(),
             video_bytes=sidecar.get("video_bytes"),
         )
-        extracted.setdefault(path.stem, []).append(video)
+        extracted.setdefault(video_name_of(path), []).append(video)
     return extracted
 
 

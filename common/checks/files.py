@@ -1,4 +1,4 @@
-"""Files of a data set: videos without labels, labels without videos, names used twice, copies under other names."""
+"""Files of a data set: videos without labels, labels without videos, unusable names, copies under other names."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -6,31 +6,40 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
-from common.base.paths import label_paths
+from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, list_labels, list_videos
 from common.base.runtime import progress
-from common.base.wording import listed
+from common.base.wording import counted, listed
 from common.checks.findings import Finding
 from common.dataset.manifest import cached_fingerprint
 
 KIND, COPIES_KIND = "files", "copies"
 
 
-def video_files(dataset: paths.Dataset) -> list[Path]:
-    """Every video file, also two of one name, which `paths.find_videos` refuses."""
-    found = sorted(dataset.videos.glob("[!.]*"))
-    return [path for path in found if path.suffix.lower() in paths.VIDEO_SUFFIXES]
+def video_files(dataset: paths.Dataset) -> dict[Path, str]:
+    """Every video with its name, also two of one name, which `paths.find_videos` refuses."""
+    return {path: name for name, same in list_videos(dataset.videos).files.items() for path in same}
 
 
-def videos_by_name(dataset: paths.Dataset, findings: list[Finding]) -> dict[str, Path]:
-    """The first video file of every name; the others of one name are a finding."""
-    by_name: dict[str, list[Path]] = {}
-    for path in video_files(dataset):
-        by_name.setdefault(path.stem, []).append(path)
-    for video, same in by_name.items():
-        if len(same) > 1:
-            message = f"{video}: {len(same)} videos have this name: {', '.join(path.name for path in same)}"
-            findings.append(Finding("error", KIND, message, "keep the one that was labelled", video=video))
-    return {video: same[0] for video, same in by_name.items()}
+def listing_findings(dataset: paths.Dataset) -> Iterator[Finding]:
+    """Names used twice, names that not every system can store, and what else is left out of the data set's folders."""
+    for listing in (
+        list_videos(dataset.videos),
+        list_labels(dataset.ground_truth),
+        list_labels(dataset.ground_truth_val),
+    ):
+        for video, same in listing.files.items():
+            if len(same) > 1:
+                names = ", ".join(path.name for path in same)
+                message = f"{video}: {counted(len(same), listing.noun)} have this name: {names} in {listing.folder}"
+                advice = "commands refuse this: keep the one that belongs to it, rename or move away the others"
+                yield Finding("error", KIND, message, advice, video=video)
+        for reason, names in listing.left_out.items():
+            message = f"{listing.folder}: left out: {listed(names)} ({reason})"
+            if reason in LEFT_OUT_BY_KIND:
+                advice = "nothing to do, unless one of them is meant to be a video or a label file"
+                yield Finding("note", KIND, message, advice)
+            else:
+                yield Finding("warning", KIND, message, "rename it, its video and its labels alike")
 
 
 def file_findings(
@@ -38,7 +47,7 @@ def file_findings(
 ) -> Iterator[Finding]:
     """Videos without labels and labels without videos; a data set of features alone may have no videos at all."""
     for video, path in videos.items():
-        if not path.is_file():
+        if not (path.is_file() or is_frame_folder(path)):
             message = f"{video}: {path} is a link to nothing, or not a file"
             yield Finding("error", KIND, message, "put the video back where the link leads", video=video)
         if video not in labelled:
@@ -53,19 +62,21 @@ def file_findings(
 
 def copy_findings(dataset: paths.Dataset, labels: Mapping[str, np.ndarray]) -> Iterator[Finding]:
     """Names in both parts, videos with the same content, and identical labels `(T,)` of two videos."""
-    parts = {"groundTruth": label_paths(dataset.ground_truth), "groundTruth_val": label_paths(dataset.ground_truth_val)}
+    folders = {"groundTruth": dataset.ground_truth, "groundTruth_val": dataset.ground_truth_val}
+    parts = {part: list_labels(folder).first for part, folder in folders.items()}
     for video in sorted(parts["groundTruth"].keys() & parts["groundTruth_val"].keys()):
         message = f"{video}: is in groundTruth/ and in groundTruth_val/, so --split val scores what it trained on"
         yield Finding("error", COPIES_KIND, message, "remove one of the two label files", video=video)
     part_of = {video: part for part, files in parts.items() for video in files}
-    same_videos = _same_content([path for path in video_files(dataset) if path.is_file()])
+    name_of = video_files(dataset)
+    same_videos = _same_content([path for path in name_of if path.is_file()])
     for group in same_videos:
-        names = [f"{path.name} ({part_of.get(path.stem, 'unlabelled')})" for path in group]
+        names = [f"{path.name} ({part_of.get(name_of[path], 'unlabelled')})" for path in group]
         message = f"the same video under {len(group)} names: {listed(names)}"
         advice = "keep one and remove the others with their labels: a copy in another fold is a leak"
-        yield Finding("error", COPIES_KIND, message, advice, video=group[0].stem)
+        yield Finding("error", COPIES_KIND, message, advice, video=name_of[group[0]])
     # a copied video explains that its labels are the same: these are not named again
-    copied = {frozenset(path.stem for path in group) for group in same_videos}
+    copied = {frozenset(name_of[path] for path in group) for group in same_videos}
     groups: dict[bytes, list[str]] = {}
     for video, ids in labels.items():
         groups.setdefault(ids.tobytes(), []).append(video)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from common.base import paths
-from common.base.paths import label_paths
+from common.base.entries import list_labels
 from common.base.runtime import UserError, read_json
 from common.base.wording import listed, naming
 from common.checks.findings import Finding
@@ -31,7 +31,7 @@ def patient_findings(dataset: paths.Dataset) -> Iterator[Finding]:
             where = "; ".join(f"{place}: {listed(names)}" for place, names in found.items())
             message = f"patient {patient} is in {len(found)} test folds ({where})"
             yield Finding("error", KIND, message, how_to_remake(dataset, "N"))
-        own = [video for video in label_paths(dataset.ground_truth) if patients.get(video) == patient]
+        own = [video for video in list_labels(dataset.ground_truth).first if patients.get(video) == patient]
         train = [video for video in own if video not in validation]  # one in both parts is a finding of the copies
         if validation and train:
             message = (
@@ -47,7 +47,7 @@ def _places(dataset: paths.Dataset) -> Iterator[tuple[str, list[str]]]:
             yield f"fold {number}", read_bundle(dataset.bundle("test", number))
         except UserError:  # `fold_findings` says so
             continue
-    yield VALIDATION, list(label_paths(dataset.ground_truth_val))
+    yield VALIDATION, list(list_labels(dataset.ground_truth_val).first)
 
 
 def checked_folds(dataset: paths.Dataset) -> list[list[str]]:
@@ -84,12 +84,11 @@ def fold_findings(dataset: paths.Dataset) -> Iterator[Finding]:
 def _stale_copies(dataset: paths.Dataset, number: int, fold: list[str], remake: str) -> Iterator[Finding]:
     """Label files of `groundTruth_split_<k>/` that are not those of the fold."""
     folder = dataset.ground_truth_split(number)
-    there = label_paths(folder)
+    there, originals = list_labels(folder).first, list_labels(dataset.ground_truth).first
     strays = sorted(there.keys() ^ set(fold))
     if strays:
         yield Finding("warning", KIND, f"{folder}: does not hold test fold {number}: {listed(strays)}", remake)
     for video in sorted(there.keys() & set(fold)):
-        original = dataset.ground_truth / f"{video}.txt"
-        if there[video].is_file() and there[video].read_bytes() != original.read_bytes():
-            message = f"{video}: {there[video]} is an old copy of {original}"
+        if there[video].is_file() and there[video].read_bytes() != originals[video].read_bytes():
+            message = f"{video}: {there[video]} is an old copy of {originals[video]}"
             yield Finding("warning", KIND, message, remake, video=video)

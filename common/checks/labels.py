@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
-from common.base.paths import label_paths
+from common.base.entries import list_labels
 from common.base.runtime import UserError, progress
 from common.base.wording import counted, listed, naming, place, seconds_of, shown
 from common.checks.findings import Finding
@@ -21,7 +21,7 @@ MOST_NAMES = 5  # unknown ones of a file that are looked at one by one
 
 def label_files(dataset: paths.Dataset) -> dict[str, Path]:
     """Label files by video, of both parts; of a video that is in both, that of `groundTruth/`."""
-    return label_paths(dataset.ground_truth_val) | label_paths(dataset.ground_truth)
+    return list_labels(dataset.ground_truth_val).first | list_labels(dataset.ground_truth).first
 
 
 def read_all_labels(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.base import paths
-from common.base.paths import label_paths
+from common.base.entries import list_labels, nfc
 from common.base.runtime import UserError, progress
 from common.base.wording import counted, listed
 from common.checks.files import video_files
@@ -35,19 +35,19 @@ def leaked_videos(dataset: paths.Dataset, manifest: Manifest) -> list[str]:
 
     A video whose file is not on this machine is known by its name, if the manifest's corpus is this data set.
     """
-    labelled = label_paths(dataset.ground_truth).keys() | label_paths(dataset.ground_truth_val).keys()
-    there = [path for path in video_files(dataset) if path.stem in labelled and path.is_file()]
+    labelled = list_labels(dataset.ground_truth).first.keys() | list_labels(dataset.ground_truth_val).first.keys()
+    there = {path: name for path, name in video_files(dataset).items() if name in labelled and path.is_file()}
     # only files whose size is in the manifest can be in it: the others are not read
     sizes = {video.size_bytes for video in manifest.videos}
     seen = {video.fingerprint for video in manifest.videos}
     suspects = [path for path in there if path.stat().st_size in sizes]
     same = {
-        path.stem
+        there[path]
         for path in progress(suspects, description="fingerprints", unit="video")
         if manifests.cached_fingerprint(path) in seen
     }
-    absent = labelled - {path.stem for path in there}
-    names = {video.name for video in manifest.videos if video.corpus.lower() == dataset.name.lower()}
+    absent = labelled - set(there.values())
+    names = {nfc(video.name) for video in manifest.videos if video.corpus.lower() == dataset.name.lower()}
     return sorted(same | (absent & names))
 
 
@@ -57,7 +57,7 @@ def leaks_of_record(dataset: paths.Dataset, record: Mapping[str, Any]) -> list[L
     Raises `UserError` for a damaged or missing manifest.
     """
     identity = record["features"]["identity"] or {}
-    split, scored = record["split"], set(record["videos"])
+    split, scored = record["split"], {nfc(video) for video in record["videos"]}
     where = "the validation part" if split == "val" else f"test fold {split}"
     leaks = []
     for manifest in manifests.manifests_of_weights(identity.get("weights")):
@@ -69,7 +69,7 @@ def leaks_of_record(dataset: paths.Dataset, record: Mapping[str, Any]) -> list[L
 def leaks_of_dataset(dataset: paths.Dataset, manifest: Manifest, folds: list[list[str]]) -> Iterator[Leak]:
     """Videos that one stage has seen of each test fold, of the validation part, and of labelled videos in neither."""
     leaked = leaked_videos(dataset, manifest)
-    validation = label_paths(dataset.ground_truth_val).keys() - label_paths(dataset.ground_truth).keys()
+    validation = list_labels(dataset.ground_truth_val).first.keys() - list_labels(dataset.ground_truth).first.keys()
     parts = {f"test fold {number}": set(fold) for number, fold in enumerate(folds, 1)}
     parts["the validation part"] = set(validation)
     parts["the labelled videos"] = set(leaked).difference(*parts.values())

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from common.base.paths import Dataset
+from common.base.entries import nfc
+from common.base.paths import Dataset, label_paths
 from common.base.runtime import UserError, link_file, read_json, sha256_of_json, write_json, write_text
 
 DEFAULT_SEED = 42
@@ -30,7 +31,7 @@ def read_patients(path: Path) -> dict[str, str]:
         reader = csv.DictReader(stream)
         if not {"video", "patient"} <= set(reader.fieldnames or ()):
             raise UserError(f"{path}: expected the columns video,patient, found {reader.fieldnames}")
-        return {row["video"]: row["patient"] for row in reader if row["patient"]}
+        return {nfc(row["video"]): row["patient"] for row in reader if row["patient"]}
 
 
 def make_folds(
@@ -83,6 +84,7 @@ def write_folds(
 ) -> None:
     """Write bundles, `groundTruth_split_<k>/` and `folds.json`; folds of an earlier, larger number are removed."""
     dataset.folds_record.unlink(missing_ok=True)  # written last again: its presence says that the folds are complete
+    labels = label_paths(dataset.ground_truth)
     for stale in [*dataset.splits.glob("*.split*.bundle"), *dataset.root.glob("groundTruth_split_*")]:
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     for number, test in enumerate(folds, 1):
@@ -92,7 +94,7 @@ def write_folds(
         folder = dataset.ground_truth_split(number)
         folder.mkdir(parents=True)
         for video in test:
-            link_file(dataset.ground_truth / f"{video}.txt", folder / f"{video}.txt")
+            link_file(labels[video], folder / f"{video}.txt")
     groups = {video: patients[video] for fold in folds for video in fold if video in patients}
     record = {"num_folds": len(folds), "seed": seed, "stratify": stratify, "patients": groups}
     write_json(dataset.folds_record, record | {"hash": folds_hash(folds)})
@@ -108,7 +110,7 @@ def read_bundle(path: Path) -> list[str]:
             f"{path}: no such split; make folds first: python generate_k_folds.py <data set> <number of folds>"
         )
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    videos = [line.removesuffix(".txt") for line in lines if line]
+    videos = [nfc(line.removesuffix(".txt")) for line in lines if line]
     if not videos or len(set(videos)) != len(videos):
         raise UserError(f"{path}: expected one <video>.txt a line, each once; found {len(videos)} lines")
     return videos
@@ -134,7 +136,7 @@ def verify_folds(dataset: Dataset, folds: Sequence[Sequence[str]]) -> None:
     """
     remake = how_to_remake(dataset, len(folds))
     counts = Counter(video for fold in folds for video in fold)
-    labelled = {path.stem for path in dataset.ground_truth.glob("*.txt")}
+    labelled = set(label_paths(dataset.ground_truth))
     repeated = sorted(video for video, count in counts.items() if count > 1)
     if repeated:
         raise UserError(f"{dataset.splits}: in more than one test fold: {', '.join(repeated)}; {remake}")

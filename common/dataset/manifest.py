@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.base import paths
+from common.base.entries import visible
 from common.base.runtime import UserError, read_json
 
 FORMAT = 1
@@ -150,14 +151,14 @@ def _beside(source: str) -> list[Path]:
 
 def all_manifests() -> list[Path]:
     """The manifests of everything under `pretrain/checkpoints/`."""
-    return sorted(paths.pretraining_checkpoints().rglob(paths.MANIFEST))
+    return visible(paths.pretraining_checkpoints(), f"**/{paths.MANIFEST}")
 
 
 def without_manifest() -> list[Path]:
     """Folders of finished weights under `pretrain/checkpoints/` that do not say what they have seen."""
     root = paths.pretraining_checkpoints()
-    names = [path.name for path in sorted(root.glob("*"))]
-    backbones = sorted(paths.pretrained_backbone("any").parent.glob(f"*/{paths.FINAL_STATE}"))
+    names = [path.name for path in visible(root)]
+    backbones = visible(paths.pretrained_backbone("any").parent, f"*/{paths.FINAL_STATE}")
     folders = [path.parent for path in backbones] + [paths.pretrained_adapter(name) for name in names]
     return [folder for folder in folders if folder.is_dir() and not (folder / paths.MANIFEST).is_file()]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from common.base.entries import on_disk
 from common.base.runtime import UserError, publish, read_json, sha256_of_file, write_json
 from common.video.timeline import Timeline
 
@@ -119,6 +120,7 @@ def open_features(path: Path, feature_dim: int | None = None) -> FeatureFile:
     Raises `UserError` naming the file when it is missing, truncated, of another shape than `(feature_dim, T)` or than
     its sidecar says.
     """
+    path = on_disk(path)
     if not path.is_file():
         raise UserError(f"{path}: no features for this video; run extract_features.py for this encoder and data set")
     try:
@@ -186,6 +188,7 @@ def is_extracted(path: Path, identity: dict[str, Any], video_bytes: int | None =
 
     Raises `UserError` when it was made in another way (naming the difference), or came without a sidecar.
     """
+    path = on_disk(path)
     if not path.is_file():
         return False
     if not sidecar_path(path).is_file():

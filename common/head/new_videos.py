@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.base import paths
+from common.base.entries import visible
 from common.base.options import from_mapping
 from common.base.runtime import UserError, choose_precision, keep_freed_memory, progress, read_json, select_device
 from common.dataset.phases import PhaseMapping
@@ -38,7 +39,7 @@ def find_head(model: paths.Model, dataset: str, *, split: str | None = None, run
     """
 
     def trained(pattern: Path) -> list[Path]:
-        return sorted(model.root.glob(str(pattern.relative_to(model.root))))
+        return visible(model.root, str(pattern.relative_to(model.root)))
 
     name = Path(dataset).name
     if split:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from common.base import paths
+from common.base.entries import visible
 from common.base.options import from_mapping
 from common.base.runtime import UserError, read_json
 from common.base.wording import format_table
@@ -31,7 +32,7 @@ def reproduce(path: Path, *, device: str = "auto", keep: Path | None = None) -> 
 
     Raises `UserError` when the record is not one of a training, or folds, features or labels have changed since.
     """
-    if keep and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+    if keep and keep.exists() and (not keep.is_dir() or visible(keep)):
         raise UserError(f"--keep {keep}: expected a new or empty folder, so that nothing is overwritten")
     record = _read_record(path)
     experiment = load_experiment(from_mapping(TrainConfig, record["config"], path))

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 
 from common.base import paths
+from common.base.entries import on_disk
 from common.base.runtime import UserError
 from common.features.files import open_features
 from common.reports.results import EncoderResult
@@ -26,7 +27,7 @@ def encoder_costs(result: EncoderResult, dataset: paths.Dataset) -> dict[str, fl
     folder = dataset.features(result.model.name, result.record["config"]["variant"])
     seconds, sizes = [], []
     for name in result.scores:
-        path = folder / f"{name}.npy"
+        path = on_disk(folder / f"{name}.npy")
         if not path.is_file():
             continue
         sizes.append(path.stat().st_size / 1e6)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from common.base import paths
+from common.base.entries import nfc, visible
 from common.base.paths import label_paths
 from common.base.runtime import UserError, read_json
 from common.dataset.kfold import folds_hash, read_folds
@@ -125,20 +126,22 @@ def read_split(folder: Path, dataset: paths.Dataset) -> SplitResult:
     if record["phases"] != list(mapping.names):
         raise UserError(f"{folder}: predicted with other phases than {dataset.mapping} has now; predict again")
     labels = label_paths(dataset.ground_truth) | label_paths(dataset.ground_truth_val)
-    gone = [name for name in record["videos"] if name not in labels]
+    videos = [nfc(name) for name in record["videos"]]
+    gone = [name for name in videos if name not in labels]
     if gone:
         raise UserError(
             f"{folder}: predictions for videos that have no labels in {dataset.root}: {', '.join(gone[:5])}"
         )
-    chosen = {name: labels[name] for name in record["videos"]}
-    return SplitResult(record, score_folder(chosen, folder, mapping, folder, fps=record["fps"]))
+    chosen = {name: labels[name] for name in videos}
+    fps = {nfc(name): rate for name, rate in record["fps"].items()}
+    return SplitResult(record, score_folder(chosen, folder, mapping, folder, fps=fps))
 
 
 def run_names(model: paths.Model, dataset: paths.Dataset) -> list[str | None]:
     """The runs of a model on a data set: None for the default one, then the named ones."""
     root = model.results(dataset.name)
-    default: list[str | None] = [None] if list(root.glob(f"split_*/{paths.RUN_RECORD}")) else []
-    return default + sorted({path.parents[1].name for path in root.glob(f"*/split_*/{paths.RUN_RECORD}")})
+    default: list[str | None] = [None] if visible(root, f"split_*/{paths.RUN_RECORD}") else []
+    return default + sorted({path.parents[1].name for path in visible(root, f"*/split_*/{paths.RUN_RECORD}")})
 
 
 def finished_splits(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.base.entries import on_disk
 from common.base.runtime import UserError, progress
 from common.dataset.phases import PhaseMapping, read_labels
 from common.scoring.video_score import VideoScore
@@ -35,13 +36,13 @@ def score_folder(
     scores = {}
     for name, path in progress(labels.items(), description="score", unit="videos"):
         true = read_labels(path, mapping)
-        predicted_path = predictions / f"{name}.txt"
+        predicted_path = on_disk(predictions / f"{name}.txt")
         predicted = read_labels(predicted_path, mapping)
         if len(predicted) != len(true):
             raise UserError(
                 f"{predicted_path}: {len(predicted)} frames, but {len(true)} labels in {path}; predict again"
             )
-        probability_path = probabilities / f"{name}.npy"
+        probability_path = on_disk(probabilities / f"{name}.npy")
         shape = (len(true), mapping.num_classes)
         scores[name] = VideoScore(
             true.astype(np.int16),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.base.entries import visible
 from common.base.runtime import UserError, progress
 from common.dataset.phases import LENGTH_TOLERANCE
 from common.video.probe import VideoInfo, probe
@@ -189,7 +190,7 @@ def read_cases(folder: Path, classes: PhaseClasses, problems: list[str]) -> dict
     Raises `UserError` when there is no file of a case at all, and for two files of one case.
     """
     cases: dict[str, Case] = {}
-    files = [path for path in sorted(folder.rglob("[!.]*.csv")) if is_case_file(path)]
+    files = [path for path in visible(folder, "**/*.csv") if is_case_file(path)]
     if not files:
         raise UserError(f"{folder}: no CSV file with the columns {','.join(COLUMNS)} here or below")
     for path in files:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from common.base import paths
+from common.base.entries import nfc, video_name_of, visible
 from common.base.options import CommandParser
 from common.base.runtime import UserError, link_file, progress, read_json, write_json, write_text
 from common.dataset.phases import PhaseMapping
@@ -52,7 +53,7 @@ def video_name(text: str) -> str:
     Other names stay as they are.
     """
     match = re.fullmatch(r"(?:case)?[\s_-]*(\d+)", text.strip(), re.IGNORECASE)
-    return f"case_{int(match[1])}" if match else text.strip()
+    return f"case_{int(match[1])}" if match else nfc(text.strip())
 
 
 def table_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -128,10 +129,8 @@ def find_release_videos(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("[!.]*")):
-        if path.suffix.lower() not in paths.VIDEO_SUFFIXES or not path.is_file():
-            continue
-        name = video_name(path.stem)
+    for path in paths.videos_below(folder).values():
+        name = video_name(video_name_of(path))
         if name in found:
             raise UserError(f"two videos of {name}: {found[name]} and {path}; name a folder that holds one of them")
         found[name] = path
@@ -182,12 +181,12 @@ def link_videos(folder: Path, links: Mapping[str, Path]) -> None:
 
     Raises `UserError` for another file in the place of a link.
     """
-    for path in folder.glob("*"):
+    for path in visible(folder):
         if path.is_symlink() and not path.exists():
             print(f"note: {path}: link removed, {os.readlink(path)} is gone")
             path.unlink()
     for name, source in links.items():
-        target = folder / f"{name}{source.suffix}"
+        target = folder / (name if source.is_dir() else f"{name}{source.suffix}")
         if os.path.realpath(target) == os.path.realpath(source):
             continue
         if target.is_symlink():

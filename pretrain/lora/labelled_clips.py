@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from common.base import paths
+from common.base.entries import nfc, on_disk
 from common.base.runtime import UserError, generator, read_json
 from common.dataset.phases import read_labels, read_mapping
 from common.dataset.segments import Segments, find_segments, without
@@ -72,7 +73,8 @@ def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[
     manifest = read_json(record)
     mapping = read_mapping(dataset.mapping)
     files = paths.find_videos(dataset.videos)
-    missing = sorted(manifest["videos"].keys() - files.keys())
+    entries = {nfc(name): entry for name, entry in manifest["videos"].items()}
+    missing = sorted(entries.keys() - files.keys())
     if missing:
         raise UserError(
             f"{dataset.videos}: {len(missing)} annotated videos have no file: {', '.join(missing[:8])}; "
@@ -81,8 +83,8 @@ def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[
     found = [classes.class_of(manifest["release"], phase) for phase in mapping.names]
     class_of = np.array([EXCLUDED if index is None else index for index in found])
     videos = []
-    for name, entry in sorted(manifest["videos"].items()):
-        labels = class_of[read_labels(dataset.ground_truth / f"{name}.txt", mapping)]
+    for name, entry in sorted(entries.items()):
+        labels = class_of[read_labels(on_disk(dataset.ground_truth / f"{name}.txt"), mapping)]
         title, segments = f"{dataset.name}/{name}", find_segments(labels)
         videos.append(SegmentedVideo(title, files[name], entry["fps"], len(labels), entry["stratum"], segments))
     return videos

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.base import paths
+from common.base.entries import VIDEOS_IN_WORDS, is_frame_folder
 from common.base.runtime import UserError, write_json
 from common.dataset import manifest as manifests
 from common.dataset.kfold import read_bundle
@@ -79,11 +80,9 @@ def find_corpora(sources: Sequence[str]) -> Files:
             raise UserError(
                 f"--videos: two corpora are called {name!r}, the second is {folder}; rename or link a folder"
             )
-        files[name] = videos_below(folder)
+        files[name] = paths.videos_below(folder)
         if not files[name]:
-            raise UserError(
-                f"{folder}: no videos in this folder; expected files with {', '.join(paths.VIDEO_SUFFIXES)}"
-            )
+            raise UserError(f"{folder}: no videos in this folder; expected {VIDEOS_IN_WORDS}")
     if not files:
         raise UserError("--videos: name at least one folder of videos, or a data set under data/")
     return files
@@ -95,19 +94,6 @@ def _video_folder(source: str) -> Path:
     folder = folder if folder.is_dir() else paths.dataset(source).root
     folder = Path(os.path.abspath(folder))  # a link keeps its name
     return folder / "videos" if (folder / "videos").is_dir() else folder
-
-
-def videos_below(folder: Path) -> dict[str, Path]:
-    """Video files in `folder` and below by their path without suffix, sorted; two of one name are an error."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in paths.VIDEO_SUFFIXES or path.name.startswith(".") or not path.is_file():
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in found:
-            raise UserError(f"two videos are called {name!r}: {found[name].name} and {path.name} in {path.parent}")
-        found[name] = path
-    return found
 
 
 def excluded_fingerprints(exclude: Sequence[str], sizes: set[int]) -> set[str]:
@@ -123,8 +109,10 @@ def excluded_fingerprints(exclude: Sequence[str], sizes: set[int]) -> set[str]:
             continue
         videos = _bundled_videos(Path(source)) if source.endswith(".bundle") else find_corpora([source]).values()
         for path in (path for files in videos for path in files.values()):
+            if not (path.is_file() or is_frame_folder(path)):
+                raise UserError(f"{path}: to be excluded, but a link to nothing, or not a file; put the video back")
             # equal videos have equal sizes: most files need not be read
-            if path.stat().st_size in sizes:
+            if path.is_file() and path.stat().st_size in sizes:
                 fingerprints.add(manifests.cached_fingerprint(path))
     return fingerprints
 

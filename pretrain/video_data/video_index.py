@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from common.base.entries import is_frame_folder
 from common.base.runtime import progress, read_json, write_json
 from common.dataset.manifest import video_fingerprint
 from common.video.probe import VideoError, probe
@@ -69,17 +70,20 @@ def probe_videos(videos: Sequence[Path], index: Path, num_processes: int | None 
     The file `index` is read and, with what is new, written; an interruption loses nothing that was found. New videos
     are looked into by `num_processes` (default: one a core, at most 8; 0: this one), of which a decoder may kill some.
     """
-    states = {}
+    states, failed = {}, []
     for path in videos:
+        if not (path.is_file() or is_frame_folder(path)):  # a pipe would be waited for
+            failed.append(path)
+            log.warning("left out: %s", VideoError(path, "a link to nothing, or not a file"))
+            continue
         state = path.stat()
         states[path] = {"size_bytes": state.st_size, "modified_ns": state.st_mtime_ns}
     content = read_json(index) if index.is_file() else {"format": FORMAT, "videos": {}}
     records = content["videos"] if content["format"] == FORMAT else {}  # another format: all is found again
     # one whose size or time of change is not that of its record has changed since
-    new = [path for path in videos if not states[path].items() <= records.get(str(path), {}).items()]
+    new = [path for path in states if not states[path].items() <= records.get(str(path), {}).items()]
     if num_processes is None:
         num_processes = min(MOST_PROCESSES, os.cpu_count() or 1)
-    failed = []
     try:
         with progress(total=len(new), description="videos", unit="video") as bar:
             for path, found in _probe_all(new, num_processes):

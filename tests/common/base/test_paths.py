@@ -120,30 +120,3 @@ def test_unknown_model_lists_those_there_are(workspace):
 
 def test_default_mapping_is_the_repositorys_own(workspace, checkout):
     assert paths.default_mapping() == checkout / "mapping.txt"
-
-
-def test_videos_are_found_by_stem_whatever_their_case(tmp_path):
-    for name in ("b.MP4", "a.avi", "notes.txt", ".c.mp4", "d.mkv"):
-        (tmp_path / name).touch()
-    assert list(paths.find_videos(tmp_path)) == ["a", "b", "d"]
-
-
-def test_videos_of_an_absent_folder_are_none(tmp_path):
-    assert paths.find_videos(tmp_path / "nothing") == {}
-
-
-def test_two_videos_of_one_name_are_an_error(tmp_path):
-    for name in ("a.avi", "a.mp4"):
-        (tmp_path / name).touch()
-    with pytest.raises(UserError, match=r"two videos are called 'a': a\.avi and a\.mp4"):
-        paths.find_videos(tmp_path)
-
-
-def test_label_paths_are_sorted_and_leave_hidden_and_other_files_out(tmp_path):
-    for name in ("b.txt", "a.txt", ".a.partial.txt", "a.npy"):
-        (tmp_path / name).touch()
-    assert list(paths.label_paths(tmp_path)) == ["a", "b"]
-
-
-def test_label_paths_of_an_absent_folder_are_none(tmp_path):
-    assert paths.label_paths(tmp_path / "nothing") == {}

@@ -10,6 +10,7 @@ from typing import Any
 from common.base import paths
 from common.base.options import CommandParser
 from common.base.runtime import run_main, write_json
+from common.dataset.description import require_supported
 from common.dataset.phases import PhaseMapping, read_mapping, require_labels
 from common.scoring.folder import score_folder, to_json
 from common.scoring.further_measures import FURTHER_MEASURES, RELAXED_SECONDS, further_name, further_summary, per_phase
@@ -49,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     output.add_argument("--json", type=Path, metavar="FILE", help="write the measures as fractions of 1")
     given = parser.parse_args(argv)
+    require_supported(paths.Dataset(given.ground_truth.resolve().parent), "scoring")
     mapping = read_mapping(given.mapping_path or paths.default_mapping())
     labels = require_labels(given.ground_truth)
     probabilities, fps = given.probability_path or given.predictions, dict.fromkeys(labels, given.fps)

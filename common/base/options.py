@@ -12,7 +12,9 @@ import argparse
 import ast
 import contextlib
 import dataclasses
+import datetime
 import difflib
+import functools
 import inspect
 import itertools
 import re
@@ -22,7 +24,8 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from common.base.runtime import UserError
+from common.base.runtime import UserError, read_text
+from common.base.wording import shortened, shown
 
 ConfigT = TypeVar("ConfigT")
 
@@ -128,35 +131,67 @@ class Positive(argparse.Action):
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping with the safe loader.
 
-    Raises `UserError` naming the file when it is missing, damaged or not a mapping.
+    Raises `UserError` in one line, naming the file and the place in it, when it is missing, damaged, not a mapping, or
+    says something twice.
     """
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from error
+        content = yaml.load(read_text(path), _loader())
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = f"line {mark.line + 1}: " if mark else ""
+        raise UserError(f"{path}: not readable as YAML ({place}{shortened(problem or error.reason)})") from error
+    except (ValueError, RecursionError) as error:  # 2024-02-31 is no date; a thousand brackets in each other
+        raise UserError(f"{path}: not readable as YAML ({shortened(str(error))})") from error
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such configuration file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as a configuration file: {error.strerror}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected 'key: value' lines, found {type(content).__name__}")
     return content
 
 
+@functools.cache
+def _loader() -> type:
+    """The safe loader of YAML, which besides refuses what can say two things, or grow without end."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):  # a few lines of them stand for gigabytes
+                mark = self.peek_event().start_mark
+                raise yaml.constructor.ConstructorError(None, None, "an alias (*); write the value again", mark)
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node, deep=False):
+            """As the safe loader's, which takes the last value of a key that is there twice."""
+            seen = set()
+            for key_node, _ in node.value:
+                is_word = isinstance(key_node, yaml.ScalarNode)
+                key = self.construct_object(key_node) if is_word else None
+                if not is_word or key in seen:
+                    problem = f"the key {shown(key)} is there twice" if is_word else "a key must be a single word"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    return Loader
+
+
 def from_mapping(cls: type[ConfigT], values: dict[str, Any], source: object) -> ConfigT:
     """Build the dataclass `cls` from plain values, nested mappings included.
 
-    Raises `UserError` naming `source` and the key: unknown (with the nearest known one), missing, or of a wrong type.
+    Raises `UserError` naming `source` and the key: unknown (with the known ones), missing, or of a wrong type.
     """
     hints = typing.get_type_hints(cls)
     known = {entry.name: entry for entry in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            raise UserError(
-                f"{source}: unknown key {key!r}"
-                + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
-            )
+            nearest = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"{source}: unknown key {shown(key)}{nearest}; known: {', '.join(known)}")
     without_default = {
         name for name, entry in known.items() if entry.default is entry.default_factory is dataclasses.MISSING
     }
@@ -176,7 +211,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        raise UserError(f"{where}: expected one of {', '.join(map(str, arguments))}, found {value!r}")
+        raise UserError(f"{where}: expected one of {', '.join(map(str, arguments))}, found {shown(value)}")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(item, arguments[0], where) for item in value)
     if origin is dict and isinstance(value, dict):
@@ -186,7 +221,9 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise UserError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}")
+    quotes = "; write it in quotes" if hint is str and isinstance(value, bool | int | float | datetime.date) else ""
+    expected = "list" if origin is tuple else getattr(hint, "__name__", hint)
+    raise UserError(f"{where}: expected {expected}, found {shown(value)}{quotes}")
 
 
 def add_options(parser: CommandParser, cls: type, *, skip: tuple[str, ...] = ()) -> None:

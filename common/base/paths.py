@@ -55,6 +55,11 @@ class Dataset:
         return self.root / "mapping.txt"
 
     @property
+    def description(self) -> Path:
+        """What the data set says of itself (`common.dataset.description`), where anything differs from the usual."""
+        return self.root / "dataset.yaml"
+
+    @property
     def sample_record(self) -> Path:
         """The record that `data/make_sample.py` leaves in the set that it has drawn."""
         return self.root / "sample.json"

@@ -29,6 +29,7 @@ from common.base.runtime import (
     versions,
     write_json,
 )
+from common.dataset.description import require_supported
 from common.encoders.base import ClipEncoder, Encoder, build_encoder
 from common.encoders.config import read_encoder_config
 from common.features.config import ExtractionConfig, with_options
@@ -52,6 +53,7 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     """
     keep_freed_memory()
     dataset = paths.dataset(config.dataset)
+    require_supported(dataset, "extraction")
     video_folder = Path(config.videos).resolve() if config.videos else dataset.videos
     all_videos = videos = paths.require_videos(video_folder)
     if config.shard is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from common.base import paths
 from common.base.runtime import UserError, sha256_of_file, sha256_of_json
+from common.dataset.description import require_supported
 from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_folds
 from common.dataset.phases import PhaseMapping, read_mapping, require_labels
 from common.features.files import identity_differences
@@ -107,6 +108,7 @@ def load_experiment(config: TrainConfig) -> Experiment:
     from common.encoders.config import read_encoder_config  # of all that it says, a head asks for the width alone
 
     dataset, model = paths.dataset(config.dataset), paths.model(config.model)
+    require_supported(dataset, "training")
     encoder = read_encoder_config(model.config)
     inside = dataset.root.parent == (paths.repository_root() / "data").resolve()
     weights = config.class_weights

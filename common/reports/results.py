@@ -13,6 +13,7 @@ from common.base import paths
 from common.base.entries import nfc, visible
 from common.base.paths import label_paths
 from common.base.runtime import UserError, read_json
+from common.dataset.description import require_supported
 from common.dataset.kfold import folds_hash, read_folds
 from common.dataset.phases import read_mapping
 from common.scoring.folder import score_folder
@@ -121,6 +122,7 @@ def read_split(folder: Path, dataset: paths.Dataset) -> SplitResult:
 
     Raises `UserError` when a prediction is missing, or the labels of a video are gone.
     """
+    require_supported(dataset, "scoring")
     record = read_json(folder / paths.RUN_RECORD)
     mapping = read_mapping(dataset.mapping)
     if record["phases"] != list(mapping.names):

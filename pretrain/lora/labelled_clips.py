@@ -19,6 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from common.base import paths
 from common.base.entries import nfc, on_disk
 from common.base.runtime import UserError, generator, read_json
+from common.dataset.description import require_supported
 from common.dataset.phases import read_labels, read_mapping
 from common.dataset.segments import Segments, find_segments, without
 from common.video.preprocess import Preprocessing, resize
@@ -71,6 +72,7 @@ def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[
     if not record.is_file():
         raise UserError(f"{record}: no such file; import the data set with pretrain/<data set>/import_annotations.py")
     manifest = read_json(record)
+    require_supported(dataset, "training")
     mapping = read_mapping(dataset.mapping)
     files = paths.find_videos(dataset.videos)
     entries = {nfc(name): entry for name, entry in manifest["videos"].items()}

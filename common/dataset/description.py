@@ -1,0 +1,169 @@
+"""`dataset.yaml`: what a data set says of itself where it differs from the usual; an absent file says nothing.
+
+label_fps: 1                          # or label_every: 25
+ignored: [unlabelled]
+source: https://example.org/release
+"""
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.base import paths
+from common.base.entries import nfc, same_name, visible
+from common.base.options import check_ranges, from_mapping, option, read_yaml
+from common.base.runtime import UserError
+from common.base.wording import listed, naming, shown
+from common.dataset.phases import PhaseMapping, read_mapping
+
+BACKGROUND = "background"  # the phase that is taken for it where nothing is said
+MOST_FPS = 1000  # a higher rate is a slip
+# Keys that would change the numbers of some work and that it does not act on yet; one that it acts on goes from here.
+# A training ends in scores, so that it has all of theirs.
+UNSUPPORTED = {
+    "extraction": ("features_of",),
+    "training": ("label_fps", "label_every", "feature_fps", "background", "ignored", "features_of"),
+    "scoring": ("label_fps", "label_every", "feature_fps", "background", "ignored", "features_of"),
+}
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """The keys of `dataset.yaml`; made by `read_description`."""
+
+    label_fps: float | None = option(None, group="data", unit="labels a second", above=0, maximum=MOST_FPS)
+    """Labels a second. None, `label_every` too: one label a decoded frame."""
+    label_every: int | None = option(None, group="data", unit="decoded frames", minimum=1)
+    """Decoded frames from one label to the next: label k belongs to frame k x `label_every`."""
+    frames_fps: float | None = option(None, group="data", unit="frames a second", above=0, maximum=MOST_FPS)
+    """Rate of the videos that are folders of numbered images."""
+    feature_fps: float | None = option(None, group="data", unit="features a second", above=0, maximum=MOST_FPS)
+    """Rate of features that were made elsewhere and came without sidecars."""
+    background: str | None = BACKGROUND
+    """Phase that counts as background, where `mapping.txt` has it; None: no phase does."""
+    ignored: tuple[str, ...] = ()
+    """Phases of `mapping.txt` that nobody learns from or is scored on."""
+    release_names: dict[str, str] | None = None
+    """Phase of `mapping.txt` -> its name in the release."""
+    features_of: str | None = None
+    """Another data set, which has the videos and features."""
+    source: str | None = None
+    """Where the data is from."""
+    licence: str | None = None
+    """Terms of use of the data."""
+    ids: dict[str, str] | None = None
+    """Video -> its id in the public set, for overlaps with other sets."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.label_fps is not None and self.label_every is not None:
+            raise UserError(
+                f"expected label_fps or label_every, found both ({self.label_fps:g} and {self.label_every}); keep the "
+                "one by which the labels were made"
+            )
+        twice = sorted({name for name in self.ignored if self.ignored.count(name) > 1})
+        if twice:
+            raise UserError(f"ignored: expected each name once, found {listed(twice)} several times")
+
+
+def read_description(dataset: paths.Dataset) -> DatasetDescription:
+    """Read and check the `dataset.yaml` of a data set; without the file, all is as usual.
+
+    Raises `UserError` naming the file for one that is damaged, an unknown or repeated key, a value of a wrong type or
+    outside its range, phases that `mapping.txt` lacks, and a data set of features that is this one or has none itself.
+    """
+    description = _read_keys(dataset)
+    try:
+        if description.features_of is not None:
+            _check_features_of(dataset, description.features_of)
+        if dataset.mapping.is_file() and (description.ignored or description.background != BACKGROUND):
+            description = _with_phases(description, read_mapping(dataset.mapping))
+    except UserError as error:
+        raise UserError(naming(dataset.description, error)) from error
+    return description
+
+
+def require_supported(dataset: paths.Dataset, work: str) -> DatasetDescription:
+    """As `read_description`, for `work` of `UNSUPPORTED`.
+
+    Raises `UserError` for a key that would change its numbers, and that it would pass over.
+    """
+    description = read_description(dataset)
+    for key in UNSUPPORTED[work]:
+        if _is_unusual(description, key, dataset):
+            raise UserError(
+                f"{dataset.description}: {key} ({shown(getattr(description, key))}) is not supported by {work} yet, whose "
+                "numbers would be wrong without it; prepare the data so that it needs no such key"
+            )
+    return description
+
+
+def _read_keys(dataset: paths.Dataset) -> DatasetDescription:
+    """The description for itself: what it says of phases and of other data sets is not looked up."""
+    path = dataset.description
+    if not os.path.lexists(path):
+        near = [entry.name for entry in visible(dataset.root) if same_name(entry.stem) == path.stem and _is_yaml(entry)]
+        if near:
+            raise UserError(
+                f"{dataset.root}: expected {path.name}, found {listed(near)}, which nobody reads; rename it"
+            )
+        return DatasetDescription()
+    try:
+        description = from_mapping(DatasetDescription, read_yaml(path), path)
+    except UserError as error:
+        raise UserError(naming(path, error)) from error
+    ids = description.ids and {nfc(video): public for video, public in description.ids.items()}
+    return replace(description, ids=ids)
+
+
+def _is_yaml(path: Path) -> bool:
+    return path.suffix.lower() in (".yaml", ".yml")
+
+
+def _check_features_of(dataset: paths.Dataset, name: str) -> None:
+    if not name.strip():
+        raise UserError("features_of: expected the name of a data set, found nothing")
+    other = paths.dataset(name)
+    if other.root == dataset.root.resolve():
+        raise UserError(f"features_of: expected another data set, found this one ({name})")
+    further = _read_keys(other).features_of
+    if further is not None:
+        raise UserError(
+            f"features_of: expected a data set with videos and features of its own, found {name}, which has those of "
+            f"{further}; name that one"
+        )
+
+
+def _with_phases(description: DatasetDescription, mapping: PhaseMapping) -> DatasetDescription:
+    """The description with phases spelled as in the mapping."""
+    ignored = _spelled("ignored", description.ignored, mapping)
+    if len(ignored) == mapping.num_classes:
+        raise UserError("ignored: expected some phases of mapping.txt, found all of them: nothing is left to learn")
+    background = description.background
+    if background not in (None, BACKGROUND):
+        (background,) = _spelled("background", [background], mapping)
+    return replace(description, ignored=ignored, background=background)
+
+
+def _spelled(key: str, names: Sequence[str], mapping: PhaseMapping) -> tuple[str, ...]:
+    """`names` as the mapping has them, whichever way the accents of either are encoded."""
+    known = {nfc(name): name for name in mapping.names}
+    for name in names:
+        if nfc(name) not in known:
+            near = difflib.get_close_matches(nfc(name), known, n=1)
+            nearest = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(
+                f"{key}: expected phases of mapping.txt, found {shown(name)}{nearest}; known: {listed(mapping.names)}"
+            )
+    return tuple(known[nfc(name)] for name in names)
+
+
+def _is_unusual(description: DatasetDescription, key: str, dataset: paths.Dataset) -> bool:
+    """Whether a key says something else than what holds without it."""
+    value = getattr(description, key)
+    if key == "background":
+        has_usual = dataset.mapping.is_file() and BACKGROUND in read_mapping(dataset.mapping).names
+        return value != BACKGROUND and (has_usual or value is not None)
+    return value not in ((None, 1) if key == "label_every" else (None, ()))

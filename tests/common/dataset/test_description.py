@@ -1,0 +1,212 @@
+"""`dataset.yaml`: read strictly, held against the data set, refused where a key would be passed over."""
+
+import unicodedata
+
+import pytest
+
+from common import evaluation
+from common.base import paths
+from common.base.runtime import UserError
+from common.dataset.description import UNSUPPORTED, DatasetDescription, read_description, require_supported
+from common.features.config import ExtractionConfig
+from common.head.experiment import load_experiment
+from common.reports.results import read_split
+
+MAPPING = ("background", "incision", "wash", "Größe")
+
+
+@pytest.fixture
+def dataset(workspace):
+    """A data set of four phases, without anything else, and another one beside it."""
+    for name in ("set", "other"):
+        (workspace / "data" / name).mkdir()
+        lines = "".join(f"{index} {phase}\n" for index, phase in enumerate(MAPPING))
+        (workspace / "data" / name / "mapping.txt").write_text(lines, encoding="utf-8")
+    return paths.dataset("set")
+
+
+def describe(dataset: paths.Dataset, text: str | bytes) -> paths.Dataset:
+    """Write the data set's `dataset.yaml`."""
+    dataset.description.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return dataset
+
+
+def complaint(dataset: paths.Dataset) -> str:
+    """The error of reading the description: one line that names the file."""
+    with pytest.raises(UserError) as error:
+        read_description(dataset)
+    message = str(error.value)
+    assert message.startswith(str(dataset.description))
+    assert "\n" not in message
+    return message
+
+
+# --- what is read -------------------------------------------------------------------------------------------------
+
+
+def test_without_a_file_all_is_as_usual(dataset):
+    assert read_description(dataset) == DatasetDescription()
+    assert DatasetDescription().background == "background"
+
+
+def test_every_key_is_read(dataset):
+    text = """
+label_fps: 1
+frames_fps: 25
+feature_fps: 2.5e0
+background: wash
+ignored: [background, incision]
+release_names: {wash: Washing of the lens}
+features_of: other
+source: https://example.org/release
+licence: CC BY 4.0
+ids: {BL_1: "0012"}
+"""
+    assert read_description(describe(dataset, text)) == DatasetDescription(
+        label_fps=1.0,
+        frames_fps=25.0,
+        feature_fps=2.5,
+        background="wash",
+        ignored=("background", "incision"),
+        release_names={"wash": "Washing of the lens"},
+        features_of="other",
+        source="https://example.org/release",
+        licence="CC BY 4.0",
+        ids={"BL_1": "0012"},
+    )
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_fault(dataset):
+    assert read_description(describe(dataset, b"\xef\xbb\xbflabel_every: 5\r\nbackground: null\r\n")).label_every == 5
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_phases_and_videos_are_found_however_accents_are_encoded(dataset, form):
+    text = unicodedata.normalize(form, "ignored: [Größe]\nids: {Fall_é: a}\n")
+    description = read_description(describe(dataset, text))
+    assert description.ignored == ("Größe",)
+    assert description.ids == {unicodedata.normalize("NFC", "Fall_é"): "a"}
+
+
+def test_a_data_set_without_a_mapping_has_no_phases_to_compare_with(dataset):
+    dataset.mapping.unlink()
+    assert read_description(describe(dataset, "ignored: [anything]")).ignored == ("anything",)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lable_fps: 1", "unknown key 'lable_fps'; did you mean 'label_fps'?; known: label_fps, label_every, frames_fps"),
+        ("path: x", "unknown key 'path'; known: label_fps"),
+        ("label_fps: 1\nlabel_fps: 2", "line 2: the key 'label_fps' is there twice"),
+        ("label_fps: fast", "label_fps: expected float, found 'fast'"),
+        ("label_fps: 0", "label_fps must be greater than 0 and at most 1000"),
+        ("label_fps: -25", "found -25.0"),
+        ("label_fps: .nan", "found nan"),
+        ("feature_fps: .inf", "found inf"),
+        ("frames_fps: yes", "frames_fps: expected float, found True"),
+        ("label_every: 0", "label_every must be at least 1 decoded frames, found 0"),
+        ("label_every: 2.5", "label_every: expected int, found 2.5"),
+        ("ignored: background", "ignored: expected list, found 'background'"),
+        ("ignored: [no]", "ignored: expected str, found False; write it in quotes"),
+        ("background: 7", "background: expected str, found 7; write it in quotes"),
+        ("ids: [a, b]", "ids: expected dict, found ['a', 'b']"),
+        ("ids: {BL_1: 12}", "ids: expected str, found 12; write it in quotes"),
+        ("label_fps: 1\nlabel_every: 25", "expected label_fps or label_every, found both (1 and 25)"),
+        ("ignored: [wsh]", "ignored: expected phases of mapping.txt, found 'wsh'; did you mean 'wash'?; known: background,"),
+        ("background: sky", "background: expected phases of mapping.txt, found 'sky'"),
+        ("ignored: [wash, wash]", "ignored: expected each name once, found wash several times"),
+        ("ignored: [background, incision, wash, Größe]", "found all of them: nothing is left to learn"),
+        ("features_of: set", "features_of: expected another data set, found this one"),
+        ("features_of: ''", "features_of: expected the name of a data set, found nothing"),
+        ("features_of: nowhere", "no data set 'nowhere'"),
+        ("", "expected 'key: value' lines, found NoneType"),
+        ("# nothing\n", "found NoneType"),
+        ("- label_fps: 1", "expected 'key: value' lines, found list"),
+        ("label_fps", "expected 'key: value' lines, found str"),
+        ("label_fps: [1", "line 1: expected"),
+        ("source: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_what_was_expected_and_found(dataset, text, expected):
+    assert expected in complaint(describe(dataset, text))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("label_fps: 1".encode("utf-16"), "UTF-16"), (b"\x89PNG\0\xff", "no text"), (b"source: \xe9", "no text in UTF-8")],
+)
+def test_a_file_that_is_no_text_is_named(dataset, content, expected):
+    assert expected in complaint(describe(dataset, content))
+
+
+def test_a_link_to_nothing_and_a_folder_do_not_count_as_an_absent_file(dataset):
+    dataset.description.symlink_to("gone.yaml")
+    assert "no such configuration file" in complaint(dataset)
+    dataset.description.unlink()
+    dataset.description.mkdir()
+    assert "Is a directory" in complaint(dataset)
+
+
+@pytest.mark.parametrize("name", ["dataset.yml", "Dataset.yaml"])
+def test_a_file_that_is_almost_called_so_is_not_passed_over(dataset, name):
+    (dataset.root / name).write_text("label_fps: 1\n")
+    with pytest.raises(UserError, match=f"expected dataset.yaml, found {name}, which nobody reads; rename it"):
+        read_description(dataset)
+
+
+def test_features_of_a_set_that_has_those_of_another(dataset):
+    describe(paths.dataset("other"), "features_of: set")
+    assert "other, which has those of set; name that one" in complaint(describe(dataset, "features_of: other"))
+
+
+# --- keys that nobody acts on yet ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["label_fps: 1", "label_every: 2", "feature_fps: 2", "background: wash", "background: null", "ignored: [wash]"]
+)  # fmt: skip
+@pytest.mark.parametrize("work", ["training", "scoring"])
+def test_a_key_that_would_change_numbers_is_refused(dataset, text, work):
+    key = text.partition(":")[0]
+    with pytest.raises(UserError, match=rf"dataset\.yaml: {key} \(.*\) is not supported by {work} yet"):
+        require_supported(describe(dataset, text), work)
+    assert require_supported(dataset, "extraction") == read_description(dataset)
+
+
+def test_features_of_another_set_are_refused_by_all(dataset):
+    describe(dataset, "features_of: other")
+    for work in UNSUPPORTED:
+        with pytest.raises(UserError, match="features_of"):
+            require_supported(dataset, work)
+
+
+@pytest.mark.parametrize(
+    "text", ["label_every: 1", "background: background", "ignored: []", "frames_fps: 5\nsource: a"]
+)
+def test_what_is_as_without_the_key_or_information_is_not_refused(dataset, text):
+    for work in UNSUPPORTED:
+        require_supported(describe(dataset, text), work)
+
+
+def test_no_background_is_usual_where_the_mapping_has_none(dataset):
+    dataset.mapping.write_text("0 a\n1 b\n")
+    require_supported(describe(dataset, "background: null"), "scoring")
+
+
+def test_the_commands_refuse(made, tmp_path):
+    from common.features.extract import extract
+
+    describe(made.dataset, "label_fps: 1\nfeatures_of: made\n")
+    with pytest.raises(UserError, match="found this one"):
+        extract(paths.model("ColorHistogram"), ExtractionConfig(dataset="made"))
+    describe(made.dataset, "label_fps: 1\n")
+    with pytest.raises(UserError, match=r"label_fps .* training"):
+        load_experiment(made.config())
+    with pytest.raises(UserError, match=r"label_fps .* scoring"):
+        read_split(tmp_path, made.dataset)
+    with pytest.raises(UserError, match=r"label_fps .* scoring"):
+        evaluation.main([str(made.dataset.ground_truth), str(tmp_path), "--mapping_path", str(made.dataset.mapping)])

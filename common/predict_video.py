@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base import paths
+from common.base.entries import is_frame_folder, reason_against, same_name, video_name_of
 from common.base.options import CommandParser
 from common.base.runtime import UserError, run_main
 
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `python -m common.predict_video`; 1 when a video failed."""
     given = _parser().parse_args(argv)
-    videos = {video: given.output or Path(f"{video.stem}_phases") for video in given.videos}
+    videos = {video: given.output or Path(f"{video_name_of(video)}_phases") for video in given.videos}
     _refuse_collisions(videos, overlay=given.overlay)
 
     # torch loads only now, matplotlib when there is something to draw: --help is answered at once
@@ -95,25 +96,28 @@ def _predict(predictor: Predictor, video: Path, folder: Path, *, overlay: bool) 
     from common.reports.pictures.timeline import timeline_plot, write_segments
     from common.video.probe import probe
 
-    if not video.is_file():
-        raise UserError(f"{video}: no such video file")
+    if not (video.is_file() or is_frame_folder(video)):
+        raise UserError(f"{video}: no such video file, nor a folder of numbered images")
+    name = video_name_of(video)
+    if reason := reason_against(name):
+        raise UserError(f"{video}: results cannot be called so: {reason}")
     probe(video)  # before the folder: what is no video leaves nothing behind
     _require_writable(folder)
     head = predictor.trained
     features = paths.Dataset(folder).features(head.model.name, head.config.variant)
-    summary = predictor.make_features({video.stem: video}, features)
+    summary = predictor.make_features({name: video}, features)
     if summary.failed:
-        raise UserError(summary.failed[video.stem])
-    phases = predictor.predict(video, features / f"{video.stem}.npy", folder)
-    write_segments(folder / f"{video.stem}_segments.csv", phases)
-    timeline_plot(phases, folder / f"{video.stem}_ribbon.png")
+        raise UserError(summary.failed[name])
+    phases = predictor.predict(video, features / f"{name}.npy", folder)
+    write_segments(folder / f"{name}_segments.csv", phases)
+    timeline_plot(phases, folder / f"{name}_ribbon.png")
     if overlay:
         write_overlay(video, phases, _overlay_path(video, folder), decoder=head.identity["decoder"])
 
 
 def _refuse_collisions(videos: dict[Path, Path], *, overlay: bool) -> None:
     """Raise `UserError` where results of two videos would lie in one place, or a result upon a video."""
-    twice = [name for name, count in Counter(video.stem for video in videos).items() if count > 1]
+    twice = [name for name, count in Counter(same_name(video_name_of(video)) for video in videos).items() if count > 1]
     if twice:
         raise UserError(f"two videos are called {twice[0]!r}: predict them one at a time, each with its own --output")
     sources = {video.resolve() for video in videos}
@@ -123,7 +127,7 @@ def _refuse_collisions(videos: dict[Path, Path], *, overlay: bool) -> None:
 
 
 def _overlay_path(video: Path, folder: Path) -> Path:
-    return folder / f"{video.stem}_phases.mp4"
+    return folder / f"{video_name_of(video)}_phases.mp4"
 
 
 def _require_writable(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from common.base import paths
 from common.base.entries import is_frame_folder, list_videos
 from common.checks.features import feature_findings, feature_folders, open_all_features
-from common.checks.files import copy_findings, file_findings, listing_findings
+from common.checks.files import copy_findings, description_findings, file_findings, listing_findings
 from common.checks.findings import SEVERITIES, Finding
 from common.checks.folds import fold_findings, patient_findings
 from common.checks.labels import MIN_SECONDS, label_files, read_all_labels, short_phases
@@ -56,7 +56,7 @@ def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, f
     extracted = open_all_features(folders, findings)
     timings = collect_timings(there, extracted, findings)
     rates = {video: next((timing.fps for timing in timings.get(video, ()) if timing.fps), fps) for video in labels}
-    findings += [*listing_findings(dataset), *file_findings(dataset, videos, files)]
+    findings += [*description_findings(dataset), *listing_findings(dataset), *file_findings(dataset, videos, files)]
     findings += short_phases(labels, rates, mapping, min_seconds)
     findings += order_findings(labels, rates, mapping)
     findings += length_findings(labels, timings)

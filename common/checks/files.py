@@ -7,9 +7,10 @@ import numpy as np
 
 from common.base import paths
 from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, list_labels, list_videos
-from common.base.runtime import progress
+from common.base.runtime import UserError, progress
 from common.base.wording import counted, listed
 from common.checks.findings import Finding
+from common.dataset.description import require_supported
 from common.dataset.manifest import cached_fingerprint
 
 KIND, COPIES_KIND = "files", "copies"
@@ -18,6 +19,14 @@ KIND, COPIES_KIND = "files", "copies"
 def video_files(dataset: paths.Dataset) -> dict[Path, str]:
     """Every video with its name, also two of one name, which `paths.find_videos` refuses."""
     return {path: name for name, same in list_videos(dataset.videos).files.items() for path in same}
+
+
+def description_findings(dataset: paths.Dataset) -> Iterator[Finding]:
+    """What is wrong with `dataset.yaml`, or not supported by a training and its scores."""
+    try:
+        require_supported(dataset, "training")
+    except UserError as error:
+        yield Finding("error", KIND, str(error), "commands stop at this; data/README.md has the keys")
 
 
 def listing_findings(dataset: paths.Dataset) -> Iterator[Finding]:

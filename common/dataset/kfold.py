@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from common.base.entries import nfc
+from common.base.entries import nfc, visible
 from common.base.paths import Dataset, label_paths
 from common.base.runtime import UserError, link_file, read_json, sha256_of_json, write_json, write_text
 
@@ -85,7 +85,7 @@ def write_folds(
     """Write bundles, `groundTruth_split_<k>/` and `folds.json`; folds of an earlier, larger number are removed."""
     dataset.folds_record.unlink(missing_ok=True)  # written last again: its presence says that the folds are complete
     labels = label_paths(dataset.ground_truth)
-    for stale in [*dataset.splits.glob("*.split*.bundle"), *dataset.root.glob("groundTruth_split_*")]:
+    for stale in [*visible(dataset.splits, "*.split*.bundle"), *visible(dataset.root, "groundTruth_split_*")]:
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     for number, test in enumerate(folds, 1):
         train = sorted(video for fold in folds if fold is not test for video in fold)
@@ -118,7 +118,7 @@ def read_bundle(path: Path) -> list[str]:
 
 def fold_numbers(dataset: Dataset) -> range:
     """The numbers of the test folds, from 1; empty where none were made."""
-    return range(1, 1 + len(list(dataset.splits.glob("test.split*.bundle"))))
+    return range(1, 1 + len(visible(dataset.splits, "test.split*.bundle")))
 
 
 def read_folds(dataset: Dataset) -> list[list[str]]:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from common.base import paths
-from common.base.entries import nfc, video_name_of, visible
+from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, list_videos, nfc, video_name_of, visible
 from common.base.options import CommandParser
 from common.base.runtime import UserError, link_file, progress, read_json, write_json, write_text
+from common.base.wording import listed
 from common.dataset.phases import PhaseMapping
 from common.video.probe import VideoError, probe
 from pretrain.annotations.phase_classes import PhaseClasses
@@ -122,14 +123,17 @@ def output_dataset(name: str) -> paths.Dataset:
 
 
 def find_release_videos(folder: Path) -> dict[str, Path]:
-    """Video files at any depth in `folder`, by `video_name`.
+    """Video files at any depth in `folder`, by `video_name`; folders of images are annotated frames in these releases.
 
     Raises `UserError` for two of one name and for no folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
+    listing = list_videos(folder, below=True)
+    for reason in listing.left_out.keys() - LEFT_OUT_BY_KIND:  # a release is full of other files
+        print(f"note: {folder}: left out: {listed(listing.left_out[reason])} ({reason})")
     found: dict[str, Path] = {}
-    for path in paths.videos_below(folder).values():
+    for path in (path for same in listing.files.values() for path in same if not is_frame_folder(path)):
         name = video_name(video_name_of(path))
         if name in found:
             raise UserError(f"two videos of {name}: {found[name]} and {path}; name a folder that holds one of them")
@@ -186,7 +190,7 @@ def link_videos(folder: Path, links: Mapping[str, Path]) -> None:
             print(f"note: {path}: link removed, {os.readlink(path)} is gone")
             path.unlink()
     for name, source in links.items():
-        target = folder / (name if source.is_dir() else f"{name}{source.suffix}")
+        target = folder / f"{name}{source.suffix}"
         if os.path.realpath(target) == os.path.realpath(source):
             continue
         if target.is_symlink():

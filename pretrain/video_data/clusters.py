@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from common.base.entries import nfc
 from common.base.runtime import UserError, read_json, write_json
 
 FORMAT = 1
@@ -98,7 +99,7 @@ def read_clusters(path: Path) -> Clusters:
         raise UserError(f"{path}: not a file of clusters of format {FORMAT}; make it again")
     try:
         return {
-            video: [Segment(float(start), float(end), int(cluster)) for start, end, cluster in segments]
+            nfc(video): [Segment(float(start), float(end), int(cluster)) for start, end, cluster in segments]
             for video, segments in record["videos"].items()
         }
     except (TypeError, ValueError) as error:

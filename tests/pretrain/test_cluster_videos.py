@@ -1,5 +1,7 @@
 """From feature files to a file of clusters that balanced sampling reads."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,18 @@ def test_the_file_can_be_named(dataset, tmp_path):
 def test_without_features_it_says_how_to_make_them(dataset):
     with pytest.raises(UserError, match=r"no features; run: python models/Y/extract_features\.py --dataset made"):
         main(["--dataset", "made", "--encoder", "Y"])
+
+
+def test_features_belong_to_a_video_however_its_accents_are_encoded(dataset, tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    folder = dataset.features("X")
+    for suffix in (".npy", ".json"):
+        (folder / f"a{suffix}").rename(folder / f"{decomposed}{suffix}")
+    (folder / "._b.npy").write_bytes(b"\x00\x05\x16\x07")
+    dataset.videos.mkdir()
+    (dataset.videos / f"{composed}.mp4").touch()
+    run("--output", str(tmp_path / "mine.json"))
+    assert set(read_clusters(tmp_path / "mine.json")) == {f"made/{composed}", "made/b"}
 
 
 def test_a_video_without_features_is_named(dataset):

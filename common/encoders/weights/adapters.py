@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.base import paths
+from common.base.entries import visible
 from common.base.runtime import UserError, read_json, sha256_of_file
 from common.encoders.weights.load import WeightSource, sha256_of_weights
 
@@ -65,7 +66,7 @@ def find_export(spec: str) -> WeightSource:
         )
     folder = path.parent if path.suffix == ".pt" else path
     if not (folder / "config.json").is_file() and folder.is_dir():
-        inside = [config.parent for config in folder.glob("*/config.json")]
+        inside = [config.parent for config in visible(folder, "*/config.json")]
         folder = inside[0] if len(inside) == 1 else folder
     if not (folder / "config.json").is_file():
         raise UserError(

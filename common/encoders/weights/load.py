@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.base.entries import visible
 from common.base.runtime import UserError, generator, read_json, sha256_of_file, sha256_of_json
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def weight_files(path: Path) -> list[Path]:
         if (path / stem).is_file():
             return [path / stem]
     for pattern in ("*.safetensors", "*.bin", "*.pth", "*.pt"):
-        found = sorted(path.glob(pattern))
+        found = visible(path, pattern)
         if len(found) == 1:
             return found
     raise UserError(f"{path}: expected model.safetensors (or its shards and index), or one weight file; found neither")

@@ -1,10 +1,12 @@
 """Corpora: which videos are found and kept, what is known of them, what is left out, and the manifest."""
 
 import os
+import unicodedata
 
 import numpy as np
 import pytest
 
+from common.base import paths
 from common.base.runtime import UserError, read_json, write_json
 from common.dataset import manifest as manifests
 from common.dataset.manifest import video_fingerprint
@@ -52,6 +54,17 @@ def test_other_files_are_not_videos(corpus, index):
     for name in ("notes.txt", ".hidden.mp4", "frame.png"):
         (folder / name).write_text("x")
     assert names(read_corpora([str(folder)], index, num_processes=0)) == {"eyes": ["a"]}
+
+
+def test_what_cannot_be_opened_is_left_out_and_named_and_hidden_files_are_none(corpus, index, caplog):
+    folder = corpus("eyes", {"a": 4})
+    (folder / "gone.mp4").symlink_to("nowhere.mp4")
+    os.mkfifo(folder / "pipe.avi")
+    (folder / "._a.mp4").write_bytes(b"\x00\x05\x16\x07")
+    assert names(read_corpora([str(folder)], index, num_processes=0)) == {"eyes": ["a"]}
+    left_out = [record.getMessage() for record in caplog.records if record.getMessage().startswith("left out: ")]
+    assert [name in message for name, message in zip(("gone.mp4", "pipe.avi"), left_out, strict=True)] == [True, True]
+    assert "left out 2 of 3 videos" in caplog.text
 
 
 def test_a_data_set_is_a_corpus_of_its_name(corpus, workspace, index):
@@ -230,6 +243,21 @@ def test_a_split_whose_video_is_not_there_is_an_error(labelled, workspace, index
     bundle.write_text("BL_1.txt\nBL_9.txt\n")
     with pytest.raises(UserError, match=r"test\.split1\.bundle: no file in .* for BL_9"):
         read_corpora([str(labelled)], index, exclude=[str(bundle)], num_processes=0)
+
+
+def test_a_split_names_its_videos_however_their_accents_are_encoded(labelled, workspace, index):
+    dataset = paths.dataset("Labelled")
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    (dataset.videos / "BL_1.mp4").rename(dataset.videos / f"{decomposed}.mp4")
+    dataset.bundle("test", 1).write_text(f"{composed}.txt\n", encoding="utf-8")
+    corpora = read_corpora([str(labelled)], index, exclude=[str(dataset.bundle("test", 1))], num_processes=0)
+    assert names(corpora) == {"eyes": ["case 2", "case 3"]}
+
+
+def test_an_excluded_video_that_is_not_there_is_an_error(labelled, workspace, index):
+    (paths.dataset("Labelled").videos / "gone.mp4").symlink_to("nowhere.mp4")
+    with pytest.raises(UserError, match=r"gone\.mp4: to be excluded, but a link to nothing"):
+        read_corpora([str(labelled)], index, exclude=["Labelled"], num_processes=0)
 
 
 def test_videos_of_a_manifest_are_left_out(labelled, index, tmp_path):

@@ -1,4 +1,4 @@
-"""Make stratified folds of a data set.
+"""Make stratified folds of a data set, after a look at its labels: an error in them costs hours of extraction else.
 
 python generate_k_folds.py ./data/SICS155 5
 """
@@ -10,16 +10,10 @@ from collections import Counter
 from common.base import paths
 from common.base.options import CommandParser
 from common.base.runtime import run_main
-from common.dataset.kfold import (
-    DEFAULT_SEED,
-    folds_hash,
-    make_folds,
-    prefix_stratum,
-    read_folds,
-    read_patients,
-    write_folds,
-)
-from common.dataset.phases import require_labels
+from common.checks.folds import untrained_findings
+from common.checks.labels import require_sound_labels
+from common.dataset.kfold import DEFAULT_SEED, folds_hash, make_folds, prefix_stratum, read_folds, write_folds
+from common.dataset.patients import read_patients
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,16 +26,21 @@ def main(argv: list[str] | None = None) -> int:
     )
     output.add_argument("num_folds", type=int, help="number of folds, usually 5")
     output.add_argument("--seed", type=int, default=DEFAULT_SEED, help="seed of the deal (default: %(default)s)")
+    output.add_argument(
+        "--force", action="store_true", help="replace lists and groundTruth_split_<k>/ that this script did not write"
+    )
     given = parser.parse_args(argv)
     dataset = paths.dataset(given.dataset)
-    patients = read_patients(dataset.patients)
-    labels = require_labels(dataset.ground_truth)
+    mapping, labels = require_sound_labels(dataset)
+    patients = read_patients(dataset)
     folds = make_folds(list(labels), given.num_folds, seed=given.seed, stratify=given.stratify, patients=patients)
-    write_folds(dataset, folds, seed=given.seed, stratify=given.stratify, patients=patients)
+    write_folds(dataset, folds, seed=given.seed, stratify=given.stratify, patients=patients, force=given.force)
     for number, fold in enumerate(read_folds(dataset), 1):
         strata = Counter(map(prefix_stratum, fold)) if given.stratify == "prefix" else {}
         shares = ", ".join(f"{name or 'no prefix'} {count}" for name, count in sorted(strata.items()))
         print(f"fold {number}: {len(fold)} test videos {f'({shares})' if shares else ''}".rstrip())
+    for finding in untrained_findings(folds, labels, mapping):
+        print(f"note: {finding.message}")
     grouped = f", {len({patients[v] for v in labels if v in patients})} patients kept together" if patients else ""
     print(f"{dataset.splits}: {given.num_folds} folds, seed {given.seed}{grouped}, hash {folds_hash(folds)[:12]}")
     return 0

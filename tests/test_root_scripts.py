@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import generate_k_folds
+from common.base.runtime import UserError
 
 COMMANDS = [
     ["generate_k_folds.py"],
@@ -39,12 +40,41 @@ def test_an_error_is_one_line_without_a_traceback_from_any_folder(checkout, tmp_
 def test_folds_of_a_named_data_set_are_printed(workspace, capsys):
     labels = workspace / "data" / "own" / "groundTruth"
     labels.mkdir(parents=True)
+    (labels.parent / "mapping.txt").write_text("0 a\n")
     for index in range(7):
         (labels / f"video{index}.txt").write_text("a\n")
     generate_k_folds.main(["own", "3", "--stratify", "none"])
     printed = capsys.readouterr().out
     assert "fold 1: 3 test videos" in printed
     assert "3 folds, seed 42" in printed
+
+
+def test_folds_wait_for_sound_labels(workspace):
+    """An error in them would be found by the training, hours of extraction later."""
+    labels = workspace / "data" / "own" / "groundTruth"
+    labels.mkdir(parents=True)
+    (labels.parent / "mapping.txt").write_text("0 a\n1 b\n")
+    for index in range(9):
+        (labels / f"video{index}.txt").write_text("a\nbb\n" if index else "a\n\na\n")
+    with pytest.raises(UserError) as error:
+        generate_k_folds.main(["own", "3"])
+    message = str(error.value)
+    assert "video0.txt, line 2: a blank line" in message
+    assert "video4.txt, line 2 (frame 1): unknown phase 'bb'" in message
+    assert "and 4 more (python -m common.audit" in message
+    assert not (labels.parent / "splits").exists()
+
+
+def test_a_phase_that_a_fold_cannot_learn_is_printed(workspace, capsys):
+    labels = workspace / "data" / "own" / "groundTruth"
+    labels.mkdir(parents=True)
+    (labels.parent / "mapping.txt").write_text("0 a\n1 b\n2 c\n")
+    for index in range(4):
+        (labels / f"video{index}.txt").write_text("a\nb\n" if index == 1 else "a\n")
+    generate_k_folds.main(["own", "2"])
+    printed = capsys.readouterr().out
+    assert "note: no video has a frame of c\n" in printed
+    assert "no training frame of b: all are in its test videos" in printed
 
 
 @pytest.mark.parametrize("module", ["generate_k_folds", "compute_results", "common.evaluation", "common.kfold_summary"])

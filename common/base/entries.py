@@ -88,6 +88,13 @@ def video_name_of(path: Path) -> str:
     return nfc(path.stem if is_named_like_a_file else path.name)
 
 
+def video_named(text: str) -> str:
+    """The name of a video as a list has it: the last part of a path, without a suffix of labels or videos, composed."""
+    name = re.split(r"[/\\\\]", text.strip())[-1]
+    stem, suffix = os.path.splitext(name)
+    return nfc(stem if suffix.lower() in (LABEL_SUFFIX, *VIDEO_SUFFIXES) else name)
+
+
 def reason_against(name: str) -> str | None:
     """Why a video may not have this name: some system cannot store it, or a list cannot hold it. None: it may."""
     bad = next((char for char in name if char in FORBIDDEN_CHARACTERS), None)

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -140,6 +140,14 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path}: not a readable JSON file ({error}); delete it and run the command that wrote it"
         ) from error
+
+
+def lacking(record: Any, keys: Mapping[str, type]) -> str:
+    """Those of `keys` that a JSON record has not, or not with a value of its type, in words; empty when it has all."""
+    if not isinstance(record, dict):
+        return "not an object"
+    wrong = [key for key, kind in keys.items() if not isinstance(record.get(key), kind)]
+    return f"without a proper {', '.join(wrong)}" if wrong else ""
 
 
 def link_file(source: Path, target: Path) -> None:

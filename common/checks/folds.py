@@ -1,24 +1,36 @@
 """Folds: patients in two of them, folds of other videos or changed by hand, label files that are not the fold's."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
 
 from common.base import paths
 from common.base.entries import list_labels
 from common.base.runtime import UserError, read_json
-from common.base.wording import listed, naming
+from common.base.wording import listed, shortened
 from common.checks.findings import Finding
-from common.dataset.kfold import fold_numbers, folds_hash, how_to_remake, read_bundle, read_folds, read_patients
+from common.dataset.kfold import fold_numbers, folds_hash, how_to_remake, read_bundle, read_folds
+from common.dataset.patients import read_patients
+from common.dataset.phases import PhaseMapping
 
 KIND = "folds"
 VALIDATION = "groundTruth_val"
 
 
-def patient_findings(dataset: paths.Dataset) -> Iterator[Finding]:
-    """Patients who are in two test folds, or in training and validation; a `patients.csv` that cannot be read."""
+def patient_findings(dataset: paths.Dataset, splits: Collection[str] | None = None) -> Iterator[Finding]:
+    """Patients who are in two test folds, or in training and validation; a `patients.csv` that cannot be read.
+
+    With `splits` (numbers of folds, `val`) only patients on both sides of one of them.
+    """
     try:
-        patients = read_patients(dataset.patients)
-    except (UserError, UnicodeDecodeError) as error:
-        yield Finding("error", KIND, naming(dataset.patients, error), "write its columns as video,patient")
+        patients = read_patients(dataset)
+    except UserError as error:
+        yield Finding(
+            "error",
+            KIND,
+            str(error),
+            "correct its lines (columns video,patient): until then patients are not kept in one fold",
+        )
         return
     places: dict[str, dict[str, list[str]]] = {}
     for place, names in _places(dataset):
@@ -27,16 +39,15 @@ def patient_findings(dataset: paths.Dataset) -> Iterator[Finding]:
                 places.setdefault(patients[video], {}).setdefault(place, []).append(video)
     for patient, found in places.items():
         validation = found.pop(VALIDATION, [])
-        if len(found) > 1:
+        if len(found) > 1 and (splits is None or any(f"fold {split}" in found for split in splits)):
             where = "; ".join(f"{place}: {listed(names)}" for place, names in found.items())
-            message = f"patient {patient} is in {len(found)} test folds ({where})"
+            message = f"patient {shortened(patient)} is in {len(found)} test folds ({where})"
             yield Finding("error", KIND, message, how_to_remake(dataset, "N"))
         own = [video for video in list_labels(dataset.ground_truth).first if patients.get(video) == patient]
         train = [video for video in own if video not in validation]  # one in both parts is a finding of the copies
-        if validation and train:
-            message = (
-                f"patient {patient} is in groundTruth/ ({listed(train)}) and groundTruth_val/ ({listed(validation)})"
-            )
+        if validation and train and (splits is None or "val" in splits):
+            parts = f"groundTruth/ ({listed(train)}) and groundTruth_val/ ({listed(validation)})"
+            message = f"patient {shortened(patient)} is in {parts}"
             yield Finding("error", KIND, message, "move all videos of this patient into one of the two")
 
 
@@ -55,30 +66,55 @@ def checked_folds(dataset: paths.Dataset) -> list[list[str]]:
 
     Raises `UserError` when they are unsound, or not made by this project.
     """
-    try:
-        return read_folds(dataset) if fold_numbers(dataset) else []
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{dataset.splits}: not folds of generate_k_folds.py ({error!r})") from error
+    return read_folds(dataset) if fold_numbers(dataset) else []
 
 
-def fold_findings(dataset: paths.Dataset) -> Iterator[Finding]:
-    """Folds that are unsound or of another state of the data set; none where none were made."""
+def untrained_findings(
+    folds: Sequence[Sequence[str]], labels: Mapping[str, np.ndarray], mapping: PhaseMapping
+) -> Iterator[Finding]:
+    """Phases that no training frame of a fold has, so that its head can never predict them; `labels`: ids by video."""
+    frames = {video: np.bincount(ids, minlength=mapping.num_classes) for video, ids in labels.items()}
+    none = np.zeros(mapping.num_classes, dtype=int)
+    everywhere = sum(frames.values(), start=none)
+    if absent := [mapping.names[phase] for phase in np.flatnonzero(everywhere == 0)]:
+        yield Finding(
+            "note", KIND, f"no video has a frame of {listed(absent)}", "take it out of mapping.txt, or leave it"
+        )
+    for number, test in enumerate(folds, 1):
+        tested = sum((frames[video] for video in test), start=none)
+        if lone := [mapping.names[phase] for phase in np.flatnonzero((everywhere > 0) & (everywhere == tested))]:
+            message = f"fold {number}: no training frame of {listed(lone)}: all are in its test videos"
+            yield Finding(
+                "warning", KIND, message, "its head cannot predict this; make fewer folds, or label more videos"
+            )
+
+
+def fold_findings(dataset: paths.Dataset, labels: Mapping[str, np.ndarray], mapping: PhaseMapping) -> Iterator[Finding]:
+    """Folds that are unsound, of another state of the data set, or without a phase to learn; none where none were made.
+
+    `labels`: phase ids `(T,)` by video, of all that can be read.
+    """
     if not fold_numbers(dataset):
         return
     try:
         folds = checked_folds(dataset)
     except UserError as error:
-        yield Finding("error", KIND, str(error), "make the folds again; runs with these cannot be compared")
+        message, _, advice = str(error).rpartition("; ")
+        yield Finding("error", KIND, message, f"{advice}; runs with these folds cannot be compared")
         return
     remake = how_to_remake(dataset, len(folds))
     if not dataset.folds_record.is_file():
-        message = f"{dataset.folds_record}: missing, so the folds are not ours or were cut short"
-        yield Finding("note", KIND, message, remake)
+        message = f"{dataset.folds_record}: missing, so these folds were not made by generate_k_folds.py"
+        yield Finding("note", KIND, message, f"leave them, or {remake}")
     elif read_json(dataset.folds_record).get("hash") != folds_hash(folds):
         message = f"{dataset.folds_record}: the folds were changed after it was written (its hash is not theirs)"
-        yield Finding("warning", KIND, message, remake)
+        yield Finding("warning", KIND, message, f"leave them, or {remake}")
     for number, fold in enumerate(folds, 1):
-        yield from _stale_copies(dataset, number, fold, remake)
+        if dataset.ground_truth_split(number).is_dir() or dataset.folds_record.is_file():
+            yield from _stale_copies(dataset, number, fold, remake)
+    videos = [video for fold in folds for video in fold]
+    if all(video in labels for video in videos):
+        yield from untrained_findings(folds, {video: labels[video] for video in videos}, mapping)
 
 
 def _stale_copies(dataset: paths.Dataset, number: int, fold: list[str], remake: str) -> Iterator[Finding]:

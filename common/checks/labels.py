@@ -7,6 +7,7 @@ import numpy as np
 
 from common.base import paths
 from common.base.entries import list_labels
+from common.base.paths import label_paths
 from common.base.runtime import UserError, progress
 from common.base.wording import counted, listed, naming, place, seconds_of, shown
 from common.checks.findings import Finding
@@ -16,7 +17,7 @@ from common.dataset.segments import find_segments
 
 KIND, SHORT_KIND = "labels", "short phases"
 MIN_SECONDS = 0.4  # below it a phase is a slip of the hand
-MOST_NAMES = 5  # unknown ones of a file that are looked at one by one
+MOST_NAMES = 5  # unknown ones of a file, or faulty files of a folder, that are named one by one
 
 
 def label_files(dataset: paths.Dataset) -> dict[str, Path]:
@@ -33,7 +34,7 @@ def read_all_labels(
     """
     try:
         mapping = read_mapping(dataset.mapping)
-    except (UserError, UnicodeDecodeError) as error:
+    except UserError as error:
         advice = "correct it and audit again: no label could be checked"
         findings.append(Finding("error", KIND, naming(dataset.mapping, error), advice))
         return PhaseMapping(()), {}
@@ -52,6 +53,22 @@ def read_all_labels(
         except (UserError, OSError) as error:
             advice = "label this video again, or take its file and its video out of the data set"
             findings.append(Finding("error", KIND, f"{video}: {naming(path, error)}", advice, video=video))
+    return mapping, labels
+
+
+def require_sound_labels(dataset: paths.Dataset) -> tuple[PhaseMapping, dict[str, np.ndarray]]:
+    """The mapping and phase ids `(T,)` of every video of `groundTruth/`.
+
+    Raises `UserError` naming what is wrong with the mapping and the label files, all of them.
+    """
+    findings: list[Finding] = []
+    mapping, labels = read_all_labels(dataset, label_paths(dataset.ground_truth), findings)
+    if findings:
+        lines = [f"{finding.message}; {finding.advice}" for finding in findings]
+        more = [f"and {len(lines) - MOST_NAMES} more (python -m common.audit {dataset.root})"]
+        raise UserError(
+            "\n  ".join(["the labels need a look first:", *lines[:MOST_NAMES], *more[: len(lines) > MOST_NAMES]])
+        )
     return mapping, labels
 
 

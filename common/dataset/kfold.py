@@ -3,35 +3,40 @@
 Every choice depends on names, patients and a seed only, so that another machine or another version deals the same.
 """
 
-import csv
 import hashlib
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-from common.base.entries import nfc, visible
+from common.base.entries import video_named, visible
 from common.base.paths import Dataset, label_paths
-from common.base.runtime import UserError, link_file, read_json, sha256_of_json, write_json, write_text
+from common.base.runtime import (
+    UserError,
+    lacking,
+    link_file,
+    read_json,
+    read_text,
+    sha256_of_json,
+    write_json,
+    write_text,
+)
+from common.base.wording import listed, shown
 
 DEFAULT_SEED = 42
+BUNDLE_HEAD = "#bundle"
+# names of what a fold is made of; others in the same places are nobody's business here
+LIST_NAME = re.compile(r"(train|test)\.split(0|[1-9][0-9]*)\.bundle")
+FOLDER_NAME = re.compile(r"groundTruth_split_(0|[1-9][0-9]*)")
+RECORD_KEYS = {"seed": int, "patients": dict, "hash": str}
 
 
 def prefix_stratum(video: str) -> str:
     """The part of a name before its first underscore (BL, BN, SD in SICS-155); the whole set is one stratum without."""
     return video.split("_", 1)[0] if "_" in video else ""
-
-
-def read_patients(path: Path) -> dict[str, str]:
-    """Read `patients.csv` (columns `video,patient`) as video -> patient; an absent file gives an empty mapping."""
-    if not path.is_file():
-        return {}
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if not {"video", "patient"} <= set(reader.fieldnames or ()):
-            raise UserError(f"{path}: expected the columns video,patient, found {reader.fieldnames}")
-        return {nfc(row["video"]): row["patient"] for row in reader if row["patient"]}
 
 
 def make_folds(
@@ -80,13 +85,30 @@ def _shuffling_key(*parts: object) -> str:
 
 
 def write_folds(
-    dataset: Dataset, folds: Sequence[Sequence[str]], *, seed: int, stratify: str, patients: Mapping[str, str]
+    dataset: Dataset,
+    folds: Sequence[Sequence[str]],
+    *,
+    seed: int,
+    stratify: str,
+    patients: Mapping[str, str],
+    force: bool = False,
 ) -> None:
-    """Write bundles, `groundTruth_split_<k>/` and `folds.json`; folds of an earlier, larger number are removed."""
-    dataset.folds_record.unlink(missing_ok=True)  # written last again: its presence says that the folds are complete
+    """Write bundles, `groundTruth_split_<k>/` and `folds.json`; what it wrote before is removed.
+
+    Raises `UserError` naming lists and folders in the way that somebody else made; `force` removes these too.
+    """
+    if others := [] if force else not_written_here(dataset):
+        raise UserError(
+            f"{dataset.root}: {', '.join(others)} would be replaced, but are not as generate_k_folds.py wrote them; move "
+            "them elsewhere, or give --force to remove them"
+        )
+    # Killed from here on, the record says that all of these are unfinished folds: nobody uses them, and the next run
+    # may remove them. It is written again last.
+    unfinished = {"num_folds": max([len(folds), *_numbers_in_use(dataset)]), "unfinished": True}
+    write_json(dataset.folds_record, unfinished)
+    for stale in _numbered(dataset):
+        shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
     labels = label_paths(dataset.ground_truth)
-    for stale in [*visible(dataset.splits, "*.split*.bundle"), *visible(dataset.root, "groundTruth_split_*")]:
-        shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     for number, test in enumerate(folds, 1):
         train = sorted(video for fold in folds if fold is not test for video in fold)
         for part, videos in (("train", train), ("test", test)):
@@ -100,30 +122,101 @@ def write_folds(
     write_json(dataset.folds_record, record | {"hash": folds_hash(folds)})
 
 
-def read_bundle(path: Path) -> list[str]:
-    """Video names of one bundle file (`<video>.txt` lines).
+def _numbered(dataset: Dataset) -> list[Path]:
+    """What has the name of a fold's list or of its folder of labels, whoever made it, sorted."""
+    lists = [path for path in visible(dataset.splits, "*.bundle") if LIST_NAME.fullmatch(path.name)]
+    folders = [path for path in visible(dataset.root, "groundTruth_split_*") if FOLDER_NAME.fullmatch(path.name)]
+    return sorted(lists + folders)
 
-    Raises `UserError` when the file is missing, empty or repeats a video.
+
+def _numbers_in_use(dataset: Dataset) -> set[int]:
+    return {int(re.search(r"[0-9]+", path.name)[0]) for path in _numbered(dataset)}
+
+
+def not_written_here(dataset: Dataset) -> list[str]:
+    """Lists and folders of folds, by name, that are not as `write_folds` left them: made or changed by somebody else."""
+    try:
+        record = _read_record(dataset)
+        ours = _as_written(dataset, record) if record else set()
+    except UserError:  # a record or a list that cannot be read: nothing proves whose the others are
+        ours = set()
+    return [path.name for path in _numbered(dataset) if path not in ours]
+
+
+def _as_written(dataset: Dataset, record: Mapping[str, Any]) -> set[Path]:
+    """Lists and folders that are what the record of the folds says. Raises `UserError` for a list that is unreadable."""
+    numbers = range(1, record["num_folds"] + 1)
+    if record.get("unfinished"):
+        lists = {dataset.bundle(part, number) for part in ("train", "test") for number in numbers}
+        return lists | {dataset.ground_truth_split(number) for number in numbers}
+    tests = {number: read_bundle(dataset.bundle("test", number)) for number in numbers}
+    if record["hash"] != folds_hash(list(tests.values())):
+        return set()
+    everything = {video for test in tests.values() for video in test}
+    found = {dataset.bundle("test", number) for number in numbers}
+    for number, test in tests.items():
+        train, folder = dataset.bundle("train", number), dataset.ground_truth_split(number)
+        if set(read_bundle(train)) == everything - set(test):
+            found.add(train)
+        if {path.name for path in visible(folder)} <= {f"{video}.txt" for video in test}:
+            found.add(folder)
+    return found
+
+
+def _read_record(dataset: Dataset) -> dict[str, Any]:
+    """The record of the folds; empty where there is none. Raises `UserError` for a file that is no such record."""
+    path = dataset.folds_record
+    if not path.is_file():
+        return {}
+    record = read_json(path)
+    unfinished = isinstance(record, dict) and record.get("unfinished")
+    wrong = lacking(record, {"num_folds": int} | ({} if unfinished else RECORD_KEYS))
+    if wrong:
+        command = f"python generate_k_folds.py {dataset.root} {len(fold_numbers(dataset))} --force"
+        raise UserError(f"{path}: not a record of folds ({wrong}); replace these folds: {command}")
+    return record
+
+
+def read_bundle(path: Path) -> list[str]:
+    """Video names of one bundle file, one a line: `<video>.txt`, also with a path or the suffix of a video.
+
+    The head line `#bundle` of lists that circulate is no video. Raises `UserError` when the file is missing, empty or
+    repeats a video.
     """
     if not path.is_file():
-        raise UserError(
-            f"{path}: no such split; make folds first: python generate_k_folds.py <data set> <number of folds>"
-        )
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    videos = [nfc(line.removesuffix(".txt")) for line in lines if line]
-    if not videos or len(set(videos)) != len(videos):
-        raise UserError(f"{path}: expected one <video>.txt a line, each once; found {len(videos)} lines")
-    return videos
+        raise UserError(f"{path}: no such list of videos; expected one <video>.txt a line")
+    lines = {number: line.strip() for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()}
+    first = min(lines, default=0)
+    if lines.get(first, "").casefold() == BUNDLE_HEAD:
+        del lines[first]
+    line_of: dict[str, int] = {}
+    for number, line in lines.items():
+        video = video_named(line)
+        if line_of.setdefault(video, number) != number:
+            raise UserError(
+                f"{path}, line {number}: {shown(video)} again, which is in line {line_of[video]} already; "
+                "expected one <video>.txt a line, each once"
+            )
+    if not line_of:
+        raise UserError(f"{path}: no video in it; expected one <video>.txt a line, each once")
+    return list(line_of)
 
 
-def fold_numbers(dataset: Dataset) -> range:
-    """The numbers of the test folds, from 1; empty where none were made."""
-    return range(1, 1 + len(visible(dataset.splits, "test.split*.bundle")))
+def fold_numbers(dataset: Dataset) -> list[int]:
+    """The numbers of the test folds, sorted; empty where none were made."""
+    matches = [LIST_NAME.fullmatch(path.name) for path in visible(dataset.splits, "test.*")]
+    return sorted(int(match[2]) for match in matches if match)
 
 
 def read_folds(dataset: Dataset) -> list[list[str]]:
     """Test folds of a data set in order of their number, verified as `verify_folds` says."""
-    numbers = fold_numbers(dataset) or [1]  # without any, the first one's message says how to make folds
+    numbers = fold_numbers(dataset)
+    if not numbers:
+        first = dataset.bundle("test", 1)
+        raise UserError(f"{first}: no such split; make folds first: python generate_k_folds.py {dataset.root} 5")
+    if numbers != list(range(1, len(numbers) + 1)):
+        found = listed([str(number) for number in numbers])
+        raise UserError(f"{dataset.splits}: test lists with the numbers {found}; expected 1, 2 and so on: rename them")
     folds = [read_bundle(dataset.bundle("test", number)) for number in numbers]
     verify_folds(dataset, folds)
     return folds
@@ -134,34 +227,46 @@ def verify_folds(dataset: Dataset, folds: Sequence[Sequence[str]]) -> None:
 
     Raises `UserError` that names the offending videos.
     """
-    remake = how_to_remake(dataset, len(folds))
+    record, remake = _read_record(dataset), how_to_remake(dataset, len(folds))
+    if record.get("unfinished"):
+        raise UserError(f"{dataset.folds_record}: making these folds was interrupted; {remake}")
     counts = Counter(video for fold in folds for video in fold)
     labelled = set(label_paths(dataset.ground_truth))
     repeated = sorted(video for video, count in counts.items() if count > 1)
     if repeated:
-        raise UserError(f"{dataset.splits}: in more than one test fold: {', '.join(repeated)}; {remake}")
+        raise UserError(f"{dataset.splits}: in more than one test fold: {listed(repeated)}; {remake}")
     if set(counts) != labelled:
         strays = sorted(set(counts) ^ labelled)
         raise UserError(
-            f"{dataset.splits}: test folds and {dataset.ground_truth} disagree on {', '.join(strays[:8])}; {remake}"
+            f"{dataset.splits}: test folds and {dataset.ground_truth} disagree on {listed(strays)}; {remake}"
         )
     for number, test in enumerate(folds, 1):
         if set(read_bundle(dataset.bundle("train", number))) != labelled - set(test):
             raise UserError(f"{dataset.bundle('train', number)}: not the videos outside test fold {number}; {remake}")
-    patients = read_json(dataset.folds_record)["patients"] if dataset.folds_record.is_file() else {}
-    fold_of: dict[str, int] = {}
+    for patient, numbers in split_patients(folds, record.get("patients", {})).items():
+        raise UserError(f"{dataset.splits}: patient {patient} is in folds {' and '.join(map(str, numbers))}; {remake}")
+
+
+def split_patients(folds: Sequence[Sequence[str]], patients: Mapping[str, str]) -> dict[str, list[int]]:
+    """Patients who are in more than one test fold, with the numbers of these folds (from 1)."""
+    found: dict[str, dict[int, None]] = {}
     for number, test in enumerate(folds, 1):
         for video in test:
-            patient = patients.get(video)
-            if patient is not None and fold_of.setdefault(patient, number) != number:
-                raise UserError(
-                    f"{dataset.splits}: patient {patient} is in folds {fold_of[patient]} and {number}; {remake}"
-                )
+            if video in patients:
+                found.setdefault(patients[video], {})[number] = None
+    return {patient: list(numbers) for patient, numbers in found.items() if len(numbers) > 1}
 
 
 def how_to_remake(dataset: Dataset, num_folds: int | str) -> str:
-    """The advice that ends every message about unsound folds."""
-    return f"make the folds again: python generate_k_folds.py {dataset.root} {num_folds}"
+    """The advice that ends every message about unsound folds: words that the command then accepts."""
+    command = f"python generate_k_folds.py {dataset.root} {num_folds}"
+    others = not_written_here(dataset)
+    if not others:
+        return f"make the folds again: {command}"
+    return (
+        f"put them right, or move what generate_k_folds.py did not write elsewhere ({', '.join(others)}) and make folds: "
+        f"{command}"
+    )
 
 
 def folds_hash(folds: Sequence[Sequence[str]]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from common.base import paths
 from common.base.entries import visible
-from common.base.runtime import UserError, read_json
+from common.base.runtime import UserError, lacking, read_json
 
 FORMAT = 1
 STAGES = {"ssl": "self-supervised pretraining", "lora": "LoRA fine-tuning"}
@@ -79,22 +79,14 @@ def read_manifest(path: Path) -> Manifest:
 
 def _what_is_wrong(record: Any) -> str:
     """The reason that a record is no manifest; empty for one that is."""
-    if wrong := _lacking(record, KEYS):
+    if wrong := lacking(record, KEYS):
         return wrong
     if record["format"] != FORMAT:
         return f"format {record['format']}, expected {FORMAT}"
     if record["stage"] not in STAGES:
         return f"stage {record['stage']!r}, expected one of {', '.join(STAGES)}"
-    lacking = ((index, _lacking(video, VIDEO_KEYS)) for index, video in enumerate(record["videos"]))
-    return next((f"videos[{index}]: {wrong}" for index, wrong in lacking if wrong), "")
-
-
-def _lacking(record: Any, keys: Mapping[str, type]) -> str:
-    """Those of `keys` that a record has not, or not with a value of its type; empty when it has all."""
-    if not isinstance(record, dict):
-        return "not an object"
-    wrong = [key for key, kind in keys.items() if not isinstance(record.get(key), kind)]
-    return f"without a proper {', '.join(wrong)}" if wrong else ""
+    each = ((index, lacking(video, VIDEO_KEYS)) for index, video in enumerate(record["videos"]))
+    return next((f"videos[{index}]: {wrong}" for index, wrong in each if wrong), "")
 
 
 def _guesses(name: str, start: Path) -> list[Path]:

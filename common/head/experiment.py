@@ -12,6 +12,7 @@ from common.base import paths
 from common.base.runtime import UserError, sha256_of_file, sha256_of_json
 from common.dataset.description import require_supported
 from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_folds
+from common.dataset.patients import require_whole_patients
 from common.dataset.phases import PhaseMapping, read_mapping, require_labels
 from common.features.files import identity_differences
 from common.head.batch_gen import VideoFeatures, open_split
@@ -47,8 +48,12 @@ class Experiment:
 
     @cached_property
     def folds(self) -> list[list[str]] | None:
-        """Verified test folds; None for the validation split, which needs none."""
-        return None if self.config.split == VALIDATION else read_folds(self.dataset)
+        """Verified test folds, with each patient in one; None for the validation split, which needs none."""
+        if self.config.split == VALIDATION:
+            return None
+        folds = read_folds(self.dataset)
+        require_whole_patients(self.dataset, folds)
+        return folds
 
     @property
     def folds_hash(self) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.base import paths
 from common.base.runtime import UserError, read_json
-from common.dataset.kfold import read_folds
+from common.dataset.kfold import how_to_remake, read_folds
 from common.head.config import TrainConfig, config_differences
 from common.head.experiment import Experiment, load_experiment
 from common.head.prediction import predict
@@ -24,8 +24,8 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> None:
     found, asked = len(read_folds(dataset)), given["folds"]
     if found != asked:
         raise UserError(
-            f"--folds {asked}: {dataset.splits} has {found} folds; use --folds {found}, or make new ones: "
-            f"python generate_k_folds.py {dataset.root} {asked}"
+            f"--folds {asked}: {dataset.splits} has {found} folds; use --folds {found}, or "
+            f"{how_to_remake(dataset, asked)}"
         )
     numbers = [given["only"]] if given["only"] is not None else range(1, asked + 1)
     for config in configs:

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from common.base import paths
-from common.base.runtime import progress
+from common.base.runtime import UserError, progress
+from common.checks.folds import patient_findings
 from common.checks.leaks import leaks_of_record
-from common.dataset.kfold import prefix_stratum, read_patients
+from common.dataset.kfold import prefix_stratum
+from common.dataset.patients import read_patients
 from common.dataset.phases import PhaseMapping, read_mapping
 from common.reports.caveats import Remark, remarks
 from common.reports.costs import encoder_costs
@@ -90,13 +92,20 @@ def make_report(
     published: Sequence[PublishedRow] = (),
 ) -> Report:
     """Compare `results`; runs on a part of the training videos go into the label-efficiency curves only."""
-    patients = read_patients(dataset.patients)
+    splits = {split.record["split"] for result in results for split in result.splits}
+    torn = [Remark(f"Patients: {finding.message}.", alarming=True) for finding in patient_findings(dataset, splits)]
+    try:
+        patients = read_patients(dataset)
+    except UserError:  # among the remarks: intervals resample videos then
+        patients = {}
     whole = [result for result in results if train_fraction(result) == 1.0] or list(results)
     for result in progress(whole, description="measure", unit="encoders"):  # ranking frames for PR-AUC takes the time
         for protocol in protocols:
             result.video_values(protocol)
     leaks = [(result.name, leak) for result in whole for leak in leaks_of_record(dataset, result.record)]
-    lines = [Remark(f"Leak: {name}: {leak}", alarming=True) for name, leak in leaks] + remarks(whole, protocols[0])
+    lines = (
+        [Remark(f"Leak: {name}: {leak}", alarming=True) for name, leak in leaks] + torn + remarks(whole, protocols[0])
+    )
     lines += [Remark(quotation(published))] if published else []
     num_splits = len(results[0].splits)
     marked = " (synthetic data)" if dataset.is_synthetic else ""

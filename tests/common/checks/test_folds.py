@@ -1,7 +1,9 @@
 """Folds: patients in two of them, other videos, files changed by hand."""
 
 import json
+import shutil
 
+from common.checks.folds import patient_findings
 from common.dataset.kfold import read_folds
 from tests.common.cohort import make_and_write_folds
 
@@ -44,6 +46,42 @@ def test_a_missing_or_foreign_folds_record(cohort):
     assert cohort.audit() == [("error", "folds", None)]
     cohort.dataset.folds_record.unlink()
     assert cohort.audit() == [("note", "folds", None)]
+
+
+def test_folds_of_somebody_else_may_stay(cohort):
+    """Lists that fit the data set, with no record and no folders of labels: nothing is wrong with them."""
+    make_and_write_folds(cohort)
+    cohort.dataset.folds_record.unlink()
+    for number in (1, 2, 3):
+        shutil.rmtree(cohort.dataset.ground_truth_split(number))
+    finding = cohort.only()
+    assert finding.severity == "note"
+    assert finding.advice.startswith("leave them, or ")
+
+
+def test_a_phase_without_a_training_frame_is_named(cohort):
+    folds = make_and_write_folds(cohort)
+    for fold in folds:
+        for video in fold:  # `wash` stays in the second fold alone, and nobody has `cut`
+            names = [{"cut": "open"}.get(name, name) for name in cohort.labels(video)]
+            cohort.write(video, names if fold is folds[1] else ["open" if name == "wash" else name for name in names])
+    found = {(f.severity, f.message) for f in cohort.findings() if f.kind == "folds"}
+    assert found == {
+        ("note", "no video has a frame of cut"),
+        ("warning", "fold 2: no training frame of wash: all are in its test videos"),
+    }
+
+
+def test_patients_are_looked_at_for_the_splits_that_are_asked_for(cohort):
+    folds = make_and_write_folds(cohort, patients={})
+    cohort.dataset.patients.write_text(
+        f"video,patient\n{folds[0][0]},p1\n{folds[2][0]},p1\n{folds[1][0]},p2\nBL_90,p2\n"
+    )
+    by_split = {
+        split: [f.message for f in patient_findings(cohort.dataset, {split})] for split in ("1", "2", "3", "val")
+    }
+    assert [len(messages) for messages in by_split.values()] == [1, 0, 1, 1]
+    assert "groundTruth_val/ (BL_90)" in by_split["val"][0]
 
 
 def test_label_files_of_a_fold_that_are_not_those_of_the_fold(cohort):

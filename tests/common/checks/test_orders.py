@@ -50,6 +50,7 @@ def test_a_small_cohort_says_nothing_of_orders(cohort):
     for video in NAMES[18:]:
         cohort.label_file(video).unlink()
         cohort.video(video).unlink()
+    cohort.dataset.patients.unlink()
     assert len(NAMES[:18]) + len(VALIDATION) == MIN_OTHERS
     cohort.reorder("BL_01", "background close cut open background inject remove background")
     assert cohort.findings() == []

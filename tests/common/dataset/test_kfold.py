@@ -1,6 +1,7 @@
 """Folds: made, written, read, verified; subsets of a training list: nested, stratified, the same whoever asks."""
 
 import random
+import re
 from collections import Counter
 from fractions import Fraction
 from itertools import pairwise
@@ -16,7 +17,6 @@ from common.dataset.kfold import (
     prefix_stratum,
     read_bundle,
     read_folds,
-    read_patients,
     stratified_order,
     verify_folds,
     write_folds,
@@ -36,10 +36,12 @@ def dataset(tmp_path) -> Dataset:
     return dataset
 
 
-def write(dataset: Dataset, num_folds: int, patients: dict[str, str] | None = None) -> list[list[str]]:
+def write(
+    dataset: Dataset, num_folds: int, patients: dict[str, str] | None = None, *, force: bool = False
+) -> list[list[str]]:
     videos = [path.stem for path in dataset.ground_truth.glob("*.txt")]
     folds = make_folds(videos, num_folds, patients=patients)
-    write_folds(dataset, folds, seed=42, stratify="prefix", patients=patients or {})
+    write_folds(dataset, folds, seed=42, stratify="prefix", patients=patients or {}, force=force)
     return folds
 
 
@@ -166,6 +168,94 @@ def test_making_folds_again_keeps_the_original_labels(dataset):
     assert (dataset.ground_truth / "BL_1.txt").read_text() == "labels of BL_1\n"
 
 
+def snapshot(dataset: Dataset) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(dataset.root)): path.read_bytes() for path in dataset.root.rglob("*") if path.is_file()
+    }
+
+
+def make_foreign(dataset: Dataset, change: str) -> None:
+    """Make the folds somebody else's in one of the ways in which that happens."""
+    if change == "no record":  # published lists, or those of the study's own script
+        dataset.folds_record.unlink()
+    elif change == "record of something else":
+        dataset.folds_record.write_text('["folds"]')
+    elif change == "list changed":
+        dataset.bundle("test", 1).write_text("BL_1.txt\n")
+    elif change == "training list changed":
+        dataset.bundle("train", 1).write_text("BL_1.txt\n")
+    elif change == "list added":
+        dataset.bundle("test", 7).write_text("BL_1.txt\n")
+    elif change == "unreadable list":
+        dataset.bundle("test", 1).write_bytes(b"\xff\xfe\0")
+    else:
+        (dataset.ground_truth_split(2) / "notes.md").write_text("mine")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["no record", "record of something else", "list changed", "training list changed", "list added", "unreadable list",
+     "a file among the labels"],
+)  # fmt: skip
+def test_what_somebody_else_made_is_replaced_by_force_alone(dataset, change):
+    make_foreign(dataset, change)
+    before = snapshot(dataset)
+    with pytest.raises(UserError, match=r"move them elsewhere, or give --force"):
+        write(dataset, 2)
+    assert snapshot(dataset) == before
+    write(dataset, 2, force=True)
+    assert len(read_folds(dataset)) == 2
+    assert write(dataset, 3)  # and from then on they are ours
+
+
+def test_only_lists_and_folders_of_folds_are_ever_removed(dataset):
+    others = ["splits/val.split1.bundle", "splits/test.split1.bundle.old", "splits/official/test.split1.bundle",
+              "groundTruth_split_official/keep.txt", "groundTruth_split_1_old/keep.txt", "splits/notes.txt"]  # fmt: skip
+    for name in others:
+        (dataset.root / name).parent.mkdir(exist_ok=True)
+        (dataset.root / name).write_text("a\n")
+    write(dataset, 2)
+    write(dataset, 3, force=True)
+    assert all((dataset.root / name).read_text() == "a\n" for name in others)
+    assert len(read_folds(dataset)) == 3
+
+
+def test_a_linked_folder_of_labels_is_unlinked_not_emptied(dataset, tmp_path):
+    elsewhere = dataset.ground_truth_split(1).rename(tmp_path / "elsewhere")
+    dataset.ground_truth_split(1).symlink_to(elsewhere)
+    write(dataset, 2)
+    assert list(elsewhere.glob("*.txt"))
+
+
+def test_interrupted_folds_are_not_used_and_made_again(dataset, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as changed:
+        changed.setattr("common.dataset.kfold.link_file", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write(dataset, 2)
+    with pytest.raises(UserError, match="interrupted; make the folds again"):
+        read_folds(dataset)
+    write(dataset, 2)
+    assert len(read_folds(dataset)) == 2
+
+
+def test_advice_is_what_the_command_then_accepts(dataset):
+    """Folds of another state of the labels are made again at once; lists of somebody else must be moved first."""
+    (dataset.ground_truth / "BL_9.txt").write_text("labels\n")
+    with pytest.raises(UserError, match=r"disagree on BL_9; make the folds again: python generate_k_folds\.py .* 3$"):
+        read_folds(dataset)
+    dataset.folds_record.unlink()
+    with pytest.raises(UserError) as error:
+        read_folds(dataset)
+    named = re.search(r"elsewhere \((.*)\) and make folds", str(error.value))[1].split(", ")
+    for name in named:
+        found = next(path for path in (dataset.root / name, dataset.splits / name) if path.exists())
+        found.rename(found.with_name(f"moved_{name}"))
+    write(dataset, 3)
+
+
 def test_written_folds_read_back(dataset):
     folds = write(dataset, 4)
     assert read_folds(dataset) == folds
@@ -176,7 +266,7 @@ def test_absent_folds_say_how_to_make_them(tmp_path):
         read_folds(Dataset(tmp_path))
 
 
-@pytest.mark.parametrize("text", ["", "\n", "a.txt\na.txt\n"])
+@pytest.mark.parametrize("text", ["", "\n", "a.txt\na.txt\n", "#bundle\n", "a.txt\nb.txt\n/other/a.mp4\n"])
 def test_empty_or_repeating_bundle_is_refused(tmp_path, text):
     path = tmp_path / "test.split1.bundle"
     path.write_text(text)
@@ -188,6 +278,45 @@ def test_bundle_lines_may_lack_the_suffix(tmp_path):
     path = tmp_path / "test.split1.bundle"
     path.write_text("a.txt\r\nb\r\n\r\n")
     assert read_bundle(path) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#bundle\na.txt\nb.1.txt\n",
+        "\n#BUNDLE \na.txt\nb.1.txt\n",
+        "/data/groundTruth/a.txt\n./groundTruth/b.1.txt\n",
+        "C:\\data\\a.txt\nD:b.1.txt\n".replace("D:", "D:\\"),
+        "a.mp4\nb.1.MKV\n",
+        "a.mts\nb.1\n",
+        "\ufeffa.txt\r\nb.1.txt\r\n",
+        "  a.txt\n\tb.1.txt  ",
+    ],
+)
+def test_bundles_as_they_circulate_are_read(tmp_path, text):
+    path = tmp_path / "test.split1.bundle"
+    path.write_bytes(text.encode())
+    assert read_bundle(path) == ["a", "b.1"]
+
+
+def test_a_line_that_only_looks_like_a_head_is_a_video(tmp_path):
+    path = tmp_path / "test.split1.bundle"
+    path.write_text("#1.txt\n#bundle\n")
+    assert read_bundle(path) == ["#1", "#bundle"]
+
+
+def test_a_bundle_in_utf_16_is_named(tmp_path):
+    path = tmp_path / "test.split1.bundle"
+    path.write_bytes("a.txt\n".encode("utf-16"))
+    with pytest.raises(UserError, match=r"test\.split1\.bundle, line 1: text in UTF-16"):
+        read_bundle(path)
+
+
+def test_lists_numbered_from_0_are_named(dataset):
+    for part in ("train", "test"):
+        dataset.bundle(part, 3).rename(dataset.bundle(part, 0))
+    with pytest.raises(UserError, match="test lists with the numbers 0, 1, 2; expected 1, 2 and so on"):
+        read_folds(dataset)
 
 
 def test_video_in_two_test_folds_is_named(dataset):
@@ -227,23 +356,6 @@ def test_patient_in_two_folds_is_named(dataset):
         dataset.bundle("train", number).write_text("".join(f"{video}.txt\n" for video in rest))
     with pytest.raises(UserError, match="patient ann is in folds"):
         verify_folds(dataset, folds)
-
-
-def test_patients_are_read_from_csv(tmp_path):
-    path = tmp_path / "patients.csv"
-    path.write_text("patient,video\np1,BL_1\n,BL_2\np2,BL_3\n")
-    assert read_patients(path) == {"BL_1": "p1", "BL_3": "p2"}
-
-
-def test_absent_patients_file_is_no_patients(tmp_path):
-    assert read_patients(tmp_path / "patients.csv") == {}
-
-
-def test_patients_file_with_other_columns_is_refused(tmp_path):
-    path = tmp_path / "patients.csv"
-    path.write_text("case,person\n1,2\n")
-    with pytest.raises(UserError, match="expected the columns video,patient"):
-        read_patients(path)
 
 
 def test_folds_hash_knows_sets_not_line_order():

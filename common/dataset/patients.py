@@ -1,0 +1,93 @@
+"""Patients of a data set's videos: `patients.csv`, read and matched with the videos that there are.
+
+A line that matches nothing is an error: its video would be dealt on its own, and its patient be learned from and tested.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+from common.base.entries import list_labels, list_videos, same_name, video_named
+from common.base.paths import Dataset
+from common.base.runtime import UserError, read_text
+from common.base.wording import listed, shortened, shown
+from common.dataset.kfold import how_to_remake, split_patients
+
+COLUMNS = ("video", "patient")
+DELIMITERS = ",;\t"  # of spreadsheets all over the world
+UNKNOWN = {"", "-", "?", "na", "n/a", "nan", "none", "null", "unknown"}  # no name of a patient, or all would be one
+MOST_LINES = 5  # named in one message
+
+
+def read_patients(dataset: Dataset) -> dict[str, str]:
+    """Read `patients.csv` (columns `video,patient`) as video -> patient; an absent file gives an empty mapping.
+
+    A video may stand there with a path, a suffix, blanks or other capitals, and several times; a blank or unknown
+    patient is none.
+
+    Raises `UserError` naming the lines with a video that the data set lacks, or of another patient than in a line above.
+    """
+    if not dataset.patients.is_file():
+        return {}
+    folders = (list_labels(dataset.ground_truth), list_labels(dataset.ground_truth_val), list_videos(dataset.videos))
+    known = {same_name(video): video for folder in folders for video in folder.files}
+    patients: dict[str, str] = {}
+    line_of: dict[str, int] = {}
+    wrong = []
+    for line, written, patient in _rows(dataset):
+        video = known.get(same_name(written)) or known.get(same_name(video_named(written)))
+        if video is None:
+            wrong.append(f"line {line}: no video {shown(written)} in {dataset.root}")
+        elif patient.casefold() in UNKNOWN:
+            continue
+        elif patients.setdefault(video, patient) != patient:
+            theirs = f"{shown(patients[video])} in line {line_of[video]}"
+            wrong.append(f"line {line}: {video} of patient {shown(patient)}, but of {theirs}")
+        else:
+            line_of.setdefault(video, line)
+    if wrong:
+        more = f"; {len(wrong) - MOST_LINES} lines more" if len(wrong) > MOST_LINES else ""
+        advice = "name each video as its label file, with one patient, and take out what is not of this data set"
+        raise UserError(f"{dataset.patients}, {'; '.join(wrong[:MOST_LINES])}{more}; {advice}")
+    return patients
+
+
+def require_whole_patients(dataset: Dataset, folds: Sequence[Sequence[str]]) -> None:
+    """Hold folds against `patients.csv` as it is now, which may be newer than they are.
+
+    Raises `UserError` naming a patient who is in two of them, with the videos.
+    """
+    patients = read_patients(dataset)
+    for patient, numbers in split_patients(folds, patients).items():
+        videos = {
+            number: [video for video in folds[number - 1] if patients.get(video) == patient] for number in numbers
+        }
+        where = "; ".join(f"fold {number}: {listed(names)}" for number, names in videos.items())
+        raise UserError(
+            f"{dataset.patients}: patient {shortened(patient)} is in {len(numbers)} test folds ({where}), so videos of one "
+            f"person are learned from and tested; {how_to_remake(dataset, len(folds))}"
+        )
+
+
+def _rows(dataset: Dataset) -> Iterator[tuple[int, str, str]]:
+    """Line (from 1), video and patient of each row that is not blank."""
+    path = dataset.patients
+    text = read_text(path)
+    head = text.partition("\n")[0]
+    titles = {mark: [cell.strip().casefold() for cell in head.split(mark)] for mark in DELIMITERS}
+    delimiter = next((mark for mark, cells in titles.items() if set(COLUMNS) <= set(cells)), None)
+    if delimiter is None:
+        raise UserError(f"{path}, line 1: expected the columns {','.join(COLUMNS)}, found {shown(head)}")
+    places = [titles[delimiter].index(column) for column in COLUMNS]
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+    try:
+        next(reader)
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                # a row that ends early has a blank patient
+                video, patient = (cells[place].strip() if place < len(cells) else "" for place in places)
+                yield reader.line_num, video, patient
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {reader.line_num}: not readable as CSV ({error}); save it again as CSV"
+        ) from error

@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> CommandParser:
     parser = CommandParser("common.predict_video", __doc__)
-    parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="video files")
+    parser.add_argument(
+        "videos", nargs="+", type=Path, metavar="VIDEO", help="video files, or folders of numbered images"
+    )
     model, output = parser.groups["model"], parser.groups["output"]
     model.add_argument("--model", help="folder under models/ (default: that of --checkpoint, or the current one)")
     model.add_argument(

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import shutil
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -195,6 +196,20 @@ def test_an_output_that_is_a_file_is_named(trained, uneven, caplog):
     blocking.write_text("")
     assert run(uneven[0], "--checkpoint", trained, "--output", blocking) == 1
     assert f"error: {blocking}: cannot write there (File exists); choose another --output" in caplog.text
+
+
+def test_results_are_called_as_the_video_composed(trained, uneven, tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
+    video = uneven[0].rename(tmp_path / f"{decomposed}.MP4")
+    assert run(video, "--checkpoint", trained, "--output", tmp_path / "out") == 0
+    written = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert written == {f"{composed}{end}" for end in (".txt", ".npy", "_segments.csv", "_ribbon.png")}
+
+
+def test_a_name_that_some_system_cannot_store_is_refused(trained, uneven, tmp_path, caplog):
+    video = uneven[0].rename(tmp_path / "nul.mp4")
+    assert run(video, "--checkpoint", trained) == 1
+    assert "the name of a device on Windows; rename it" in caplog.text
 
 
 def test_two_videos_of_one_name_are_refused(trained, uneven, tmp_path):

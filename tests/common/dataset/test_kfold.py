@@ -2,12 +2,14 @@
 
 import random
 import re
+import unicodedata
 from collections import Counter
 from fractions import Fraction
 from itertools import pairwise
 
 import pytest
 
+from common.base import paths
 from common.base.paths import Dataset
 from common.base.runtime import UserError
 from common.dataset.kfold import (
@@ -21,6 +23,7 @@ from common.dataset.kfold import (
     verify_folds,
     write_folds,
 )
+from common.dataset.patients import read_patients
 
 VIDEOS = [f"BL_{n:04d}" for n in range(60)] + [f"BN_{n:04d}" for n in range(33)] + [f"SD_{n:04d}" for n in range(7)]
 
@@ -39,7 +42,7 @@ def dataset(tmp_path) -> Dataset:
 def write(
     dataset: Dataset, num_folds: int, patients: dict[str, str] | None = None, *, force: bool = False
 ) -> list[list[str]]:
-    videos = [path.stem for path in dataset.ground_truth.glob("*.txt")]
+    videos = list(paths.label_paths(dataset.ground_truth))
     folds = make_folds(videos, num_folds, patients=patients)
     write_folds(dataset, folds, seed=42, stratify="prefix", patients=patients or {}, force=force)
     return folds
@@ -449,3 +452,29 @@ def test_every_video_is_as_likely_to_come_first():
     videos = [f"BL_{number}" for number in range(4)]
     firsts = Counter(stratified_order(videos, seed=seed)[0] for seed in range(800))
     assert min(firsts[video] for video in videos) > 150
+
+
+# --- names as disks and systems have them -------------------------------------------------------------------------
+
+
+def test_hidden_files_of_a_system_are_in_no_fold(dataset):
+    for path in (dataset.ground_truth / "._BL_1.txt", dataset.splits / "._test.split1.bundle"):
+        path.write_bytes(b"\x00\x05\x16\x07")
+    assert len(read_folds(dataset)) == 3
+    write(dataset, 2, patients={})
+    assert sorted(video for fold in read_folds(dataset) for video in fold) == sorted(
+        paths.label_paths(dataset.ground_truth)
+    )
+
+
+def test_folds_and_patients_know_a_video_however_its_accents_are_encoded(dataset):
+    composed, decomposed = (unicodedata.normalize(form, "BL_é") for form in ("NFC", "NFD"))
+    (dataset.ground_truth / "BL_1.txt").rename(dataset.ground_truth / f"{decomposed}.TXT")
+    dataset.patients.write_text(f"video,patient\n{decomposed},p1\nBL_2,p1\n", encoding="utf-8")
+    patients = read_patients(dataset)
+    folds = make_folds(list(paths.label_paths(dataset.ground_truth)), 3, patients=patients)
+    write_folds(dataset, folds, seed=42, stratify="prefix", patients=patients)
+    together = next(fold for fold in read_folds(dataset) if composed in fold)
+    assert "BL_2" in together
+    copy = dataset.ground_truth_split(1 + folds.index(together)) / f"{composed}.txt"
+    assert copy.read_text() == "labels of BL_1\n"

@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -49,6 +50,15 @@ def path(tmp_path):
 
 def files(path) -> set[str]:
     return {each.name for each in path.parent.iterdir()}
+
+
+def test_features_are_found_however_their_folder_encodes_an_accent(path):
+    composed, decomposed = (path.with_name(f"{unicodedata.normalize(form, 'é')}.npy") for form in ("NFC", "NFD"))
+    write(decomposed)
+    assert is_extracted(composed, AS_MADE)
+    file = open_features(composed)
+    assert file.path == decomposed
+    assert file.sidecar is not None
 
 
 # --- layout -------------------------------------------------------------------------------------------------------

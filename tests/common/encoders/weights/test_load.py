@@ -141,6 +141,7 @@ def test_safetensors_come_first(tmp_path):
 
 def test_one_file_of_any_name_will_do_but_not_two(tmp_path):
     torch.save(state(), tmp_path / "checkpoint.pth")
+    (tmp_path / "._checkpoint.pth").write_bytes(b"\x00\x05\x16\x07")  # of macOS, beside the file
     assert weight_files(tmp_path) == [tmp_path / "checkpoint.pth"]
     torch.save(state(), tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"expected model\.safetensors .* or one weight file; found neither"):

@@ -163,7 +163,8 @@ def _spelled(key: str, names: Sequence[str], mapping: PhaseMapping) -> tuple[str
 def _is_unusual(description: DatasetDescription, key: str, dataset: paths.Dataset) -> bool:
     """Whether a key says something else than what holds without it."""
     value = getattr(description, key)
+    if key == "background" and value is None:  # as without the key, where there is no phase to be one
+        return dataset.mapping.is_file() and BACKGROUND in read_mapping(dataset.mapping).names
     if key == "background":
-        has_usual = dataset.mapping.is_file() and BACKGROUND in read_mapping(dataset.mapping).names
-        return value != BACKGROUND and (has_usual or value is not None)
+        return value != BACKGROUND
     return value not in ((None, 1) if key == "label_every" else (None, ()))

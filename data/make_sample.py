@@ -39,7 +39,7 @@ def prepare_folder(dataset: Dataset, jobs: list[Job]) -> None:
     wanted = {path for job in jobs for path in (job.video, job.labels)}
     for folder in (dataset.videos, dataset.ground_truth, dataset.ground_truth_val):
         for path in set(folder.glob("*.*")) - wanted:
-            path.unlink()
+            path.unlink(missing_ok=True)  # macOS removes `._x.txt` with `x.txt`
 
 
 def sample_parser() -> CommandParser:

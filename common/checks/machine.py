@@ -15,6 +15,7 @@ import numpy as np
 
 from common.base import paths
 from common.base.runtime import UserError, select_device
+from common.dataset.description import require_supported
 from common.encoders.config import read_encoder_config
 from common.encoders.weights import find as weights
 from common.features.estimate import decode_speed, encoder_speed, expected_frames, feature_bytes, hours
@@ -165,7 +166,12 @@ def check_plan(
     device: str,
 ) -> Iterator[Check]:
     """Disk for the features of all `models` at `fps` sampled frames per second, and hours for the `timed` ones."""
-    videos = paths.find_videos(dataset.videos)
+    try:
+        require_supported(dataset, "extraction")
+        videos = paths.find_videos(dataset.videos)
+    except UserError as error:
+        yield Check(f"plan {dataset.name}", "PROBLEM", "an extraction stops at this", str(error))
+        return
     if not videos:
         yield Check(f"plan {dataset.name}", "PROBLEM", f"no videos in {dataset.videos}", "see data/README.md")
         return

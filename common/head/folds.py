@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from common.base import paths
+from common.base.entries import on_disk
 from common.base.runtime import UserError, read_json
 from common.dataset.kfold import how_to_remake, read_folds
 from common.head.config import TrainConfig, config_differences
@@ -60,5 +61,5 @@ def is_fold_finished(experiment: Experiment) -> bool:
     return (
         record["train_inputs_hash"] == experiment.inputs_hash(train_videos, experiment.train_labels)
         and record["test_inputs_hash"] == experiment.inputs_hash(test_videos, experiment.test_labels)
-        and all((experiment.results / f"{name}.txt").is_file() for name in experiment.test_labels)
+        and all(on_disk(experiment.results / f"{name}.txt").is_file() for name in experiment.test_labels)
     )

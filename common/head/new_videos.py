@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.base import paths
-from common.base.entries import visible
+from common.base.entries import on_disk, visible
 from common.base.options import from_mapping
 from common.base.runtime import UserError, choose_precision, keep_freed_memory, progress, read_json, select_device
 from common.dataset.phases import PhaseMapping
@@ -258,7 +258,7 @@ def _require_features_from_elsewhere(experiment: Experiment, videos: dict[str, P
     dataset = experiment.dataset
     labelled = paths.label_paths(dataset.ground_truth) | paths.label_paths(dataset.ground_truth_val)
     for name, path in videos.items():
-        features = experiment.features / f"{name}.npy"
+        features = on_disk(experiment.features / f"{name}.npy")
         if not features.is_file() or sidecar_path(features).is_file():
             raise UserError(
                 f"{experiment.features}: features without sidecars, so it is unknown how to make more; extract the "

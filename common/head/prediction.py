@@ -46,7 +46,7 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
     # that what a kill leaves here is never taken for a run.
     (experiment.results / paths.RUN_RECORD).unlink(missing_ok=True)
     for earlier in [*experiment.results.glob("*.txt"), *experiment.results.glob("*.npy")]:
-        earlier.unlink()
+        earlier.unlink(missing_ok=True)  # macOS removes `._x.txt` with `x.txt`
     for video in progress(videos, description=f"predict split {experiment.config.split}", unit="videos"):
         write_phases(head, video, experiment.results, experiment.mapping)
     repeated = {video.name: max(0, video.num_labels - video.timeline.num_frames) for video in videos}

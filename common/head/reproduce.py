@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from common.base import paths
-from common.base.entries import visible
+from common.base.entries import on_disk, visible
 from common.base.options import from_mapping
 from common.base.runtime import UserError, read_json
 from common.base.wording import format_table
@@ -47,7 +47,7 @@ def reproduce(path: Path, *, device: str = "auto", keep: Path | None = None) -> 
         finally:
             torch.set_num_threads(threads)
         pairs = [
-            (path.parent / f"{video}{suffix}", elsewhere.results / f"{video}{suffix}")
+            (on_disk(path.parent / f"{video}{suffix}"), elsewhere.results / f"{video}{suffix}")
             for video in again["videos"]
             for suffix in (".txt", ".npy")
         ]

@@ -161,6 +161,21 @@ def test_a_data_set_without_videos_is_a_problem(workspace, capsys):
     assert line(lines(capsys), "plan clips").startswith("PROBLEM ")
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("videos/BL_0.avi", "", "two videos are called 'BL_0'"),
+        ("dataset.yaml", "lable_fps: 1", "unknown key 'lable_fps'"),
+    ],
+)
+def test_what_stops_an_extraction_is_a_problem(clips, capsys, file, content, reason):
+    (clips / file).write_text(content)
+    assert main(["--dataset", "clips", "--model", "ColorHistogram"]) == 1
+    printed = lines(capsys)
+    assert line(printed, "plan clips").startswith("PROBLEM ")
+    assert reason in advice(printed, "plan clips")
+
+
 def test_an_absent_data_set_is_an_error(workspace):
     with pytest.raises(UserError, match="no data set 'clips'"):
         main(["--dataset", "clips"])

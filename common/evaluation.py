@@ -4,14 +4,17 @@ python -m common.evaluation GROUND_TRUTH_DIR PREDICTION_DIR --mapping_path M [--
 """
 
 import math
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from common.base import paths
 from common.base.options import CommandParser
-from common.base.runtime import run_main, write_json
+from common.base.runtime import UserError, run_main, write_json
+from common.base.wording import shortened
 from common.dataset.description import require_supported
-from common.dataset.phases import PhaseMapping, read_mapping, require_labels
+from common.dataset.phases import BACKGROUND, PhaseMapping, read_mapping, require_labels
 from common.scoring.folder import score_folder, to_json
 from common.scoring.further_measures import FURTHER_MEASURES, RELAXED_SECONDS, further_name, further_summary, per_phase
 from common.scoring.metrics import MEASURES
@@ -35,7 +38,16 @@ def main(argv: list[str] | None = None) -> int:
     data, output = parser.groups["data"], parser.groups["output"]
     data.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH_DIR", help="folder of <video>.txt")
     data.add_argument("predictions", type=Path, metavar="PREDICTION_DIR", help="folder of <video>.txt")
-    data.add_argument("--mapping_path", type=Path, help="phase names (default: the repository's mapping.txt)")
+    data.add_argument(
+        "--mapping_path",
+        type=Path,
+        help="phase names (default: the mapping.txt of the data set that GROUND_TRUTH_DIR lies in, else the repository's)",
+    )
+    data.add_argument(
+        "--background",
+        metavar="NAME",
+        help=f"phase that counts as background (default: by dataset.yaml, or {BACKGROUND})",
+    )
     data.add_argument(
         "--probability_path", type=Path, help="folder of <video>.npy (default: PREDICTION_DIR where it has them)"
     )
@@ -50,8 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     output.add_argument("--json", type=Path, metavar="FILE", help="write the measures as fractions of 1")
     given = parser.parse_args(argv)
-    require_supported(paths.Dataset(given.ground_truth.resolve().parent), "scoring")
-    mapping = read_mapping(given.mapping_path or paths.default_mapping())
+    mapping = _read_phases(given.ground_truth, given.mapping_path, given.background)
     labels = require_labels(given.ground_truth)
     probabilities, fps = given.probability_path or given.predictions, dict.fromkeys(labels, given.fps)
     scores = list(score_folder(labels, given.predictions, mapping, probabilities, fps=fps).values())
@@ -59,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     for protocol in chosen_protocols(given.protocol, given.segments):
         summary = summarise(scores, protocol)
         content[protocol.name] = to_json(summary)
-        _print_summary(summary, protocol)
+        _print_summary(summary, protocol, mapping.background)
     if given.details:
         content["details"] = _details(scores, mapping, given.relaxed_seconds)
     if given.json:
@@ -67,7 +78,23 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _print_summary(summary: dict[str, float], protocol: Protocol) -> None:
+def _read_phases(ground_truth: Path, mapping_path: Path | None, background: str | None) -> PhaseMapping:
+    """The phases of the data set that the labels lie in, also by a link, where the command names no others."""
+    parents = (Path(os.path.abspath(ground_truth)).parent, ground_truth.resolve().parent)
+    datasets = [paths.Dataset(folder) for folder in parents]
+    dataset = next((each for each in datasets if each.mapping.is_file()), datasets[0])
+    description = require_supported(dataset, "scoring")
+    if mapping_path is None:
+        mapping_path = dataset.mapping if dataset.mapping.is_file() else paths.default_mapping()
+    mapping = read_mapping(mapping_path)
+    if background is not None and background not in mapping.names:
+        raise UserError(
+            f"--background {shortened(background)}: expected a phase of {mapping_path}; {mapping.advice(background)}"
+        )
+    return replace(mapping, background=background or description.background)
+
+
+def _print_summary(summary: dict[str, float], protocol: Protocol, background: str | None) -> None:
     """The official scorer's lines for its own protocol; the others under their name, in their own scale."""
     if protocol.name != CHALLENGE.name:
         print(f"\n{protocol.name}{' (percent)' if protocol.scale == 100 else ''}")
@@ -75,7 +102,7 @@ def _print_summary(summary: dict[str, float], protocol: Protocol) -> None:
         label = f"Average {PRINTED.get(key, name)}" if protocol.name == CHALLENGE.name else name
         value = protocol.scale * summary[key]
         print(f"{label}: {'n/a' if math.isnan(value) else f'{value:.4f}'}")
-    print(methods_sentence(protocol))
+    print(methods_sentence(protocol, background))
 
 
 def _details(scores: list[VideoScore], mapping: PhaseMapping, relaxed_seconds: float) -> dict[str, Any]:

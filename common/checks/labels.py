@@ -1,5 +1,6 @@
 """Label files: names that are not in the mapping, files without labels, phases too short to be meant."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from common.base.paths import label_paths
 from common.base.runtime import UserError, progress
 from common.base.wording import counted, listed, naming, place, seconds_of, shown
 from common.checks.findings import Finding
+from common.dataset.description import read_phases
 from common.dataset.label_forms import NotLabels
 from common.dataset.phases import PhaseMapping, UnknownPhases, read_labels, read_mapping
 from common.dataset.segments import find_segments
@@ -34,6 +36,8 @@ def read_all_labels(
     """
     try:
         mapping = read_mapping(dataset.mapping)
+        with contextlib.suppress(UserError):  # a wrong dataset.yaml is a finding of the files
+            mapping = read_phases(dataset)
     except UserError as error:
         advice = "correct it and audit again: no label could be checked"
         findings.append(Finding("error", KIND, naming(dataset.mapping, error), advice))

@@ -128,14 +128,14 @@ def _culprit(pairs: set[tuple[int, int]]) -> tuple[int, int]:
 
 def _lone_backgrounds(orders: PhaseOrders, mapping: PhaseMapping) -> Iterator[tuple[int, int, str]]:
     """Background between two phases in a video, where all the others have it at their ends only."""
-    background = mapping.ids.get("background")
+    background = mapping.background_id
     if background is None:
         return
     inside = [np.flatnonzero(order.labels[1:-1] == background) + 1 for order in orders.segments]
     rows = [row for row, found in enumerate(inside) if found.size]
     others = np.count_nonzero(orders.counts[:, background]) - 1
     if len(rows) == 1 and others >= MIN_OTHERS:
-        text = f"background between phases: only here, {others} others have it at the ends only"
+        text = f"{mapping.background} between phases: only here, {others} others have it at the ends only"
         yield from ((rows[0], segment, text) for segment in inside[rows[0]].tolist())
 
 

@@ -16,16 +16,15 @@ from common.base.entries import nfc, same_name, visible
 from common.base.options import check_ranges, from_mapping, option, read_yaml
 from common.base.runtime import UserError
 from common.base.wording import listed, naming, shown
-from common.dataset.phases import PhaseMapping, read_mapping
+from common.dataset.phases import BACKGROUND, PhaseMapping, read_mapping
 
-BACKGROUND = "background"  # the phase that is taken for it where nothing is said
 MOST_FPS = 1000  # a higher rate is a slip
 # Keys that would change the numbers of some work and that it does not act on yet; one that it acts on goes from here.
 # A training ends in scores, so that it has all of theirs.
 UNSUPPORTED = {
     "extraction": ("features_of",),
-    "training": ("label_fps", "label_every", "feature_fps", "background", "ignored", "features_of"),
-    "scoring": ("label_fps", "label_every", "feature_fps", "background", "ignored", "features_of"),
+    "training": ("label_fps", "label_every", "feature_fps", "ignored", "features_of"),
+    "scoring": ("label_fps", "label_every", "feature_fps", "ignored", "features_of"),
 }
 
 
@@ -85,6 +84,14 @@ def read_description(dataset: paths.Dataset) -> DatasetDescription:
     return description
 
 
+def read_phases(dataset: paths.Dataset) -> PhaseMapping:
+    """The `mapping.txt` of a data set, with the phase that its `dataset.yaml` names as background.
+
+    Raises `UserError` as `read_mapping` and `read_description` do.
+    """
+    return replace(read_mapping(dataset.mapping), background=read_description(dataset).background)
+
+
 def require_supported(dataset: paths.Dataset, work: str) -> DatasetDescription:
     """As `read_description`, for `work` of `UNSUPPORTED`.
 
@@ -92,7 +99,7 @@ def require_supported(dataset: paths.Dataset, work: str) -> DatasetDescription:
     """
     description = read_description(dataset)
     for key in UNSUPPORTED[work]:
-        if _is_unusual(description, key, dataset):
+        if _is_unusual(description, key):
             raise UserError(
                 f"{dataset.description}: {key} ({shown(getattr(description, key))}) is not supported by {work} yet, whose "
                 "numbers would be wrong without it; prepare the data so that it needs no such key"
@@ -160,11 +167,7 @@ def _spelled(key: str, names: Sequence[str], mapping: PhaseMapping) -> tuple[str
     return tuple(known[nfc(name)] for name in names)
 
 
-def _is_unusual(description: DatasetDescription, key: str, dataset: paths.Dataset) -> bool:
+def _is_unusual(description: DatasetDescription, key: str) -> bool:
     """Whether a key says something else than what holds without it."""
     value = getattr(description, key)
-    if key == "background" and value is None:  # as without the key, where there is no phase to be one
-        return dataset.mapping.is_file() and BACKGROUND in read_mapping(dataset.mapping).names
-    if key == "background":
-        return value != BACKGROUND
     return value not in ((None, 1) if key == "label_every" else (None, ()))

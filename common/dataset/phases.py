@@ -13,14 +13,23 @@ from common.base.runtime import UserError, read_text, write_text
 from common.base.wording import SHOWN, listed, shown
 from common.dataset.label_forms import CHALLENGE_HEADER, frame_names
 
+BACKGROUND = "background"  # the phase that counts as background where a data set names no other
 LENGTH_TOLERANCE = 16  # frames by which labels and frames of a video may differ: training trims the longer at its end
 
 
 @dataclass(frozen=True)
 class PhaseMapping:
-    """The phases of a data set: `names[i]` is the phase with id i."""
+    """The phases of a data set: `names[i]` is the phase with id i; `background` is the one that counts as background.
+
+    A background that is no phase is None: then every phase counts in every measure.
+    """
 
     names: tuple[str, ...]
+    background: str | None = BACKGROUND
+
+    def __post_init__(self) -> None:
+        if self.background not in self.names:
+            object.__setattr__(self, "background", None)  # the one assignment that a frozen dataclass does not know
 
     @property
     def num_classes(self) -> int:
@@ -29,6 +38,10 @@ class PhaseMapping:
     @cached_property
     def ids(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.names)}
+
+    @property
+    def background_id(self) -> int | None:
+        return None if self.background is None else self.ids[self.background]
 
     def advice(self, label: str) -> str:
         """Words on what to write in place of an unknown label: the known name most like it, or the known names."""

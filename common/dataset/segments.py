@@ -47,9 +47,11 @@ def without(segments: Segments, label: int | None) -> Segments:
 
 
 def edit_similarity(predicted: Segments, true: Segments) -> float:
-    """1 - Levenshtein distance of the two label orders / the longer one's length; 1 when both are empty."""
+    """1 - Levenshtein distance of the two label orders / the longer one's length; NaN when both are empty."""
     from rapidfuzz.distance import Levenshtein
 
+    if not len(predicted) and not len(true):
+        return float("nan")
     return Levenshtein.normalized_similarity(predicted.labels.tolist(), true.labels.tolist())
 
 

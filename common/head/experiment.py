@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from common.base import paths
 from common.base.runtime import UserError, sha256_of_file, sha256_of_json
-from common.dataset.description import require_supported
+from common.dataset.description import read_phases, require_supported
 from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_folds
 from common.dataset.patients import require_whole_patients
-from common.dataset.phases import PhaseMapping, read_mapping, require_labels
+from common.dataset.phases import PhaseMapping, require_labels
 from common.features.files import identity_differences
 from common.head.batch_gen import VideoFeatures, open_split
 from common.head.config import TrainConfig
@@ -125,6 +125,6 @@ def load_experiment(config: TrainConfig) -> Experiment:
         features_dim=config.features_dim or encoder.feature_dim,
         class_weights=weights if weights in ("none", "inverse") else os.path.abspath(weights),
     )
-    experiment = Experiment(resolved, dataset, model, encoder, read_mapping(dataset.mapping))
+    experiment = Experiment(resolved, dataset, model, encoder, read_phases(dataset))
     _ = experiment.test_labels, experiment.train_labels  # looked up now, so that a wrong split is an error at once
     return experiment

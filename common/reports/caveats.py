@@ -38,7 +38,8 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
     recognition = "Online" if results[0].record["config"]["causal"] else "Offline"
     lines.append(
         Remark(
-            f"{spread}, in percent. {recognition} recognition; the last epoch is scored. {methods_sentence(protocol)}"
+            f"{spread}, in percent. {recognition} recognition; the last epoch is scored. "
+            f"{methods_sentence(protocol, results[0].background)}"
         )
     )
     sources = {result.model.name: weights_source(result) for result in results}  # runs of one encoder share a line

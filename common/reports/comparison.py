@@ -11,9 +11,10 @@ from common.base import paths
 from common.base.runtime import UserError, progress
 from common.checks.folds import patient_findings
 from common.checks.leaks import leaks_of_record
+from common.dataset.description import read_phases
 from common.dataset.kfold import prefix_stratum
 from common.dataset.patients import read_patients
-from common.dataset.phases import PhaseMapping, read_mapping
+from common.dataset.phases import PhaseMapping
 from common.reports.caveats import Remark, remarks
 from common.reports.costs import encoder_costs
 from common.reports.leaderboard import Leaderboard, make_leaderboard
@@ -112,7 +113,7 @@ def make_report(
     scheme = f"{num_splits}-fold cross-validation" if num_splits > 1 else f"split {results[0].record['split']}"
     return Report(
         dataset=dataset,
-        mapping=read_mapping(dataset.mapping),
+        mapping=read_phases(dataset),
         title=f"{dataset.name}{marked}, {scheme}",
         boards=[make_leaderboard(whole, protocol, patients) for protocol in protocols],
         remarks=lines,

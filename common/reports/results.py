@@ -13,9 +13,8 @@ from common.base import paths
 from common.base.entries import nfc, visible
 from common.base.paths import label_paths
 from common.base.runtime import UserError, read_json
-from common.dataset.description import require_supported
+from common.dataset.description import read_phases, require_supported
 from common.dataset.kfold import folds_hash, read_folds
-from common.dataset.phases import read_mapping
 from common.scoring.folder import score_folder
 from common.scoring.further_measures import further_summary, per_phase
 from common.scoring.protocols import CHALLENGE, Protocol, summary_value, video_values
@@ -62,6 +61,12 @@ class EncoderResult:
         marks = [self.run] if self.run else []
         marks += ["random weights"] if self.record["features"]["random_weights"] else []
         return self.model.name + (f" ({', '.join(marks)})" if marks else "")
+
+    @property
+    def background(self) -> str | None:
+        """The phase that counts as background; None where the data set has none."""
+        background = next(iter(self.splits[0].scores.values())).background
+        return None if background is None else self.record["phases"][background]
 
     def values(self, measure: str, protocol: Protocol = CHALLENGE) -> np.ndarray:
         """A measure of every split, `(num_splits,)`, as fractions of 1."""
@@ -124,10 +129,11 @@ def read_split(folder: Path, dataset: paths.Dataset) -> SplitResult:
     """
     require_supported(dataset, "scoring")
     record = read_json(folder / paths.RUN_RECORD)
-    mapping = read_mapping(dataset.mapping)
+    mapping = read_phases(dataset)
     if record["phases"] != list(mapping.names):
         raise UserError(f"{folder}: predicted with other phases than {dataset.mapping} has now; predict again")
-    labels = label_paths(dataset.ground_truth) | label_paths(dataset.ground_truth_val)
+    # a video may be in both parts: it is scored against the labels of the part that this run predicted
+    labels = label_paths(dataset.ground_truth_val if record["split"] == "val" else dataset.ground_truth)
     videos = [nfc(name) for name in record["videos"]]
     gone = [name for name in videos if name not in labels]
     if gone:

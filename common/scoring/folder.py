@@ -48,7 +48,7 @@ def score_folder(
             true.astype(np.int16),
             predicted.astype(np.int16),
             mapping.num_classes,
-            background=mapping.ids.get("background"),
+            background=mapping.background_id,
             fps=fps[name] if fps and name in fps else None,
             load_probabilities=partial(read_probabilities, probability_path, *shape)
             if probability_path.is_file()

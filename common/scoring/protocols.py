@@ -33,6 +33,11 @@ class Protocol:
     """Of what the original evaluator prints: fractions of 1, or percent."""
 
 
+# the evaluation code of MS-TCN, by the frame at which it ends a video's last segment
+LAST_SEGMENT_CODE = {
+    "legacy": "the MS-TCN evaluation code of sj-li/MS-TCN2",
+    "fixed": "the MS-TCN evaluation code of yabufarha/ms-tcn",
+}
 _MSTCN_POOLED = frozenset({"accuracy", "f1_macro", "pr_auc", "miou", *OVERLAP_MEASURES})
 PROTOCOLS = {
     protocol.name: protocol
@@ -45,14 +50,14 @@ PROTOCOLS = {
         ),
         Protocol(
             name="mstcn",
-            origin="the MS-TCN evaluation code (sj-li/MS-TCN2), which has no macro F1, PR-AUC and mIoU",
+            origin=f"{LAST_SEGMENT_CODE['legacy']}, which has no macro F1, PR-AUC and mIoU",
             pooled=_MSTCN_POOLED,
             segment_rule=SegmentRule(background=False, last_segment="legacy"),
             scale=100,
         ),
         Protocol(
             name="mstcn-background",
-            origin="the MS-TCN evaluation code (sj-li/MS-TCN2) with no class left out",
+            origin=f"{LAST_SEGMENT_CODE['legacy']} with no class left out",
             pooled=_MSTCN_POOLED,
             segment_rule=SegmentRule(background=True, last_segment="legacy"),
             scale=100,
@@ -148,8 +153,8 @@ def _pooled_pr_auc(scores: tuple[VideoScore, ...]) -> float:
     return float(metrics.mean_of_defined(metrics.average_precision_per_class(true, probabilities)))
 
 
-def methods_sentence(protocol: Protocol) -> str:
-    """The protocol in words, for a paper's methods section."""
+def methods_sentence(protocol: Protocol, background: str | None) -> str:
+    """The protocol in words, for a paper's methods section; `background` is the data set's, None where it has none."""
 
     def named(measures: Sequence[str]) -> str:
         names = [MEASURES[measure] for measure in measures]
@@ -161,15 +166,18 @@ def methods_sentence(protocol: Protocol) -> str:
     where = "anywhere in the test videos" if macro_pooled else "in the video"
     unit = "all frames pooled" if "pr_auc" in protocol.pooled else "each video"
     rule = protocol.segment_rule
-    last = "one frame early, as in the MS-TCN evaluation code" if rule.last_segment == "legacy" else "where it ends"
-    background = "counted in" if rule.background else "left out of"
+    last = "one frame early" if rule.last_segment == "legacy" else "where it ends"
+    if background is None:
+        counted = "No class counts as background: every class is counted in Edit, F1@k and every frame measure"
+    else:
+        part = "counted in" if rule.background else "left out of"
+        counted = f"Class {background} is {part} Edit and F1@k and counted in every frame measure"
     return (
         f"Protocol {protocol.name}: {named(pooled)} are computed from the counts of all test videos pooled"
         + (f", {named(means)} per video and then averaged" if means else "")
         + f". Macro F1 and mIoU (Jaccard index) are means over the classes that are true or predicted {where}; "
         f"PR-AUC is the mean one-vs-rest average precision over the true classes of {unit}. "
-        f"Class background is {background} Edit and F1@k and counted in every frame measure; "
-        f"for F1@k a video's last segment ends {last}."
+        f"{counted}; for F1@k a video's last segment ends {last}, as in {LAST_SEGMENT_CODE[rule.last_segment]}."
     )
 
 
@@ -197,5 +205,13 @@ def chosen_protocols(names: Sequence[str], last_segment: str | None = None) -> l
     chosen = [PROTOCOLS[name] for name in dict.fromkeys(names)]
     if last_segment is None:
         return chosen
-    rules = [protocol.segment_rule._replace(last_segment=last_segment) for protocol in chosen]
-    return [replace(protocol, segment_rule=rule) for protocol, rule in zip(chosen, rules, strict=True)]
+    return [
+        replace(
+            protocol,
+            segment_rule=protocol.segment_rule._replace(last_segment=last_segment),
+            origin=protocol.origin.replace(
+                LAST_SEGMENT_CODE[protocol.segment_rule.last_segment], LAST_SEGMENT_CODE[last_segment]
+            ),
+        )
+        for protocol in chosen
+    ]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -139,6 +140,50 @@ def test_details_show_further_measures_and_every_phase(folders, capsys):
     printed = capsys.readouterr().out
     assert "boundaries relaxed by ±1 s, mean over videos: 100.00 %" in printed
     assert "Expected calibration error, 15 bins, all frames: n/a" in printed
+
+
+@pytest.fixture
+def idle(tmp_path):
+    """A data set whose background is called `idle`: one phase with it on both sides, predicted without."""
+    dataset = tmp_path / "data" / "set"
+    (dataset / "groundTruth").mkdir(parents=True)
+    (dataset / "mapping.txt").write_text("0 idle\n1 cut\n")
+    (dataset / "groundTruth" / "v.txt").write_text("idle\n" * 10 + "cut\n" * 50 + "idle\n" * 10)
+    (dataset / "predicted").mkdir()
+    (dataset / "predicted" / "v.txt").write_text("cut\n" * 70)
+    return dataset
+
+
+def mstcn(dataset, capsys, *options, labels="groundTruth") -> tuple[float, str]:
+    """Edit, and what is said of the background."""
+    main([str(dataset / labels), str(dataset / "predicted"), "--protocol", "mstcn", *map(str, options)])
+    printed = capsys.readouterr().out
+    return float(re.search(r"Edit: ([\d.]+)", printed)[1]), re.search(r"\. ([^.]* counted[^;]*);", printed)[1]
+
+
+def test_the_mapping_is_that_of_the_data_set_of_the_labels(idle, capsys, tmp_path):
+    assert mstcn(idle, capsys)[0] == pytest.approx(100 / 3, abs=1e-4)
+    (tmp_path / "labels").symlink_to(idle / "groundTruth")
+    main([str(tmp_path / "labels"), str(idle / "predicted")])
+    (idle / "groundTruth").rename(idle / "groundTruth_split_1")
+    assert mstcn(idle, capsys, labels="groundTruth_split_1")[0] == pytest.approx(100 / 3, abs=1e-4)
+
+
+def test_a_background_by_another_name_is_left_out_where_it_is_named(idle, capsys):
+    assert mstcn(idle, capsys)[1].startswith("No class counts as background")
+    score, said = mstcn(idle, capsys, "--background", "idle")
+    assert (score, said.startswith("Class idle is left out of Edit")) == (100, True)
+    (idle / "dataset.yaml").write_text("background: idle\n")
+    assert mstcn(idle, capsys) == (score, said)
+    assert "Class cut is left out" in mstcn(idle, capsys, "--background", "cut")[1]
+    (idle / "mapping.txt").write_text("0 background\n1 cut\n2 idle\n")
+    (idle / "dataset.yaml").write_text("background: null\n")
+    assert mstcn(idle, capsys)[1].startswith("No class counts as background")
+
+
+def test_a_background_that_is_no_phase_is_refused(idle, capsys):
+    with pytest.raises(UserError, match=r"--background idel: expected a phase of .*; nearest known name: 'idle'"):
+        mstcn(idle, capsys, "--background", "idel")
 
 
 def test_an_unknown_protocol_is_refused_with_the_known_ones(folders, capsys):

@@ -41,7 +41,8 @@ BUTTONS = [["toImage", "resetScale2d"]]
 def save_page(report: Report, path: Path) -> Path:
     """Write `report.html` atomically; the same report gives the same bytes."""
     context = build(report)
-    write_text(path, _environment(context["in_seconds"]).get_template("report.html.j2").render(context))
+    environment = _environment(context["in_seconds"], report.mapping.background)
+    write_text(path, environment.get_template("report.html.j2").render(context))
     return path
 
 
@@ -57,7 +58,7 @@ def build(report: Report) -> dict[str, Any]:
         "measures": MEASURES,
         "headline": HEADLINE,
         "phases": [readable(name) for name in report.mapping.names],
-        "colours": phase_colours(report.mapping.names),
+        "colours": phase_colours(report.mapping),
         "facts": facts(report),
         "random_weights": [r.name for r in report.results if r.record["features"]["random_weights"]],
         "sources": {result.name: weights_source(result) for result in report.results},
@@ -156,7 +157,7 @@ def run_cells(result: EncoderResult, split: SplitResult) -> dict[str, str]:
     return {title: "n/a" if value in (None, "") else str(value) for title, value in cells.items()}
 
 
-def _environment(in_seconds: bool) -> jinja2.Environment:
+def _environment(in_seconds: bool, background: str | None) -> jinja2.Environment:
     """Templates that escape what they print, stop at an unknown name, and write times in minutes or frames."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
@@ -184,7 +185,7 @@ def _environment(in_seconds: bool) -> jinja2.Environment:
         "percent": percent,
         "interval": interval_text,
         "p_value": p_value,
-        "methods": methods_sentence,
+        "methods": lambda protocol: methods_sentence(protocol, background),
         "capitalised": lambda text: text[:1].upper() + text[1:],
         "time": lambda frames, rate: moment(frames / rate),
         "moment": moment,

@@ -30,7 +30,7 @@ Bars = dict[str, list]  # base, x (length), y (row), customdata of the bars of o
 def ribbon_chart(report: Report) -> go.Figure:
     """Truth and every encoder's prediction along the time of a video; below a prediction, black where it is wrong."""
     in_minutes = all(score.fps for result in report.results for score in result.scores.values())
-    names, colours = report.mapping.names, phase_colours(report.mapping.names)
+    names, colours = report.mapping.names, phase_colours(report.mapping)
     # one trace per phase and one for what is wrong; choosing a video replaces the bars of all of them
     bars, labels, buttons = [], [], []
     for video in progress(video_accuracies(report.results), description="page ribbons", unit="videos"):

@@ -41,7 +41,7 @@ def feature_map(report: Report) -> Figure | None:
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
-    colours = phase_colours(report.mapping.names)
+    colours = phase_colours(report.mapping)
     for axes, (name, (points, phases)) in zip(grid.flat, panels.items(), strict=False):
         axes.scatter(*points.T, c=[colours[phase] for phase in phases], s=5, linewidths=0)
         axes.set_title(name, loc="left", fontsize=9)

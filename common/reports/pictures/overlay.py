@@ -115,7 +115,7 @@ class PhaseBar:
 
     def __init__(self, phases: VideoPhases, width: int, height: int):
         self.phases, self.width = phases, width
-        self.colours = phase_colours(phases.mapping.names)
+        self.colours = phase_colours(phases.mapping)
         self.names = [readable(name) for name in phases.mapping.names]
         self.end = clock(phases.edges[-1])
         self.size = self._text_size(height)

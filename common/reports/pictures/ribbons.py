@@ -45,7 +45,7 @@ def ribbon_plot(videos: Mapping[str, Sequence[Ribbon]], mapping: PhaseMapping, t
     All videos share one time axis, in minutes where every frame rate is known, else in frames. A thin black line below
     a prediction marks its wrong stretches.
     """
-    colours = phase_colours(mapping.names)
+    colours = phase_colours(mapping)
     in_minutes = all(ribbons[0].score.fps for ribbons in videos.values())
     heights = [len(ribbons) for ribbons in videos.values()]
     figure = Figure(figsize=(13, ROW_INCHES * sum(heights) + GAP_INCHES * (len(videos) - 1)))

@@ -76,13 +76,13 @@ def series_style(index: int) -> dict[str, object]:
     }
 
 
-def phase_colours(names: list[str] | tuple[str, ...]) -> list[str]:
-    """A colour for each phase by its id; a phase called `background` is grey."""
+def phase_colours(mapping: PhaseMapping) -> list[str]:
+    """A colour for each phase by its id; the background is grey."""
     colours = itertools.cycle(PHASE_COLOURS)  # background takes none, so that 18 phases beside it differ
-    return [BACKGROUND if name == "background" else next(colours) for name in names]
+    return [BACKGROUND if name == mapping.background else next(colours) for name in mapping.names]
 
 
 def phase_patches(mapping: PhaseMapping, phases: Iterable[int]) -> list[Patch]:
     """A legend's entries for those of the phases that occur in `phases`, by their ids."""
-    colours = phase_colours(mapping.names)
+    colours = phase_colours(mapping)
     return [Patch(color=colours[phase], label=mapping.names[phase]) for phase in sorted(set(phases))]

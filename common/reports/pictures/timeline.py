@@ -83,7 +83,7 @@ def timeline_plot(phases: VideoPhases, path: Path) -> Path:
 
 
 def _draw_ribbon(axes: Axes, phases: VideoPhases, doubtful: list[tuple[float, float]]) -> None:
-    colours, edges = phase_colours(phases.mapping.names), phases.edges
+    colours, edges = phase_colours(phases.mapping), phases.edges
     spans = [(edges[start], edges[end] - edges[start]) for _, start, end in phases.segments]
     axes.broken_barh(spans, (0, 1), facecolors=[colours[label] for label in phases.segments.labels], linewidth=0)
     axes.broken_barh(doubtful, (0, 1), facecolor="#FFFFFF66", edgecolor=INK, hatch="/////", linewidth=0)
@@ -118,7 +118,7 @@ def _draw_confidence(axes: Axes, phases: VideoPhases, doubtful: list[tuple[float
 
 def _legend(phases: VideoPhases, with_doubtful: bool) -> list[Patch | Line2D]:
     """The phases in order of appearance, each with its total time, and what hatching means."""
-    colours, labels = phase_colours(phases.mapping.names), phases.segments.labels
+    colours, labels = phase_colours(phases.mapping), phases.segments.labels
     durations = phases.edges[phases.segments.ends] - phases.edges[phases.segments.starts]
     handles = []
     for phase in dict.fromkeys(labels.tolist()):

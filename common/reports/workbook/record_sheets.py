@@ -79,7 +79,11 @@ def quoted_sheet(report: Report) -> Sheet:
 def methods_sheet(report: Report) -> Sheet:
     """One row per protocol: how its numbers are taken, in words for a paper."""
     table = pd.DataFrame(
-        {"Protocol": board.protocol.name, "Origin": board.protocol.origin, "Methods": methods_sentence(board.protocol)}
+        {
+            "Protocol": board.protocol.name,
+            "Origin": board.protocol.origin,
+            "Methods": methods_sentence(board.protocol, report.mapping.background),
+        }
         for board in report.boards
     )
     return Sheet(

@@ -7,7 +7,7 @@ import pytest
 from common import evaluation
 from common.base import paths
 from common.base.runtime import UserError
-from common.dataset.description import UNSUPPORTED, DatasetDescription, read_description, require_supported
+from common.dataset.description import UNSUPPORTED, DatasetDescription, read_description, read_phases, require_supported
 from common.features.config import ExtractionConfig
 from common.head.experiment import load_experiment
 from common.reports.results import read_split
@@ -167,7 +167,7 @@ def test_features_of_a_set_that_has_those_of_another(dataset):
 
 
 @pytest.mark.parametrize(
-    "text", ["label_fps: 1", "label_every: 2", "feature_fps: 2", "background: wash", "background: null", "ignored: [wash]"]
+    "text", ["label_fps: 1", "label_every: 2", "feature_fps: 2", "ignored: [wash]"]
 )  # fmt: skip
 @pytest.mark.parametrize("work", ["training", "scoring"])
 def test_a_key_that_would_change_numbers_is_refused(dataset, text, work):
@@ -185,16 +185,25 @@ def test_features_of_another_set_are_refused_by_all(dataset):
 
 
 @pytest.mark.parametrize(
-    "text", ["label_every: 1", "background: background", "ignored: []", "frames_fps: 5\nsource: a"]
+    "text", ["label_every: 1", "background: wash", "background: null", "ignored: []", "frames_fps: 5\nsource: a"]
 )
 def test_what_is_as_without_the_key_or_information_is_not_refused(dataset, text):
     for work in UNSUPPORTED:
         require_supported(describe(dataset, text), work)
 
 
-def test_no_background_is_usual_where_the_mapping_has_none(dataset):
+@pytest.mark.parametrize(
+    ("text", "background", "number"),
+    [("source: a", "background", 0), ("background: wash", "wash", 2), ("background: null", None, None)],
+)
+def test_phases_know_the_background_that_the_data_set_names(dataset, text, background, number):
+    phases = read_phases(describe(dataset, text))
+    assert (phases.background, phases.background_id) == (background, number)
+
+
+def test_there_is_no_background_where_the_mapping_has_none(dataset):
     dataset.mapping.write_text("0 a\n1 b\n")
-    require_supported(describe(dataset, "background: null"), "scoring")
+    assert read_phases(dataset).background is None
 
 
 def test_the_commands_refuse(made, tmp_path):

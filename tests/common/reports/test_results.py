@@ -7,14 +7,16 @@ import pytest
 from common.base import paths
 from common.base.runtime import UserError
 from common.dataset.kfold import make_folds, read_folds, write_folds
-from common.dataset.phases import write_prediction
+from common.dataset.phases import PhaseMapping, write_prediction
 from common.head.experiment import load_experiment
 from common.reports.caveats import remarks
+from common.reports.comparison import make_report
 from common.reports.pictures.style import BACKGROUND, PHASE_COLOURS, phase_colours
 from common.reports.results import collect_all, collect_folds
 from common.reports.text import comparison_rows, percent
 from common.run_k_folds import main as run_k_folds
 from common.scoring.metrics import MEASURES
+from common.scoring.protocols import CHALLENGE
 
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
 WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu", *HEAD]
@@ -68,6 +70,31 @@ def test_runs_on_other_folds_are_not_compared(compared):
         collect_folds(paths.model("ColorHistogram"), compared.dataset, 2)
 
 
+def test_a_video_of_both_parts_is_scored_against_the_labels_of_the_part_that_was_predicted(compared):
+    """Its labels for validation are all one phase: scored against them, a fold's run would look bad."""
+    before = collect_folds(paths.model("ColorHistogram"), compared.dataset, 2).values("accuracy")
+    for video in read_folds(compared.dataset)[0]:
+        text = (compared.dataset.ground_truth / f"{video}.txt").read_text()
+        (compared.dataset.ground_truth_val / f"{video}.txt").write_text("wash\n" * len(text.split()))
+    after = collect_folds(paths.model("ColorHistogram"), compared.dataset, 2).values("accuracy")
+    assert after.tolist() == before.tolist()
+
+
+def test_a_patient_who_is_learned_from_and_tested_is_named_in_red(compared):
+    def alarms() -> list[str]:
+        report = make_report(compared.dataset, collect_all(compared.dataset, 2), [CHALLENGE])
+        return [str(remark) for remark in report.warnings if "atient" in str(remark)]
+
+    first, second = (fold[0] for fold in read_folds(compared.dataset))
+    assert alarms() == []
+    compared.dataset.patients.write_text(f"video,patient\n{first},p1\n{second}.mp4,p1\n")
+    assert alarms() == [f"Patients: patient p1 is in 2 test folds (fold 1: {first}; fold 2: {second})."]
+    compared.dataset.patients.write_text(f"video,patient\n{first},p1\nnobody,p1\n")
+    assert "line 3: no video 'nobody'" in alarms()[0]
+    compared.dataset.patients.write_text(f"video,patient\n{first},p1\nBL_8,p1\n")  # not of these splits
+    assert alarms() == []
+
+
 def test_nothing_to_compare_says_what_to_run(made):
     with pytest.raises(UserError, match=r"no finished runs on made.*run_k_folds"):
         collect_all(made.dataset, 2)
@@ -111,8 +138,9 @@ def test_comparison_rows_follow_the_measures(compared):
 
 
 def test_a_phase_always_has_the_same_colour_and_background_is_grey():
-    names = ["background", "a", "b"]
-    assert phase_colours(names)[0] == BACKGROUND
-    assert phase_colours(names)[1:] == list(PHASE_COLOURS[:2])
-    nineteen = phase_colours(["background", *map(str, range(18))])
+    mapping = PhaseMapping(("background", "a", "b"))
+    assert phase_colours(mapping)[0] == BACKGROUND
+    assert phase_colours(mapping)[1:] == list(PHASE_COLOURS[:2])
+    assert phase_colours(PhaseMapping(("a", "idle"), "idle")) == [PHASE_COLOURS[0], BACKGROUND]
+    nineteen = phase_colours(PhaseMapping(("background", *map(str, range(18)))))
     assert len(set(nineteen)) == 19

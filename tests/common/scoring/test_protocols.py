@@ -120,10 +120,15 @@ def test_a_dropped_background_at_the_end_leaves_the_segment_before_it_whole():
         assert counts[2].tolist() == [1, 1, 0]  # intersection 1 of 2 frames reaches 50 %
 
 
-def test_a_video_of_background_alone_has_no_segment_to_miss():
+def test_a_video_of_background_alone_has_nothing_to_score_without_it():
+    """Undefined, not perfect; a predicted segment where none is true is wrong, and so is the other way round."""
     summary = summarise([scored([0] * 9, [0] * 9)], MSTCN)
-    assert summary["edit"] == 1
+    assert np.isnan(summary["edit"])
     assert np.isnan(summary["f1@10"])
+    assert summary["accuracy"] == 1
+    assert summarise([scored([0] * 9, [0] * 9)], MSTCN_BACKGROUND)["edit"] == 1
+    assert summarise([scored([0] * 9, [1] * 9)], MSTCN)["edit"] == 0
+    assert summarise([scored([1] * 9, [0] * 9)], MSTCN)["edit"] == 0
 
 
 def test_macro_measures_are_means_over_the_true_and_the_predicted_classes():
@@ -149,15 +154,32 @@ def test_values_of_one_video_are_its_summary():
 
 
 def test_sentences_tell_the_protocols_apart():
-    sentences = {name: methods_sentence(protocol) for name, protocol in PROTOCOLS.items()}
+    sentences = {name: methods_sentence(protocol, "background") for name, protocol in PROTOCOLS.items()}
     assert len(set(sentences.values())) == len(PROTOCOLS)
     for name, sentence in sentences.items():
         assert sentence.startswith(f"Protocol {name}: ")
         assert all(word in sentence for word in ("Macro F1", "mIoU", "PR-AUC", "background", "last segment"))
     assert "left out of Edit and F1@k" in sentences["mstcn"]
     assert "where it ends" in sentences["pooled"]
-    assert "one frame early" in methods_sentence(MSTCN)
-    assert "where it ends" in methods_sentence(*chosen_protocols(["mstcn"], "fixed"))
+    assert "one frame early, as in the MS-TCN evaluation code of sj-li/MS-TCN2" in sentences["mstcn"]
+
+
+def test_the_fixed_rule_names_the_code_that_has_it():
+    (fixed,) = chosen_protocols(["mstcn"], "fixed")
+    sentence = methods_sentence(fixed, "background")
+    assert "where it ends, as in the MS-TCN evaluation code of yabufarha/ms-tcn" in sentence
+    assert "yabufarha/ms-tcn" in fixed.origin
+    assert "sj-li" not in sentence + fixed.origin
+    (legacy,) = chosen_protocols(["mstcn"])
+    assert "sj-li/MS-TCN2" in legacy.origin
+    assert chosen_protocols(["challenge"], "fixed")[0].origin == CHALLENGE.origin
+
+
+def test_the_sentence_says_what_was_really_left_out():
+    assert "Class SIL is left out of Edit and F1@k" in methods_sentence(MSTCN, "SIL")
+    assert "Class SIL is counted in Edit and F1@k" in methods_sentence(MSTCN_BACKGROUND, "SIL")
+    for protocol in PROTOCOLS.values():
+        assert "No class counts as background: every class is counted in Edit" in methods_sentence(protocol, None)
 
 
 # Carried in the suite, so that it proves the same without the reference data: the first golden case, as

@@ -104,7 +104,7 @@ def test_the_same_report_gives_the_same_bytes(compared, tmp_path):
 def test_every_protocol_has_its_table_and_its_sentence(compared, page_text):
     report = report_of(compared)
     for board in report.boards:
-        assert methods_sentence(board.protocol).replace("'", "&#39;") in page_text
+        assert methods_sentence(board.protocol, "background").replace("'", "&#39;") in page_text
         for measure in MEASURES:
             cell = board.cells["Base"][measure]
             assert f"{100 * cell.mean:.2f} ± {100 * cell.std:.2f}" in page_text

@@ -101,7 +101,7 @@ def ribbons_of_one_video(made, path: Path, true: np.ndarray, predicted: np.ndarr
 
 
 def test_ribbons_show_each_phase_in_its_colour_by_its_time(tmp_path, made):
-    colours = phase_colours(read_mapping(made.dataset.mapping).names)
+    colours = phase_colours(read_mapping(made.dataset.mapping))
     truth = np.repeat([0, 1, 2], [10, 30, 60])
     path = ribbons_of_one_video(made, tmp_path / "r.png", truth, truth)
     shares = np.array([share_of(path, colours[phase]) for phase in range(3)])

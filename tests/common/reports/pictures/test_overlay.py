@@ -18,7 +18,7 @@ from common.video.probe import VideoError
 
 MAPPING = PhaseMapping(("background", "wash", "suture"))
 UNEVEN = np.cumsum([0, 0.04, 0.04, 0.2, 0.033, 0.04, 0.5, 0.04, 0.04, 0.04, 0.1, 0.04])
-COLOURS = [ImageColor.getrgb(colour) for colour in phase_colours(MAPPING.names)]
+COLOURS = [ImageColor.getrgb(colour) for colour in phase_colours(MAPPING)]
 
 
 def phases_at(seconds, phase_ids=None, confidence=0.8, **more):

@@ -87,7 +87,7 @@ def test_a_mapping_of_one_phase_has_no_runner_up_and_a_single_frame_no_duration(
 def shares_of_the_ribbon(path):
     """The share of each phase's own colour in a row of pixels through the middle of the ribbon."""
     picture = matplotlib.image.imread(path)[..., :3]
-    colours = [np.array(ImageColor.getrgb(colour)) / 255 for colour in phase_colours(MAPPING.names)]
+    colours = [np.array(ImageColor.getrgb(colour)) / 255 for colour in phase_colours(MAPPING)]
     alike = np.stack([(np.abs(picture - colour) < 0.02).all(axis=2) for colour in colours])
     wash = alike[1].sum(axis=1)
     rows = np.flatnonzero(wash == wash.max())

@@ -41,7 +41,8 @@ def encoder_result(name: str, wrong_frames: int, *, probabilities: bool = True, 
     splits = []
     for number, videos in enumerate(FOLDS, 1):
         made = {
-            "synthetic": False, "split": str(number), "seed": 42, "videos": list(videos), "folds_hash": "f" * 64,
+            "synthetic": False, "split": str(number), "seed": 42, "phases": list(PHASES), "videos": list(videos),
+            "folds_hash": "f" * 64,
             "test_inputs_hash": "a" * 64, "git": {"commit": "c" * 40, "dirty": False}, "num_threads": 2,
             "versions": {"python": "3.11.7"}, "train_seconds": 12.5, "predict_seconds": 1.5,
             "peak_memory_bytes": 2_500_000_000, "config": {"causal": False, "features_dim": 48, "variant": None},
@@ -197,7 +198,8 @@ def test_videos_are_listed_under_every_protocol_the_headline_first(book):
 
 
 def test_patients_are_listed_where_they_are_known(tmp_path):
-    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "groundTruth").mkdir(parents=True)
+    (tmp_path / "made" / "groundTruth" / "BL_1.txt").write_text("wash\n")
     (tmp_path / "made" / "patients.csv").write_text("video,patient\nBL_1,p1\n")
     with_patients = compare(tmp_path / "made", encoder_result("Only", 5))
     book = openpyxl.load_workbook(save_comparison(with_patients, tmp_path / "p.xlsx"))
@@ -258,7 +260,9 @@ def test_every_protocol_ranks_every_encoder(book, report):
     assert values(book, "protocols", "Macro F1 mean %") == pytest.approx(expected)
     best = [cell.font.bold for cell in book["protocols"]["D"][HEADER_ROW:]]
     assert best == [True, True, False, False] * 4
-    assert values(book, "methods", "Methods") == [methods_sentence(protocol) for protocol in PROTOCOLS.values()]
+    assert values(book, "methods", "Methods") == [
+        methods_sentence(protocol, "background") for protocol in PROTOCOLS.values()
+    ]
 
 
 def test_further_measures_know_which_of_them_are_errors(book, report):

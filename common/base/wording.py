@@ -32,10 +32,10 @@ def shown(value: object) -> str:
     return shortened(repr(value))
 
 
-def listed(names: Sequence[str]) -> str:
-    """`a, b, c`, shortened to `LISTED` names and a count."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(map(shortened, names[:LISTED])) + more
+def listed(names: Sequence[str], most: int = LISTED) -> str:
+    """`a, b, c`, shortened to `most` names and a count."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(shortened, names[:most])) + more
 
 
 def counted(count: int, noun: str) -> str:

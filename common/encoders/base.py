@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from common.base.runtime import UserError
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.load import RANDOM, WeightSource, load_strictly, randomise, read_state
+from common.encoders.weights.load import RANDOM, WeightSource, keys_in_the_file, load_strictly, randomise, read_network
 from common.video.preprocess import normalise
 
 Rename = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
@@ -128,19 +128,28 @@ def load_network(
 ) -> nn.Module:
     """Fill `network` from `source`, strictly but for the prefixes that the config allows, and merge its adapter.
 
-    `rename(state, network)` gives the state under this network's names where the file has others.
+    `rename(state, network)` gives the state under this network's names where the file has others: of the file's tensors
+    or parts of them, so that messages can name them as the file does.
+    Raises `UserError` naming the file when its weights are damaged or not for this network.
     """
     if source.is_random:
         randomise(network)
     elif source.path is not None:
-        state = read_state(source.path, heads=config.allowed_unexpected)
-        state = rename(state, network) if rename else state
-        load_strictly(network, state, source.path, missing=config.allowed_missing, unexpected=config.allowed_unexpected)
+        read = read_network(source.path, source.network, heads=config.allowed_unexpected)
+        state = rename(dict(read.state), network) if rename else read.state
+        load_strictly(
+            network,
+            state,
+            source.path,
+            missing=config.allowed_missing,
+            unexpected=config.allowed_unexpected,
+            file_keys=keys_in_the_file(state, read),
+        )
     if source.adapter is None:
         return network
     from common.encoders.weights.adapters import apply_adapter
 
-    return apply_adapter(network, source.adapter.path.parent)
+    return apply_adapter(network, source.adapter.path.parent, config.allowed_unexpected)
 
 
 def check_width(width: int, config: EncoderConfig, source: WeightSource) -> None:

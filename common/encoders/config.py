@@ -29,6 +29,8 @@ class EncoderConfig:
     """Other published weights by the name that `--weights` takes."""
     access: str | None = None
     """Steps that a person must take before the weights can be had, and what works without."""
+    sha256: str | None = None
+    """SHA-256 of the file at the address `weights`, where its source publishes one."""
     weights_megabytes: int | None = None
     fp32_modules: tuple[str, ...] = ()
     """Names of submodules that keep fp32 under bf16, because bf16 changes the features too much there."""

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 HEADER_BYTES = 128
 # what must agree before a feature file is used again; the rest of a sidecar is information
 IDENTITY = ("encoder", "weights", "pooling", "window", "preprocessing", "sampling", "dtype", "decoder")
+# what versions that did not record it took out of a file of weights that holds several networks
+EARLIER_NETWORKS = ("teacher", "state_dict", "model", "model_state", "encoder", "module")
 
 
 def sidecar_path(features: Path) -> Path:
@@ -170,15 +172,28 @@ def identity_differences(was: dict[str, Any] | None, now: dict[str, Any] | None)
     return [
         f"{key}: {was.get(key)!r} in the file, {now[key]!r} now"
         for key in IDENTITY
-        if _comparable(key, was.get(key)) != _comparable(key, now[key])
+        if not (_are_same_weights(was.get(key), now[key]) if key == "weights" else was.get(key) == now[key])
     ]
 
 
-def _comparable(key: str, value: Any) -> Any:
-    # weights without a hash (random, none) are compared whole, by the words that asked for them
-    if key != "weights" or not isinstance(value, dict) or value.get("sha256") is None:
-        return value
-    return value["sha256"], _comparable(key, value.get("adapter"))
+def _are_same_weights(was: Any, now: Any) -> bool:
+    """Whether two records of weights are equal by their hashes, and of the same network in the file.
+
+    Weights without a hash (random, none) are compared whole, by the words that asked for them. A record of an earlier
+    version names no network: that version took one of `EARLIER_NETWORKS`, and today's choice may be another.
+    """
+    if not isinstance(was, dict) or not isinstance(now, dict) or was.get("sha256") is None:
+        return was == now
+    networks = was.get("network"), now.get("network")
+    if None in networks:
+        same_network = all(part in EARLIER_NETWORKS for name in networks if name for part in name.split("."))
+    else:
+        same_network = networks[0] == networks[1]
+    return (
+        was["sha256"] == now.get("sha256")
+        and same_network
+        and _are_same_weights(was.get("adapter"), now.get("adapter"))
+    )
 
 
 def is_extracted(path: Path, identity: dict[str, Any], video_bytes: int | None = None) -> bool:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from common.encoders.base import ImageEncoder, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.load import WeightSource
+from common.encoders.weights.load import STEP_COUNTER, WeightSource
 
 
 def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
@@ -23,9 +23,12 @@ def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
 def _in_order(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """The weights under timm's names: other implementations name the same layers differently, in the same order.
 
-    A file whose order does not fit keeps its names, and strict loading then reports it.
+    A file whose order does not fit keeps its names, and strict loading then reports it. Files without batch norm's
+    counters of training steps are as good.
     """
     own = network.state_dict()
+    if not any(key.endswith(STEP_COUNTER) for key in state):
+        own = {key: value for key, value in own.items() if not key.endswith(STEP_COUNTER)}
     same_order = len(own) == len(state) and all(
         theirs.rpartition(".")[2] == ours.rpartition(".")[2] and state[theirs].shape == own[ours].shape
         for theirs, ours in zip(state, own, strict=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from common.encoders.base import ImageEncoder, check_grid, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.load import WeightSource, read_state
+from common.encoders.weights.load import WeightSource, read_network
 
 PATCH_SIZE = 16
 VIT_OPTIONS = {
@@ -65,7 +65,10 @@ def _has_plain_relu(source: WeightSource) -> bool:
 
     The authors' `metaformer.py` has both (`pretrained='SurgeNet'` and `'ImageNet'`); the file tells them apart.
     """
-    return source.path is not None and not any(".act.scale" in key for key in read_state(source.path))
+    if source.path is None:
+        return False
+    names = read_network(source.path, source.network, lazy=True).state
+    return not any(".act.scale" in name for name in names)
 
 
 def _caformer(*, plain_relu: bool, depths: tuple[int, ...], dims: tuple[int, ...]) -> nn.Module:

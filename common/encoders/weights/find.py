@@ -12,24 +12,42 @@ A weight source is written as
     https://...                         a published file, downloaded once into torch's cache
     pretrain:<short name>               what `pretrain/` made: a LoRA adapter and the export that it was trained on
 
+and of a file, folder or address that holds several networks, one by its name: `...::student` (`layouts` has the table).
+An address may end with `#sha256=HEX`, which its file must then have; `http://` needs that.
+
 `python -m common.weights list` shows every model's, `prefetch MODEL...|all` downloads.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base import paths
 from common.base.runtime import UserError
-from common.encoders.weights.load import LOCAL, NONE, RANDOM, WeightSource, sha256_of_weights
+from common.encoders.weights.files import sha256_of_weights
+from common.encoders.weights.load import LOCAL, NONE, RANDOM, WeightSource, read_network
 
 if TYPE_CHECKING:
     from common.encoders.config import EncoderConfig
 
     Locate = Callable[[], Path | None]
     Fetch = Callable[[EncoderConfig | None], Path | WeightSource]
+
+log = logging.getLogger(__name__)
+
+NETWORK_NAME = re.compile(r"(?P<spec>.+)::(?P<network>[^/\\:\[\]]+)")  # no part of an address such as http://[::1]/
+
+
+def _split_network(spec: str) -> tuple[str, str | None]:
+    """A weight source without the network that it names, and that name."""
+    named = NETWORK_NAME.fullmatch(spec)
+    if named is None or Path(spec).expanduser().exists():  # a file may be called so
+        return spec, None
+    return named["spec"], named["network"]
 
 
 def _ways_to(spec: str) -> tuple[Locate, Fetch]:
@@ -42,7 +60,7 @@ def _ways_to(spec: str) -> tuple[Locate, Fetch]:
     # here, because local files and random weights need neither
     from common.encoders.weights import adapters, download
 
-    address = (lambda: download.torch_cache(spec), lambda config: download.url_file(spec, config))
+    address = (lambda: download.address_cache(spec), lambda config: download.url_file(spec, config))
     kinds: dict[str, tuple[Locate, Fetch]] = {
         "package": (lambda: download.package_file(rest), lambda _: download.package_file(rest)),
         "torchvision": (
@@ -58,29 +76,42 @@ def _ways_to(spec: str) -> tuple[Locate, Fetch]:
 
 
 def find_weights(spec: str, config: EncoderConfig | None = None) -> WeightSource:
-    """Locate (and if published, download) the weights that `spec` names, and hash them.
+    """Locate (and if published, download) the weights that `spec` names, choose the network in them, and hash them.
 
-    Raises `UserError` that says which other ways there are.
+    Raises `UserError` that says which other ways there are, and for what is no weight file or has no such network.
     """
-    spec = config.named_weights.get(spec, spec) if config else spec
-    if spec in (RANDOM, NONE):
-        return WeightSource(spec)
-    if spec == LOCAL:
+    asked = config.named_weights.get(spec, spec) if config else spec
+    if asked in (RANDOM, NONE):
+        return WeightSource(asked)
+    if asked == LOCAL:
         raise UserError(
             f"{config.title}: {config.access}" if config else "weights local: pass --weights FILE or FOLDER"
         )
-    _, fetch = _ways_to(spec)
+    place, wanted = _split_network(asked)
+    place = config.named_weights.get(place, place) if config else place  # NAME::network
+    _, fetch = _ways_to(place)
     path = fetch(config)
     if isinstance(path, WeightSource):  # an adapter, with the export under it
         return path
-    if not path.exists() or not spec:  # Path("") is the folder that one is in
+    if not (path.is_file() or path.is_dir()) or not place:  # Path("") is the folder that one is in
         names = f" ({', '.join(config.named_weights)})" if config and config.named_weights else ""
+        what = "neither a file nor a folder" if path.exists() and place else "no such file"
         raise UserError(
-            f"weights {spec!r}: no such file; give --weights a local file, a local folder with config.json, a name "
+            f"weights {place!r}: {what}; give --weights a local file, a local folder with config.json, a name "
             f"from the model's config.yaml{names}, hub:ORG/NAME, an address, or 'random' for untrained weights"
             + (f". {config.title}: {config.access}" if config and config.access else "")
         )
-    return WeightSource(spec, path, sha256_of_weights(path))
+    return WeightSource(asked, path, sha256_of_weights(path), network=_chosen(path, wanted, config))
+
+
+def _chosen(path: Path, wanted: str | None, config: EncoderConfig | None) -> str | None:
+    """The network to take from a weight file, said where there is a choice; None: the file has one without a name."""
+    heads = config.allowed_unexpected if config else ()
+    read = read_network(path, wanted, heads, lazy=True)
+    if read.others:
+        others = ", ".join(read.others)
+        log.info("%s: takes the network %s; --weights FILE::NAME takes another (%s)", path, read.name, others)
+    return read.name or None
 
 
 def is_available(config: EncoderConfig) -> tuple[bool, str]:
@@ -89,7 +120,7 @@ def is_available(config: EncoderConfig) -> tuple[bool, str]:
         return True, "needs none"
     if config.weights == LOCAL:
         return False, config.access or "pass --weights FILE"
-    locate, _ = _ways_to(config.weights)
+    locate, _ = _ways_to(_split_network(config.weights)[0])
     try:
         path = locate()
     except UserError as error:
@@ -104,18 +135,43 @@ def is_available(config: EncoderConfig) -> tuple[bool, str]:
 def choose_weights(config: EncoderConfig, weights: str | None = None) -> WeightSource:
     """The weights that `--weights`, `--lora_path`, `--ssl_checkpoint` or else the model's config name.
 
-    Raises `UserError` when they contradict each other, or the model takes no adapter.
+    Raises `UserError` when they contradict each other, or the model takes no such adapter.
     """
     if not (config.lora_path or config.ssl_checkpoint):
         return find_weights(weights or config.weights, config)
     if weights:
-        raise UserError("--weights together with --lora_path or --ssl_checkpoint: give one or the other")
+        raise UserError(
+            "--weights together with --lora_path or --ssl_checkpoint: give one or the other; the base of an adapter is "
+            "named by --ssl_checkpoint"
+        )
+    from common.encoders.weights.adapters import adapter_on, find_adapted, find_export, has_provenance
+
+    folder = Path(config.lora_path).expanduser() if config.lora_path else None
+    if folder and folder.is_dir() and not has_provenance(folder):
+        return adapter_on(_base_of_another(folder, config), folder)
     if not config.weights.startswith("pretrain:"):
         raise UserError(
             f"--lora_path, --ssl_checkpoint: {config.title} is the encoder as published; use its CataractFT folder"
         )
-    from common.encoders.weights.adapters import find_adapted, find_export
-
-    if config.lora_path:
-        return find_adapted(Path(config.lora_path).expanduser(), config.ssl_checkpoint)
+    if folder:
+        return find_adapted(folder, config.ssl_checkpoint)
     return find_export(config.ssl_checkpoint)
+
+
+def _base_of_another(adapter: Path, config: EncoderConfig) -> WeightSource:
+    """The weights under an adapter that does not record its own: those named, else the ones that the model publishes.
+
+    Raises `UserError` when the model has none.
+    """
+    from common.encoders.weights.adapters import export_folder, find_export
+
+    named = config.ssl_checkpoint
+    if named is None and config.weights.startswith("pretrain:"):
+        raise UserError(
+            f"{adapter}: this adapter does not record which weights it was trained on, and {config.title} has no "
+            "published ones: name them by --ssl_checkpoint FILE or FOLDER"
+        )
+    log.warning("%s: does not record its base; merged into %s, unverified", adapter, named or config.weights)
+    if named and export_folder(Path(named).expanduser()):
+        return find_export(named)
+    return find_weights(named or config.weights, config)

@@ -1,17 +1,23 @@
-"""Weight files: what is recorded of them, and their tensors: read without running code, loaded strictly."""
+"""Weights in memory: what is recorded of them, and a network filled with them, strictly."""
 
 from __future__ import annotations
 
-import argparse
+import logging
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.base.entries import visible
-from common.base.runtime import UserError, generator, read_json, sha256_of_file, sha256_of_json
+from common.base.runtime import UserError, generator, read_json
+from common.base.wording import counted, listed
+from common.encoders.weights.files import read_content, weight_files
+from common.encoders.weights.layouts import Network, choose_network, is_head
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
 
 # weight sources that are no file; `find` lists all of them
 RANDOM = "random"
@@ -19,10 +25,9 @@ NONE = "none"
 LOCAL = "local"
 
 RANDOM_SEED = 0
-# keys under which training code keeps a network's tensors, the one to take first
-CONTAINERS = ("teacher", "state_dict", "model", "model_state", "encoder", "module")
-# added around a network by training code; dropped only when every tensor's name begins so
-WRAPPERS = ("module.", "_orig_mod.", "backbone.")
+# counts training steps of batch norm: no feature depends on it, and older files have none
+STEP_COUNTER = ".num_batches_tracked"
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class WeightSource:
     sha256: str | None = None
     adapter: WeightSource | None = None
     """A LoRA adapter to merge into the loaded network."""
+    network: str | None = None
+    """The network of the file that is taken, such as `teacher`; None: the file holds one alone."""
+    is_verified: bool = True
+    """Of an adapter: whether it records the weights that it was trained on, and they are these."""
 
     @property
     def is_random(self) -> bool:
@@ -57,98 +66,20 @@ class WeightSource:
             # the cache calls each folder by the commit that it holds
             if self.path.parent.name == "snapshots":
                 record["revision"] = self.path.name
+        if self.network:
+            record["network"] = self.network
+        if not self.is_verified:
+            record["verified"] = False
         return record | ({"adapter": self.adapter.to_json()} if self.adapter else {})
 
 
-def weight_files(path: Path) -> list[Path]:
-    """The files that hold the tensors of a weight file or folder: safetensors before others, shards by the index.
+def read_network(path: Path, wanted: str | None = None, heads: tuple[str, ...] = (), *, lazy: bool = False) -> Network:
+    """Read a network out of a weight file or folder, under its names without wrappers.
 
-    Raises `UserError` when a folder has none, or lacks a shard.
+    `wanted` and `heads` as in `choose_network`, `lazy` as in `read_content`.
+    Raises `UserError` naming the file when it is damaged or holds no such network.
     """
-    if not path.is_dir():
-        return [path]
-    for stem in ("model.safetensors", "pytorch_model.bin"):
-        index = path / f"{stem}.index.json"
-        if index.is_file():
-            shards = [path / name for name in sorted(set(read_json(index)["weight_map"].values()))]
-            absent = [shard.name for shard in shards if not shard.is_file()]
-            if absent:
-                raise UserError(
-                    f"{path}: {len(absent)} of {len(shards)} shards are missing, first {absent[0]}; copy all"
-                )
-            return shards
-        if (path / stem).is_file():
-            return [path / stem]
-    for pattern in ("*.safetensors", "*.bin", "*.pth", "*.pt"):
-        found = visible(path, pattern)
-        if len(found) == 1:
-            return found
-    raise UserError(f"{path}: expected model.safetensors (or its shards and index), or one weight file; found neither")
-
-
-def sha256_of_weights(path: Path) -> str:
-    """SHA-256 of a weight file, or of a folder's one weight file, or of the JSON of its shards' hashes."""
-    hashes = {file.name: sha256_of_file(file) for file in weight_files(path)}
-    return next(iter(hashes.values())) if len(hashes) == 1 else sha256_of_json(hashes)
-
-
-def read_state(path: Path, heads: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Read the tensors of a weight file or folder by name, out of the known containers and wrappers.
-
-    `heads`: prefixes of names that do not decide whether every name has a wrapper.
-    Raises `UserError` naming the file when it is damaged or holds no state dict.
-    """
-    state: dict[str, Tensor] = {}
-    for file in weight_files(path):
-        state |= _state_dict(_read_file(file), file)
-    # outermost first, so that the names of a compiled network inside DistributedDataParallel lose both wrappers
-    for wrapper in WRAPPERS:
-        body = [key for key in state if not key.startswith(heads)]
-        if body and all(key.startswith(wrapper) for key in body):
-            state = {key.removeprefix(wrapper): value for key, value in state.items()}
-    return state
-
-
-def _read_file(path: Path) -> Any:
-    import pickle
-
-    import torch
-    from safetensors import SafetensorError
-
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        # published checkpoints often hold their command line, a plain record of values
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError, LookupError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = next(iter(str(error).splitlines()), "it ends too early")
-        raise UserError(
-            f"{path}: not a weight file that can be read safely ({reason}); fetch it again or convert it to safetensors"
-        ) from error
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    import torch
-
-    while isinstance(content, dict):
-        if content and all(isinstance(value, torch.Tensor) for value in content.values()):
-            return content
-        inner = [content[key] for key in CONTAINERS if isinstance(content.get(key), dict)]
-        if not inner:
-            break
-        content = inner[0]
-    found = (
-        f"a mapping of {', '.join(map(str, list(content)[:5]))}"
-        if isinstance(content, dict)
-        else type(content).__name__
-    )
-    raise UserError(
-        f"{path}: expected a state dict (tensors by parameter name), alone or under {', '.join(CONTAINERS)}; "
-        f"found {found}"
-    )
+    return choose_network(read_content(path, lazy=lazy), path, wanted, heads)
 
 
 def rename_start(name: str, table: dict[str, str]) -> str:
@@ -170,25 +101,107 @@ def load_strictly(
     *,
     missing: tuple[str, ...] = (),
     unexpected: tuple[str, ...] = (),
+    file_keys: Mapping[str, str] | None = None,
 ) -> None:
-    """Load `state` into `network`; only keys under the prefixes `missing` and `unexpected` may be without partner.
+    """Load `state` into `network`; without partner may be only heads and keys under `missing` and `unexpected`.
 
     A network on the meta device takes the tensors themselves, as float32, so that a large one is in memory once.
-    Raises `UserError` that lists the first stray keys and wrong shapes.
+    Raises `UserError` that lists, by `file_keys` as the file has them, the first stray keys, wrong shapes and values.
     """
-    own = network.state_dict()
-    lacking = sorted(key for key in own.keys() - state.keys() if not key.startswith(missing))
-    stray = sorted(key for key in state.keys() - own.keys() if not key.startswith(unexpected))
-    reshaped = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
-    if lacking or stray or reshaped:
+    own, keys = network.state_dict(), file_keys or {}
+    shared = sorted(own.keys() & state.keys())
+    beside = sorted(key for key in state.keys() - own.keys() if is_head(key) or key.startswith(unexpected))
+    lacking = [
+        key for key in own.keys() - state.keys() if not key.startswith(missing) and not key.endswith(STEP_COUNTER)
+    ]
+    stray = sorted({keys.get(key, key) for key in state.keys() - own.keys() - set(beside)})
+    misfits = {keys.get(key, key): what for key in shared if (what := _misfit(state[key], own[key]))}
+    faults = []
+    if lacking:
+        absent = sorted({_expected_key(key, keys) for key in lacking})
+        faults.append(f"{len(absent)} missing ({listed(absent, most=5)})")
+    if stray:
+        faults.append(f"{len(stray)} unknown ({listed(stray, most=5)})")
+    if misfits:
+        first = next(iter(misfits.values()))
+        faults.append(f"{len(misfits)} unfit ({listed(list(misfits), most=5)}; the first has {first})")
+    if faults:
         raise UserError(
-            f"{source}: these weights are not for this network: {len(lacking)} keys missing {lacking[:3]}, "
-            f"{len(stray)} unknown {stray[:3]}, {len(reshaped)} of another shape {reshaped[:3]}"
+            f"{source}: these weights are not for this network: of the file's keys {', '.join(faults)}; give weights of "
+            "the architecture and size that the model's config.yaml names; where the file holds it under another container "
+            "or prefix, --weights FILE::NAME takes what is there"
         )
+    _refuse_not_finite([(keys.get(key, key), state[key]) for key in shared], source)
+    if beside:
+        left = listed([keys.get(key, key) for key in beside], most=5)
+        log.info("%s: left out %s that no feature depends on: %s", source, counted(len(beside), "tensor"), left)
+    _fill(network, {key: state[key] for key in shared})
+
+
+def _misfit(value: Tensor, own: Tensor) -> str | None:
+    """Why a tensor of a file cannot stand in the place of the network's; None: it can."""
+    if own.shape != value.shape:
+        return f"shape {tuple(value.shape)}, expected {tuple(own.shape)}"
+    if value.is_meta:
+        return "no values, only a shape"
+    if own.is_floating_point() and not value.is_floating_point():
+        return f"{str(value.dtype).removeprefix('torch.')} instead of floating-point numbers"
+    return None
+
+
+def _refuse_not_finite(values: list[tuple[str, Tensor]], source: object) -> None:
+    """`values` with their keys in the file, of which several may be parts of one tensor."""
+    broken = {
+        key
+        for key, value in values
+        # a sum is not finite when a value is not, and costs less than a look at each; it may also overflow
+        if value.is_floating_point() and not value.float().sum().isfinite() and not value.float().isfinite().all()
+    }
+    if broken:
+        raise UserError(
+            f"{source}: values that are not finite, NaN or infinite, in {counted(len(broken), 'tensor')} "
+            f"({listed(sorted(broken), most=5)}): the training failed or the file is damaged; use another checkpoint"
+        )
+
+
+def _fill(network: nn.Module, values: dict[str, Tensor]) -> None:
+    own = network.state_dict()
     # `assign` puts the tensors in place of the meta ones, in the number format that they have: hence float32 first
     on_meta = any(value.is_meta for value in own.values())
-    values = {key: value.float() if on_meta else value for key, value in state.items() if key in own}
+    if on_meta:
+        values = {key: value.float() for key, value in values.items()}
     network.load_state_dict(values, strict=False, assign=on_meta)
+
+
+def keys_in_the_file(state: Mapping[str, Tensor], read: Network) -> dict[str, str]:
+    """The key in the file of each name of `state`, to which a family's renaming took the tensors of `read`.
+
+    A renamed tensor, or a part of one, lies where the file's tensor lies in memory; one that was made has no key.
+    """
+    spans = [(value.data_ptr(), value.nbytes, read.file_keys[name]) for name, value in read.state.items()]
+    keys = {}
+    for name, value in state.items():
+        place = value.data_ptr()
+        for start, num_bytes, key in spans:
+            if start <= place < start + num_bytes:
+                keys[name] = key
+    return keys
+
+
+def _expected_key(name: str, file_keys: Mapping[str, str]) -> str:
+    """The key under which the file would hold `name`, which it lacks: as the same part of another layer has it.
+
+    `name` itself where the file has nothing like it.
+    """
+    numbers = NUMBER.findall(name)
+    for other, key in file_keys.items():
+        if NUMBER.sub("#", other) == NUMBER.sub("#", name) and len(NUMBER.findall(key)) == len(numbers):
+            return NUMBER.sub("{}", key.replace("{", "{{").replace("}", "}}")).format(*numbers)
+    for part, partner in (("weight", "bias"), ("bias", "weight")):
+        key = file_keys.get(name.removesuffix(part) + partner, "")
+        if name.endswith(part) and key.endswith(partner):
+            return key.removesuffix(partner) + part
+    return name
 
 
 def randomise(network: nn.Module) -> None:

@@ -416,3 +416,26 @@ def test_other_weights_or_another_adapter_are_named(path, change):
     write(path)
     with pytest.raises(UserError, match=r"made in another way: weights"):
         is_extracted(path, AS_MADE | {"weights": AS_MADE["weights"] | change})
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "same"),
+    [
+        (None, "teacher", True),
+        (None, "state_dict.model", True),
+        ("teacher", None, True),
+        (None, "target_encoder", False),
+        (None, "state_dict_ema", False),
+        ("student", "teacher", False),
+        ("student", "student", True),
+    ],
+)
+def test_another_network_of_the_same_file_is_other_weights(path, was, now, same):
+    """Earlier versions, which recorded none, took the teacher and plain containers, never an average of another name."""
+    records = [AS_MADE["weights"] | ({"network": network} if network else {}) for network in (was, now)]
+    write(path, weights=records[0])
+    if same:
+        assert is_extracted(path, AS_MADE | {"weights": records[1]})
+    else:
+        with pytest.raises(UserError, match="made in another way: weights"):
+            is_extracted(path, AS_MADE | {"weights": records[1]})

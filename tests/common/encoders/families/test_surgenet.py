@@ -70,7 +70,9 @@ def test_a_key_that_is_neither_used_nor_listed_is_an_error(folder, case, config_
     used = {key for key in state if not key.startswith("head.")}
     without = {key: value for key, value in state.items() if key != max(used)}
     torch.save(without, tmp_path / "teacher.pth")
-    with pytest.raises(UserError, match=r"teacher\.pth: these weights are not for this network: 1 keys missing"):
+    with pytest.raises(
+        UserError, match=r"teacher\.pth: these weights are not for this network: of the file.s keys 1 missing"
+    ):
         surgenet.build(config_of(folder), find_weights(str(tmp_path / "teacher.pth")))
 
 

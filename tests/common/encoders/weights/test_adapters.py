@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from common.base.runtime import UserError, write_json
@@ -135,7 +136,7 @@ def test_an_adapter_with_parts_that_find_no_place_is_refused(trained, tmp_path):
     """peft itself would skip the layers that are not there."""
     _, adapter, _ = trained
     shallow = write_export(tmp_path / "shallow", num_hidden_layers=1)
-    with pytest.raises(UserError, match=r"8 of its tensors do not fit, first .*layer\.1"):
+    with pytest.raises(UserError, match=r"of 8 adapted layers 4 have no place in the network \(.*layer\.1"):
         apply_adapter(shallow, adapter)
 
 
@@ -216,3 +217,119 @@ def test_vjepa2_takes_adapters_of_its_encoder(checkout, tmp_path):
         expected = adapted(clips, skip_predictor=True).last_hidden_state.mean(1)
     assert (features(encoder, clips) - expected).abs().max().item() < 1e-5
     assert encoder.network.tokens(clips).shape == (1, 4, 48)
+
+
+# --- adapters of other people -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(trained):
+    """The adapter without its provenance, as somebody else hands it over, and its base."""
+    base, adapter, adapted = trained
+    (adapter / "provenance.json").unlink()
+    return base, adapter, adapted
+
+
+def test_an_adapter_of_unknown_origin_is_merged_into_a_named_base_as_unverified(config, foreign, pixels, caplog):
+    base, adapter, adapted = foreign
+    encoder = build_encoder(replace(config, lora_path=str(adapter), ssl_checkpoint=str(base)))
+    with torch.no_grad():
+        assert (features(encoder, pixels) - adapted(pixels).pooler_output).abs().max().item() < 1e-5
+    record = encoder.weights.to_json()
+    assert (record["source"], record["adapter"]["verified"]) == (str(base), False)
+    assert f"{adapter}: does not record its base; merged into {base}, unverified" in caplog.messages
+
+
+def test_a_file_of_weights_is_a_base_too(config, foreign):
+    base, adapter, _ = foreign
+    source = choose_weights(replace(config, lora_path=str(adapter), ssl_checkpoint=str(base / "model.safetensors")))
+    assert (source.path, source.adapter.is_verified) == (base / "model.safetensors", False)
+
+
+def test_without_a_named_base_it_is_the_published_one(config, foreign, pixels):
+    base, adapter, adapted = foreign
+    with pytest.raises(UserError, match="has no published ones: name them by --ssl_checkpoint"):
+        choose_weights(replace(config, lora_path=str(adapter)))
+    published = replace(config, lora_path=str(adapter), weights=str(base))
+    encoder = build_encoder(published)
+    with torch.no_grad():
+        assert (features(encoder, pixels) - adapted(pixels).pooler_output).abs().max().item() < 1e-5
+
+
+def rename_adapter(adapter, rename) -> None:
+    tensors = {rename(key): value for key, value in load_file(adapter / "adapter_model.safetensors").items()}
+    save_file(tensors, adapter / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda key: key.replace("base_model.model.", "base_model.model.backbone."),
+        lambda key: key.replace("model.model.layer.", "model.layer."),
+    ],
+    ids=["inside another network", "older transformers"],
+)
+def test_layers_are_found_by_the_end_of_their_names(config, foreign, pixels, rename):
+    base, adapter, adapted = foreign
+    rename_adapter(adapter, rename)
+    encoder = build_encoder(replace(config, lora_path=str(adapter), ssl_checkpoint=str(base)))
+    with torch.no_grad():
+        assert (features(encoder, pixels) - adapted(pixels).pooler_output).abs().max().item() < 1e-5
+
+
+def test_the_scale_of_single_layers_survives_other_names(config, foreign, pixels):
+    base, adapter, _ = foreign
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings |= {"alpha_pattern": {"layer.0.attention.q_proj": 0}, "rank_pattern": {"layer.0.attention.q_proj": 4}}
+    write_json(adapter / "adapter_config.json", settings)
+    rename_adapter(adapter, lambda key: key.replace("model.model.layer.", "model.layer."))
+    merged = build_encoder(replace(config, lora_path=str(adapter), ssl_checkpoint=str(base))).network.state_dict()
+    plain = build_encoder(replace(config, ssl_checkpoint=str(base))).network.state_dict()
+    changed = {key for key, value in merged.items() if not torch.equal(value, plain[key])}
+    assert len(changed) == 7
+    assert not any("layer.0.attention.q_proj" in key for key in changed)
+
+
+def test_an_adapter_of_older_peft_is_a_torch_file(config, foreign, pixels):
+    base, adapter, adapted = foreign
+    torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
+    (adapter / "adapter_model.safetensors").unlink()
+    encoder = build_encoder(replace(config, lora_path=str(adapter), ssl_checkpoint=str(base)))
+    assert encoder.weights.adapter.path.name == "adapter_model.bin"
+    with torch.no_grad():
+        assert (features(encoder, pixels) - adapted(pixels).pooler_output).abs().max().item() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"peft_type": "IA3"}, "expected a LoRA adapter of peft, found peft_type 'IA3'"),
+        ({"modules_to_save": ["norm"]}, r"changes more than LoRA's two factors \(modules_to_save\)"),
+        ({"bias": "all"}, r"two factors \(bias\)"),
+        ({"init_lora_weights": "pissa"}, r"two factors \(init_lora_weights: pissa\)"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "os"}, r"two factors \(megatron_config\)"),
+        ({"r": "four"}, "this adapter is not for DINOv3ViTModel"),
+    ],
+    ids=["kind", "modules", "bias", "start", "import", "rank"],
+)
+def test_an_adapter_that_cannot_be_merged_says_why(config, foreign, settings, complaint):
+    base, adapter, _ = foreign
+    write_json(adapter / "adapter_config.json", json.loads((adapter / "adapter_config.json").read_text()) | settings)
+    with pytest.raises(UserError, match=complaint) as error:
+        build_encoder(replace(config, lora_path=str(adapter), ssl_checkpoint=str(base)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_users_adapter_as_it_circulates(reference_data, checkout):
+    folder = reference_data / "cases" / "weights"
+    if not folder.is_dir():
+        pytest.skip(f"no such files in {folder}")
+    tiny = read_encoder_config(checkout / "models" / "DinoV3-Tiny" / "config.yaml")
+    base = str(folder / "dinov3_meta_release.pth")
+    encoder = build_encoder(replace(tiny, lora_path=str(folder / "user_adapter"), ssl_checkpoint=base))
+    plain = build_encoder(tiny, base)
+    record = encoder.weights.to_json()
+    assert (record["source"], record["adapter"]["verified"]) == (base, False)
+    # its second factors are zero: never trained
+    given = encoder.network.state_dict()
+    assert all(torch.equal(given[key], value) for key, value in plain.network.state_dict().items())

@@ -1,9 +1,13 @@
 """Published weights: downloaded once and whole, one helpful message without access, no network when offline."""
 
+import hashlib
 import importlib
 import io
 import socket
+import threading
 import urllib.error
+from dataclasses import replace
+from http import server as http_server
 from pathlib import Path
 
 import huggingface_hub
@@ -77,19 +81,11 @@ def test_unknown_release_is_an_error(no_network, name):
 
 # --- plain addresses ----------------------------------------------------------------------------------------------
 
-ADDRESS = "https://huggingface.co/Someone/Models/resolve/main/teacher.pth?download=true"
+ADDRESS = "https://weights.invalid/Someone/Models/resolve/main/teacher.pth?download=true"
 
 
 def model_config(checkout: Path, folder: str) -> EncoderConfig:
     return read_encoder_config(checkout / "models" / folder / "config.yaml")
-
-
-class Answer(io.BytesIO):
-    """An HTTP answer of so many announced bytes."""
-
-    def __init__(self, content: bytes, announced: int):
-        super().__init__(content)
-        self.headers = {"Content-Length": str(announced)}
 
 
 @pytest.fixture
@@ -99,46 +95,150 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "hub" / "checkpoints"
 
 
-def answer_with(monkeypatch, content: bytes, announced: int) -> list[str]:
-    asked = []
-
-    def urlopen(request, timeout):
-        asked.append(request.full_url)
-        return Answer(content, announced)
-
-    monkeypatch.setattr("urllib.request.urlopen", urlopen)
-    return asked
+def saved(seed: int = 0) -> bytes:
+    """A weight file."""
+    torch.manual_seed(seed)
+    stream = io.BytesIO()
+    torch.save(state(), stream)
+    return stream.getvalue()
 
 
-def test_an_address_is_downloaded_once_under_its_plain_name(cache, monkeypatch):
-    asked = answer_with(monkeypatch, b"weights", 7)
-    source = find_weights(ADDRESS)
-    assert source.path == cache / "teacher.pth"
-    assert source.path.read_bytes() == b"weights"
-    assert source.sha256 == sha256_of_file(source.path)
-    find_weights(ADDRESS)
-    assert asked == [ADDRESS]
+class Server:
+    """A server of this machine: `answers` by path, as (status, announced bytes, content, further headers)."""
+
+    def __init__(self):
+        self.answers: dict[str, tuple[int, int | None, bytes, dict[str, str]]] = {}
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(http_server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.asked.append(self.path)
+                status, length, content, headers = outer.answers[self.path]
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                if length is not None:
+                    self.send_header("Content-Length", str(length))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_words):
+                pass
+
+        self.http = http_server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def put(self, path: str, content: bytes, *, status: int = 200, announced: int | None = -1, **headers: str) -> str:
+        """The address under which `content` is now found."""
+        self.answers[path] = (status, len(content) if announced == -1 else announced, content, headers)
+        return f"http://127.0.0.1:{self.http.server_port}{path}"
 
 
-def test_a_download_that_breaks_off_leaves_nothing(cache, monkeypatch):
-    answer_with(monkeypatch, b"weig", 7)
-    with pytest.raises(UserError, match="the connection ended after 4 of 7 bytes"):
-        find_weights(ADDRESS)
-    assert list(cache.iterdir()) == []
+@pytest.fixture
+def server(cache):
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
 
 
-def test_an_address_out_of_reach_says_where_the_file_goes(cache, monkeypatch, checkout):
-    def refused(*_args, **_options):
-        raise urllib.error.URLError("[Errno -2] Name or service not known")
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
-    monkeypatch.setattr("urllib.request.urlopen", refused)
-    config = model_config(checkout, "SurgeNet-CAFormer-S18")
+
+def test_an_address_is_downloaded_once_under_its_own_name(server, cache):
+    address = server.put("/main/teacher.pth?download=true", saved())
+    source = find_weights(address)
+    assert source.path.name == "teacher.pth"
+    assert cache in source.path.parents
+    assert (source.path.read_bytes(), source.sha256) == (saved(), sha256_of_file(source.path))
+    assert find_weights(address) == source
+    assert server.asked == ["/main/teacher.pth?download=true"]
+
+
+def test_two_addresses_that_end_alike_are_two_files(server):
+    addresses = [server.put(f"/{name}", saved(seed)) for seed, name in enumerate(("a/w.pth", "b/w.pth", "b/w.pth?v=2"))]
+    assert len({find_weights(address).sha256 for address in addresses}) == 3
+
+
+PAGE = b"<!DOCTYPE html><html><body>Log in</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ({"content": saved()[:60], "announced": len(saved())}, "the connection ended after 60 of"),
+        ({"content": saved()[:-60], "announced": None}, r"it is cut off"),
+        ({"content": PAGE}, r"it is a web page \(HTML\)"),
+        ({"content": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"}, "git-lfs pointer"),
+        ({"content": b""}, "it is empty"),
+        ({"content": b"", "status": 404}, "HTTP Error 404"),
+        ({"content": PAGE, "status": 503}, "HTTP Error 503"),
+        (
+            {"content": b"", "status": 302, "Location": "http://weights.invalid/w.pth"},
+            "http:// is not protected on its way",
+        ),
+        ({"content": b"", "status": 302, "Location": "file:///etc/passwd"}, "not allowed|is not protected"),
+    ],
+    ids=["broken off", "broken off, no length", "page", "lfs", "empty", "404", "503", "to http", "to a file"],
+)
+def test_an_answer_that_is_no_weight_file_is_one_line_and_leaves_nothing(server, cache, answer, complaint):
+    address = server.put("/w.pth", **answer)
+    for _ in range(2):  # nothing is taken from the cache the second time
+        with pytest.raises(UserError, match=complaint) as error:
+            find_weights(address)
+        assert "\n" not in str(error.value)
+        assert address in str(error.value)
+    assert files_in(cache.parent) == []
+
+
+def test_a_checksum_after_the_address_decides(server, cache):
+    address = server.put("/w.pth", saved())
+    with pytest.raises(UserError, match=r"SHA-256 [0-9a-f]{64} instead of 00"):
+        find_weights(f"{address}#sha256=00")
+    assert files_in(cache.parent) == []
+    digest = hashlib.sha256(saved()).hexdigest()
+    assert find_weights(f"{address}#sha256={digest.upper()}").sha256 == digest
+
+
+def test_the_checksum_of_a_config_holds_for_its_own_weights(server, checkout):
+    own, other = server.put("/own.pth", saved(1)), server.put("/other.pth", saved(2))
+    config = replace(model_config(checkout, "SurgVISTA-ViT-B"), weights=own, sha256="00")
+    with pytest.raises(UserError, match="instead of 00"):
+        find_weights(own, config)
+    assert find_weights(other, config).sha256 == hashlib.sha256(saved(2)).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://weights.invalid/w.pth",
+        "https://127.0.0.1:1/w.pth",
+        "https://",
+        "https://[::1/w.pth",
+        "https://a b/w.pth",
+    ],
+)
+def test_every_network_error_is_one_line(cache, address):
+    with pytest.raises(UserError, match="cannot be had") as error:
+        find_weights(address)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unprotected_address_is_asked_for_with_its_checksum_only(cache):
+    with pytest.raises(UserError, match=r"http:// is not protected on its way: give an https:// address"):
+        find_weights("http://weights.invalid/w.pth")
+    with pytest.raises(UserError, match="URLError"):  # tried
+        find_weights("http://weights.invalid/w.pth#sha256=00")
+
+
+def test_an_address_out_of_reach_says_what_else_works(cache, checkout):
+    config = replace(model_config(checkout, "SurgeNet-CAFormer-S18"), named_weights={"small": ADDRESS})
     with pytest.raises(UserError) as error:
         find_weights("small", config)
-    said = str(error.value)
-    for part in ("SurgeNetSmall_checkpoint_epoch0050_teacher.pth", "Name or service not known", "--weights FILE"):
-        assert part in said
-    assert str(cache / "SurgeNetSmall_checkpoint_epoch0050_teacher.pth") in said
+    for part in ("SurgeNet CAFormer-S18", "resolve/main/teacher.pth", "--weights FILE", "the model card is"):
+        assert part in str(error.value)
 
 
 # --- the Hugging Face hub -----------------------------------------------------------------------------------------

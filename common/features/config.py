@@ -20,11 +20,14 @@ class ExtractionConfig:
     variant: str | None = option(None, group="output")
     """Write to features/<Encoder>@<variant>/."""
     weights: str | None = option(None, group="model")
-    """A published name, a local file or folder, or 'random' for untrained weights (default: the model's config)."""
+    """A published name, an address, a local file or folder, each with ::NETWORK for one of several in it, or 'random' for
+    untrained weights (default: the model's config)."""
     lora_path: str | None = option(None, group="model")
-    """CataractFT: an adapter folder of pretrain/finetune_lora.py (default: pretrain/checkpoints/NAME/best_lora)."""
+    """An adapter folder of pretrain/finetune_lora.py, for CataractFT (default: pretrain/checkpoints/NAME/best_lora), or a
+    LoRA adapter of peft, merged into the published weights."""
     ssl_checkpoint: str | None = option(None, group="model")
-    """CataractFT: the Stage 1 export under the adapter (default: the recorded one); alone, without any adapter."""
+    """The weights under the adapter (default: the recorded or published ones); alone, a Stage 1 export for CataractFT
+    without any adapter."""
     fps: float | None = option(None, group="data", unit="frames per second", above=0)
     """Frames per second to sample, by nearest timestamp (default: every frame)."""
     pooling: str | None = option(None, group="model")

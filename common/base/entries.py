@@ -162,9 +162,9 @@ def list_videos(folder: Path, *, below: bool = False) -> Listing:
     """
 
     def reason(path: Path) -> str | None:
-        if os.path.isdir(path) and not is_frame_folder(path):
-            return NO_FRAMES
-        return NO_VIDEO if not os.path.isdir(path) and path.suffix.lower() not in VIDEO_SUFFIXES else None
+        if os.path.isdir(path):
+            return None if is_frame_folder(path) else NO_FRAMES
+        return None if path.suffix.lower() in VIDEO_SUFFIXES else NO_VIDEO
 
     entries = _files_below(folder) if below else _entries(folder)
     return _listing(folder, "video", ((path, video_name_of(path), reason(path)) for path in entries))

@@ -6,15 +6,17 @@ import importlib.util
 import os
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from common.base.paths import Dataset
+from common.base.paths import Dataset, find_videos, label_paths
 from common.base.runtime import UserError, link_file
-from common.dataset.kfold import read_folds, read_patients
+from common.dataset.kfold import read_folds
+from common.dataset.patients import read_patients
 
 TRAIN = {"BL_0001": 10, "BL_0002": 20, "BN_0001": 30, "SD_0001": 61}  # video: labels, the first 5 are background
 VAL = {"BL_0003": 8, "SD_0002": 12}
@@ -313,7 +315,7 @@ def test_patients(run, train, val, dataset, delimiter, suffix):
         patient_table(part, "\ufeff" + "\n".join(["who,start,file", *rows, ""]).replace(",", delimiter))
     code, output = run("--patient_column", "who")
     assert code == 0
-    assert read_patients(dataset.patients) == {video: patient for video, patient in who.items() if patient}
+    assert read_patients(dataset) == {video: patient for video, patient in who.items() if patient}
     assert "videos without a patient: SD_0001, SD_0002" in output
 
 
@@ -321,7 +323,7 @@ def test_validation_part_needs_no_table(run, train, dataset):
     patient_table(train, "file,who\n" + "".join(f"{video},P{n}\n" for n, video in enumerate(TRAIN)))
     code, output = run("--patient_column", "who")
     assert code == 0
-    assert read_patients(dataset.patients) == {video: f"P{n}" for n, video in enumerate(TRAIN)}
+    assert read_patients(dataset) == {video: f"P{n}" for n, video in enumerate(TRAIN)}
     assert "videos without a patient: BL_0003, SD_0002" in output
 
 
@@ -353,7 +355,7 @@ def test_video_column_by_option(run, train, dataset):
     patient_table(train, rows_of("a,b,who", "{video},{video}.mp4,P", skip="BN_0001"))
     code, output = run("--patient_column", "who", "--video_column", "b")
     assert code == 0
-    assert "BN_0001" not in read_patients(dataset.patients)
+    assert "BN_0001" not in read_patients(dataset)
     assert "videos without a patient: BL_0003, BN_0001, SD_0002" in output
 
 
@@ -392,3 +394,15 @@ def test_as_a_command(release, train, workspace, checkout):
     done = subprocess.run([*command, "--val", "x"], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("error: x: no such folder")
+
+
+def test_names_of_a_release_are_those_of_its_disk_and_meet_composed(train, dataset, run):
+    composed, decomposed = (unicodedata.normalize(form, "BL_é") for form in ("NFC", "NFD"))
+    (train / "videos" / "BL_0001.mp4").rename(train / "videos" / f"{decomposed}.mp4")
+    (train / "groundTruth" / "BL_0001.txt").rename(train / "groundTruth" / f"{composed}.TXT")
+    for folder in ("videos", "groundTruth"):
+        (train / folder / f"._{composed}.txt").write_bytes(b"\x00\x05\x16\x07")
+    code, output = run()
+    assert (code, "problems" in output) == (0, False)
+    assert composed in label_paths(dataset.ground_truth)
+    assert composed in find_videos(dataset.videos)

@@ -75,12 +75,12 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def _refuse_distributed(folder: Path) -> None:
-    if any(folder.glob("*.distcp")):
+    if visible(folder, "*.distcp"):
         raise UserError(
             f"{folder}: a checkpoint in parts (torch.distributed.checkpoint, FSDP); join it first: python -m "
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} weights.pth"
         )
-    if any(folder.glob("zero_pp_rank_*_model_states.pt")) or (folder / "zero_to_fp32.py").is_file():
+    if visible(folder, "zero_pp_rank_*_model_states.pt") or (folder / "zero_to_fp32.py").is_file():
         raise UserError(
             f"{folder}: a DeepSpeed checkpoint in parts; join it first with the zero_to_fp32.py that lies beside it, or "
             "name the one file mp_rank_00_model_states.pt where that is whole"

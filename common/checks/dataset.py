@@ -6,6 +6,7 @@ from typing import Any
 
 from common.base import paths
 from common.base.entries import is_frame_folder, list_videos
+from common.base.runtime import UserError
 from common.checks.features import feature_findings, feature_folders, open_all_features
 from common.checks.files import copy_findings, description_findings, file_findings, listing_findings
 from common.checks.findings import SEVERITIES, Finding
@@ -14,6 +15,7 @@ from common.checks.labels import MIN_SECONDS, label_files, read_all_labels, shor
 from common.checks.leaks import leak_findings
 from common.checks.orders import order_findings
 from common.checks.timing import collect_timings, length_findings, rate_findings, variable_rates
+from common.dataset.description import read_description
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, f
     findings += [*description_findings(dataset), *listing_findings(dataset), *file_findings(dataset, videos, files)]
     findings += short_phases(labels, rates, mapping, min_seconds)
     findings += order_findings(labels, rates, mapping)
-    findings += length_findings(labels, timings)
+    findings += length_findings(labels, timings, from_elsewhere=not _says_feature_fps(dataset))
     findings += [*rate_findings(timings), *variable_rates(extracted)]
     findings += feature_findings(extracted, there)
     findings += copy_findings(dataset, labels)
@@ -68,3 +70,11 @@ def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, f
     findings += leak_findings(dataset)
     looked_at = {"label file": len(files), "video": len(videos), "feature folder": len(folders)}
     return Audit(dataset, findings, looked_at)
+
+
+def _says_feature_fps(dataset: paths.Dataset) -> bool:
+    """Whether features without sidecars have a rate of their own, so that they are not as many as the frames."""
+    try:
+        return read_description(dataset).feature_fps is not None
+    except UserError:  # a finding of the files
+        return False

@@ -14,7 +14,7 @@ from common.base.runtime import progress
 from common.base.wording import listed, place, seconds_of
 from common.checks.features import ExtractedVideo
 from common.checks.findings import Finding
-from common.dataset.phases import LENGTH_TOLERANCE
+from common.dataset.phases import LENGTH_TOLERANCE, allowed_difference, length_ratio
 from common.video.probe import VideoError, probe
 
 LENGTH_KIND, RATE_KIND, VIDEO_KIND = "lengths", "frame rates", "videos"
@@ -30,6 +30,7 @@ class Timing:
     fps: float | None
     source: str
     decoded: bool
+    from_elsewhere: bool = False  # features without a sidecar, which may stand for every n-th frame
 
 
 def collect_timings(
@@ -54,16 +55,26 @@ def collect_timings(
         for entry in entries:
             folders.setdefault(entry.num_frames, []).append(entry)
         timings[video] = [
-            Timing(count, same[0].fps or header_fps, listed([entry.folder for entry in same]), decoded=True)
+            Timing(
+                count,
+                same[0].fps or header_fps,
+                listed([entry.folder for entry in same]),
+                decoded=True,
+                from_elsewhere=all(entry.identity is None for entry in same),
+            )
             for count, same in folders.items()
         ]
     return timings
 
 
-def length_findings(labels: Mapping[str, np.ndarray], timings: Mapping[str, list[Timing]]) -> Iterator[Finding]:
-    """Labels that are more or fewer than the frames of their video."""
+def length_findings(
+    labels: Mapping[str, np.ndarray], timings: Mapping[str, list[Timing]], *, from_elsewhere: bool = True
+) -> Iterator[Finding]:
+    """Labels that are more or fewer than the frames of their video; those of features `from_elsewhere` where asked for."""
     for video, ids in labels.items():
-        known = [timing for timing in timings.get(video, []) if timing.num_frames]
+        known = [
+            each for each in timings.get(video, []) if each.num_frames and (from_elsewhere or not each.from_elsewhere)
+        ]
         if len(known) > 1:
             counts = "; ".join(f"{timing.num_frames} in {timing.source}" for timing in known)
             advice = "extract the wrong one again, with the same decoder as the other"
@@ -75,34 +86,30 @@ def length_findings(labels: Mapping[str, np.ndarray], timings: Mapping[str, list
 
 
 def _length_finding(video: str, num_labels: int, timing: Timing) -> Iterator[Finding]:
-    difference = abs(num_labels - timing.num_frames)
-    trimmed = difference <= LENGTH_TOLERANCE
-    if trimmed and not timing.decoded:  # within what headers are wrong by
+    difference, allowed = abs(num_labels - timing.num_frames), allowed_difference(timing.num_frames)
+    if difference <= LENGTH_TOLERANCE and not timing.decoded:  # within what headers are wrong by
         return
+    ratio = length_ratio(num_labels, timing.num_frames)
     rate = f" at {timing.fps:.3f} fps" if timing.fps else ""
     what = "decoded frames" if timing.decoded else "frames"
     start = min(num_labels, timing.num_frames)
     message = (
         f"{video}: {num_labels} labels, {timing.num_frames} {what}{rate} by {timing.source}; they part at "
-        f"{place(start, timing.fps)}{_ratio(num_labels, timing.num_frames)}"
+        f"{place(start, timing.fps)}" + (f"; {ratio[1]}" if ratio else "")
     )
-    if trimmed:
-        severity, advice = "note", f"training trims up to {LENGTH_TOLERANCE} frames at the end; nothing to do"
+    if difference <= allowed and timing.decoded:
+        severity, advice = "note", f"training trims up to {allowed} frames of this video at the end; nothing to do"
+    elif timing.from_elsewhere and ratio and num_labels > timing.num_frames:
+        severity, advice = (
+            "warning",
+            f"if these features are of every n-th frame, train with --feature_stride {ratio[0]}",
+        )
     elif timing.decoded:
         severity, advice = "error", "label every decoded frame; training refuses this video"
     else:
         severity, advice = "warning", "headers can be wrong: extract features, which counts the frames, and audit again"
     seconds = seconds_of(start, timing.fps)
     yield Finding(severity, LENGTH_KIND, message, advice, video=video, frame=start, seconds=seconds)
-
-
-def _ratio(num_labels: int, num_frames: int) -> str:
-    """A hint where one count is a whole multiple of the other."""
-    small, large = sorted((num_labels, num_frames))
-    times = round(large / small)
-    if times < 2 or abs(large / small - times) > RATE_TOLERANCE * times:
-        return ""
-    return f"; 1 label every {times} frames?" if num_labels < num_frames else f"; {times} labels a frame?"
 
 
 def rate_findings(timings: Mapping[str, list[Timing]]) -> Iterator[Finding]:

@@ -23,8 +23,8 @@ MOST_FPS = 1000  # a higher rate is a slip
 # A training ends in scores, so that it has all of theirs.
 UNSUPPORTED = {
     "extraction": ("features_of",),
-    "training": ("label_fps", "label_every", "feature_fps", "ignored", "features_of"),
-    "scoring": ("label_fps", "label_every", "feature_fps", "ignored", "features_of"),
+    "training": ("label_fps", "label_every", "ignored", "features_of"),
+    "scoring": ("label_fps", "label_every", "ignored", "features_of"),
 }
 
 
@@ -170,4 +170,6 @@ def _spelled(key: str, names: Sequence[str], mapping: PhaseMapping) -> tuple[str
 def _is_unusual(description: DatasetDescription, key: str) -> bool:
     """Whether a key says something else than what holds without it."""
     value = getattr(description, key)
+    if key == "label_fps" and description.feature_fps is not None:  # then it says how the two meet, and is acted on
+        return False
     return value not in ((None, 1) if key == "label_every" else (None, ()))

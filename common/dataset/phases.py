@@ -14,7 +14,8 @@ from common.base.wording import SHOWN, listed, shown
 from common.dataset.label_forms import CHALLENGE_HEADER, frame_names
 
 BACKGROUND = "background"  # the phase that counts as background where a data set names no other
-LENGTH_TOLERANCE = 16  # frames by which labels and frames of a video may differ: training trims the longer at its end
+LENGTH_TOLERANCE = 16  # frames by which labels and frames of a video may differ, but see `allowed_difference`
+RATIO_TOLERANCE = 0.01  # of a whole number of labels for each frame, or the other way round
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,24 @@ def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
         return np.fromiter((ids[name] for name in names), dtype=np.int64, count=len(names))
     except KeyError:
         raise UnknownPhases(path, names, lines, mapping) from None
+
+
+def allowed_difference(num_frames: int, most: int = LENGTH_TOLERANCE) -> int:
+    """Frames by which labels and frames of a video may differ: training trims the longer at its end.
+
+    At most 1 % of the video, however many are asked for, since more would be labels of another video; but one always.
+    """
+    return min(most, max(1, num_frames // 100))
+
+
+def length_ratio(num_labels: int, num_frames: int) -> tuple[int, str] | None:
+    """How often the smaller count is in the larger where that is near a whole number from 2, and what it may mean."""
+    small, large = sorted((num_labels, num_frames))
+    times = round(large / small) if small else 0
+    # of a short video every n-th is a little more than the n-th part: 19 of 37
+    if times < 2 or abs(large - times * small) >= max(times, RATIO_TOLERANCE * large):
+        return None
+    return times, f"1 label every {times} frames?" if num_labels < num_frames else f"{times} labels a frame?"
 
 
 def write_prediction(path: Path, phase_ids: Sequence[int] | np.ndarray, mapping: PhaseMapping) -> None:

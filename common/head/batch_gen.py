@@ -1,7 +1,8 @@
 """Features and labels of a split -> padded batches with targets and masks."""
 
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from common.base.prefetch import prefetch
 from common.base.runtime import UserError, generator
-from common.dataset.phases import PhaseMapping, read_labels
+from common.base.wording import counted
+from common.dataset.phases import LENGTH_TOLERANCE, PhaseMapping, allowed_difference, length_ratio, read_labels
 from common.features.files import FeatureFile, open_features
 from common.head.losses import IGNORED
 from common.video.timeline import Timeline
@@ -28,7 +30,8 @@ class VideoFeatures:
     """One video as the head sees it: its features, which frames they stand for, and its labels (None: unlabelled).
 
     `rows` `(T, feature_dim)` is a view of the feature file; `target` `(T,)` the phase at each feature's frame;
-    `num_labels` the rows of a prediction: one a label, or without labels one a decoded frame.
+    `num_labels` the rows of a prediction: one a label, or without labels one a decoded frame; `feature_stride` what was
+    said of features without a sidecar.
     """
 
     name: str
@@ -37,6 +40,7 @@ class VideoFeatures:
     timeline: Timeline
     num_labels: int
     target: np.ndarray | None = None
+    feature_stride: float = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +56,31 @@ class Batch:
     mask: Tensor | None
 
 
-def open_video(path: Path, feature_dim: int, *, sample_rate: int = 1) -> VideoFeatures:
-    """Open one video's features, every `sample_rate`-th of them, without labels."""
+def open_video(
+    path: Path, feature_dim: int, *, sample_rate: int = 1, feature_stride: float = 1, num_labels: int | None = None
+) -> VideoFeatures:
+    """Open one video's features, every `sample_rate`-th of them, without labels.
+
+    Features without a sidecar stand for every `feature_stride`-th frame, from the first; how many frames follow the
+    last of these is not known, so as many are taken as `num_labels` has.
+
+    Raises `UserError` for unsuitable files, and for a stride of features whose sidecar says which frames they are of.
+    """
     file = open_features(path, feature_dim)
-    timeline = file.timeline.every_nth(sample_rate)
+    timeline = file.timeline
+    if file.sidecar is None and feature_stride != 1:
+        sampled = np.rint(np.arange(timeline.num_frames) * feature_stride).astype(np.int64)
+        fewest, most = int(sampled[-1]) + 1, math.ceil(timeline.num_frames * feature_stride)
+        num_frames = most if num_labels is None else min(max(num_labels, fewest), most)
+        timeline = Timeline(np.arange(num_frames, dtype=float), sampled)
+    elif feature_stride != 1:
+        raise UserError(
+            f"{path}: its sidecar says which frames the features are of, so --feature_stride {feature_stride:g} is not "
+            "for them; leave it out"
+        )
+    timeline = timeline.every_nth(sample_rate)
     rows = file.array.T[::sample_rate]
-    return VideoFeatures(path.stem, file, rows, timeline, timeline.num_frames)
+    return VideoFeatures(path.stem, file, rows, timeline, timeline.num_frames, feature_stride=feature_stride)
 
 
 def open_split(
@@ -67,29 +90,32 @@ def open_split(
     *,
     feature_dim: int,
     sample_rate: int = 1,
-    length_tolerance: int = 0,
+    feature_strides: Mapping[str, float] | None = None,
+    length_tolerance: int = LENGTH_TOLERANCE,
 ) -> list[VideoFeatures]:
     """Open features and labels of the videos in `labels` (name -> label file), in that order.
 
-    A video whose counts differ by at most `length_tolerance` frames is trimmed at the end, and one warning lists all
-    such videos; no file is changed.
+    A video whose counts differ by at most `allowed_difference(frames, length_tolerance)` is trimmed at the end, and one
+    warning lists all such videos; no file is changed. `feature_strides`: see `open_video`, by video (absent: 1).
 
     Raises `UserError` for missing or unsuitable files, and for a larger difference with both counts and the fps.
     """
-    videos, trimmed = [], []
+    videos, trimmed, unequal = [], [], []
     for name, label_path in labels.items():
-        video = open_video(features / f"{name}.npy", feature_dim, sample_rate=sample_rate)
         phase_ids = read_labels(label_path, mapping)
+        stride = (feature_strides or {}).get(name, 1)
+        video = open_video(
+            features / f"{name}.npy",
+            feature_dim,
+            sample_rate=sample_rate,
+            feature_stride=stride,
+            num_labels=len(phase_ids),
+        )
         num_frames = video.timeline.num_frames
         difference = len(phase_ids) - num_frames
-        if abs(difference) > length_tolerance:
-            rate = f" at {video.timeline.fps:.3f} fps" if video.source.sidecar and video.timeline.fps else ""
-            raise UserError(
-                f"{name}: {num_frames} decoded frames{rate} in {video.source.path}, but {len(phase_ids)} labels in "
-                f"{label_path}; they may differ by {length_tolerance} frames (--length_tolerance). Labels at another "
-                "frame rate, features of another video, or a video cut short: one label a decoded frame is needed"
-            )
-        if difference:
+        if abs(difference) > allowed_difference(num_frames, length_tolerance):
+            unequal.append(_length_error(video, label_path, len(phase_ids), length_tolerance))
+        elif difference:
             trimmed.append(f"{name} ({num_frames} frames, {len(phase_ids)} labels)")
         # One label per decoded frame, but features at the sampled frames only: each feature learns the label of its own
         # frame. Frames without a label are trimmed; labels without a frame get their row at prediction (`num_labels`).
@@ -97,9 +123,32 @@ def open_split(
         kept = video.timeline.sampled[video.timeline.sampled < len(phase_ids)]
         video.target = phase_ids[kept]
         videos.append(video)
+    if unequal:
+        more = f" (and {counted(len(unequal) - 1, 'other video')} like this)" if len(unequal) > 1 else ""
+        raise UserError(unequal[0] + more)
     if trimmed:
         log.warning("features and labels differ in length, trimmed at the end for training: %s", ", ".join(trimmed))
     return videos
+
+
+def _length_error(video: VideoFeatures, label_path: Path, num_labels: int, length_tolerance: int) -> str:
+    """What is wrong with features and labels of two lengths: both counts, the fps, their ratio, and what to do."""
+    num_frames, sidecar = video.timeline.num_frames, video.source.sidecar
+    rate = f" at {video.timeline.fps:.3f} fps" if sidecar and video.timeline.fps else ""
+    ratio = length_ratio(num_labels, num_frames)
+    if ratio and num_labels > num_frames and sidecar is None:
+        advice = f"If these features are of every n-th frame, n = {ratio[0]}, add --feature_stride {ratio[0]}"
+    else:
+        advice = (
+            "Labels at another frame rate, features of another video, or a video cut short: one label a decoded frame "
+            "is needed"
+        )
+    allowed = counted(allowed_difference(num_frames, length_tolerance), "frame")
+    return (
+        f"{video.name}: {num_frames} decoded frames{rate} in {video.source.path}, but {num_labels} labels in "
+        f"{label_path}{f' ({ratio[1]})' if ratio else ''}; they may differ by {allowed} (--length_tolerance "
+        f"{length_tolerance}, and at most 1 % of a video). {advice}"
+    )
 
 
 class BatchGenerator:

@@ -64,7 +64,9 @@ class TrainConfig:
     seed: int = option(42)
     """Seed of initial weights, dropout and video order."""
     length_tolerance: int = option(LENGTH_TOLERANCE, group="data", unit="frames", minimum=0)
-    """By how much features and labels may differ; the end is trimmed for training."""
+    """By how much features and labels may differ, never more than 1% of a video; the end is trimmed for training."""
+    feature_stride: int = option(1, group="data", unit="frames", above=0)
+    """Features made elsewhere (.npy without .json) are of every n-th frame, from the first."""
     precision: Literal["fp32", "bf16"] = option("fp32", group="machine")
     """Arithmetic of the head; the loss is always fp32."""
     train_fraction: float = option(1.0, group="data", above=0, maximum=1)

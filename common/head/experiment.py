@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base import paths
+from common.base.entries import on_disk
+from common.base.paths import find_videos
 from common.base.runtime import UserError, sha256_of_file, sha256_of_json
-from common.dataset.description import read_phases, require_supported
+from common.dataset.description import DatasetDescription, read_description, read_phases, require_supported
 from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_folds
 from common.dataset.patients import require_whole_patients
 from common.dataset.phases import PhaseMapping, require_labels
-from common.features.files import identity_differences
+from common.features.files import identity_differences, sidecar_path
 from common.head.batch_gen import VideoFeatures, open_split
 from common.head.config import TrainConfig
 
@@ -89,6 +91,7 @@ class Experiment:
             self.mapping,
             feature_dim=self.config.features_dim,
             sample_rate=self.config.sample_rate,
+            feature_strides=self._feature_strides(list(labels)),
             length_tolerance=self.config.length_tolerance,
         )
         first = videos[0].source.identity()
@@ -100,9 +103,56 @@ class Experiment:
                 )
         return videos
 
+    def _feature_strides(self, names: list[str]) -> dict[str, float]:
+        """Frames from one feature to the next of videos without sidecars, where flag or `dataset.yaml` says it.
+
+        Raises `UserError` where a rate of features is said, but that of the labels is not known.
+        """
+        if self.config.feature_stride != 1:
+            return dict.fromkeys(names, self.config.feature_stride)
+        description = read_description(self.dataset)
+        if description.feature_fps is None:
+            return {}
+        strides, videos = {}, find_videos(self.dataset.videos)
+        for name in names:
+            is_own = sidecar_path(on_disk(self.features / f"{name}.npy")).is_file()  # it says which frames it has
+            if not is_own:
+                strides[name] = self._label_fps(name, videos.get(name), description) / description.feature_fps
+            elif description.label_fps is not None:
+                raise UserError(
+                    f"{self.dataset.description}: label_fps is only used with features without sidecars, and "
+                    f"{self.features} has one of {name}; prepare one label a decoded frame"
+                )
+            if strides.get(name, 1) < 1:
+                raise UserError(
+                    f"{self.dataset.description}: feature_fps {description.feature_fps:g} is more than the "
+                    f"{strides[name] * description.feature_fps:g} labels a second of {name}; thin the features out"
+                )
+        return strides
+
+    def _label_fps(self, name: str, video: Path | None, description: DatasetDescription) -> float:
+        """Labels a second of a video: as `dataset.yaml` says, or one a frame at the rate of the video's header."""
+        if description.label_fps is not None:
+            return description.label_fps
+        from common.video.probe import VideoError, probe  # opens videos, which no other training does
+
+        try:
+            fps = probe(video).fps if video else None
+        except VideoError:
+            fps = None
+        if not fps:
+            raise UserError(
+                f"{self.dataset.description}: feature_fps is there, but not how many labels a second {name} has, and no "
+                f"video in {self.dataset.videos} tells; add label_fps, or give --feature_stride in place of feature_fps"
+            )
+        return fps
+
     def inputs_hash(self, videos: list[VideoFeatures], labels: dict[str, Path]) -> str:
-        """Identity of features and labels: SHA-256 over the content of every file."""
-        return sha256_of_json({v.name: [v.source.digest(), sha256_of_file(labels[v.name])] for v in videos})
+        """Identity of features and labels: SHA-256 over the content of every file, and what was said of them."""
+        said = {video.name: [video.feature_stride] if video.feature_stride != 1 else [] for video in videos}
+        return sha256_of_json(
+            {v.name: [v.source.digest(), sha256_of_file(labels[v.name]), *said[v.name]] for v in videos}
+        )
 
 
 def load_experiment(config: TrainConfig) -> Experiment:

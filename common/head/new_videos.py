@@ -14,6 +14,7 @@ from common.base import paths
 from common.base.entries import on_disk, visible
 from common.base.options import from_mapping
 from common.base.runtime import UserError, choose_precision, keep_freed_memory, progress, read_json, select_device
+from common.dataset.description import read_description
 from common.dataset.phases import PhaseMapping
 from common.dataset.segments import Segments, find_segments
 from common.encoders.config import EncoderConfig, read_encoder_config
@@ -146,7 +147,10 @@ class Predictor:
         Raises `UserError` when the features do not fit the head, or are not finite.
         """
         trained = self.trained
-        opened = open_video(features, trained.config.features_dim, sample_rate=trained.config.sample_rate)
+        config = trained.config
+        opened = open_video(
+            features, config.features_dim, sample_rate=config.sample_rate, feature_stride=config.feature_stride
+        )
         rows = write_phases(self.head, opened, folder, trained.mapping)
         return VideoPhases(
             video.name, opened.timeline.seconds, rows, trained.mapping, trained.description, trained.remarks
@@ -256,6 +260,11 @@ def _require_features_from_elsewhere(experiment: Experiment, videos: dict[str, P
     unless it is the data set's own file.
     """
     dataset = experiment.dataset
+    if read_description(dataset).feature_fps is not None and experiment.config.feature_stride == 1:
+        raise UserError(
+            f"{dataset.description}: feature_fps is not used for new videos, whose features would be taken for every "
+            "frame; train with --feature_stride in place of it"
+        )
     labelled = paths.label_paths(dataset.ground_truth) | paths.label_paths(dataset.ground_truth_val)
     for name, path in videos.items():
         features = on_disk(experiment.features / f"{name}.npy")

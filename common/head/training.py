@@ -10,6 +10,7 @@ import torch
 
 from common.base import paths
 from common.base.runtime import UserError, generator, keep_freed_memory, progress, select_device
+from common.base.wording import listed
 from common.dataset.phases import PhaseMapping
 from common.head.batch_gen import Batch, BatchGenerator, VideoFeatures
 from common.head.checkpoint import Checkpoint, build_head, load_checkpoint
@@ -37,12 +38,12 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     target_device = select_device(device)
     config = experiment.config
     videos = experiment.open(experiment.train_labels)
-    if config.train_fraction < 1:
-        # of a subset some phase may be missing altogether, and a head never predicts what it has not seen
-        trained = np.unique(np.concatenate([video.target for video in videos]))
-        without = [name for number, name in enumerate(experiment.mapping.names) if number not in trained]
-        if without:
-            log.warning("train_fraction %g: no training frame of %s", config.train_fraction, ", ".join(without))
+    # a head never predicts what it has not seen
+    trained = np.unique(np.concatenate([video.target for video in videos]))
+    without = [name for number, name in enumerate(experiment.mapping.names) if number not in trained]
+    if without:
+        part = f" (train_fraction {config.train_fraction:g})" if config.train_fraction < 1 else ""
+        log.warning("split %s%s: no training frame of %s: it is never predicted", config.split, part, listed(without))
     checkpoint = _start(experiment, videos, resume)
     head = build_head(config, experiment.mapping.num_classes).to(target_device)
     optimizer = torch.optim.Adam(head.parameters(), lr=config.lr)

@@ -16,10 +16,38 @@ def test_labels_that_are_not_as_many_as_decoded_frames(cohort):
     assert f"{count} labels, {count - 17} decoded frames at 25.000 fps by features/Made" in finding.message
 
 
-@pytest.mark.parametrize("difference", [-16, -1, 1, 16])
-def test_what_training_trims_is_a_note(cohort, difference):
+@pytest.mark.parametrize(
+    ("difference", "severity"), [(-1, "note"), (1, "note"), (-2, "error"), (2, "error"), (16, "error")]
+)
+def test_what_training_trims_is_a_note(cohort, difference, severity):
+    """One frame of a video of about 100."""
+    assert len(cohort.labels("BL_01")) < 200
     cohort.add_features("BL_01", frames=len(cohort.labels("BL_01")) + difference)
-    assert cohort.audit() == [("note", "lengths", "BL_01")]
+    assert cohort.audit() == [(severity, "lengths", "BL_01")]
+
+
+def test_a_longer_video_may_differ_by_one_percent_and_sixteen_frames_at_most(cohort):
+    for video, num_frames, difference in (
+        ("BL_01", 900, 9),
+        ("BL_03", 900, 10),
+        ("BL_05", 5000, 16),
+        ("BL_07", 5000, 17),
+    ):
+        cohort.video(video).unlink()  # whose header has another count
+        cohort.write(video, ["background"] * 10 + ["cut"] * (num_frames - 10))
+        cohort.add_features(video, frames=num_frames + difference)
+    found = {f.video: f.severity for f in cohort.findings() if f.kind == "lengths"}
+    assert found == {"BL_01": "note", "BL_03": "error", "BL_05": "note", "BL_07": "error"}
+
+
+def test_features_from_elsewhere_at_every_nth_frame_get_their_flag(cohort):
+    cohort.add_features("BL_01", frames=-(-len(cohort.labels("BL_01")) // 4), sidecar=False)
+    finding = cohort.only()
+    assert (finding.severity, finding.kind) == ("warning", "lengths")
+    assert "1 label every 4 frames?" not in finding.message
+    assert "--feature_stride 4" in finding.advice
+    cohort.dataset.description.write_text("feature_fps: 6.25\n")
+    assert cohort.findings() == []
 
 
 def test_features_without_a_sidecar_are_a_frame_a_vector(cohort):

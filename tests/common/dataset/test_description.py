@@ -167,7 +167,7 @@ def test_features_of_a_set_that_has_those_of_another(dataset):
 
 
 @pytest.mark.parametrize(
-    "text", ["label_fps: 1", "label_every: 2", "feature_fps: 2", "ignored: [wash]"]
+    "text", ["label_fps: 1", "label_every: 2", "ignored: [wash]"]
 )  # fmt: skip
 @pytest.mark.parametrize("work", ["training", "scoring"])
 def test_a_key_that_would_change_numbers_is_refused(dataset, text, work):

@@ -9,7 +9,6 @@ import torch
 from common.base.paths import label_paths
 from common.base.runtime import UserError
 from common.dataset.phases import read_mapping
-from common.features.files import open_features
 from common.head.batch_gen import BatchGenerator, open_split, pad_batch
 from common.head.losses import IGNORED
 
@@ -39,25 +38,99 @@ def test_sample_rate_takes_every_nth_feature_and_its_label(made, open_all):
     assert np.array_equal(third.target, every.target[::3])
 
 
+def resize(made, name: str, num_frames: int, num_labels: int) -> None:
+    """A video of so many frames with so many labels."""
+    made.write_features(name, np.zeros((num_frames, 48)))
+    made.write_labels(name, np.zeros(num_labels, dtype=int))
+
+
 @pytest.mark.parametrize("extra_labels", [3, -3])
 def test_small_length_difference_is_trimmed_at_the_end_with_one_warning(made, open_all, caplog, extra_labels):
     for name in ("BL_1", "SD_2"):
-        frames = open_features(made.features / f"{name}.npy").array.shape[1]
-        made.write_labels(name, np.zeros(frames + extra_labels, dtype=int))
+        resize(made, name, 400, 400 + extra_labels)
     with caplog.at_level(logging.WARNING):
         videos = open_all(length_tolerance=3)
     assert len(caplog.records) == 1
     assert "BL_1" in caplog.text
     assert "SD_2" in caplog.text
-    shortened = videos[0]
-    assert len(shortened.target) == min(shortened.timeline.num_frames, shortened.timeline.num_frames + extra_labels)
+    assert len(videos[0].target) == min(400, 400 + extra_labels)
 
 
-def test_larger_length_difference_names_video_counts_and_fps(made, open_all):
-    frames = open_features(made.features / "BL_2.npy").array.shape[1]
-    made.write_labels("BL_2", np.zeros(frames + 17, dtype=int))
-    with pytest.raises(UserError, match=rf"BL_2: {frames} decoded frames at 25\.000 fps.*{frames + 17} labels"):
-        open_all(length_tolerance=16)
+@pytest.mark.parametrize(
+    ("num_frames", "difference", "options", "is_refused"),
+    [
+        (90, 1, {}, False),  # one frame always
+        (90, 2, {}, True),
+        (90, 2, {"length_tolerance": 50}, True),  # never more than 1 %, whatever is asked for
+        (90, 1, {"length_tolerance": 0}, True),
+        (999, -9, {}, False),
+        (999, 10, {}, True),
+        (5000, 16, {}, False),
+        (5000, -17, {}, True),
+        (5000, 50, {"length_tolerance": 60}, False),
+        (5000, 51, {"length_tolerance": 60}, True),
+    ],
+)
+def test_lengths_may_differ_by_a_hundredth_at_most(made, open_all, num_frames, difference, options, is_refused):
+    resize(made, "BL_2", num_frames, num_frames + difference)
+    if not is_refused:
+        assert open_all(**options)
+        return
+    with pytest.raises(
+        UserError, match=rf"BL_2: {num_frames} decoded frames at 25\.000 fps.*{num_frames + difference} labels"
+    ):
+        open_all(**options)
+
+
+def test_a_length_error_names_a_whole_ratio_and_counts_the_others(made, open_all):
+    resize(made, "BL_2", 750, 30)
+    resize(made, "SD_1", 750, 30)
+    with pytest.raises(UserError) as error:
+        open_all()
+    assert "(1 label every 25 frames?)" in str(error.value)
+    assert "may differ by 7 frames (--length_tolerance 16, and at most 1 % of a video)" in str(error.value)
+    assert "(and 1 other video like this)" in str(error.value)
+
+
+# --- features made elsewhere, of every n-th frame ------------------------------------------------------------------
+
+
+def from_elsewhere(made, stride: int) -> dict[str, int]:
+    """Every `stride`-th feature of each video without a sidecar; returns their numbers."""
+    counts = {}
+    for path in made.features.glob("*.npy"):
+        array = np.load(path)[:, ::stride]
+        path.with_suffix(".json").unlink()
+        np.save(path, array)
+        counts[path.stem] = array.shape[1]
+    return counts
+
+
+@pytest.mark.parametrize("stride", [2, 3, 7])
+def test_every_nth_feature_from_elsewhere_learns_the_label_of_its_frame(made, open_all, stride):
+    every = open_all()
+    counts = from_elsewhere(made, stride)
+    for whole, thin in zip(every, open_all(feature_strides=dict.fromkeys(counts, stride)), strict=True):
+        assert thin.target.tolist() == whole.target[::stride].tolist()
+        assert thin.num_labels == thin.timeline.num_frames == whole.num_labels
+        assert len(thin.rows) == counts[thin.name]
+
+
+def test_without_a_word_on_the_stride_the_error_names_it(made, open_all):
+    from_elsewhere(made, 5)
+    with pytest.raises(UserError, match=r"5 labels a frame\?\).* of every n-th frame, n = 5, add --feature_stride 5"):
+        open_all()
+
+
+def test_a_wrong_stride_is_an_error_too(made, open_all):
+    counts = from_elsewhere(made, 5)
+    with pytest.raises(UserError, match="may differ by 1 frame"):
+        open_all(feature_strides=dict.fromkeys(counts, 4))
+
+
+def test_a_stride_of_features_with_a_sidecar_is_refused(made, open_all):
+    with pytest.raises(UserError, match=r"its sidecar says which frames .* --feature_stride 2 is not"):
+        open_all(feature_strides={"BL_1": 2})
 
 
 def test_missing_features_name_the_file_and_the_command(made, open_all):

@@ -78,11 +78,14 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+EVERY_SECOND = ["--feature_stride", "2"]
+
+
 def without_sidecars(clips):
     """Features as somebody else would have made them."""
     for path in clips.features("ColorHistogram").glob("*.json"):
         path.unlink()
-    assert main([*WORDS, *HEAD, "--length_tolerance", "40"]) == 0
+    assert main([*WORDS, *HEAD, *EVERY_SECOND]) == 0
 
 
 def test_there_is_one_row_a_frame_and_missing_features_are_made_beside_the_predictions(clips, new):
@@ -168,21 +171,30 @@ def test_new_features_from_elsewhere_are_used_like_those_of_the_training(clips, 
     without_sidecars(clips)
     features = clips.features("ColorHistogram") / "case_7.npy"
     shutil.copy(features.with_name("BL_1.npy"), features)
-    assert len(np.load(predict(new) / "case_7.npy")) == open_features(features).array.shape[1]
+    num_features = open_features(features).array.shape[1]
+    assert len(np.load(predict(new, *EVERY_SECOND) / "case_7.npy")) == 2 * num_features
+
+
+def test_a_rate_of_features_from_elsewhere_is_refused_for_new_videos(clips):
+    without_sidecars(clips)
+    clips.description.write_text("feature_fps: 12.5\n")
+    with pytest.raises(UserError, match=r"dataset\.yaml: feature_fps is not used for new videos"):
+        predict(clips.videos)
 
 
 def test_of_features_from_elsewhere_no_more_can_be_made(clips, new):
     without_sidecars(clips)
     with pytest.raises(UserError, match=r"features without sidecars, .* extract the features of .*theatre_2 yourself"):
-        predict(new)
+        predict(new, *EVERY_SECOND)
 
 
 def test_features_from_elsewhere_of_a_labelled_video_are_not_those_of_a_new_one(clips, make_clip, new):
     without_sidecars(clips)
     (new / "case_7.mp4").rename(new / "BL_0.mp4")
     with pytest.raises(UserError, match=r"BL_0\.mp4: called as a labelled video of clips, .* give it another name"):
-        predict(new)
-    assert len(np.load(predict(clips.videos) / "BL_0.npy")) == 19  # sampled at half the rate, and nothing says so
+        predict(new, *EVERY_SECOND)
+    # 19 features of every second frame: of 37 frames or 38, which nothing says
+    assert len(np.load(predict(clips.videos, *EVERY_SECOND) / "BL_0.npy")) == 38
 
 
 # --- which head ---------------------------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ def test_run_record_says_what_was_run_and_its_metrics_are_those_of_the_files(tra
 def test_last_row_is_repeated_where_the_video_is_shorter_than_its_labels(made):
     experiment = load_experiment(made.config())
     name = next(iter(experiment.test_labels))
-    num_labels = len(experiment.test_labels[name].read_text().split())
+    num_labels = 400
+    made.write_labels(name, np.arange(num_labels) // 100)
     made.write_features(name, np.random.default_rng(0).normal(size=(num_labels - 3, 48)))
     train(experiment, device="cpu")
     record = predict(experiment, device="cpu")

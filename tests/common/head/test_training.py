@@ -118,8 +118,16 @@ def test_phases_without_a_training_frame_in_a_subset_are_named_once(made, caplog
     labels.write_text(labels.read_text().replace("wash", "incision").replace("suture", "incision"))
     train(experiment, device="cpu")
     assert [message for message in caplog.messages if "no training frame" in message] == [
-        "train_fraction 0.34: no training frame of wash, suture"
+        "split 1 (train_fraction 0.34): no training frame of wash, suture: it is never predicted"
     ]
+
+
+def test_a_fold_without_a_phase_names_it_too(made, caplog):
+    experiment = load_experiment(made.config(num_epochs=1))
+    for labels in experiment.train_labels.values():
+        labels.write_text(labels.read_text().replace("wash", "incision"))
+    train(experiment, device="cpu")
+    assert "split 1: no training frame of wash: it is never predicted" in caplog.messages
 
 
 def test_a_subset_with_every_phase_gives_no_warning(made, caplog):

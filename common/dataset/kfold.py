@@ -172,7 +172,7 @@ def _read_record(dataset: Dataset) -> dict[str, Any]:
     unfinished = isinstance(record, dict) and record.get("unfinished")
     wrong = lacking(record, {"num_folds": int} | ({} if unfinished else RECORD_KEYS))
     if wrong:
-        command = f"python generate_k_folds.py {dataset.root} {len(fold_numbers(dataset))} --force"
+        command = f"python generate_k_folds.py {dataset.root} {max(2, len(fold_numbers(dataset)))} --force"
         raise UserError(f"{path}: not a record of folds ({wrong}); replace these folds: {command}")
     return record
 
@@ -212,8 +212,9 @@ def read_folds(dataset: Dataset) -> list[list[str]]:
     """Test folds of a data set in order of their number, verified as `verify_folds` says."""
     numbers = fold_numbers(dataset)
     if not numbers:
-        first = dataset.bundle("test", 1)
-        raise UserError(f"{first}: no such split; make folds first: python generate_k_folds.py {dataset.root} 5")
+        first, num_folds = dataset.bundle("test", 1), min(5, max(2, len(label_paths(dataset.ground_truth))))
+        command = f"python generate_k_folds.py {dataset.root} {num_folds}"
+        raise UserError(f"{first}: no such split; make folds first: {command}")
     if numbers != list(range(1, len(numbers) + 1)):
         found = listed([str(number) for number in numbers])
         raise UserError(f"{dataset.splits}: test lists with the numbers {found}; expected 1, 2 and so on: rename them")

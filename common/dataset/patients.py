@@ -62,10 +62,13 @@ def require_whole_patients(dataset: Dataset, folds: Sequence[Sequence[str]]) -> 
         videos = {
             number: [video for video in folds[number - 1] if patients.get(video) == patient] for number in numbers
         }
+        # as many folds as before, or as there are people: the command refuses more
+        people = {patients.get(video) or ("no patient", video) for fold in folds for video in fold}
+        num_folds = max(2, min(len(folds), len(people)))
         where = "; ".join(f"fold {number}: {listed(names)}" for number, names in videos.items())
         raise UserError(
             f"{dataset.patients}: patient {shortened(patient)} is in {len(numbers)} test folds ({where}), so videos of one "
-            f"person are learned from and tested; {how_to_remake(dataset, len(folds))}"
+            f"person are learned from and tested; {how_to_remake(dataset, num_folds)}"
         )
 
 

@@ -22,12 +22,12 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> None:
     Raises `UserError` when the data set is divided into another number of folds.
     """
     dataset = paths.dataset(configs[0].dataset)
-    found, asked = len(read_folds(dataset)), given["folds"]
+    folds, asked = read_folds(dataset), given["folds"]
+    found = len(folds)
     if found != asked:
-        raise UserError(
-            f"--folds {asked}: {dataset.splits} has {found} folds; use --folds {found}, or "
-            f"{how_to_remake(dataset, asked)}"
-        )
+        possible = 2 <= asked <= sum(map(len, folds))
+        other = f", or {how_to_remake(dataset, asked)}" if possible else ""
+        raise UserError(f"--folds {asked}: {dataset.splits} has {found} folds; use --folds {found}{other}")
     numbers = [given["only"]] if given["only"] is not None else range(1, asked + 1)
     for config in configs:
         for number in numbers:

@@ -188,5 +188,7 @@ def class_weights(choice: str, videos: list[VideoFeatures], mapping: PhaseMappin
         raise UserError(f"--class_weights {choice}: expected lines 'PHASE WEIGHT' ({error})") from error
     if by_name.keys() != mapping.ids.keys() or min(by_name.values()) < 0:
         wrong = sorted(by_name.keys() ^ mapping.ids.keys())
-        raise UserError(f"--class_weights {choice}: expected each phase once, none negative; wrong or missing: {wrong}")
+        raise UserError(
+            f"--class_weights {choice}: expected each phase once, none negative; wrong or missing: {listed(wrong)}"
+        )
     return torch.tensor([by_name[name] for name in mapping.names], dtype=torch.float32)

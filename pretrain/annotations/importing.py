@@ -15,7 +15,7 @@ from common.base import paths
 from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, list_videos, nfc, video_name_of, visible
 from common.base.options import CommandParser
 from common.base.runtime import UserError, link_file, progress, read_json, write_json, write_text
-from common.base.wording import listed
+from common.base.wording import listed, shortened, shown
 from common.dataset.phases import PhaseMapping
 from common.video.probe import VideoError, probe
 from pretrain.annotations.phase_classes import PhaseClasses
@@ -71,7 +71,7 @@ def table_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[t
             header = reader.fieldnames or ()
             if not set(columns) <= set(header):
                 raise UserError(
-                    f"{path}, line 1: expected the columns {wanted}, found {delimiter.join(header) or 'none'}"
+                    f"{path}, line 1: expected the columns {wanted}, found {shortened(delimiter.join(header)) or 'none'}"
                 )
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
@@ -90,7 +90,7 @@ def number(row: dict[str, str], column: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise UserError(f"{where}: {column} must be a number from 0, found {row[column]!r}")
+        raise UserError(f"{where}: {column} must be a number from 0, found {shown(row[column])}")
     return value
 
 
@@ -98,7 +98,7 @@ def whole_number(row: dict[str, str], column: str, where: str) -> int:
     """A value that must be a whole number, not below 0."""
     value = number(row, column, where)
     if not value.is_integer():
-        raise UserError(f"{where}: {column} must be a whole number, found {row[column]!r}")
+        raise UserError(f"{where}: {column} must be a whole number, found {shown(row[column])}")
     return int(value)
 
 

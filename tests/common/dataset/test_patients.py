@@ -97,3 +97,11 @@ def test_folds_older_than_the_file_are_held_against_it(dataset):
         require_whole_patients(dataset, read_folds(dataset))
     assert f"patient p1 is in 2 test folds (fold 1: {first}; fold 2: {third})" in str(error.value)
     assert "make the folds again: python generate_k_folds.py" in str(error.value)
+
+
+def test_the_advice_asks_for_no_more_folds_than_there_are_patients(dataset):
+    folds = make_folds(["BL_1", "BL_2", "BL_3", "SD.4"], 4)
+    write_folds(dataset, folds, seed=42, stratify="prefix", patients={})
+    write(dataset, "video,patient\nBL_1,p1\nBL_2,p1\nBL_3,p1\n")
+    with pytest.raises(UserError, match=r"python generate_k_folds\.py .* 2$"):
+        require_whole_patients(dataset, read_folds(dataset))

@@ -173,7 +173,7 @@ def test_class_weights_from_a_file_and_its_errors(tmp_path):
     path.write_text("b 2\na 0.5\n")
     assert class_weights(str(path), [], mapping).tolist() == [0.5, 2.0]
     path.write_text("a 1\nbb 2\n")
-    with pytest.raises(UserError, match=r"weights\.txt.*\['b', 'bb'\]"):
+    with pytest.raises(UserError, match=r"weights\.txt.*wrong or missing: b, bb"):
         class_weights(str(path), [], mapping)
 
 

@@ -228,24 +228,26 @@ def verify_folds(dataset: Dataset, folds: Sequence[Sequence[str]]) -> None:
 
     Raises `UserError` that names the offending videos.
     """
-    record, remake = _read_record(dataset), how_to_remake(dataset, len(folds))
+
+    def unsound(what: str) -> UserError:
+        return UserError(f"{what}; {how_to_remake(dataset, len(folds))}")
+
+    record = _read_record(dataset)
     if record.get("unfinished"):
-        raise UserError(f"{dataset.folds_record}: making these folds was interrupted; {remake}")
+        raise unsound(f"{dataset.folds_record}: making these folds was interrupted")
     counts = Counter(video for fold in folds for video in fold)
     labelled = set(label_paths(dataset.ground_truth))
     repeated = sorted(video for video, count in counts.items() if count > 1)
     if repeated:
-        raise UserError(f"{dataset.splits}: in more than one test fold: {listed(repeated)}; {remake}")
+        raise unsound(f"{dataset.splits}: in more than one test fold: {listed(repeated)}")
     if set(counts) != labelled:
         strays = sorted(set(counts) ^ labelled)
-        raise UserError(
-            f"{dataset.splits}: test folds and {dataset.ground_truth} disagree on {listed(strays)}; {remake}"
-        )
+        raise unsound(f"{dataset.splits}: test folds and {dataset.ground_truth} disagree on {listed(strays)}")
     for number, test in enumerate(folds, 1):
         if set(read_bundle(dataset.bundle("train", number))) != labelled - set(test):
-            raise UserError(f"{dataset.bundle('train', number)}: not the videos outside test fold {number}; {remake}")
+            raise unsound(f"{dataset.bundle('train', number)}: not the videos outside test fold {number}")
     for patient, numbers in split_patients(folds, record.get("patients", {})).items():
-        raise UserError(f"{dataset.splits}: patient {patient} is in folds {' and '.join(map(str, numbers))}; {remake}")
+        raise unsound(f"{dataset.splits}: patient {patient} is in folds {' and '.join(map(str, numbers))}")
 
 
 def split_patients(folds: Sequence[Sequence[str]], patients: Mapping[str, str]) -> dict[str, list[int]]:

@@ -48,14 +48,14 @@ def frame_names(path: Path, text: str, known: Sequence[str]) -> tuple[list[str],
         names, places = body[0].split(), [2] * len(body[0].split())
     else:
         names, places = body, range(first + 1, first + 1 + len(body))
-    known_names = set(known)
-    for name, place in zip(names, places, strict=True):
-        if name not in known_names and (found := _something_else(name, place, lines, known)):
+    unknown = set(names).difference(known)  # mostly none: then no line has to be looked at
+    for name, place in zip(names, places, strict=True) if unknown else ():
+        if name in unknown and (found := _something_else(name, lines, known)):
             raise NotLabels(path, place, *found)
     return names, places
 
 
-def _something_else(name: str, place: int, lines: list[str], known: Sequence[str]) -> tuple[str, str] | None:
+def _something_else(name: str, lines: list[str], known: Sequence[str]) -> tuple[str, str] | None:
     """What stands in place of a name, and what to do; None for a single word, which is a name."""
     head = "" if lines[0] in known else lines[0]
     if not name:

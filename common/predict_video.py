@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base import paths
-from common.base.entries import is_frame_folder, reason_against, same_name, video_name_of
-from common.base.options import CommandParser
+from common.base.entries import is_frame_folder, printable, reason_against, same_name, video_name_of
+from common.base.options import CommandParser, Positive
 from common.base.runtime import UserError, run_main
+from common.video.timeline import DEFAULT_FPS
 
 if TYPE_CHECKING:
     from common.head.new_videos import Predictor
@@ -42,7 +43,13 @@ def main(argv: list[str] | None = None) -> int:
     log.info("%s: %s", checkpoint, head.description)
     for remark in head.remarks:
         log.warning("%s", remark)
-    predictor = Predictor(head, device=given.device, weights=given.weights)
+    predictor = Predictor(
+        head,
+        device=given.device,
+        weights=given.weights,
+        frames_fps=given.frames_fps or _stated_frames_fps(given.videos),
+        accept_damaged=given.accept_damaged,
+    )
     failed = []
     for video, folder in videos.items():
         try:
@@ -61,7 +68,18 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "videos", nargs="+", type=Path, metavar="VIDEO", help="video files, or folders of numbered images"
     )
-    model, output = parser.groups["model"], parser.groups["output"]
+    data, model, output = parser.groups["data"], parser.groups["model"], parser.groups["output"]
+    data.add_argument(
+        "--frames_fps",
+        type=float,
+        action=Positive,
+        metavar="FPS",
+        help="images a second of folders of images (default: as the dataset.yaml beside videos/ says, else "
+        f"{DEFAULT_FPS:g} frames per second)",
+    )
+    data.add_argument(
+        "--accept_damaged", action="store_true", help="take videos that lack frames or do not decode throughout"
+    )
     model.add_argument("--model", help="folder under models/ (default: that of --checkpoint, or the current one)")
     model.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="the trained head (default: found by the next three)"
@@ -89,6 +107,13 @@ def _parser() -> CommandParser:
     return parser
 
 
+def _stated_frames_fps(videos: list[Path]) -> float | None:
+    """The rate of folders of images by the data set that they lie in; None where nothing says it."""
+    from common.dataset.description import frames_fps_of
+
+    return next((fps for video in videos if video.is_dir() and (fps := frames_fps_of(video))), None)
+
+
 def _predict(predictor: Predictor, video: Path, folder: Path, *, overlay: bool) -> None:
     """Write the files of one video into `folder`; its features stay there and are used again.
 
@@ -102,7 +127,7 @@ def _predict(predictor: Predictor, video: Path, folder: Path, *, overlay: bool) 
         raise UserError(f"{video}: no such video file, nor a folder of numbered images")
     name = video_name_of(video)
     if reason := reason_against(name):
-        raise UserError(f"{video}: results cannot be called so: {reason}")
+        raise UserError(f"{printable(str(video))}: results cannot be called so: {reason}")
     probe(video)  # before the folder: what is no video leaves nothing behind
     _require_writable(folder)
     head = predictor.trained
@@ -119,7 +144,8 @@ def _predict(predictor: Predictor, video: Path, folder: Path, *, overlay: bool) 
 
 def _refuse_collisions(videos: dict[Path, Path], *, overlay: bool) -> None:
     """Raise `UserError` where results of two videos would lie in one place, or a result upon a video."""
-    twice = [name for name, count in Counter(same_name(video_name_of(video)) for video in videos).items() if count > 1]
+    names = Counter(same_name(video_name_of(video)) for video in videos)
+    twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise UserError(f"two videos are called {twice[0]!r}: predict them one at a time, each with its own --output")
     sources = {video.resolve() for video in videos}

@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     data.add_argument(
         "--videos", type=Path, metavar="DIR", help="predict these unlabelled videos instead of the split's"
     )
+    data.add_argument("--accept_damaged", action="store_true", help="with --videos: take damaged ones as they are")
     given = vars(parser.parse_args(argv))
 
     # torch loads only now (--help is answered at once), and decoders and encoders only for videos without features
@@ -37,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     elif given["videos"]:
         from common.head.new_videos import predict_videos
 
-        print(predict_videos(experiment, given["videos"], device=device, checkpoint=checkpoint))
+        damaged = given["accept_damaged"]
+        print(predict_videos(experiment, given["videos"], device=device, checkpoint=checkpoint, accept_damaged=damaged))
     else:
         from common.head.prediction import predict
 

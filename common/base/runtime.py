@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import hashlib
 import importlib.metadata
@@ -15,6 +16,7 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     import torch
 
+NUM_BLOCKS, BLOCK_BYTES = 64, 1 << 16  # of a fingerprint
 RECORDED_PACKAGES = ("numpy", "torch", "torchvision", "transformers", "timm", "av", "scikit-learn")
 
 
@@ -58,6 +61,11 @@ def describe_os_error(error: OSError) -> str:
     if error.errno in {28, 122}:  # ENOSPC, EDQUOT
         hint = "; free some space and run the same command again: finished files are kept, nothing half-written is used"
     return f"{error.strerror or error}{place}{hint}"
+
+
+def first_line(error: object) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def progress(iterable: Iterable | None = None, *, total: int | None = None, description: str = "", unit: str = "it"):
@@ -163,6 +171,53 @@ def sha256_of_file(path: Path) -> str:
     """Hex SHA-256 of a file's content."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def video_fingerprint(path: Path) -> str:
+    """Hex SHA-256 of a file's size and of 64 blocks of 64 KiB spread evenly over it; small files are read whole.
+
+    Equal files have equal fingerprints, under any name. Another encoding of the same picture has another one. That of a
+    folder of images is of their names and sizes, and of 64 of them as files.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        images = sorted(entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_file())
+        spread = sorted(
+            {(len(images) - 1) * block // (NUM_BLOCKS - 1) for block in range(NUM_BLOCKS)} if images else ()
+        )
+        content = [video_fingerprint(images[index]) for index in spread]
+        return sha256_of_json([[[image.name, image.stat().st_size] for image in images], content])
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    digest = hashlib.sha256(f"{status.st_size}:".encode())
+    with open(path, "rb") as stream:
+        if status.st_size <= NUM_BLOCKS * BLOCK_BYTES:
+            digest.update(stream.read())
+        else:  # evenly spread, so that the first and the last block are among them
+            for block in range(NUM_BLOCKS):
+                stream.seek((status.st_size - BLOCK_BYTES) * block // (NUM_BLOCKS - 1))
+                digest.update(stream.read(BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def video_bytes(path: Path) -> int:
+    """Size of a video file, or of the images in a folder together."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(entry.stat().st_size for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_file())
+
+
+def cached_fingerprint(path: Path) -> str:
+    """`video_fingerprint`, computed once in a run for a file that does not change."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):  # whose images may change without it
+        return video_fingerprint(path)
+    return _fingerprint(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _fingerprint(path: Path, size_bytes: int, modified_ns: int) -> str:
+    return video_fingerprint(path)
 
 
 def sha256_of_json(content: Any) -> str:

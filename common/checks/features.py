@@ -12,21 +12,23 @@ from common.base.entries import video_name_of, visible
 from common.base.runtime import UserError, progress
 from common.base.wording import listed
 from common.checks.findings import Finding
-from common.features.files import identity_differences, open_features
+from common.features.files import identity_differences, open_features, video_change
+from common.video.probe import lost_frames
 
 KIND = "features"
 
 
 @dataclass(frozen=True, eq=False)
 class ExtractedVideo:
-    """The video of a feature file, as its sidecar tells; `seconds` `(num_frames,)` only where the rate varies."""
+    """The video of a feature file, as its `sidecar` tells; `seconds` `(num_frames,)` only where the rate varies."""
 
     folder: str
     num_frames: int
     fps: float | None
     seconds: np.ndarray | None
     identity: dict[str, Any] | None
-    video_bytes: int | None
+    sidecar: dict[str, Any]
+    """Empty for features that came without one."""
 
 
 def feature_folders(dataset: paths.Dataset) -> list[Path]:
@@ -55,7 +57,7 @@ def open_all_features(folders: list[Path], findings: list[Finding]) -> dict[str,
             fps=timeline.fps if sidecar else None,
             seconds=timeline.seconds if variable else None,
             identity=file.identity(),
-            video_bytes=sidecar.get("video_bytes"),
+            sidecar=sidecar,
         )
         extracted.setdefault(video_name_of(path), []).append(video)
     return extracted
@@ -70,11 +72,33 @@ def feature_findings(extracted: Mapping[str, list[ExtractedVideo]], videos: Mapp
     for folder, entries in sorted(by_folder.items()):
         yield from _made_differently(folder, entries)
         for video, entry in entries.items():
-            size = videos[video].stat().st_size if video in videos else entry.video_bytes
-            if entry.video_bytes not in (None, size):
-                message = f"{video}: {folder} was made from {entry.video_bytes:,} bytes, {videos[video]} has {size:,}"
+            try:
+                change = video_change(entry.sidecar, videos[video]) if video in videos else None
+            except OSError:  # named among the files
+                change = None
+            if change:
                 advice = "the video was replaced: extract it again, and check that its labels are for the new file"
-                yield Finding("warning", KIND, message, advice, video=video)
+                yield Finding("warning", KIND, f"{video}: {folder}: {change}", advice, video=video)
+            yield from _decoding_findings(video, folder, entry)
+
+
+def _decoding_findings(video: str, folder: str, entry: ExtractedVideo) -> Iterator[Finding]:
+    """What had to be mended or accepted when the video was decoded; sidecars of earlier versions do not say."""
+    record = entry.sidecar.get("decoding") or {}
+    if damage := record.get("damage"):
+        message = f"{video}: {folder} was made from a damaged video: {damage}"
+        advice = "look for a whole copy; labels made on another copy are shifted behind the damaged place"
+        yield Finding("warning", KIND, message, advice, video=video)
+    elif lacking := lost_frames(record.get("header_frames"), entry.num_frames):
+        message = f"{video}: {lacking}, by a header that is an estimate"
+        yield Finding("note", KIND, message, "compare with the number of labels, where there are some", video=video)
+    if mended := record.get("times_mended"):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in mended.items())
+        message = f"{video}: times of frames were mended ({kinds}): they go on at the stream's rate"
+        advice = "times in plots and tables are counted from these; wrap the video again with a tool that writes times"
+        yield Finding("note", KIND, message, advice, video=video)
+    for remark in record.get("notes", ()):
+        yield Finding("note", KIND, f"{video}: {remark}", "check that this is what was labelled", video=video)
 
 
 def _made_differently(folder: str, entries: Mapping[str, ExtractedVideo]) -> Iterator[Finding]:

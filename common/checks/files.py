@@ -7,11 +7,10 @@ import numpy as np
 
 from common.base import paths
 from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, list_labels, list_videos
-from common.base.runtime import UserError, progress
+from common.base.runtime import UserError, cached_fingerprint, progress
 from common.base.wording import counted, listed
 from common.checks.findings import Finding
 from common.dataset.description import require_supported
-from common.dataset.manifest import cached_fingerprint
 
 KIND, COPIES_KIND = "files", "copies"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.base import paths
 from common.base.entries import list_labels, nfc
-from common.base.runtime import UserError, progress
+from common.base.runtime import UserError, cached_fingerprint, progress
 from common.base.wording import counted, listed
 from common.checks.files import video_files
 from common.checks.findings import Finding
@@ -44,7 +44,7 @@ def leaked_videos(dataset: paths.Dataset, manifest: Manifest) -> list[str]:
     same = {
         there[path]
         for path in progress(suspects, description="fingerprints", unit="video")
-        if manifests.cached_fingerprint(path) in seen
+        if cached_fingerprint(path) in seen
     }
     absent = labelled - set(there.values())
     names = {nfc(video.name) for video in manifest.videos if video.corpus.lower() == dataset.name.lower()}

@@ -15,7 +15,8 @@ from common.base.wording import listed, place, seconds_of
 from common.checks.features import ExtractedVideo
 from common.checks.findings import Finding
 from common.dataset.phases import LENGTH_TOLERANCE, allowed_difference, length_ratio
-from common.video.probe import VideoError, probe
+from common.video.probe import VideoError, VideoInfo, probe
+from common.video.timeline import is_plausible_fps
 
 LENGTH_KIND, RATE_KIND, VIDEO_KIND = "lengths", "frame rates", "videos"
 RATE_TOLERANCE = 0.01  # of the rate: 29.97 and 30 are alike
@@ -45,6 +46,8 @@ def collect_timings(
         except VideoError as error:
             message = f"{video}: {videos[video]} cannot be read as a video ({error.reason})"
             findings.append(Finding("error", VIDEO_KIND, message, error.advice, video=video))
+            continue
+        findings += _header_findings(video, headers[video])
     # as many frames as decode, where features tell; else what the header promises
     timings = {
         video: [Timing(info.promised_frames, info.fps, "its header", decoded=False)] for video, info in headers.items()
@@ -65,6 +68,23 @@ def collect_timings(
             for count, same in folders.items()
         ]
     return timings
+
+
+def _header_findings(video: str, info: VideoInfo) -> Iterator[Finding]:
+    """What a header says that no camera does, and what is in the file beside the video that is read."""
+    if info.stated_fps is not None and not is_plausible_fps(info.stated_fps):
+        message = (
+            f"{video}: its header states {info.stated_fps:g} frames a second, which is the clock's rate or garbage"
+        )
+        advice = "frames are counted and timed when features are extracted; nothing is computed from this rate"
+        yield Finding("warning", VIDEO_KIND, message, advice, video=video)
+    if info.other_streams:
+        message = f"{video}: stream {info.stream} is read, not {listed(list(info.other_streams))}"
+        advice = "check that this is the one that was labelled"
+        yield Finding("warning", VIDEO_KIND, message, advice, video=video)
+    if not info.has_presentation_times:
+        message = f"{video}: its container does not say when frames are shown; they are timed in order of decoding"
+        yield Finding("note", VIDEO_KIND, message, "nothing to do, or wrap it again as MP4 or Matroska", video=video)
 
 
 def length_findings(

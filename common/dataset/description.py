@@ -92,6 +92,11 @@ def read_phases(dataset: paths.Dataset) -> PhaseMapping:
     return replace(read_mapping(dataset.mapping), background=read_description(dataset).background)
 
 
+def frames_fps_of(video: Path) -> float | None:
+    """Images a second of a video that is a folder of images, by the `dataset.yaml` of the data set that it lies in."""
+    return read_description(paths.Dataset(video.resolve().parents[1])).frames_fps
+
+
 def require_supported(dataset: paths.Dataset, work: str) -> DatasetDescription:
     """As `read_description`, for `work` of `UNSUPPORTED`.
 

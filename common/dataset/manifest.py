@@ -10,8 +10,6 @@ A stage of `pretrain/` writes `manifest.json` beside its weights, and `checks/le
 that come without a manifest, as published ones do, say nothing of what they have seen.
 """
 
-import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,7 +24,6 @@ FORMAT = 1
 STAGES = {"ssl": "self-supervised pretraining", "lora": "LoRA fine-tuning"}
 KEYS = {"format": int, "stage": str, "model": str, "videos": list, "based_on": list}
 VIDEO_KEYS = {"corpus": str, "name": str, "size_bytes": int, "fingerprint": str}
-NUM_BLOCKS, BLOCK_BYTES = 64, 1 << 16  # of a fingerprint
 
 
 @dataclass(frozen=True)
@@ -153,31 +150,3 @@ def without_manifest() -> list[Path]:
     backbones = visible(paths.pretrained_backbone("any").parent, f"*/{paths.FINAL_STATE}")
     folders = [path.parent for path in backbones] + [paths.pretrained_adapter(name) for name in names]
     return [folder for folder in folders if folder.is_dir() and not (folder / paths.MANIFEST).is_file()]
-
-
-def video_fingerprint(path: Path) -> str:
-    """Hex SHA-256 of a file's size and of 64 blocks of 64 KiB spread evenly over it; small files are read whole.
-
-    Equal files have equal fingerprints, under any name. Another encoding of the same picture has another one.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(f"{size}:".encode())
-    with open(path, "rb") as stream:
-        if size <= NUM_BLOCKS * BLOCK_BYTES:
-            digest.update(stream.read())
-        else:  # evenly spread, so that the first and the last block are among them
-            for block in range(NUM_BLOCKS):
-                stream.seek((size - BLOCK_BYTES) * block // (NUM_BLOCKS - 1))
-                digest.update(stream.read(BLOCK_BYTES))
-    return digest.hexdigest()
-
-
-def cached_fingerprint(path: Path) -> str:
-    """`video_fingerprint`, computed once in a run for a file that does not change."""
-    status = path.stat()
-    return _fingerprint(path.resolve(), status.st_size, status.st_mtime_ns)
-
-
-@functools.cache
-def _fingerprint(path: Path, size_bytes: int, modified_ns: int) -> str:
-    return video_fingerprint(path)

@@ -17,6 +17,8 @@ class ExtractionConfig:
     """Data set: a name under data/ or a path."""
     videos: str | None = option(None, group="data")
     """Extract the videos of this folder instead of the data set's videos/."""
+    accept_damaged: bool = option(False, group="data")
+    """Extract damaged videos too: those that lack frames or have places that do not decode. Their features are marked."""
     variant: str | None = option(None, group="output")
     """Write to features/<Encoder>@<variant>/."""
     weights: str | None = option(None, group="model")

@@ -13,23 +13,30 @@ from torch import Tensor
 
 from common.base.prefetch import prefetch
 from common.base.runtime import UserError
-from common.video.decode import decode
+from common.video.decode import Decoding, DecodingRecord
 from common.video.preprocess import Preprocessing, resize
 from common.video.probe import VideoError
 from common.video.timeline import sample_at_fps
 
 CHUNKS_AHEAD = 3
+CHUNK_BYTES = 64 << 20  # of frames as they were decoded: 24 of 720p; a chunk of resized ones is smaller by far
 
 
 @dataclass(frozen=True)
 class DecodePlan:
-    """Settings of decoding: `rule` None leaves frames as they are (a GPU resizes them), `chunk_frames` a chunk."""
+    """Settings of decoding: `rule` None leaves frames as they are (a GPU resizes them).
+
+    A chunk has at most `chunk_frames`, fewer where they would be over `CHUNK_BYTES` or change their size.
+    `frames_fps` is the rate of folders of images, where it is known.
+    """
 
     decoder: str
     fps: float | None
     chunk_frames: int
     rule: Preprocessing | None
     pin_memory: bool = False
+    accept_damaged: bool = False
+    frames_fps: float | None = None
 
 
 @dataclass(eq=False)
@@ -44,15 +51,16 @@ class Chunk:
     sampled: list[int] = field(default_factory=list)
 
 
-Event = tuple[str, Chunk | VideoError | None]
-"""A video's name with its next chunk, the error that ended it, or None at its end."""
+Event = tuple[str, Chunk | VideoError | DecodingRecord]
+"""A video's name with its next chunk, the error that ended it, or at its end what came out of it."""
 
 
-def chunks(path: Path, plan: DecodePlan) -> Iterator[Chunk]:
-    """Decode, sample and (on a CPU) resize one video.
+def chunks(path: Path, plan: DecodePlan) -> Iterator[Chunk | DecodingRecord]:
+    """Decode, sample and (on a CPU) resize one video; last comes the record of its decoding.
 
     Raises `VideoError` where decoding fails, after the chunks before it.
     """
+    decoding = Decoding(path, plan.decoder, accept_damaged=plan.accept_damaged, frames_fps=plan.frames_fps)
     images: list[Tensor] = []
     seconds: list[float] = []
     sampled: list[int] = []
@@ -64,19 +72,22 @@ def chunks(path: Path, plan: DecodePlan) -> Iterator[Chunk]:
             collected.clear()
         return result
 
-    for index, frame, chosen in sample_at_fps(decode(path, plan.decoder), plan.fps):
+    for index, frame, chosen in sample_at_fps(decoding, plan.fps):
+        image = torch.from_numpy(frame.image)
+        if images and not plan.rule and image.shape != images[-1].shape:
+            yield chunk()  # the picture changes its size in mid-video: one stack holds one size
         seconds.append(frame.seconds)
         if not chosen:
             continue
         sampled.append(index)
-        image = torch.from_numpy(frame.image)
         images.append(resize(image[None], plan.rule) if plan.rule else image)
-        if len(images) == plan.chunk_frames:
+        if len(images) == plan.chunk_frames or len(images) * images[-1].nbytes >= CHUNK_BYTES:
             yield chunk()
     if images:
         yield chunk()
     elif seconds:
         yield Chunk(torch.empty(0), seconds, [])
+    yield decoding.record
 
 
 def decode_in_thread(videos: dict[str, Path], plan: DecodePlan) -> Iterator[Event]:
@@ -85,7 +96,6 @@ def decode_in_thread(videos: dict[str, Path], plan: DecodePlan) -> Iterator[Even
         try:
             for chunk in prefetch(chunks(path, plan), CHUNKS_AHEAD):
                 yield name, chunk
-            yield name, None
         except VideoError as error:
             yield name, error
 
@@ -145,12 +155,11 @@ def _receive(path: Path, process, events) -> object:
 
 
 def _send_chunks(path: Path, plan: DecodePlan, events, received) -> None:
-    """Body of a decoder process: chunks, then None or the error that ended it."""
+    """Body of a decoder process: chunks, then the record of the decoding or the error that ended it."""
     torch.set_num_threads(1)  # there are several processes, and the encoder needs the cores
     try:
         for chunk in chunks(path, plan):
             events.put(chunk)
-        events.put(None)
     except (UserError, OSError) as error:
         events.put(error)
     received.wait()  # tensors in the queue live in this process's shared memory

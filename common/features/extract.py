@@ -27,6 +27,8 @@ from common.base.runtime import (
     progress,
     select_device,
     versions,
+    video_bytes,
+    video_fingerprint,
     write_json,
 )
 from common.dataset.description import require_supported
@@ -36,7 +38,7 @@ from common.features.config import ExtractionConfig, with_options
 from common.features.decode_ahead import Chunk, DecodePlan, decode_in_processes, decode_in_thread
 from common.features.files import FeatureWriter, is_extracted
 from common.features.streams import Batcher, FeatureStream, FrameStream, TokenStream, WindowStream, choose_batch_size
-from common.video.decode import decoder_version
+from common.video.decode import DecodingRecord, decoder_version
 from common.video.preprocess import resize
 from common.video.probe import VideoError, estimate_frames
 from common.video.timeline import Timeline
@@ -53,7 +55,7 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     """
     keep_freed_memory()
     dataset = paths.dataset(config.dataset)
-    require_supported(dataset, "extraction")
+    description = require_supported(dataset, "extraction")
     video_folder = Path(config.videos).resolve() if config.videos else dataset.videos
     all_videos = videos = paths.require_videos(video_folder)
     if config.shard is not None:
@@ -65,17 +67,24 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
         raise UserError(f"--mode tokens: {encoder.config.title} gives no features over time; use --mode window")
     identity = _identity(model.name, encoder, config)
     folder = dataset.features(model.name, config.variant)
+    has_images = any(path.is_dir() for path in videos.values())
+    frames_fps = description.frames_fps if has_images else None
+    if has_images and frames_fps is None and config.fps is not None:
+        raise UserError(
+            f"--fps {config.fps:g}: the rate of the folders of images in {video_folder} is unknown; write "
+            f"`frames_fps: N` (images a second) into {dataset.description}"
+        )
     finished = {
         name
         for name, path in videos.items()
-        if not force and is_extracted(folder / f"{name}.npy", identity, path.stat().st_size)
+        if not force and is_extracted(folder / f"{name}.npy", identity, path, frames_fps=frames_fps)
     }
     summary = Summary(skipped=sorted(finished))
     todo = {name: path for name, path in videos.items() if name not in finished}
     if todo:
         target = select_device(device)
         encoder.prepare(target, choose_precision(config.precision, target), compiled=config.compile)
-        ExtractionLoop(encoder, config, identity).run(todo, folder, summary)
+        ExtractionLoop(encoder, config, identity, frames_fps=frames_fps).run(todo, folder, summary)
     if not config.videos:
         # of all videos, not of this share: every task of an array says what no task can do
         labels = paths.label_paths(dataset.ground_truth) | paths.label_paths(dataset.ground_truth_val)
@@ -135,7 +144,9 @@ class ExtractionLoop:
     So a video's features do not depend on which others are extracted with it.
     """
 
-    def __init__(self, encoder: Encoder, config: ExtractionConfig, identity: dict[str, Any]):
+    def __init__(
+        self, encoder: Encoder, config: ExtractionConfig, identity: dict[str, Any], *, frames_fps: float | None = None
+    ):
         self.encoder, self.config = encoder, config
         rule = encoder.preprocessing
         self.on_gpu = encoder.device.type == "cuda"
@@ -149,6 +160,8 @@ class ExtractionLoop:
             chunk_frames=CHUNK_FRAMES if is_clip else self.batch_size,
             rule=None if self.on_gpu else rule,
             pin_memory=self.on_gpu,
+            accept_damaged=config.accept_damaged,
+            frames_fps=frames_fps,
         )
         self.record = identity | {
             "title": encoder.config.title,
@@ -205,20 +218,21 @@ class ExtractionLoop:
             return chunk.frames
         return resize(chunk.frames.to(self.encoder.device, non_blocking=True), self.encoder.preprocessing)
 
-    def _end(self, name: str, job: _VideoJob, error: VideoError | None, summary: Summary) -> None:
+    def _end(self, name: str, job: _VideoJob, end: VideoError | DecodingRecord, summary: Summary) -> None:
         """Publish a video's features, or note why there are none.
 
         A note for each video, because the tasks of a job array write at the same time; it goes when there are features.
         """
         note = paths.quarantine_note(job.writer.path.parent, name)
-        if error is None:
-            job.finish(self.record)
+        if isinstance(end, DecodingRecord):
+            job.finish(self.record, end, self.plan.frames_fps)
             summary.done.append(name)
             note.unlink(missing_ok=True)
-        else:
-            job.writer.discard()
-            summary.failed[name] = str(error)
-            write_json(note, {"video": str(error.path), "reason": error.reason, "frames_given": error.frames_given})
+            return
+        job.writer.discard()
+        summary.failed[name] = str(end)
+        content = {"video": str(end.path), "reason": end.reason, "frames_given": end.frames_given}
+        write_json(note, content | {"frames_promised": end.promised})
 
 
 class _VideoJob:
@@ -236,13 +250,17 @@ class _VideoJob:
         self.sampled += chunk.sampled
         self.writer.append(self.stream.push(frames))
 
-    def finish(self, record: dict[str, Any]) -> None:
+    def finish(self, record: dict[str, Any], decoding: DecodingRecord, frames_fps: float | None) -> None:
         """Write the last rows and publish the pair of files."""
         self.writer.append(self.stream.finish())
         timeline = Timeline(np.array(self.seconds), np.array(self.sampled))
+        is_folder = self.path.is_dir()
         facts = {
             "video": self.path.name,
-            "video_bytes": self.path.stat().st_size,
+            "video_bytes": video_bytes(self.path),
+            "fingerprint": video_fingerprint(self.path),
+            "frames_fps": frames_fps if is_folder else None,
+            "decoding": decoding.to_json(),
             "timeline": timeline.to_json(),
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - self.started, 3),

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from common.base.entries import on_disk
-from common.base.runtime import UserError, publish, read_json, sha256_of_file, write_json
+from common.base.runtime import (
+    UserError,
+    cached_fingerprint,
+    publish,
+    read_json,
+    sha256_of_file,
+    video_bytes,
+    write_json,
+)
 from common.video.timeline import Timeline
 
 log = logging.getLogger(__name__)
@@ -196,10 +204,13 @@ def _are_same_weights(was: Any, now: Any) -> bool:
     )
 
 
-def is_extracted(path: Path, identity: dict[str, Any], video_bytes: int | None = None) -> bool:
+def is_extracted(
+    path: Path, identity: dict[str, Any], video: Path | None = None, *, frames_fps: float | None = None
+) -> bool:
     """Whether the pair at `path` is complete, and made in the way that `identity` describes.
 
-    Features of a video file that had another size than `video_bytes` are not of this video: they count as unfinished.
+    Features of other content than that of `video`, known by its fingerprint, count as unfinished, and so do those of
+    images at another rate than `frames_fps`. A video that cannot be read is not finished either: who reads it says why.
 
     Raises `UserError` when it was made in another way (naming the difference), or came without a sidecar.
     """
@@ -217,8 +228,27 @@ def is_extracted(path: Path, identity: dict[str, Any], video_bytes: int | None =
             f"{path}: made in another way: {'; '.join(differences)}. Use --variant NAME to keep both, or --force to "
             "replace"
         )
-    was = sidecar.get("video_bytes")
-    if video_bytes is not None and was is not None and was != video_bytes:
-        log.warning("%s: made from a file of %d bytes, the video has %d now; made again", path, was, video_bytes)
+    if video is None:
+        return True
+    try:
+        change = video_change(sidecar, video)
+    except OSError:
         return False
-    return True
+    if change is None and video.is_dir() and sidecar.get("frames_fps") != frames_fps:
+        change = f"made at {sidecar.get('frames_fps')} images a second, now {frames_fps}"
+    if change:
+        log.warning("%s: %s; made again", path, change)
+    return change is None
+
+
+def video_change(sidecar: dict[str, Any], video: Path) -> str | None:
+    """How a video differs from the one that features were made from, by its fingerprint; None where it does not.
+
+    Sidecars of earlier versions hold its size alone, or nothing. Raises `OSError` for a video that cannot be read.
+    """
+    fingerprint, size = sidecar.get("fingerprint"), sidecar.get("video_bytes")
+    if fingerprint is not None:
+        changed = cached_fingerprint(video) != fingerprint
+        return f"made from another file than {video.name} is now" if changed else None
+    now = video_bytes(video)
+    return None if size in (None, now) else f"made from a file of {size:,} bytes, the video has {now:,} now"

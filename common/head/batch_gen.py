@@ -42,6 +42,24 @@ class VideoFeatures:
     target: np.ndarray | None = None
     feature_stride: float = 1
 
+    @property
+    def damage(self) -> str | None:
+        """Why the video counts as damaged, where its features were made all the same."""
+        return ((self.source.sidecar or {}).get("decoding") or {}).get("damage")
+
+    @property
+    def look_ahead_seconds(self) -> float:
+        """Seconds after a frame that its feature may depend on: 0 for single frames and for features from elsewhere."""
+        window = (self.source.sidecar or {}).get("window")
+        if not window:
+            return 0.0
+        if window["mode"] == "tokens":
+            frames = window["clip_len"] - 1  # the first frame of a clip sees all others
+        else:  # the frames after the centre; between two windows, features lean on the later one
+            frames = window["clip_len"] - 1 - window["clip_len"] // 2 + window["stride"] - 1
+        times = self.source.timeline.seconds[self.source.timeline.sampled]
+        return round(frames * float(np.median(np.diff(times))), 3) if len(times) > 1 else 0.0
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from common.base import paths
 from common.base.entries import on_disk
 from common.base.paths import find_videos
 from common.base.runtime import UserError, sha256_of_file, sha256_of_json
+from common.base.wording import listed
 from common.dataset.description import DatasetDescription, read_description, read_phases, require_supported
 from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_folds
 from common.dataset.patients import require_whole_patients
@@ -22,6 +24,8 @@ from common.head.config import TrainConfig
 
 if TYPE_CHECKING:
     from common.encoders.config import EncoderConfig
+
+log = logging.getLogger(__name__)
 
 VALIDATION = "val"
 
@@ -94,6 +98,15 @@ class Experiment:
             feature_strides=self._feature_strides(list(labels)),
             length_tolerance=self.config.length_tolerance,
         )
+        if damaged := [video.name for video in videos if video.damage]:
+            log.warning("features of damaged videos, taken as they were: %s", listed(damaged))
+        ahead = max(video.look_ahead_seconds for video in videos)
+        if self.config.causal and ahead:
+            log.warning(
+                "--causal: features of %s look ahead by %g s (windows around each frame), so this is no online result",
+                self.model.name,
+                ahead,
+            )
         first = videos[0].source.identity()
         for video in videos:
             if identity_differences(video.source.identity(), first):

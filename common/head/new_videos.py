@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,12 +132,22 @@ def open_head(path: Path, model_name: str | None = None) -> TrainedHead:
 class Predictor:
     """A head and, as soon as a video needs it, its encoder; `weights` says where those of the encoder are now.
 
+    `frames_fps` is the rate of videos that are folders of images; `accept_damaged` takes damaged ones as they are.
     Raises `UserError` when there is no such head, or it does not fit.
     """
 
-    def __init__(self, trained: TrainedHead, *, device: str = "auto", weights: str | None = None):
+    def __init__(
+        self,
+        trained: TrainedHead,
+        *,
+        device: str = "auto",
+        weights: str | None = None,
+        frames_fps: float | None = None,
+        accept_damaged: bool = False,
+    ):
         keep_freed_memory()
         self.trained, self.weights = trained, weights
+        self.frames_fps, self.accept_damaged = frames_fps, accept_damaged
         self.device = select_device(device)
         self.head = load_head(trained.path, trained.config, trained.mapping.num_classes).to(self.device)
 
@@ -151,7 +161,7 @@ class Predictor:
         opened = open_video(
             features, config.features_dim, sample_rate=config.sample_rate, feature_stride=config.feature_stride
         )
-        rows = write_phases(self.head, opened, folder, trained.mapping)
+        rows = write_phases(self.head, opened, folder, trained.mapping, causal=config.causal)
         return VideoPhases(
             video.name, opened.timeline.seconds, rows, trained.mapping, trained.description, trained.remarks
         )
@@ -173,7 +183,7 @@ class Predictor:
     def is_usable(self, features: Path, video: Path) -> bool:
         """Whether a feature file is whole, of this video, and made in the way of the head's own features."""
         try:
-            return is_extracted(features, self.trained.identity, video.stat().st_size)
+            return is_extracted(features, self.trained.identity, video, frames_fps=self.frames_fps)
         except UserError as error:
             log.info("made again: %s", str(error).partition(";")[0])
             return False
@@ -189,6 +199,7 @@ class Predictor:
 
         trained = self.trained
         options = extraction_like(trained.identity, trained.encoder, self.weights)
+        options = replace(options, accept_damaged=self.accept_damaged)
         encoder = build_encoder(with_options(trained.encoder, options), options.weights)
         identity = trained.identity | {
             "weights": encoder.weights.to_json(),
@@ -204,11 +215,16 @@ class Predictor:
                 f"{'; '.join(differences)}"
             )
         encoder.prepare(self.device, choose_precision(options.precision, self.device))
-        return ExtractionLoop(encoder, options, identity)
+        return ExtractionLoop(encoder, options, identity, frames_fps=self.frames_fps)
 
 
 def predict_videos(
-    experiment: Experiment, folder: Path, *, device: str = "auto", checkpoint: Path | None = None
+    experiment: Experiment,
+    folder: Path,
+    *,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+    accept_damaged: bool = False,
 ) -> Path:
     """Predict the unlabelled videos of `folder`, one row a decoded frame; returns the folder of the predictions.
 
@@ -218,9 +234,15 @@ def predict_videos(
     Raises `UserError` when it is unknown how to make them (training features without a sidecar), when the encoder makes
     other features here, or a video cannot be read.
     """
-    predictor = Predictor(_head_of(experiment, checkpoint or experiment.checkpoint), device=device)
     folder, config = folder.resolve(), experiment.config
     videos = paths.require_videos(folder)
+    has_images = any(path.is_dir() for path in videos.values())
+    predictor = Predictor(
+        _head_of(experiment, checkpoint or experiment.checkpoint),
+        device=device,
+        frames_fps=read_description(paths.Dataset(folder.parent)).frames_fps if has_images else None,
+        accept_damaged=accept_damaged,
+    )
     target = experiment.model.unlabelled_results(experiment.dataset.name, folder.name, config.split, config.run_name)
     features = {name: experiment.features / f"{name}.npy" for name in videos}
     failed: dict[str, str] = {}

@@ -48,7 +48,7 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
     for earlier in [*experiment.results.glob("*.txt"), *experiment.results.glob("*.npy")]:
         earlier.unlink(missing_ok=True)  # macOS removes `._x.txt` with `x.txt`
     for video in progress(videos, description=f"predict split {experiment.config.split}", unit="videos"):
-        write_phases(head, video, experiment.results, experiment.mapping)
+        write_phases(head, video, experiment.results, experiment.mapping, causal=experiment.config.causal)
     repeated = {video.name: max(0, video.num_labels - video.timeline.num_frames) for video in videos}
     # scored as everybody else will: from the files
     scores = score_folder(experiment.test_labels, experiment.results, experiment.mapping, experiment.results)
@@ -90,6 +90,8 @@ def _provenance(experiment: Experiment, videos: list[VideoFeatures], trained: Ch
             "precision": sidecar.get("precision"),
         },
         "videos": [video.name for video in videos],
+        "damaged_videos": {video.name: video.damage for video in videos if video.damage},
+        "look_ahead_seconds": max(video.look_ahead_seconds for video in videos),
         "fps": {video.name: video.timeline.fps for video in videos if video.source.sidecar},
         "history": trained.history if trained else None,
         "train_seconds": round(sum(entry["seconds"] for entry in trained.history), 3) if trained else None,
@@ -100,13 +102,16 @@ def _provenance(experiment: Experiment, videos: list[VideoFeatures], trained: Ch
     }
 
 
-def write_phases(head: MS_TCN2, video: VideoFeatures, folder: Path, mapping: PhaseMapping) -> np.ndarray:
+def write_phases(
+    head: MS_TCN2, video: VideoFeatures, folder: Path, mapping: PhaseMapping, *, causal: bool
+) -> np.ndarray:
     """Write one video's `<video>.txt` and `<video>.npy`; returns the probabilities `(num_labels, num_classes)`.
 
-    A label takes the output at the nearest feature, those after the video's end the last one.
+    A label takes the output at the nearest feature, with a `causal` head at the last one before it, since a later one
+    is not known yet; labels after the video's end take the last.
     """
     probabilities = phase_probabilities(head, video)
-    rows = probabilities[video.timeline.nearest_sample(video.num_labels)]
+    rows = probabilities[video.timeline.nearest_sample(video.num_labels, causal=causal)]
     write_prediction(folder / f"{video.name}.txt", rows.argmax(axis=1), mapping)
     with atomic_path(folder / f"{video.name}.npy") as temporary:
         np.save(temporary, rows)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.base.wording import listed
 from common.reports.results import EncoderResult
 from common.reports.run_records import identity, weights_source
 from common.scoring.protocols import CHALLENGE, Protocol, methods_sentence
@@ -35,18 +36,45 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
     lines += _unequal_heads(results)
     splits = len(results[0].splits)
     spread = f"Mean ± standard deviation (ddof 1) over {splits} folds" if splits > 1 else "One split"
-    recognition = "Online" if results[0].record["config"]["causal"] else "Offline"
     lines.append(
         Remark(
-            f"{spread}, in percent. {recognition} recognition; the last epoch is scored. "
+            f"{spread}, in percent. {_recognition(results)}; the last epoch is scored. "
             f"{methods_sentence(protocol, results[0].background)}"
         )
     )
+    lines += _looking_ahead(results)
+    lines += _damaged(results)
     sources = {result.model.name: weights_source(result) for result in results}  # runs of one encoder share a line
     lines.append(Remark(f"Weights: {'; '.join(f'{name}: {source}' for name, source in sources.items())}."))
     found = identity(results)
     lines.append(Remark(f"Seeds {found['Seeds']}; folds {found['Folds']}; commit {found['Commit']}."))
     return lines
+
+
+def _recognition(results: Sequence[EncoderResult]) -> str:
+    """`Online recognition`, `Offline recognition`, or the rows of each."""
+    online = [result.name for result in results if result.record["config"]["causal"]]
+    if 0 < len(online) < len(results):
+        return f"Online recognition: {', '.join(online)}; offline: all others"
+    return f"{'Online' if online else 'Offline'} recognition"
+
+
+def _looking_ahead(results: Sequence[EncoderResult]) -> list[Remark]:
+    """A warning below rows of causal heads whose features have seen later frames."""
+    ahead = {
+        result.name: result.record.get("look_ahead_seconds")  # not in records of earlier versions
+        for result in results
+        if result.record["config"]["causal"]
+    }
+    named = [f"{name} by {seconds:g} s" for name, seconds in ahead.items() if seconds]
+    return [Remark(f"Not online although the head is: features look ahead: {', '.join(named)}.", True)] if named else []
+
+
+def _damaged(results: Sequence[EncoderResult]) -> list[Remark]:
+    """A warning that names the damaged videos among those scored."""
+    found = {video for result in results for split in result.splits for video in split.record.get("damaged_videos", ())}
+    text = f"Damaged videos were scored as they decode: {listed(sorted(found))}."
+    return [Remark(text, alarming=True)] if found else []
 
 
 def _unequal_heads(results: Sequence[EncoderResult]) -> list[Remark]:

@@ -1,111 +1,291 @@
-"""Decoding of real video files into colour-correct, upright RGB frames, in order of presentation.
+"""Decoding of real videos into colour-correct, upright RGB frames, in order of presentation, at strictly rising times.
 
 PyAV is the default decoder: it is part of the installation, reads every codec of the samples, and converts colours
-exactly as FFmpeg does. The others are imported only where they are asked for, and each has a limit that its function
-names.
+exactly as FFmpeg does. The others (`other_decoders`) are imported only where they are asked for. A folder of numbered
+images is read as a video too, whichever decoder is asked for.
 """
 
-import importlib
+from __future__ import annotations
+
 import importlib.metadata
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.base.runtime import UserError
-from common.video.probe import VideoError, declared_bytes, probe, video_stream
+from common.base.entries import frame_files
+from common.base.runtime import UserError, first_line
+from common.base.wording import counted
+from common.video.probe import (
+    FRAMES,
+    VideoError,
+    VideoInfo,
+    choose_stream,
+    declared_bytes,
+    display_matrix,
+    indexed_frames,
+    lost_frames,
+    open_container,
+    probe,
+)
+from common.video.timeline import DEFAULT_FPS, Frame, ShownT, strictly_increasing
+
+if TYPE_CHECKING:
+    import av
 
 log = logging.getLogger(__name__)
 
+# the packages that can provide a decoder, the one to install first
+PACKAGES = {
+    "pyav": ("av",),
+    "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+    "decord": ("decord", "eva-decord"),
+    "torchcodec": ("torchcodec",),
+}
+DECODERS = tuple(PACKAGES)
+_HINTS = {
+    "opencv": "; the headless package needs no libGL",
+    "decord": "; it has wheels for x86-64 Linux and Windows only",
+    "torchcodec": "; it also needs FFmpeg's shared libraries (Debian: apt-get install libavcodec59 libavformat59 "
+    "libavfilter8 libavdevice59, or the package ffmpeg; conda: conda install ffmpeg)",
+}
+ACCEPT = "copy it again, or take it as it is with --accept_damaged, which marks its features"
+# matrix coefficients of ITU-T H.273 that FFmpeg's scaler has a table for; 0 and 2 are RGB and "unspecified"
+KNOWN_MATRICES = {1, 4, 5, 6, 7, 9, 10}
+UNTAGGED_MATRICES = {0, 2}
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One decoded frame: `image` `(H, W, 3)` uint8 RGB, full range, upright; `seconds` its presentation time."""
 
-    image: np.ndarray
-    seconds: float
+@dataclass
+class DecodingRecord:
+    """What came out of a video, for its sidecar; whole when its last frame was given."""
+
+    promised: int | None = None
+    """Frames by the index of the file; None for containers whose header is an estimate."""
+    estimated: int | None = None
+    """Frames by the header, where it says anything."""
+    decoded: int = 0
+    errors: int = 0
+    """Places that did not decode."""
+    first_error: str | None = None
+    mended: Counter[str] = field(default_factory=Counter)
+    """Times that were not strictly increasing, by kind."""
+    notes: list[str] = field(default_factory=list)
+    """What else a reader should know: streams that were not read, colours that no table has."""
+    damage: str | None = None
+    """Why the video counts as damaged although it was accepted."""
+
+    def add_error(self, error: object) -> None:
+        """Count a place that does not decode."""
+        self.errors += 1
+        self.first_error = self.first_error or str(getattr(error, "strerror", None) or error)
+
+    def note(self, text: str) -> None:
+        """Keep a remark once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as it stands in a sidecar."""
+        return {
+            "promised_frames": self.promised,
+            "header_frames": self.estimated,
+            "decode_errors": self.errors,
+            "times_mended": dict(self.mended),
+            "notes": self.notes,
+            "damage": self.damage,
+        }
+
+
+class Decoding:
+    """One video to be decoded once: iterate over it for its frames, then read `record`.
+
+    Frames come in order of presentation. `frames_fps` is the rate of a folder of images (default: 25, noted).
+
+    Iterating raises `VideoError` after the frames that decode: for a damaged video (decode errors, fewer frames than
+    its index promises, bytes cut off), unless `accept_damaged`, for one without any frame, and for one that the decoder
+    is known to get wrong. Raises `UserError` for a decoder that is unknown or not installed.
+    """
+
+    def __init__(
+        self, path: Path, decoder: str = "pyav", *, accept_damaged: bool = False, frames_fps: float | None = None
+    ):
+        if decoder not in DECODERS:
+            raise UserError(f"decoder {decoder!r}: unknown; known: {', '.join(DECODERS)}")
+        require_decoder(decoder)
+        self.path, self.decoder, self.accept_damaged, self.frames_fps = path, decoder, accept_damaged, frames_fps
+        self.record = DecodingRecord()
+
+    def __iter__(self) -> Iterator[Frame]:
+        record, info = self.record, probe(self.path)
+        last = 0.0
+        try:
+            for frame in strictly_increasing(self._frames(info), info.fps, record.mended):
+                record.decoded, last = record.decoded + 1, frame.seconds
+                yield frame
+        except VideoError as error:
+            if error.promised is not None or not record.decoded or not info.indexed_frames:
+                raise
+            numbers = f"{info.indexed_frames} frames promised, {record.decoded} decoded"
+            raise VideoError(
+                self.path,
+                f"{numbers}; {error.reason}",
+                record.decoded,
+                advice=error.advice,
+                promised=info.indexed_frames,
+            ) from error
+        if not record.decoded:
+            reason = f"no frame decodes: {record.first_error}" if record.first_error else "no frame decodes"
+            raise VideoError(self.path, reason)
+        self._judge(info, last)
+        if record.mended:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in record.mended.items())
+            log.warning("%s: times of frames were mended: %s", self.path, kinds)
+
+    def _frames(self, info: VideoInfo) -> Iterator[Frame]:
+        """The frames with the times that the file has."""
+        if info.format == FRAMES:
+            return decode_images(self.path, self.frames_fps, self.record)
+        if info.other_streams:
+            remark = f"stream {info.stream} is read, not {', '.join(info.other_streams)}"
+            self.record.note(remark)
+            log.warning("%s: several videos in one file: %s", self.path, remark)
+        if self.decoder == "pyav":
+            frames = decode_pyav(self.path, self.record)
+        else:
+            # imported here: it imports what no other decoder needs
+            from common.video import other_decoders
+
+            frames = other_decoders.DECODERS[self.decoder](self.path, info)
+        return frames if info.has_presentation_times else timed_in_order_of_decoding(self.path, frames)
+
+    def _judge(self, info: VideoInfo, last: float) -> None:
+        """Compare what came out with what the file promises. Raises `VideoError` for a damaged video."""
+        record = self.record
+        if info.format == FRAMES:
+            record.promised = info.header_frames
+        else:
+            # asked for again: the index of a fragmented file grows while it is read
+            with open_container(self.path) as container:
+                record.promised = indexed_frames(container, choose_stream(self.path, container)[0])
+        record.estimated = info.promised_frames
+        errors = f"{counted(record.errors, 'decode error')}, the first: {record.first_error}" if record.errors else None
+        lacking, cut = lost_frames(record.promised, record.decoded), _cut_off(self.path, info, record.decoded, last)
+        if not (errors or lacking or cut):
+            if record.promised is None and (fewer := lost_frames(record.estimated, record.decoded)):
+                log.warning("%s: %s, by a header that is an estimate", self.path, fewer)
+            return
+        numbers = f"{record.promised} frames promised, {record.decoded} decoded" if record.promised else None
+        damage = "; ".join(filter(None, (numbers, cut, errors)))
+        if not self.accept_damaged:
+            raise VideoError(self.path, f"damaged: {damage}", record.decoded, advice=ACCEPT, promised=record.promised)
+        record.damage = damage
+        log.warning("%s: damaged, and taken as it is: %s", self.path, damage)
 
 
 def decode(path: Path, decoder: str = "pyav") -> Iterator[Frame]:
-    """Yield every frame of a video in order of presentation.
-
-    Raises `VideoError` where decoding fails (after the frames that it gave), where the file is cut off as far as its
-    container tells (MP4, Matroska, AVI; a cut MPEG stream is whole by its own rules), and when there is no frame at
-    all. Raises `UserError` for a decoder that is unknown or not installed.
-    """
-    if decoder not in DECODERS:
-        raise UserError(f"decoder {decoder!r}: unknown; known: {', '.join(DECODERS)}")
-    count, last = 0, 0.0
-    for frame in DECODERS[decoder](path):
-        count, last = count + 1, frame.seconds
-        yield frame
-    if not count:
-        raise VideoError(path, "no frame decodes")
-    _refuse_cut_off(path, count, last)
+    """Frames of a video in order of presentation; raises as `Decoding` does."""
+    yield from Decoding(path, decoder)
 
 
-def _refuse_cut_off(path: Path, count: int, last: float) -> None:
-    """Raise `VideoError` for a file that lacks both bytes and frames that its header promises.
+def _cut_off(path: Path, info: VideoInfo, count: int, last: float) -> str | None:
+    """The bytes that a file lacks by its header (MP4, Matroska, AVI), if frames are missing too.
 
     Decoders end silently at the end of such a file. Headers lie, so one promise alone refuses nothing.
     """
-    missing = declared_bytes(path) - path.stat().st_size
+    missing = 0 if info.format == FRAMES else declared_bytes(path) - path.stat().st_size
     if missing <= 0:
-        return
-    info = probe(path)
+        return None
     # the bare promises, not `promised_frames`: a header that contradicts itself shows a file to be whole as well
     if info.header_frames:
-        lacks_frames = count < info.header_frames
+        lacks_frames = count < (info.indexed_frames or info.header_frames)
     elif info.seconds and info.fps:
         # the last frame is shown for a whole period; half of one more for rounded times
         lacks_frames = last + 1.5 / info.fps < info.seconds
     else:
         lacks_frames = True
     if lacks_frames:
-        raise VideoError(path, f"the file is cut off: its header promises {missing:,} bytes more", count)
+        return f"the file is cut off: its header promises {missing:,} bytes more"
     log.warning("%s: %s bytes shorter than its header says, but all frames are there", path, f"{missing:,}")
+    return None
 
 
-def _use_pyav(name: str) -> str:
-    return f"{name} reads fewer formats than the default: try --decoder pyav, or copy the file again"
+def timed_in_order_of_decoding(path: Path, frames: Iterator[ShownT]) -> Iterator[ShownT]:
+    """Give the i-th frame shown the i-th of the times that are stored in order of decoding.
+
+    Files without presentation times store one a frame, and show the frames in that order but for a constant delay. The
+    packets are read a second time, beside the frames, without decoding.
+    """
+    times = _packet_seconds(path)
+    for frame in frames:
+        yield frame.at(next(times, None))
 
 
-def decode_pyav(path: Path) -> Iterator[Frame]:
-    """PyAV (FFmpeg inside its wheel): sequential, in constant memory, colour tags and rotation honoured."""
-    import av
-
-    count = 0
-    try:
-        with av.open(str(path)) as container:
-            stream = video_stream(path, container)
-            stream.thread_type = "AUTO"
-            rate = float(stream.average_rate or 25)
-            cut_off = False
-            for packet in container.demux(stream):
-                # only the last packet with content tells: the empty one after it flushes the decoder, and a corrupt
-                # packet before it is a damaged place that decoding gets over
-                cut_off = packet.is_corrupt if packet.size else cut_off
-                for frame in packet.decode():
-                    # raw streams have no times: their frames count at the stream's rate
-                    yield Frame(to_rgb(frame), count / rate if frame.time is None else frame.time)
-                    count += 1
-            if cut_off:
-                raise VideoError(path, "the file ends in the middle of a frame", count)
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(path, error, count) from error
+def _packet_seconds(path: Path) -> Iterator[float | None]:
+    with open_container(path) as container:
+        stream, _ = choose_stream(path, container)
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_discard:
+                # AVI: PyAV guesses presentation times, wrongly; elsewhere the decoding times are the guess
+                ticks = packet.dts if container.format.name == "avi" else packet.pts
+                yield None if ticks is None else float(ticks * packet.time_base)
 
 
-def to_rgb(frame) -> np.ndarray:
-    """RGB of a PyAV frame under its own colour matrix and range, turned upright.
+def decode_pyav(path: Path, record: DecodingRecord) -> Iterator[Frame]:
+    """PyAV (FFmpeg inside its wheel): sequential, in constant memory, colour tags and display matrix honoured.
 
-    Untagged matrices count as BT.601 and untagged ranges as limited, as in FFmpeg.
+    What does not decode is counted in `record`, and decoding goes on behind it.
+    """
+    with open_container(path) as container:
+        stream, _ = choose_stream(path, container)
+        stream.thread_type = "AUTO"
+        for packet in _packets(container, stream, record):
+            try:
+                decoded = packet.decode()
+            except Exception as error:  # as with `open_container`: whatever it is, it is this packet's
+                record.add_error(error)
+                continue
+            for frame in decoded:
+                if frame.is_corrupt:  # FFmpeg fills what is missing from the pictures around it
+                    record.add_error("a picture of which a part is missing")
+                if frame.colorspace not in KNOWN_MATRICES | UNTAGGED_MATRICES:
+                    record.note(f"colour matrix {frame.colorspace} is unknown: read as BT.601")
+                yield Frame(to_rgb(frame), frame.time)
+
+
+def _packets(
+    container: av.container.InputContainer, stream: av.VideoStream, record: DecodingRecord
+) -> Iterator[av.Packet]:
+    """Packets of a stream to its end, or to where the file cannot be read further, which counts as an error."""
+    packets = container.demux(stream)
+    is_cut = False
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            break
+        except Exception as error:  # see `decode_pyav`
+            record.add_error(error)
+            break
+        # only the last packet with content tells: the empty one after it flushes the decoder, and a corrupt packet
+        # before it is a joint, or a damaged place that decoding gets over
+        is_cut = packet.is_corrupt if packet.size else is_cut
+        yield packet
+    if is_cut:
+        record.add_error("the file ends in the middle of a frame")
+
+
+def to_rgb(frame: av.VideoFrame) -> np.ndarray:
+    """RGB of a PyAV frame under its own colour matrix and range, turned and mirrored as it is shown.
+
+    Untagged and unknown matrices count as BT.601 and untagged ranges as limited, as in FFmpeg.
     """
     from av.video.reformatter import ColorRange, Colorspace
 
-    unspecified = {0, 2}  # RGB and "unspecified" in the matrix coefficients of ITU-T H.273
-    matrix = Colorspace.ITU601 if frame.colorspace in unspecified else frame.colorspace
+    matrix = frame.colorspace if frame.colorspace in KNOWN_MATRICES else Colorspace.ITU601
     converted = frame.reformat(
         format="rgb24",
         src_colorspace=matrix,
@@ -113,117 +293,59 @@ def to_rgb(frame) -> np.ndarray:
         src_color_range=frame.color_range or ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
     )
-    image = converted.to_ndarray()
-    quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as rot90 counts; 90 and -270 are one
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+    return _upright(converted.to_ndarray(), display_matrix(frame))
 
 
-def decode_opencv(path: Path) -> Iterator[Frame]:
-    """OpenCV: rotation honoured; times count from the first frame.
+def _upright(image: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
+    if matrix is None:
+        return image
+    a, b, c, d = matrix
+    if b or c:  # the axes change places: x is made of y, and y of x
+        image, a, d = image.swapaxes(0, 1), c, b
+    image = image[:, ::-1] if a < 0 else image
+    image = image[::-1] if d < 0 else image
+    return np.ascontiguousarray(image)
 
-    Its limits: AV1 gives no frame, interlaced MPEG-2 gives garbage, a damaged frame ends the video without an error,
-    and before version 5 colour tags are ignored (BT.709 is read as BT.601, up to 17 levels off).
-    """
-    cv2 = _library("opencv")
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+
+def decode_images(folder: Path, fps: float | None, record: DecodingRecord) -> Iterator[Frame]:
+    """The numbered images of a folder in their order, `fps` a second; one that cannot be read is counted, not given."""
+    if not fps:
+        record.note(f"the rate of the images is unknown: {DEFAULT_FPS:g} a second assumed")
+    for index, path in enumerate(frame_files(folder)):
+        try:
+            image = read_image(path)
+        except Exception as error:  # a damaged image is one frame that does not decode
+            record.add_error(f"{path.name}: {error}")
+            continue
+        yield Frame(image, index / (fps or DEFAULT_FPS))
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image file as `(H, W, 3)` uint8 RGB, turned as its EXIF data says."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path, formats=("JPEG", "PNG", "BMP", "TIFF", "WEBP")) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I") or image.mode == "F":  # 16 bits of grey: Pillow would cut them off at 255
+            levels = np.asarray(image, dtype=np.float64)
+            return np.repeat((levels / 257).round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+        return np.array(image.convert("RGB"))
+
+
+def require_decoder(decoder: str) -> None:
+    """Raise `UserError` that says what to install where the package behind a decoder does not load."""
+    modules = {"pyav": "av", "opencv": "cv2", "decord": "decord", "torchcodec": "torchcodec.decoders"}
     try:
-        if not capture.isOpened():
-            raise VideoError(path, "OpenCV cannot open it", advice=_use_pyav("OpenCV"))
-        count = 0
-        while True:
-            there, image = capture.read()
-            if not there:
-                break
-            # asked for after `read`, the position is the time of the frame just read
-            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-            count += 1
-        if not count:
-            advice = "use --decoder pyav (OpenCV has no AV1 decoder, for one)"
-            raise VideoError(path, "OpenCV opens the file but decodes none of its frames", advice=advice)
-    finally:
-        capture.release()
-
-
-def decode_decord(path: Path) -> Iterator[Frame]:
-    """decord, read in order by `next()`: its seeking can return wrong frames where the rate varies.
-
-    Its limits: no AV1, no MPEG-TS, and it keeps what it decodes: 7.6 GB after 18,000 frames. The only known way to make
-    it let go is `seek(0)`, which would start the video again: long videos need another decoder.
-    """
-    decord = _library("decord")
-    count = 0
-    try:
-        reader = decord.VideoReader(str(path))
-        while True:
-            try:
-                image = reader.next().asnumpy()
-            except StopIteration:
-                return
-            if image.shape[2] != 3:  # rows of a turned, narrow picture keep their padding and are misread as pixels
-                raise VideoError(path, "decord misreads this rotated picture", count, advice="use --decoder pyav")
-            yield Frame(image, float(reader.get_frame_timestamp(count)[0]))
-            count += 1
-    except (decord.DECORDError, RuntimeError) as error:
-        raise VideoError(path, _first_line(error), count, advice=_use_pyav("decord")) from error
-
-
-def decode_torchcodec(path: Path) -> Iterator[Frame]:
-    """torchcodec on the CPU, in order, in exact mode: it reads the whole file once before the first frame.
-
-    Its limits: it needs FFmpeg's shared libraries on the machine and a torch of its own release; no MPEG-TS.
-    """
-    decoders = _library("torchcodec")
-    count = 0
-    try:
-        reader = decoders.VideoDecoder(str(path), dimension_order="NHWC", seek_mode="exact", num_ffmpeg_threads=0)
-        for count in range(len(reader)):
-            frame = reader.get_frame_at(count)
-            yield Frame(frame.data.numpy(), float(frame.pts_seconds))
-    except (RuntimeError, ValueError, IndexError) as error:
-        if "libtorchcodec" in str(error):
-            raise UserError(_NO_FFMPEG) from error
-        raise VideoError(path, _first_line(error), count, advice=_use_pyav("torchcodec")) from error
-
-
-DECODERS: dict[str, Callable[[Path], Iterator[Frame]]] = {
-    "pyav": decode_pyav,
-    "opencv": decode_opencv,
-    "decord": decode_decord,
-    "torchcodec": decode_torchcodec,
-}
-# the packages that can provide a decoder, the one to install first
-_PACKAGES = {
-    "pyav": ("av",),
-    "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
-    "decord": ("decord", "eva-decord"),
-    "torchcodec": ("torchcodec",),
-}
-_MODULES = {"pyav": "av", "opencv": "cv2", "decord": "decord", "torchcodec": "torchcodec.decoders"}
-_HINTS = {
-    "opencv": "; the headless package needs no libGL",
-    "decord": "; it has wheels for x86-64 Linux and Windows only",
-    "torchcodec": "; it also needs FFmpeg's shared libraries (Debian: apt-get install libavcodec59 libavformat59 "
-    "libavfilter8 libavdevice59, or the package ffmpeg; conda: conda install ffmpeg)",
-}
-_NO_FFMPEG = (
-    "--decoder torchcodec: torchcodec is installed but does not load: it needs FFmpeg's shared libraries (install the "
-    "package ffmpeg with apt-get or conda) and the release that goes with this torch; or use --decoder pyav"
-)
-
-
-def _library(decoder: str):
-    """The module of a decoder. Raises `UserError` that says what to install."""
-    try:
-        return importlib.import_module(_MODULES[decoder])
+        importlib.import_module(modules[decoder])
     except RuntimeError as error:  # older torchcodec loads FFmpeg when it is imported
-        raise UserError(_NO_FFMPEG if decoder == "torchcodec" else f"--decoder {decoder}: {error}") from error
+        raise UserError(f"--decoder {decoder}: {first_line(error)}{_HINTS.get(decoder, '')}") from error
     except (ImportError, OSError) as error:
         raise _not_installed(decoder, error) from error
 
 
 def _not_installed(decoder: str, error: object) -> UserError:
     return UserError(
-        f"--decoder {decoder}: not installed ({_first_line(error)}); run: pip install {_PACKAGES[decoder][0]}"
+        f"--decoder {decoder}: not installed ({first_line(error)}); run: pip install {PACKAGES[decoder][0]}"
         f"{_HINTS.get(decoder, '')}; or use --decoder pyav"
     )
 
@@ -233,13 +355,9 @@ def decoder_version(decoder: str) -> str:
 
     Raises `UserError` that says what to install when there is none.
     """
-    for package in _PACKAGES[decoder]:
+    for package in PACKAGES[decoder]:
         try:
             return f"{package} {importlib.metadata.version(package)}"
         except importlib.metadata.PackageNotFoundError:
             continue
     raise _not_installed(decoder, "no such package")
-
-
-def _first_line(error: object) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -56,6 +58,15 @@ def resize(images: Tensor, rule: Preprocessing) -> Tensor:
         resized = resized.round_().clamp_(0, 255).to(torch.uint8)
     top, left = ((side - rule.size) // 2 for side in resized.shape[2:])
     return resized[:, :, top : top + rule.size, left : left + rule.size]
+
+
+def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image `(H, W, 3)` uint8 at `size` (height, width): pictures that change their size in mid-video, in one array."""
+    if image.shape[:2] == size:
+        return image
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def normalise(pixels: Tensor, rule: Preprocessing) -> Tensor:

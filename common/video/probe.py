@@ -1,35 +1,59 @@
-"""Probing: what a video file promises before it is decoded: size, rate, frames, bytes.
+"""Probing: what a video promises before it is decoded: its stream, size, rate, frames, bytes.
 
 Headers lie: their numbers are shown, and used for estimates and for the sizes of shares, but a video has the frames
-that decode.
+that decode. A video is a file, or a folder of numbered images.
 """
 
+from __future__ import annotations
+
+import contextlib
+import stat
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+
+from common.base.entries import frame_files
 from common.base.runtime import UserError
+from common.video.timeline import is_plausible_fps
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 LARGEST_DISAGREEMENT = 2.0  # between a header's frame count and its duration times its rate, before neither is believed
 TYPICAL_BYTES_PER_FRAME = 4000  # where no header tells: only proportions matter
+INDEXED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"  # its index lists every sample: the only promise that is kept to the frame
+PACKETS_LOOKED_AT = 64  # to learn whether a stream says when its frames are shown: far more than decoders reorder
+PICTURE_CODECS = {"mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpeg2000", "jpegxl"}
+# frames that may be missing before a video counts as damaged: a decoder may drop those that lean on what was cut away
+LOST_FRAMES, LOST_SHARE = 2, 0.005
+FRAMES = "images"
+"""The format of a folder of numbered images."""
 
 
 class VideoError(UserError):
-    """A video that cannot be read to its end; `frames_given` frames came before the failure."""
+    """A video that cannot be read to its end; `frames_given` frames came before the failure, of `promised` if known."""
 
     ADVICE = "expected a whole video file: copy it again or re-encode it"
 
-    def __init__(self, path: Path, reason: object, frames_given: int = 0, *, advice: str = ADVICE):
+    def __init__(
+        self, path: Path, reason: object, frames_given: int = 0, *, advice: str = ADVICE, promised: int | None = None
+    ):
         reason = getattr(reason, "strerror", None) or reason  # without FFmpeg's number and a second path
         super().__init__(f"{path}: cannot be decoded after {frames_given} frames ({reason}); {advice}")
         self.path, self.reason, self.frames_given, self.advice = path, str(reason), frames_given, advice
+        self.promised = promised
 
     def __reduce__(self):
         """Errors cross from decoder processes whole."""
-        return partial(VideoError, advice=self.advice), (self.path, self.reason, self.frames_given)
+        rebuild = partial(VideoError, advice=self.advice, promised=self.promised)
+        return rebuild, (self.path, self.reason, self.frames_given)
 
 
 @dataclass(frozen=True)
@@ -40,8 +64,24 @@ class VideoInfo:
     width: int
     height: int
     fps: float | None
+    """The stream's own rate; None where the header has none that a camera can have."""
     header_frames: int | None
     seconds: float | None
+    format: str = ""
+    """FFmpeg's name of the container; `FRAMES` for a folder of images."""
+    stream: int = 0
+    """Index of the stream that is read, among all of the file."""
+    is_first_video: bool = True
+    """Whether it is the first video stream: some decoders take no other."""
+    other_streams: tuple[str, ...] = ()
+    """Further real video streams, which are not read."""
+    is_interlaced: bool = False
+    has_presentation_times: bool = True
+    """False where only the order of decoding is stored (AVI), or written in place of presentation times."""
+    indexed_frames: int | None = None
+    """Samples in the index of an MP4 or MOV less those that its edit list hides; None for other containers."""
+    stated_fps: float | None = None
+    """The header's rate as it stands there, believable or not."""
 
     @property
     def promised_frames(self) -> int | None:
@@ -50,6 +90,8 @@ class VideoInfo:
         Matroska has no count: its duration and rate give one. A rate that varies leaves a count and a duration apart
         by less than `LARGEST_DISAGREEMENT` times; beyond that one of them was never filled in.
         """
+        if self.indexed_frames:
+            return self.indexed_frames
         by_time = self.seconds * self.fps if self.seconds and self.fps else None
         if self.header_frames is None or by_time is None:
             return self.header_frames or (round(by_time) if by_time else None)
@@ -58,27 +100,159 @@ class VideoInfo:
 
 
 def probe(path: Path) -> VideoInfo:
-    """Read a video's header, without decoding. Raises `VideoError` when it is not a video."""
+    """Read a video's header, without decoding. Raises `VideoError`, and nothing else, when it is not a video."""
+    if path.is_dir():
+        return _probe_images(path)
+    with open_container(path) as container:
+        stream, others = choose_stream(path, container)
+        context = stream.codec_context
+        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+        seconds = float(stream.duration * stream.time_base) if stream.duration else None
+        # Matroska keeps one duration for the whole file, in PyAV's own unit
+        seconds = seconds or (container.duration / 1_000_000 if container.duration else None)
+        return VideoInfo(
+            codec=context.name,
+            width=context.width,
+            height=context.height,
+            fps=next(filter(is_plausible_fps, rates), None),
+            header_frames=stream.frames or None,
+            seconds=seconds,
+            format=container.format.name,
+            stream=stream.index,
+            is_first_video=stream.index == container.streams.video[0].index,
+            other_streams=tuple(_describe(other) for other in others),
+            is_interlaced=context.field_order > 1,  # 0 unknown, 1 progressive, else the order of the fields
+            indexed_frames=indexed_frames(container, stream),
+            stated_fps=rates[0] if rates else None,
+            has_presentation_times=_has_presentation_times(container, stream),  # reads on: the last question
+        )
+
+
+@contextlib.contextmanager
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """A file opened by PyAV. Raises `VideoError` for all that goes wrong with it, inside the block too.
+
+    Damaged headers make FFmpeg's and PyAV's code fail in ways that no list holds: whatever is raised is this video's
+    fault, and must not stop the others.
+    """
     import av
 
     try:
-        with av.open(str(path)) as container:
-            stream = video_stream(path, container)
-            context = stream.codec_context
-            fps = float(stream.average_rate) if stream.average_rate else None
-            seconds = float(stream.duration * stream.time_base) if stream.duration else None
-            # Matroska keeps one duration for the whole file, in PyAV's own unit
-            seconds = seconds or (container.duration / av.time_base if container.duration else None)
-            return VideoInfo(context.name, context.width, context.height, fps, stream.frames or None, seconds)
-    except (av.error.FFmpegError, OSError) as error:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise VideoError(path, "not a regular file", advice="expected a video file or a folder of numbered images")
+        # names and comments in any encoding: they are not needed
+        with av.open(str(path), metadata_errors="replace") as container:
+            yield container
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        reason = f"a link to {path.readlink()}, which is not there" if path.is_symlink() else error
+        raise VideoError(path, reason, advice="put the video back, or remove the link or its name") from error
+    except Exception as error:
         raise VideoError(path, error) from error
 
 
-def video_stream(path: Path, container):
-    """The first video stream of an opened PyAV container. Raises `VideoError` when there is none."""
+def choose_stream(path: Path, container: InputContainer) -> tuple[VideoStream, list[VideoStream]]:
+    """The video stream to read, and further real ones: the file's default one, else the first; never a cover picture.
+
+    Raises `VideoError` when there is none that FFmpeg can decode.
+    """
+    from av.stream import Disposition
+
     if not container.streams.video:
         raise VideoError(path, "no video stream in the file")
-    return container.streams.video[0]
+    streams = [stream for stream in container.streams.video if stream.codec_context is not None]
+    if not streams:
+        raise VideoError(path, "the header names no codec that is known")
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+
+    def is_picture(stream: VideoStream) -> bool:
+        # not every writer marks a cover: a track of one sample, or of still pictures without a count, is one as well
+        is_still = stream.frames == 1 or (not stream.frames and stream.codec_context.name in PICTURE_CODECS)
+        return bool(stream.disposition & pictures) or is_still
+
+    real = [stream for stream in streams if not is_picture(stream)] or streams[:1]
+    chosen = next((stream for stream in real if stream.disposition & Disposition.default), real[0])
+    return chosen, [stream for stream in real if stream is not chosen]
+
+
+def _describe(stream: VideoStream) -> str:
+    context = stream.codec_context
+    return f"stream {stream.index} ({context.name}, {context.width} x {context.height})"
+
+
+def indexed_frames(container: InputContainer, stream: VideoStream) -> int | None:
+    """Frames that the index of an MP4 or MOV promises: its samples less those that an edit list hides; else None.
+
+    A file that was trimmed without encoding keeps what the first frames lean on, and hides it.
+    """
+    if container.format.name != INDEXED_FORMAT:
+        return None
+    return sum(not entry.is_discard for entry in stream.index_entries) or None
+
+
+def lost_frames(promised: int | None, decoded: int) -> str | None:
+    """Both numbers, where a video has fewer frames than were promised by more than decoders leave out; else None."""
+    if promised is None or promised - decoded <= max(LOST_FRAMES, LOST_SHARE * promised):
+        return None
+    return f"{promised} frames promised, {decoded} decoded"
+
+
+def _has_presentation_times(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether the file says when its frames are shown, not only in which order they are decoded.
+
+    AVI never does, which matters for all codecs but those that store each frame alone. Where a codec stores frames out
+    of order, times that only ever rise in order of decoding are not those of presentation (a copied AVI).
+    """
+    is_avi, reorders = container.format.name == "avi", bool(stream.codec_context.reorder_depth)
+    if not is_avi and not reorders:
+        return True
+    packets = []
+    for packet in container.demux(stream):
+        if packet.size and not packet.is_discard:
+            packets.append((packet.pts, packet.dts))
+        if len(packets) == PACKETS_LOOKED_AT:
+            break
+    if is_avi:
+        return not reorders and all(shown == decoded for shown, decoded in packets)
+    known = [shown for shown, _ in packets if shown is not None]
+    return len(known) < 3 or known != sorted(set(known))
+
+
+def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int] | None:
+    """`(a, b, c, d)` of a frame's display matrix, of which only signs and zeros matter; None without one.
+
+    A pixel (x, y) is shown at (a x + c y, b x + d y), y downwards (ISO/IEC 14496-12, 6.2.2). Matrices between two
+    quarter turns count as the nearer one.
+    """
+    from av.sidedata.sidedata import Type
+
+    stored = frame.side_data.get(Type.DISPLAYMATRIX)
+    if stored is None:
+        return None
+    a, b, _, c, d, *_ = np.frombuffer(bytes(stored), np.int32)[:9].tolist()
+    keeps_axes = abs(a) + abs(d) >= abs(b) + abs(c)
+    return (a, 0, 0, d) if keeps_axes else (0, b, c, 0)
+
+
+def is_mirrored(matrix: tuple[int, int, int, int] | None) -> bool:
+    """Whether a display matrix mirrors, which most decoders take for a turn."""
+    return matrix is not None and matrix[0] * matrix[3] - matrix[1] * matrix[2] < 0
+
+
+def _probe_images(folder: Path) -> VideoInfo:
+    """The size of the first image, and how many there are."""
+    from PIL import Image
+
+    files = frame_files(folder)
+    if not files:
+        raise VideoError(folder, "no numbered images in this folder", advice="expected 000001.jpg, 000002.jpg, ...")
+    try:
+        with Image.open(files[0]) as image:
+            return VideoInfo(str(image.format).lower(), *image.size, None, len(files), None, format=FRAMES)
+    except Exception as error:  # see `open_container`
+        raise VideoError(folder, f"{files[0].name}: {error}") from error
 
 
 def estimate_frames(videos: Mapping[str, Path]) -> dict[str, int]:

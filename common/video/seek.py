@@ -4,14 +4,16 @@ What is read is what decoding from the first frame gives: it starts at a keyfram
 frame wanted, and what the decoder shows before that keyframe is dropped (pictures of an open group, which lean on
 frames that were not read). Where no such keyframe is found, decoding starts with the first frame.
 
-Files that store frames out of order without saying when to show them (H.264 with B-frames in AVI) give times that are
-off by a few frames, here as in sequential decoding.
+Where times are mended (AVI with B-frames, joined recordings), only decoding from the first frame tells them: such a
+file is not searched. A folder of numbered images is a video whose images are opened one by one.
 """
 
-import contextlib
+from __future__ import annotations
+
 import itertools
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +21,11 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from common.video.decode import to_rgb
-from common.video.probe import VideoError, video_stream
-from common.video.timeline import EQUALLY_NEAR_SECONDS, TimedT
+from common.base.entries import frame_files
+from common.video.decode import read_image, timed_in_order_of_decoding, to_rgb
+from common.video.preprocess import fitted
+from common.video.probe import VideoError, choose_stream, probe
+from common.video.timeline import DEFAULT_FPS, EQUALLY_NEAR_SECONDS, TimedT, strictly_increasing
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +45,12 @@ SKIPPING_CODECS = ("h264",)
 class TimedPicture(NamedTuple):
     """A decoded frame that is not yet RGB."""
 
-    seconds: float
+    seconds: float | None
     picture: av.VideoFrame
+
+    def at(self, seconds: float | None) -> TimedPicture:
+        """The same picture at another time."""
+        return TimedPicture(seconds, self.picture)
 
 
 class Stamp(NamedTuple):
@@ -57,27 +65,34 @@ class OpenVideo:
 
     def __init__(self, path: Path):
         self.path = path
+        self._info = probe(path)
         self._open()
+        has_times = self._info.has_presentation_times
+        self.is_searchable = self._info.format in SEARCHABLE_FORMATS and has_times and self._is_steady()
 
     def _open(self) -> None:
-        self._container = av.open(str(self.path))
-        self._stream = video_stream(self.path, self._container)
-        self.is_searchable = self._container.format.name in SEARCHABLE_FORMATS
+        self._container = av.open(str(self.path), metadata_errors="replace")
+        self._stream, _ = choose_stream(self.path, self._container)
         self._stream.codec_context.thread_count = 1
         start = self._stream.start_time
         self._start_seconds = 0.0 if start is None else float(start * self._stream.time_base)
         self._is_fresh = True
 
-    @classmethod
-    def span_of(cls, path: Path) -> tuple[float, float]:
-        """Presentation times of the first and the last frame that decode. Raises `VideoError`."""
-        try:
-            with contextlib.closing(cls(path)) as video:
-                if not video.is_searchable:
-                    log.warning("%s: %s", path, NOT_SEARCHABLE)
-                return video.span()
-        except (av.error.FFmpegError, OSError) as error:
-            raise VideoError(path, error) from error
+    def _is_steady(self) -> bool:
+        """Whether time only goes forward: transport streams can be joined of several, and have no index that tells.
+
+        The whole file is read for it, without decoding.
+        """
+        if self._info.format != "mpegts":
+            return True
+        last = -math.inf
+        for packet in self._container.demux(self._stream):
+            if packet.dts is not None:
+                if packet.dts < last:
+                    return False
+                last = packet.dts
+        self._is_fresh = False
+        return True
 
     def close(self) -> None:
         """Close the file."""
@@ -94,9 +109,7 @@ class OpenVideo:
                 shown, image = frame, to_rgb(frame.picture)
             if images is None:
                 images = np.empty((len(seconds), *image.shape), np.uint8)
-            if image.shape != images.shape[1:]:
-                raise VideoError(self.path, f"the picture changes its size at {frame.seconds:.2f} s")
-            images[place] = image
+            images[place] = fitted(image, images.shape[1:3])
         if images is None:
             raise VideoError(self.path, "no frame decodes")
         return images
@@ -132,7 +145,10 @@ class OpenVideo:
             self.close()
             self._open()
         self._is_fresh = False
-        yield from self._decode(self._container.demux(self._stream))
+        frames = self._decode(self._container.demux(self._stream))
+        if not self._info.has_presentation_times:
+            frames = timed_in_order_of_decoding(self.path, frames)
+        yield from strictly_increasing(frames, self._info.fps, Counter())
 
     def _frames_from_keyframe(self, seconds: float, wanted: np.ndarray) -> Iterator[TimedPicture]:
         """The same after a search for `seconds`; nothing unless it led to a keyframe before the first wanted."""
@@ -183,18 +199,67 @@ class OpenVideo:
         Before the last of them, others may be missing: those that no frame leans on are not decoded.
         """
         first, last = (min(needed), max(needed)) if needed else (-math.inf, -math.inf)
-        rate = float(self._stream.average_rate or 25)
-        count, cut_off = 0, False
+        cut_off = False
         for packet in packets:
             cut_off = packet.is_corrupt if packet.size else cut_off  # the last packet, of no bytes, flushes the decoder
             is_needed = not needed or packet.pts is None or packet.pts in needed or packet.pts > last
             self._stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
             for frame in packet.decode():
                 if frame.pts is None or frame.pts >= first:
-                    yield TimedPicture(count / rate if frame.time is None else frame.time, frame)
-                count += 1
+                    yield TimedPicture(frame.time, frame)
         if cut_off:
             raise VideoError(self.path, "the file ends in the middle of a frame")
+
+
+class OpenImages:
+    """A folder of numbered images, `fps` a second (default: 25), with the methods of `OpenVideo`."""
+
+    is_searchable = True
+
+    def __init__(self, path: Path, fps: float | None = None):
+        self.path, self.fps, self._files = path, fps or DEFAULT_FPS, frame_files(path)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+    def nearest(self, seconds: np.ndarray) -> np.ndarray:
+        """The images `(T, H, W, 3)` nearest to the times `(T,)`; of two equally near the earlier."""
+        numbers = np.ceil(seconds * self.fps - 0.5 - EQUALLY_NEAR_SECONDS).clip(0, len(self._files) - 1).astype(int)
+        images = {number: self._read(number) for number in sorted(set(numbers.tolist()))}
+        size = images[numbers[0]].shape[:2]
+        return np.stack([fitted(images[number], size) for number in numbers.tolist()])
+
+    def span(self) -> tuple[float, float]:
+        """Times of the first and the last image."""
+        self._read(0)
+        return 0.0, (len(self._files) - 1) / self.fps
+
+    def _read(self, number: int) -> np.ndarray:
+        try:
+            return read_image(self._files[number])
+        except Exception as error:  # whatever a damaged image raises
+            raise VideoError(self.path, f"{self._files[number].name}: {error}") from error
+
+
+def open_to_seek(path: Path, frames_fps: float | None = None) -> OpenVideo | OpenImages:
+    """A video to take frames from by time; `frames_fps` is the rate of a folder of images. Raises `VideoError`."""
+    try:
+        return OpenImages(path, frames_fps) if path.is_dir() else OpenVideo(path)
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(path, error) from error
+
+
+def span_of(path: Path, frames_fps: float | None = None) -> tuple[float, float]:
+    """Times of the first and the last frame of a video that decode. Raises `VideoError`."""
+    video = open_to_seek(path, frames_fps)
+    try:
+        if not video.is_searchable:
+            log.warning("%s: %s", path, NOT_SEARCHABLE)
+        return video.span()
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(path, error) from error
+    finally:
+        video.close()
 
 
 def _nearest(frames: Iterable[TimedT], seconds: np.ndarray) -> Iterator[TimedT]:

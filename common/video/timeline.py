@@ -1,15 +1,29 @@
-"""Timelines: the decoded frames that have a feature vector, and the vector that stands for each frame."""
+"""Timelines: times of decoded frames, the frames that have a feature vector, and the vector that stands for each frame.
+
+Containers, writers and joined recordings leave times that step back, repeat, are absurd or absent. They are made strictly
+increasing here, once (`strictly_increasing`): what samples, plots, scores or writes by time relies on it.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from itertools import pairwise
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
+from common.base.runtime import UserError
+
 CONSTANT_RATE_TOLERANCE_SECONDS = 2e-3  # containers round timestamps to a millisecond
 EQUALLY_NEAR_SECONDS = 1e-9  # far above the rounding of a float time, far below any frame's duration
+SHORTEST_STEP_SECONDS = 1e-4  # a nearer time counts as the same: no camera films ten thousand frames a second
+LONGEST_STEP_SECONDS, LONGEST_STEP_FRAMES = 10.0, 100  # a step over both is no pause but a damaged time
+LATEST_START_SECONDS = 3e8  # ten years: a clock that starts later holds garbage
+PLAUSIBLE_FPS = (0.01, 1000.0)
+DEFAULT_FPS = 25.0  # of most cameras: where nothing tells
 
 
 class Timed(Protocol):
@@ -18,7 +32,132 @@ class Timed(Protocol):
     seconds: float
 
 
+class Shown(Timed, Protocol):
+    """A frame whose time can be mended."""
+
+    def at(self, seconds: float | None) -> Self:
+        """The same, shown at another time."""
+
+
 TimedT = TypeVar("TimedT", bound=Timed)
+ShownT = TypeVar("ShownT", bound=Shown)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One decoded frame: `image` `(H, W, 3)` uint8 RGB, full range, upright; `seconds` its presentation time.
+
+    A decoder gives the time as the file has it, None or not finite where it has none; `strictly_increasing` mends it.
+    """
+
+    image: np.ndarray
+    seconds: float | None
+
+    def at(self, seconds: float | None) -> Frame:
+        """The same picture at another time."""
+        return Frame(self.image, seconds)
+
+
+def strictly_increasing(frames: Iterable[ShownT], fps: float | None, mended: Counter[str]) -> Iterator[ShownT]:
+    """The same frames in the same order, each shown after the one before it; `mended` counts what was changed, by kind.
+
+    Times that are right stay. One that is missing, repeated, steps back or is absurd (further than
+    `LONGEST_STEP_SECONDS` and `LONGEST_STEP_FRAMES` periods away) goes on from the frame before at the stream's rate
+    `fps`. Where the next time fits the clock so far, only this frame was wrong; else the clock itself has changed (a
+    joined recording) and the following times are moved along with it. Holds one frame back.
+    """
+    clock = _Clock(fps, mended)
+    held: ShownT | None = None
+
+    def placed(frame: ShownT, following: float | None) -> ShownT:
+        return frame.at(clock.place(frame.seconds, following))
+
+    try:
+        for frame in frames:
+            if held is not None:
+                yield placed(held, frame.seconds)
+            held = frame
+    except UserError:  # a video that fails gives all the frames that came before
+        if held is not None:
+            yield placed(held, None)
+        raise
+    if held is not None:
+        yield placed(held, None)
+
+
+def _mended(seconds: np.ndarray) -> np.ndarray:
+    """Times `(num_frames,)` of a record that an earlier version wrote: strictly increasing."""
+    steps = np.diff(seconds)
+    is_good = (steps >= SHORTEST_STEP_SECONDS) & (steps <= LONGEST_STEP_SECONDS)
+    if is_good.all():
+        return seconds
+    clock = _Clock(1 / float(np.median(steps[is_good])) if is_good.any() else None, Counter())
+    return np.array([clock.place(time, following) for time, following in pairwise([*seconds.tolist(), None])])
+
+
+def is_plausible_fps(fps: float | None) -> bool:
+    """Whether a camera or an export can have this rate; headers of some writers hold the clock's ticks instead."""
+    return fps is not None and PLAUSIBLE_FPS[0] <= fps <= PLAUSIBLE_FPS[1]
+
+
+class _Clock:
+    """The time of the last frame, and what has to be added to a file's times to go on from it."""
+
+    def __init__(self, fps: float | None, mended: Counter[str]):
+        self.period = 1 / (fps if is_plausible_fps(fps) else DEFAULT_FPS)
+        self.mended = mended
+        self.longest_step = max(LONGEST_STEP_SECONDS, LONGEST_STEP_FRAMES * self.period)
+        self.last: float | None = None
+        self.offset = 0.0
+        self.former: float | None = None  # the offset before the last change: a stray group of frames returns to it
+
+    def place(self, raw: float | None, following: float | None) -> float:
+        """The time of a frame whose file says `raw`, before one whose file says `following`."""
+        raw, following = (time if time is not None and math.isfinite(time) else None for time in (raw, following))
+        if self.last is None:
+            self.last = self._start(raw)
+            return self.last
+        step = self._step(raw, self.offset)
+        if self.former is not None and raw is not None:
+            other = self._step(raw, self.former)
+            if self._is_good(other) and (
+                not self._is_good(step) or abs(other - self.period) < abs(step - self.period) - EQUALLY_NEAR_SECONDS
+            ):
+                self.offset, self.former, step = self.former, self.offset, other
+        if not self._is_good(step):
+            self.mended[self._kind(step)] += 1
+            ahead = self._step(following, self.offset)
+            if self._is_good(ahead):  # the clock is right: this frame finds its place before the next
+                step = min(self.period, ahead / 2)
+            else:
+                step = self.period
+                if raw is not None:
+                    self.former, self.offset = self.offset, self.last + step - raw
+        self.last += step
+        return self.last
+
+    def _start(self, raw: float | None) -> float:
+        if raw is None:
+            self.mended["missing"] += 1
+        elif abs(raw) > LATEST_START_SECONDS:
+            self.mended["absurd"] += 1
+            self.offset = -raw
+        else:
+            return raw
+        return 0.0
+
+    def _step(self, raw: float | None, offset: float) -> float | None:
+        return None if raw is None else raw + offset - self.last
+
+    def _is_good(self, step: float | None) -> bool:
+        return step is not None and SHORTEST_STEP_SECONDS <= step <= self.longest_step
+
+    def _kind(self, step: float | None) -> str:
+        if step is None:
+            return "missing"
+        if abs(step) > self.longest_step:
+            return "absurd"
+        return "step back" if step < -SHORTEST_STEP_SECONDS else "repeated"
 
 
 def sample_at_fps(frames: Iterable[TimedT], fps: float | None) -> Iterator[tuple[int, TimedT, bool]]:
@@ -48,11 +187,21 @@ def sample_at_fps(frames: Iterable[TimedT], fps: float | None) -> Iterator[tuple
 
 
 def _pass_grid(grid_point: int, start: float, fps: float, reach: float) -> tuple[bool, int]:
-    """Whether a grid point lies at or before `reach`, and the first grid point after it."""
-    first = grid_point
-    while start + grid_point / fps <= reach + EQUALLY_NEAR_SECONDS:
-        grid_point += 1
-    return grid_point > first, grid_point
+    """Whether a grid point lies at or before `reach`, and the first grid point after it.
+
+    Computed, not counted: a gap between two frames may hold any number of grid points.
+    """
+
+    def is_reached(point: int) -> bool:
+        return start + point / fps <= reach + EQUALLY_NEAR_SECONDS
+
+    after = max(grid_point, math.floor((reach - start) * fps))
+    # the division rounds: the first point that is not reached is at most one step away
+    while is_reached(after):
+        after += 1
+    while after > grid_point and not is_reached(after - 1):
+        after -= 1
+    return after > grid_point, after
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +232,18 @@ class Timeline:
         """The same video with every `step`-th feature kept."""
         return Timeline(self.seconds, self.sampled[::step])
 
-    def nearest_sample(self, num_labels: int) -> np.ndarray:
-        """For each of `num_labels` label frames, the position in `sampled` of the feature nearest in time.
+    def nearest_sample(self, num_labels: int, *, causal: bool = False) -> np.ndarray:
+        """For each of `num_labels` label frames, the position in `sampled` of the feature that stands for it.
 
-        `(num_labels,)`; of two equally near the earlier. Labels past the last decoded frame take its feature.
+        `(num_labels,)`: the nearest in time, of two equally near the earlier; `causal`: the last one at or before it
+        (before the first, the first). Labels past the last decoded frame take that frame's feature.
         """
-        label_seconds = self.seconds[np.minimum(np.arange(num_labels), self.num_frames - 1)]
-        times = self.seconds[self.sampled]
+        frames = np.minimum(np.arange(num_labels), self.num_frames - 1)
+        if len(self.sampled) == self.num_frames:
+            return frames  # every frame has a feature of its own
+        if causal:
+            return np.maximum(np.searchsorted(self.sampled, frames, side="right") - 1, 0)
+        label_seconds, times = self.seconds[frames], self.seconds[self.sampled]
         # the samples on both sides of each label, clipped so that both exist; of a single sample they are the same
         right = np.clip(np.searchsorted(times, label_seconds), 1, max(len(times) - 1, 1))
         left = right - 1
@@ -124,6 +278,6 @@ class Timeline:
         if times["policy"] == "constant":
             seconds = times["start"] + np.arange(count) / times["fps"]
         else:
-            seconds = np.array(times["seconds"])
+            seconds = _mended(np.array(times["seconds"], dtype=np.float64))
         indices = record["frame_indices"]
         return cls(seconds, np.arange(count) if indices is None else np.array(indices))

@@ -7,8 +7,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from common.dataset.description import frames_fps_of
 from common.video.probe import VideoError
-from common.video.seek import OpenVideo
+from common.video.seek import OpenImages, OpenVideo, open_to_seek
 
 
 class ClipReader:
@@ -21,7 +22,7 @@ class ClipReader:
         if open_videos < 1:
             raise ValueError(f"open_videos must be at least 1, found {open_videos}")
         self.open_videos = open_videos
-        self._videos: OrderedDict[Path, OpenVideo] = OrderedDict()
+        self._videos: OrderedDict[Path, OpenVideo | OpenImages] = OrderedDict()
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, object]:
@@ -51,14 +52,14 @@ class ClipReader:
         for path in list(self._videos):
             self._close(path)
 
-    def _opened(self, path: Path) -> OpenVideo:
+    def _opened(self, path: Path) -> OpenVideo | OpenImages:
         if self._process != os.getpid():  # a forked process shares the file positions of its parent
             self._videos, self._process = OrderedDict(), os.getpid()
         if path not in self._videos:
             # the first in the dictionary was used longest ago
             while len(self._videos) >= self.open_videos:
                 self._close(next(iter(self._videos)))
-            self._videos[path] = OpenVideo(path)
+            self._videos[path] = open_to_seek(path, frames_fps_of(path) if path.is_dir() else None)
         self._videos.move_to_end(path)
         return self._videos[path]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.base import paths
 from common.base.entries import VIDEOS_IN_WORDS, is_frame_folder
-from common.base.runtime import UserError, write_json
+from common.base.runtime import UserError, cached_fingerprint, video_bytes, write_json
 from common.dataset import manifest as manifests
 from common.dataset.kfold import read_bundle
 from pretrain.video_data.video_index import VideoEntry, probe_videos
@@ -112,8 +112,8 @@ def excluded_fingerprints(exclude: Sequence[str], sizes: set[int]) -> set[str]:
             if not (path.is_file() or is_frame_folder(path)):
                 raise UserError(f"{path}: to be excluded, but a link to nothing, or not a file; put the video back")
             # equal videos have equal sizes: most files need not be read
-            if path.is_file() and path.stat().st_size in sizes:
-                fingerprints.add(manifests.cached_fingerprint(path))
+            if video_bytes(path) in sizes:
+                fingerprints.add(cached_fingerprint(path))
     return fingerprints
 
 

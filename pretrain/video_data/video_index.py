@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from common.base.entries import is_frame_folder
-from common.base.runtime import progress, read_json, write_json
-from common.dataset.manifest import video_fingerprint
+from common.base.runtime import progress, read_json, video_bytes, video_fingerprint, write_json
+from common.dataset.description import frames_fps_of
 from common.video.probe import VideoError, probe
-from common.video.seek import OpenVideo
+from common.video.seek import span_of
+from common.video.timeline import DEFAULT_FPS
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,16 @@ def probe_video(path: Path) -> VideoEntry:
     Raises `VideoError` when it cannot be read.
     """
     info = probe(path)
-    first, last = OpenVideo.span_of(path)
+    frames_fps = frames_fps_of(path) if path.is_dir() else None
+    first, last = span_of(path, frames_fps)
+    fps = info.fps or frames_fps or (DEFAULT_FPS if path.is_dir() else None)
     return VideoEntry(
         path=path,
         name=path.stem,
-        duration_seconds=last - first + (1 / info.fps if info.fps else 0.0),
-        fps=info.fps,
+        duration_seconds=last - first + (1 / fps if fps else 0.0),
+        fps=fps,
         num_frames=info.header_frames,
-        size_bytes=path.stat().st_size,
+        size_bytes=video_bytes(path),
         fingerprint=video_fingerprint(path),
         start_seconds=first,
     )
@@ -77,7 +80,7 @@ def probe_videos(videos: Sequence[Path], index: Path, num_processes: int | None 
             log.warning("left out: %s", VideoError(path, "a link to nothing, or not a file"))
             continue
         state = path.stat()
-        states[path] = {"size_bytes": state.st_size, "modified_ns": state.st_mtime_ns}
+        states[path] = {"size_bytes": video_bytes(path), "modified_ns": state.st_mtime_ns}
     content = read_json(index) if index.is_file() else {"format": FORMAT, "videos": {}}
     records = content["videos"] if content["format"] == FORMAT else {}  # another format: all is found again
     # one whose size or time of change is not that of its record has changed since

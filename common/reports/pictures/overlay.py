@@ -18,7 +18,10 @@ from common.base.runtime import UserError, atomic_path, progress
 from common.base.wording import clock, readable
 from common.reports.pictures.style import phase_colours
 from common.reports.pictures.timeline import DOUBTFUL_BELOW
-from common.video.decode import Frame, decode
+from common.video.decode import Decoding
+from common.video.preprocess import fitted
+from common.video.probe import choose_stream, open_container
+from common.video.timeline import Frame
 
 if TYPE_CHECKING:  # comes with torch, and reports need none
     from common.head.new_videos import VideoPhases
@@ -34,22 +37,24 @@ SMALLEST_TEXT = 8  # pixels
 def write_overlay(video: Path, phases: VideoPhases, path: Path, *, decoder: str = "pyav") -> Path:
     """Write `video` with `phases` drawn in as H.264 in MP4: the same frames at the same times, without sound.
 
-    The picture keeps its size; odd sides, which yuv420p does not have, lose their last row or column. Memory does not
-    grow with the length of the video.
+    The picture keeps the size that it begins with; odd sides, which yuv420p does not have, lose their last row or
+    column. Memory does not grow with the length of the video. Frames are those of `phases`, also of a damaged video.
 
     Raises `VideoError` when the video does not decode, `UserError` when it has other frames than `phases`.
     """
     total, count = len(phases.seconds), 0
-    with atomic_path(path) as temporary, closing(decode(video, decoder)) as frames:
+    decoding = iter(Decoding(video, decoder, accept_damaged=True))
+    with atomic_path(path) as temporary, closing(decoding) as frames:
         first = next(frames)
-        height, width = (side // 2 * 2 for side in first.image.shape[:2])
+        size = first.image.shape[:2]
+        height, width = (side // 2 * 2 for side in size)
         bar = PhaseBar(phases, width, height)
         with _writer(temporary, (width, height), phases, _pixel_aspect(video, first)) as write:
             for frame in progress(itertools.chain([first], frames), total=total, description="overlay", unit="frames"):
                 if count < total:
-                    image = np.require(frame.image[:height, :width], requirements=["C", "W"])
+                    image = np.require(fitted(frame.image, size)[:height, :width], requirements=["C", "W"])
                     bar.draw(image, count)
-                    write(image, frame.seconds)
+                    write(image, phases.seconds[count])
                 count += 1
         if count != total:
             raise UserError(f"{video}: decodes to {count} frames, but its phases are of {total}; predict it again")
@@ -58,10 +63,10 @@ def write_overlay(video: Path, phases: VideoPhases, path: Path, *, decoder: str 
 
 def _pixel_aspect(video: Path, frame: Frame) -> Fraction | None:
     """Width of a pixel over its height as the header says, for the upright picture; None where it does not say."""
-    import av
-
-    with av.open(str(video)) as container:
-        stream = container.streams.video[0]
+    if video.is_dir():
+        return None
+    with open_container(video) as container:
+        stream, _ = choose_stream(video, container)
         ratio = stream.sample_aspect_ratio
         turned = frame.image.shape[0] == stream.width != stream.height
     return 1 / ratio if ratio and turned else ratio or None
@@ -76,17 +81,13 @@ def _writer(
     from av.video.reformatter import ColorRange, Colorspace
 
     fps = len(phases.seconds) / float(np.ptp(phases.edges) or 1)
-    last = None
 
     def write(image: np.ndarray, seconds: float) -> None:
-        """Encode a frame; times are strictly ascending in MP4, and broken files repeat one."""
-        nonlocal last
+        """Encode a frame."""
         frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
-        ticks = round(seconds * TICKS_PER_SECOND)
-        last = ticks if last is None else max(ticks, last + 1)
-        frame.pts, frame.time_base = last, Fraction(1, TICKS_PER_SECOND)
+        frame.pts, frame.time_base = round(seconds * TICKS_PER_SECOND), Fraction(1, TICKS_PER_SECOND)
         container.mux(stream.encode(frame))
 
     try:

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from common.base import paths
-from common.base.runtime import UserError
+from common.base.runtime import BLOCK_BYTES, NUM_BLOCKS, UserError, video_fingerprint
 from common.dataset import manifest as manifests
-from common.dataset.manifest import BLOCK_BYTES, NUM_BLOCKS, manifests_of_weights, read_manifest, video_fingerprint
+from common.dataset.manifest import manifests_of_weights, read_manifest
 
 LONG_NAME = "vjepa2-vitl-fpc64-256"
 LARGE = NUM_BLOCKS * BLOCK_BYTES + 12345

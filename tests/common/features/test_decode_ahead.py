@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from common.features.decode_ahead import DecodePlan, chunks, decode_in_processes, decode_in_thread
-from common.video.preprocess import Preprocessing
-from common.video.probe import VideoError
+from common.features import decode_ahead
+from common.features.decode_ahead import Chunk, DecodePlan, chunks, decode_in_processes, decode_in_thread
+from common.video.preprocess import Preprocessing, resize
+from tests.common.odd_videos import ODD
 
 RULE = Preprocessing(size=16)
 
@@ -31,7 +32,7 @@ def collect(events):
     """Frames and seconds by video, and the errors."""
     frames, seconds, ended = {}, {}, {}
     for name, event in events:
-        if event is None or isinstance(event, VideoError):
+        if not isinstance(event, Chunk):
             ended[name] = event
         else:
             frames.setdefault(name, []).append(event.frames.clone())
@@ -40,8 +41,9 @@ def collect(events):
 
 
 def test_chunks_have_the_size_asked_for_and_a_smaller_last_one(videos):
-    sizes = [len(chunk.frames) for chunk in chunks(videos["v0"], plan())]
-    assert sizes == [5, 5, 5, 5, 3]
+    *parts, record = chunks(videos["v0"], plan())
+    assert [len(part.frames) for part in parts] == [5, 5, 5, 5, 3]
+    assert (record.promised, record.decoded, record.errors) == (23, 23, 0)
 
 
 def test_frames_are_resized_or_left_as_decoded(videos):
@@ -50,7 +52,7 @@ def test_frames_are_resized_or_left_as_decoded(videos):
 
 
 def test_sampling_reports_the_times_of_all_frames_and_the_chosen_indices(videos):
-    parts = list(chunks(videos["v0"], plan(fps=5)))  # of 25: each fifth frame
+    *parts, _ = chunks(videos["v0"], plan(fps=5))  # of 25: each fifth frame
     assert [index for part in parts for index in part.sampled] == [0, 5, 10, 15, 20]
     assert len([time for part in parts for time in part.seconds]) == 23
 
@@ -60,7 +62,8 @@ def test_sampling_reports_the_times_of_all_frames_and_the_chosen_indices(videos)
 def test_processes_give_the_same_frames_as_the_thread(videos, num_processes):
     frames, seconds, ended = collect(decode_in_thread(videos, plan()))
     others, other_seconds, other_ended = collect(decode_in_processes(videos, plan(), num_processes))
-    assert ended == other_ended == dict.fromkeys(videos)
+    assert ended == other_ended
+    assert {name: record.decoded for name, record in ended.items()} == {"v0": 23, "v1": 8, "v2": 14}
     assert seconds == other_seconds
     assert all(torch.equal(frames[name], others[name]) for name in videos)
 
@@ -90,11 +93,10 @@ def test_a_killed_decoder_process_costs_its_video_only(videos):
     os.kill(child, signal.SIGKILL)
     ended = {}
     for name, event in events:
-        if event is None or isinstance(event, VideoError):
+        if not isinstance(event, Chunk):
             ended[name] = event
     assert "the decoder process died, exit code -9" in str(ended["v0"])
-    assert ended["v1"] is None
-    assert ended["v2"] is None
+    assert (ended["v1"].decoded, ended["v2"].decoded) == (8, 14)
 
 
 @pytest.mark.slow
@@ -105,3 +107,22 @@ def test_leaving_early_ends_the_decoder_processes(videos):
     assert len(children() - others) == 2
     events.close()
     assert children() <= others
+
+
+def test_a_picture_that_changes_its_size_begins_a_new_chunk(tmp_path):
+    path = ODD["size change"].make(tmp_path)
+    *parts, _ = chunks(path, plan(rule=None, chunk_frames=20))
+    assert [tuple(part.frames.shape[:3]) for part in parts] == [
+        (20, 96, 160), (10, 96, 160), (20, 72, 128), (10, 72, 128),
+    ]  # fmt: skip
+    *resized, _ = chunks(path, plan(chunk_frames=20))
+    ours = torch.cat([resize(part.frames, RULE) for part in parts])  # as a GPU does
+    assert torch.equal(ours, torch.cat([part.frames for part in resized]))
+    times = [[time for part in given for time in part.seconds] for given in (parts, resized)]
+    assert times[0] == times[1]
+
+
+def test_a_chunk_is_bounded_in_bytes(videos, monkeypatch):
+    monkeypatch.setattr(decode_ahead, "CHUNK_BYTES", 3 * 32 * 48 * 3)
+    *parts, _ = chunks(videos["v0"], plan(rule=None, chunk_frames=256))
+    assert [len(part.frames) for part in parts] == [3] * 7 + [2]

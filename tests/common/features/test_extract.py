@@ -3,12 +3,14 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -18,11 +20,10 @@ from common.base.runtime import UserError, sha256_of_file
 from common.encoders.base import ImageEncoder, build_encoder
 from common.encoders.config import read_encoder_config
 from common.extract_features import main
-from common.features import decode_ahead as decoding
 from common.features import files as features
 from common.video.decode import decode
 from common.video.preprocess import resize
-from common.video.probe import VideoError
+from tests.common import odd_videos
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_features_of_a_video_that_was_replaced_are_made_again(clips, make_clip, 
     run()
     make_clip(clips.videos / "BL_1.mp4", solid((200, 10, 30), 9))
     assert run() == 0
-    assert "BL_1.npy: made from a file of" in caplog.text
+    assert "BL_1.npy: made from another file than BL_1.mp4 is now; made again" in caplog.text
     assert opened(clips, "BL_1").array.shape[1] == 9
 
 
@@ -145,19 +146,117 @@ def test_a_bad_video_is_quarantined_with_its_reason_until_it_is_put_right(clips,
     assert not note.exists()
 
 
-def test_a_failure_in_the_middle_gives_the_frames_it_gave_and_no_features(clips, monkeypatch):
-    def breaks_off(path, decoder):
-        for count, frame in enumerate(decode(path, decoder)):
-            if path.stem == "BL_0" and count == 21:
-                raise VideoError(path, "broken stream", count)
-            yield frame
+def damaged_copy(clips, name="BL_7"):
+    """A damaged video among the others: a place in it does not decode."""
+    whole = odd_videos.write(clips.root / "whole.mp4", options={"x264-params": "keyint=30:bframes=0", "qp": "20"})
+    return odd_videos.overwritten(whole, clips.videos / f"{name}.mp4", length=6000)
 
-    monkeypatch.setattr(decoding, "decode", breaks_off)
+
+def test_a_damaged_video_is_quarantined_with_both_numbers_and_the_others_go_on(clips):
+    damaged_copy(clips)
     assert run() == 1
     folder = clips.features("ColorHistogram")
-    assert json.loads((folder / "quarantine" / "BL_0.json").read_text())["frames_given"] == 21
-    assert sorted(path.name for path in folder.glob("*.npy")) == ["BL_1.npy", "BL_2.npy"]
+    note = json.loads((folder / "quarantine" / "BL_7.json").read_text())
+    assert note["frames_promised"] == 60
+    assert 0 < note["frames_given"] < 60
+    assert "60 frames promised" in note["reason"]
+    assert sorted(path.name for path in folder.glob("*.npy")) == ["BL_0.npy", "BL_1.npy", "BL_2.npy"]
     assert list(folder.glob("*.partial")) == []
+
+
+def test_a_damaged_video_is_extracted_where_that_is_asked_for_and_marked(clips):
+    damaged_copy(clips)
+    assert run("--accept_damaged") == 0
+    file = opened(clips, "BL_7")
+    record = file.sidecar["decoding"]
+    assert file.array.shape[1] == file.timeline.num_frames < record["promised_frames"] == 60
+    assert record["decode_errors"] > 0
+    assert "60 frames promised" in record["damage"]
+    assert opened(clips, "BL_0").sidecar["decoding"]["damage"] is None
+
+
+@pytest.mark.parametrize("options", [(), ("--shard", "1/1")], ids=["all", "shard"])
+def test_what_is_no_file_is_named_and_stops_no_other_video(clips, caplog, options):
+    (clips.videos / "BN_gone.mp4").symlink_to(clips.root / "disk_that_moved" / "BN_gone.mp4")
+    os.mkfifo(clips.videos / "BN_pipe.mp4")
+    (clips.videos / "BN_codec.mkv").write_bytes(
+        odd_videos.write(clips.root / "whole.mkv").read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/AVX")
+    )
+    for _ in range(2):  # those that are finished are skipped by their fingerprints
+        assert run(*options) == 1
+    assert sorted(path.name for path in clips.features("ColorHistogram").glob("*.npy")) == [
+        "BL_0.npy",
+        "BL_1.npy",
+        "BL_2.npy",
+    ]
+    for reason in (
+        r"BN_gone\.mp4: .*a link to .*disk_that_moved",
+        r"BN_pipe\.mp4: .*not a regular file",
+        r"BN_codec\.mkv",
+    ):
+        assert re.search(reason, caplog.text)
+
+
+def test_a_video_of_the_same_size_under_the_same_name_is_another_one(clips, solid):
+    def raw(path, colour):
+        """Uncompressed: equal numbers of pixels are equal numbers of bytes."""
+        with av.open(str(path), "w") as made:
+            stream = made.add_stream("rawvideo", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+            for image in solid(colour, 9):
+                made.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")))
+            made.mux(stream.encode())
+
+    path = clips.videos / "BL_9.avi"
+    raw(path, (200, 0, 0))
+    run()
+    red, size, status = opened(clips, "BL_9").array.copy(), path.stat().st_size, path.stat()
+    raw(path, (0, 0, 200))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == size
+    run()
+    assert not np.array_equal(opened(clips, "BL_9").array, red)
+
+
+def test_features_of_an_earlier_version_know_their_video_by_its_size(clips):
+    run()
+    sidecar = clips.features("ColorHistogram") / "BL_1.json"
+    record = {
+        key: value for key, value in json.loads(sidecar.read_text()).items() if key not in ("fingerprint", "decoding")
+    }
+    sidecar.write_text(json.dumps(record))
+    before = sidecar.stat().st_mtime_ns
+    assert run() == 0
+    assert sidecar.stat().st_mtime_ns == before
+
+
+def test_a_folder_of_numbered_images_is_a_video(clips):
+    odd_videos.frame_folder(clips.videos / "BL_7", range(20), suffix=".png")
+    assert run() == 0
+    file = opened(clips, "BL_7")
+    assert file.array.shape[1] == 20
+    assert "25 a second assumed" in file.sidecar["decoding"]["notes"][0]
+    with pytest.raises(UserError, match=r"--fps 5: the rate of the folders of images .*frames_fps: N.*dataset\.yaml"):
+        run("--fps", "5", "--variant", "5fps")
+    clips.description.write_text("frames_fps: 10\n")
+    run("--fps", "5", "--variant", "5fps")
+    assert opened(clips, "BL_7", variant="5fps").timeline.sampled.tolist() == list(range(0, 20, 2))
+    run()  # at another rate it is another timeline
+    assert opened(clips, "BL_7").timeline.fps == pytest.approx(10)
+
+
+def test_images_have_the_features_of_a_lossless_video_of_them(clips):
+    pictures = [odd_videos.numbered(number) for number in range(10)]
+    odd_videos.frame_folder(clips.videos / "BL_7", range(10))
+    with av.open(str(clips.videos / "BL_8.mkv"), "w") as made:
+        stream = made.add_stream("libx264rgb", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], "rgb24"
+        stream.options = {"qp": "0"}
+        for picture in pictures:
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        made.mux(stream.encode())
+    run()
+    assert np.array_equal(opened(clips, "BL_7").array, opened(clips, "BL_8").array)
 
 
 def test_shards_cover_every_video_once(clips):

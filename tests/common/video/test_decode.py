@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from fractions import Fraction
+from types import ModuleType
 
 import av
 import numpy as np
@@ -522,7 +523,7 @@ def test_torchcodec_and_pyav_convert_colours_alike(reference_data, working, name
 def test_what_is_not_a_video_is_an_error_that_names_the_file_with_every_decoder(tmp_path, other, content):
     path = tmp_path / "BL_0001.mp4"
     path.write_bytes(content)
-    with pytest.raises(VideoError, match=r"BL_0001\.mp4.*--decoder pyav") as error:
+    with pytest.raises(VideoError, match=r"BL_0001\.mp4") as error:
         frames(path, other)
     assert error.value.frames_given == 0
 
@@ -561,7 +562,7 @@ def without(monkeypatch):
             return real_import(name, *rest)
 
         def version(name):
-            if name in decode_module._PACKAGES[decoder]:
+            if name in decode_module.PACKAGES[decoder]:
                 raise importlib.metadata.PackageNotFoundError(name)
             return real_version(name)
 
@@ -583,13 +584,15 @@ def test_a_decoder_that_is_not_installed_says_what_to_install(tmp_path, without,
 
 
 def test_torchcodec_without_ffmpeg_names_the_libraries(make_clip, solid, tmp_path, monkeypatch):
-    class Library:
-        @staticmethod
-        def VideoDecoder(*_, **__):
-            raise RuntimeError("Could not load libtorchcodec. Likely causes: ...")
+    library, decoders = ModuleType("torchcodec"), ModuleType("torchcodec.decoders")
 
+    def load(*_, **__):
+        raise RuntimeError("Could not load libtorchcodec. Likely causes: ...")
+
+    decoders.VideoDecoder, library.decoders = load, decoders
     path = make_clip(tmp_path / "clip.mp4", solid((9, 9, 9), 2))
-    monkeypatch.setattr(decode_module, "_library", lambda _: Library)
+    monkeypatch.setitem(sys.modules, "torchcodec", library)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
     with pytest.raises(UserError, match=r"FFmpeg's shared libraries.*--decoder pyav") as error:
         frames(path, "torchcodec")
     assert not isinstance(error.value, VideoError)

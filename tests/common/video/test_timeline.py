@@ -1,12 +1,16 @@
 """Frame sampling, timelines, and which feature stands for which label."""
 
+import math
+import time
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from common.video.timeline import Timeline, sample_at_fps
+from common.base.runtime import UserError
+from common.video.timeline import Frame, Timeline, sample_at_fps, strictly_increasing
 
 
 @dataclass
@@ -185,3 +189,106 @@ def test_one_feature_stands_for_every_label():
 
 def test_every_frame_sampled_maps_each_label_to_its_own_feature():
     assert np.array_equal(Timeline.every_frame(1000, 29.97).nearest_sample(1000), np.arange(1000))
+
+
+# --- times are strictly increasing ----------------------------------------------------------------------------------
+
+
+def mended(times, fps=25.0) -> tuple[list[float], dict[str, int]]:
+    kinds: Counter[str] = Counter()
+    frames = strictly_increasing([Frame(np.zeros(0), time) for time in times], fps, kinds)
+    return [round(frame.seconds, 6) for frame in frames], dict(kinds)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected", "kinds"),
+    [
+        ([0.0, 0.04, 0.08], [0.0, 0.04, 0.08], {}),
+        ([7.3, 7.34, 9.0, 9.04], [7.3, 7.34, 9.0, 9.04], {}),  # late start, variable rate
+        ([1.0, 1.04, 0.2, 0.24], [1.0, 1.04, 1.08, 1.12], {"step back": 1}),  # joined
+        ([0.0, 0.04, 0.12, 0.08, 0.16], [0.0, 0.04, 0.12, 0.14, 0.16], {"step back": 1}),  # one frame strays
+        ([0.0, 0.0, 0.0, 0.0], [0.0, 0.04, 0.08, 0.12], {"repeated": 3}),
+        ([0.0, 0.04, 0.04, 0.12], [0.0, 0.04, 0.08, 0.12], {"repeated": 1}),
+        ([None, None, None], [0.0, 0.04, 0.08], {"missing": 3}),
+        ([0.0, None, 0.08, None, 0.16], [0.0, 0.04, 0.08, 0.12, 0.16], {"missing": 2}),
+        ([0.0, 0.04, 1.8e9, 1.8e9 + 0.04], [0.0, 0.04, 0.08, 0.12], {"absurd": 1}),  # the clock is set
+        ([0.0, 0.04, -3.7e17, 0.12], [0.0, 0.04, 0.08, 0.12], {"absurd": 1}),
+        ([-3.7e17, 0.04, 0.08], [0.0, 0.04, 0.08], {"absurd": 2}),
+        ([0.0, math.nan, 0.08], [0.0, 0.04, 0.08], {"missing": 1}),
+        ([0.0, 9.0, 9.04], [0.0, 9.0, 9.04], {}),  # a pause
+        ([0.0, 600.0, 600.04], [0.0, 0.04, 0.08], {"absurd": 1}),
+        # a program stream that loses its thread for some frames and finds it again
+        ([1.0, 1.04, 1.08, 1.04, 1.08, 1.2, 1.24], [1.0, 1.04, 1.08, 1.12, 1.16, 1.2, 1.24], {"step back": 1}),
+    ],
+)  # fmt: skip
+def test_times_go_on_at_the_rate_where_they_are_no_times(times, expected, kinds):
+    assert mended(times) == (expected, kinds)
+
+
+def test_a_pause_is_measured_in_frames_where_they_are_far_apart():
+    times = [0.0, 20.0, 40.0, 1500.0, 1520.0]  # time lapse
+    assert mended(times, fps=0.05) == (times, {})
+
+
+@pytest.mark.parametrize("fps", [None, 90_000.0, 0.0])
+def test_a_rate_that_no_camera_has_is_not_gone_on_with(fps):
+    assert mended([0.0, 0.0, 0.0], fps) == ([0.0, 0.04, 0.08], {"repeated": 2})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_the_times_the_result_rises_and_pictures_stay(seed):
+    random = np.random.default_rng(seed)
+    times = np.cumsum(random.choice([0.04, 0.0, -0.5, 3.0, 1e9, -1e17, 1e-7, math.nan], 200)).tolist()
+    times = [None if random.random() < 0.1 else time for time in times]
+    images = [np.full(1, number) for number in range(200)]
+    frames = list(strictly_increasing(map(Frame, images, times), 25.0, Counter()))
+    assert [int(frame.image[0]) for frame in frames] == list(range(200))
+    steps = np.diff([frame.seconds for frame in frames])
+    assert steps.min() > 0
+    assert steps.max() <= 10
+
+
+def test_frames_before_an_error_are_all_given():
+    def breaking():
+        yield Frame(np.zeros(0), 0.0)
+        yield Frame(np.zeros(0), 0.04)
+        raise UserError("broken")
+
+    given = []
+    with pytest.raises(UserError, match="broken"):
+        given.extend(strictly_increasing(breaking(), 25.0, Counter()))
+    assert [frame.seconds for frame in given] == [0.0, 0.04]
+
+
+def test_sampling_does_not_count_through_a_gap():
+    """A grid of a thousand points a second over thirty years: only the frames cost time."""
+    frames = [Frame(np.zeros(0), time) for time in (0.0, 1e9, 1e9 + 1)]
+    started = time.process_time()
+    assert [chosen for _, _, chosen in sample_at_fps(frames, 1000.0)] == [True, True, True]
+    assert time.process_time() - started < 1
+
+
+def test_times_of_an_earlier_version_are_mended_when_they_are_read():
+    timeline = Timeline.from_json(
+        {
+            "num_frames": 4,
+            "fps": 25,
+            "timestamps": {"policy": "listed", "seconds": [0.0, 0.04, 0.0, 0.04]},
+            "frame_indices": None,
+        }
+    )
+    assert timeline.seconds == pytest.approx([0.0, 0.04, 0.08, 0.12])
+
+
+# --- online ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_causal_label_takes_the_last_sample_at_or_before_it():
+    timeline = Timeline(np.arange(12) / 25, np.array([0, 5, 10]))
+    assert timeline.nearest_sample(12, causal=True).tolist() == [0] * 5 + [1] * 5 + [2] * 2
+    assert timeline.nearest_sample(12).tolist() == [0] * 3 + [1] * 5 + [2] * 4
+
+
+def test_where_every_frame_has_a_sample_the_times_are_not_asked():
+    timeline = Timeline(np.zeros(5), np.arange(5))
+    assert timeline.nearest_sample(7).tolist() == [0, 1, 2, 3, 4, 4, 4]

@@ -12,7 +12,7 @@ import pytest
 from common.base.runtime import UserError
 from common.video.decode import decode
 from common.video.probe import VideoError
-from common.video.seek import OpenVideo
+from common.video.seek import span_of
 from pretrain.video_data.clips import ClipReader
 
 NUM_FRAMES = 60
@@ -236,23 +236,23 @@ def test_a_reader_must_be_able_to_open_a_video():
 def test_span_is_from_the_first_to_the_last_decoded_frame(tmp_path, name):
     path = VIDEOS[name](tmp_path)
     times = [frame.seconds for frame in decode(path)]
-    assert OpenVideo.span_of(path) == pytest.approx((times[0], times[-1]), abs=1e-9)
+    assert span_of(path) == pytest.approx((times[0], times[-1]), abs=1e-9)
 
 
 def test_a_format_that_cannot_be_searched_is_named_with_what_to_do(tmp_path, caplog):
-    OpenVideo.span_of(VIDEOS["closed groups"](tmp_path))
+    span_of(VIDEOS["closed groups"](tmp_path))
     assert not caplog.text
-    OpenVideo.span_of(VIDEOS["MPEG-2 program stream"](tmp_path))
+    span_of(VIDEOS["MPEG-2 program stream"](tmp_path))
     assert "a.mpg: this kind of file cannot be searched by time" in caplog.text
 
 
 def test_span_does_not_believe_the_header(reference_data):
     path = reference_data / "data" / "videos" / "tree.avi"  # promises 444 frames, 68 decode
     times = [frame.seconds for frame in decode(path)]
-    assert OpenVideo.span_of(path) == pytest.approx((times[0], times[-1]))
+    assert span_of(path) == pytest.approx((times[0], times[-1]))
 
 
 def test_span_of_what_is_no_video_is_an_error(tmp_path):
     (tmp_path / "a.mp4").write_text("not a video")
     with pytest.raises(VideoError, match=r"a\.mp4"):
-        OpenVideo.span_of(tmp_path / "a.mp4")
+        span_of(tmp_path / "a.mp4")

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from common.base import paths
-from common.base.runtime import UserError, read_json, write_json
+from common.base.runtime import UserError, read_json, video_fingerprint, write_json
 from common.dataset import manifest as manifests
-from common.dataset.manifest import video_fingerprint
 from common.video.probe import VideoError
 from pretrain.video_data import video_index
 from pretrain.video_data.corpora import find_corpora, read_corpora, write_manifest

@@ -46,8 +46,9 @@ class MadeDataset:
         sampled: np.ndarray | None = None,
         fps: float = 25.0,
         num_frames: int | None = None,
+        **changes,
     ) -> None:
-        """A feature file with its sidecar; `rows` `(T, FEATURE_DIM)`."""
+        """A feature file with its sidecar, in which `changes` are other than usual; `rows` `(T, FEATURE_DIM)`."""
         num_frames = num_frames or len(rows)
         timeline = Timeline(np.arange(num_frames) / fps, np.arange(num_frames) if sampled is None else sampled)
         weights = {"source": "none", "file": None, "sha256": None}
@@ -57,7 +58,7 @@ class MadeDataset:
         }  # fmt: skip
         with FeatureWriter(self.features / f"{name}.npy", rows.shape[1], "float32") as writer:
             writer.append(rows.astype(np.float32))
-            writer.finish(sidecar)
+            writer.finish(sidecar | changes)
 
     def write_video(self, name: str, seed: int, folder: str = "groundTruth", *, length: int = 60) -> np.ndarray:
         """Labels and features that tell the phases apart; returns the phase ids `(T,)`."""

@@ -29,3 +29,31 @@ def test_features_of_a_video_that_was_replaced(cohort):
     finding = cohort.only()
     assert (finding.severity, finding.kind, finding.video) == ("warning", "features", "BL_01")
     assert "was replaced" in finding.advice
+
+
+def test_features_of_another_file_of_the_same_size(cohort):
+    size = cohort.video("BL_01").stat().st_size
+    cohort.add_features("BL_01", video_bytes=size, fingerprint="ab")
+    finding = cohort.only()
+    assert (finding.severity, finding.video) == ("warning", "BL_01")
+    assert "made from another file than" in finding.message
+
+
+def test_what_was_mended_or_accepted_when_a_video_was_decoded(cohort):
+    sound = {"promised_frames": None, "header_frames": None, "times_mended": {}, "notes": [], "damage": None}
+    count = len(cohort.labels("BL_01"))
+    for video, changes in (
+        ("BL_01", {"damage": "60 frames promised, 50 decoded"}),
+        ("BL_03", {"times_mended": {"step back": 1, "repeated": 3}}),
+        ("BL_05", {"notes": ["stream 1 is read, not stream 0 (h264, 64 x 48)"]}),
+        ("BL_07", {"header_frames": 6 * count}),
+        ("BL_09", {}),
+    ):
+        cohort.add_features(video, decoding=sound | changes)
+    found = {finding.video: (finding.severity, finding.message) for finding in cohort.findings()}
+    assert found.keys() == {"BL_01", "BL_03", "BL_05", "BL_07"}
+    assert found["BL_01"][0] == "warning"
+    assert "a damaged video: 60 frames promised, 50 decoded" in found["BL_01"][1]
+    assert "times of frames were mended (1 step back, 3 repeated)" in found["BL_03"][1]
+    assert "stream 1 is read, not stream 0" in found["BL_05"][1]
+    assert f"{6 * count} frames promised" in found["BL_07"][1]

@@ -1,8 +1,11 @@
 """Lengths and frame rates: labels against frames, videos against each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from common.checks import timing
 from common.features.files import FeatureWriter
 from common.video.timeline import Timeline
 from tests.common.cohort import FPS, NAMES, VALIDATION, WAY
@@ -136,3 +139,20 @@ def test_a_file_that_is_no_video_does_not_stop_the_others(cohort):
     cohort.video("BL_01").write_bytes(b"not a video")
     cohort.video("SD_02").unlink()
     assert cohort.audit() == [("error", "videos", "BL_01"), ("error", "files", "SD_02")]
+
+
+def test_a_header_with_an_implausible_rate_or_several_videos_is_named(cohort, monkeypatch):
+    real = timing.probe
+
+    def odd(path):
+        changes = {
+            "BL_01": {"fps": None, "stated_fps": 90_000.0},
+            "BL_03": {"other_streams": ("stream 1 (h264, 9 x 9)",)},
+        }
+        return replace(real(path), **changes.get(path.stem, {}))
+
+    monkeypatch.setattr(timing, "probe", odd)
+    found = {finding.video: finding.message for finding in cohort.findings() if finding.kind == "videos"}
+    assert found.keys() == {"BL_01", "BL_03"}
+    assert "states 90000 frames a second" in found["BL_01"]
+    assert "stream 0 is read, not stream 1" in found["BL_03"]

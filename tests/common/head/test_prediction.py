@@ -164,3 +164,57 @@ def test_predict_from_the_command_line(trained, capsys):
     assert main(words) == 0
     assert capsys.readouterr().out.strip() == str(trained.results)
     assert (trained.results / paths.RUN_RECORD).is_file()
+
+
+# --- online ---------------------------------------------------------------------------------------------------------
+
+
+def with_window(made, **window) -> None:
+    """All features again, with vectors of windows of frames."""
+    for path in list(made.features.glob("*.npy")):
+        made.write_features(path.stem, np.load(path).T.copy(), window=window)
+
+
+def test_a_causal_head_gives_a_frame_the_last_feature_at_or_before_it(made):
+    experiment = load_experiment(made.config(causal=True, sample_rate=4))
+    train(experiment, device="cpu")
+    predict(experiment, device="cpu")
+    for name, labels in experiment.test_labels.items():
+        rows = np.load(experiment.results / f"{name}.npy")
+        frames = np.arange(len(labels.read_text().split()))
+        assert np.array_equal(rows, rows[frames // 4 * 4])
+        assert not np.array_equal(rows[0], rows[4])
+
+
+@pytest.mark.parametrize(
+    ("window", "seconds"),
+    [
+        ({"clip_len": 16, "mode": "window", "stride": 1}, 7 / 25),
+        ({"clip_len": 16, "mode": "window", "stride": 4}, 10 / 25),
+        ({"clip_len": 16, "mode": "tokens", "tubelet": 2}, 15 / 25),
+    ],
+    ids=["window", "stride", "tokens"],
+)
+def test_features_that_look_ahead_are_named_under_a_causal_head(made, caplog, window, seconds):
+    with_window(made, **window)
+    experiment = load_experiment(made.config(causal=True))
+    train(experiment, device="cpu")
+    assert f"features of ColorHistogram look ahead by {seconds:g} s" in caplog.text
+    assert predict(experiment, device="cpu")["look_ahead_seconds"] == pytest.approx(seconds)
+
+
+def test_features_of_single_frames_do_not_look_ahead(made, caplog):
+    experiment = load_experiment(made.config(causal=True))
+    train(experiment, device="cpu")
+    assert "look ahead" not in caplog.text
+
+
+def test_damaged_videos_are_named_and_recorded(made, caplog):
+    name = next(iter(load_experiment(made.config()).test_labels))
+    rows = np.load(made.features / f"{name}.npy").T.copy()
+    made.write_features(name, rows, decoding={"damage": "60 frames promised, 50 decoded"})
+    experiment = load_experiment(made.config())
+    train(experiment, device="cpu")
+    record = predict(experiment, device="cpu")
+    assert record["damaged_videos"] == {name: "60 frames promised, 50 decoded"}
+    assert f"features of damaged videos, taken as they were: {name}" in caplog.text

@@ -118,6 +118,20 @@ def test_remarks_name_synthetic_data_random_weights_and_unequal_heads(compared):
     assert results[0].name.endswith("random weights)")
 
 
+def test_remarks_say_of_each_row_whether_it_is_online_and_what_is_not_as_it_seems(compared):
+    results = collect_all(compared.dataset, 2)
+    first, second = (result.name for result in results)
+    assert "Offline recognition;" in " ".join(map(str, remarks(results)))
+    results[1].splits[0].record["config"]["causal"] = True
+    results[1].splits[0].record["look_ahead_seconds"] = 1.28
+    results[0].splits[1].record["damaged_videos"] = {"BL_2": "60 frames promised, 50 decoded"}
+    marked = {str(remark): remark.alarming for remark in remarks(results)}
+    assert f"Online recognition: {second}; offline: all others;" in " ".join(marked)
+    assert marked[f"Not online although the head is: features look ahead: {second} by 1.28 s."]
+    assert marked["Damaged videos were scored as they decode: BL_2."]
+    assert first not in next(text for text in marked if "look ahead" in text)
+
+
 def test_the_sample_set_is_recorded_as_synthetic(made):
     (made.dataset.root / "sample.json").write_text("{}")
     run_k_folds([*WORDS, "--only", "1"])

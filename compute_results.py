@@ -2,14 +2,17 @@
 
 python compute_results.py --dataset SICS155                     all models, split 1
 python compute_results.py --compare-kfold 5                     all models, 5 folds: page, workbook, pictures
+python compute_results.py --models Base I3D --runs default      two models' runs without a name
 python compute_results.py --model Base --split 1                one model: workbook, ribbons, confusion matrix
 """
 
 from __future__ import annotations
 
+import argparse
+
 from common.base import paths
 from common.base.options import CommandParser
-from common.base.runtime import run_main
+from common.base.runtime import UserError, run_main
 from common.base.wording import format_table
 from common.scoring.protocols import PROTOCOLS, add_protocol_options, chosen_protocols
 
@@ -19,31 +22,39 @@ def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(None, __doc__)
     data, output = parser.groups["data"], parser.groups["output"]
     data.add_argument("--dataset", default=paths.DEFAULT_DATASET, help="(default: %(default)s)")
-    data.add_argument("--split", default="1", help="fold number or 'val' (default: %(default)s)")
-    data.add_argument("--compare-kfold", type=int, metavar="K", help="compare all models over K folds")
-    data.add_argument("--model", help="show this model's split")
-    data.add_argument("--run", help="with --model: name of a run (default: the default run)")
+    data.add_argument("--split", help="fold number or 'val' (default: 1)")
+    data.add_argument("--compare-kfold", type=int, metavar="K", help="compare over K folds")
+    data.add_argument("--models", nargs="+", metavar="MODEL", help="compare these models alone (default: all)")
+    data.add_argument(
+        "--runs", nargs="+", metavar="NAME", help="compare these runs alone; 'default' is the one without a name"
+    )
+    data.add_argument("--model", help="show this model's split instead of a comparison")
+    data.add_argument("--run", help="with --model: name of a run (default: the one without a name)")
     add_protocol_options(parser)
     output.add_argument("--with-published", action="store_true", help="the study's table beside ours, marked as quoted")
     output.add_argument("--pdf", action="store_true", help="every picture as PDF too")
     given = parser.parse_args(argv)
+    _refuse_ignored(given)
 
     # --help answers without pandas, matplotlib and plotly
     from common.reports.comparison import make_report
     from common.reports.published import read_published
-    from common.reports.results import collect_all, collect_one, collect_split
+    from common.reports.results import Collection, collect_all, collect_one, collect_split
     from common.reports.text import leaderboard_rows
     from common.reports.written import write_comparison, write_model
 
-    dataset, num_folds = paths.dataset(given.dataset), given.compare_kfold
+    dataset, num_folds, split = paths.dataset(given.dataset), given.compare_kfold, given.split or "1"
+    chosen = {"models": given.models and [paths.model(name) for name in given.models], "runs": given.runs}
     if given.model:
-        results = [collect_one(paths.model(given.model), dataset, given.split, run=given.run)]
+        found = Collection([collect_one(paths.model(given.model), dataset, split, run=given.run)], [])
+    elif num_folds is not None:
+        found = collect_all(dataset, num_folds, **chosen)
     else:
-        results = collect_all(dataset, num_folds) if num_folds else collect_split(dataset, given.split)
+        found = collect_split(dataset, split, **chosen)
     # those asked for first, the first of them on every picture; the page shows the others too
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
-    published = read_published() if given.with_published and not given.model else []
-    report = make_report(dataset, results, protocols, published=published)
+    published = read_published() if given.with_published else []
+    report = make_report(dataset, found.results, protocols, published=published, left_out=found.left_out)
     print(format_table(leaderboard_rows(report.board)))
     if len(report.results) > 1:
         print("Tied: encoders that share a letter do not differ significantly in accuracy over the test videos.")
@@ -51,9 +62,21 @@ def main(argv: list[str] | None = None) -> int:
     if given.model:
         written = write_model(report, pdf=given.pdf)
     else:
-        written = write_comparison(report, over_folds=bool(num_folds), pdf=given.pdf)
+        written = write_comparison(report, over_folds=num_folds is not None, pdf=given.pdf)
     print("\n".join(f"wrote {path}" for path in written))
     return 0
+
+
+def _refuse_ignored(given: argparse.Namespace) -> None:
+    """Raise `UserError` for flags that would have no effect beside others."""
+    without_effect = {"model": ("compare_kfold", "models", "runs", "with_published"), "compare_kfold": ("split",)}
+    words = {name: f"--{name.replace('_', '-')}" for name, value in vars(given).items() if value not in (None, False)}
+    for name, others in without_effect.items():
+        ignored = [words[other] for other in others if other in words]
+        if name in words and ignored:
+            raise UserError(f"{' and '.join(ignored)} would have no effect with {words[name]}; leave out one of them")
+    if given.run is not None and given.model is None:
+        raise UserError(f"--run goes with --model; to compare that run of all models, give --runs {given.run}")
 
 
 if __name__ == "__main__":

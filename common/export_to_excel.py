@@ -9,7 +9,6 @@ from dataclasses import replace
 from common.base import paths
 from common.base.options import CommandParser
 from common.base.runtime import run_main
-from common.dataset.kfold import read_folds
 from common.scoring.protocols import PROTOCOLS, add_protocol_options, chosen_protocols
 
 
@@ -24,18 +23,16 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
 
     # --help answers without pandas and openpyxl
-    from common.reports.caveats import unfinished
     from common.reports.comparison import make_report
     from common.reports.results import collect_runs
     from common.reports.workbook.workbook import save_comparison
 
     model, dataset = paths.model(given.model), paths.dataset(given.dataset)
-    results = collect_runs(model, dataset, given.split)
+    found = collect_runs(model, dataset, given.split)
     # the first protocol is that of most sheets; one sheet shows them all
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
-    report = make_report(dataset, results, protocols)
-    warnings = [] if given.split else unfinished(results, len(read_folds(dataset)))
-    report = replace(report, title=f"{model.name}: {report.title}", remarks=[*warnings, *report.remarks])
+    report = make_report(dataset, found.results, protocols, left_out=found.left_out)
+    report = replace(report, title=f"{model.name}: {report.title}")
     print(save_comparison(report, model.workbook))
     return 0
 

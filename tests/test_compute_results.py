@@ -1,5 +1,6 @@
 """The root script: what it writes, and that one split does not replace all folds."""
 
+import openpyxl
 import pytest
 
 import compute_results
@@ -69,3 +70,29 @@ def test_one_model_has_a_workbook_and_pictures_in_its_folder(finished):
 def test_a_split_that_was_not_run_says_what_to_run(finished):
     with pytest.raises(UserError, match=r"no finished run; run: python -m common\.run_k_folds --model ColorHistogram"):
         compute_results.main(["--dataset", "made", "--model", "ColorHistogram", "--split", "9"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--compare-kfold 2 --run seed7", "--run goes with --model; .* --runs seed7"),
+        ("--compare-kfold 2 --model ColorHistogram", "--compare-kfold would have no effect with --model"),
+        ("--compare-kfold 2 --split 1", "--split would have no effect with --compare-kfold"),
+        ("--model ColorHistogram --models Base --runs x", "--models and --runs would have no effect with --model"),
+        ("--model ColorHistogram --with-published", "--with-published would have no effect with --model"),
+        ("--compare-kfold 0", "0 folds: .* has 2"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(made, words, said):
+    with pytest.raises(UserError, match=said):
+        compute_results.main(["--dataset", "made", *words.split()])
+
+
+def test_fewer_folds_than_there_are_are_named_everywhere(finished, capsys):
+    compute_results.main(["--dataset", "made", "--compare-kfold", "1", "--models", "ColorHistogram"])
+    sentence = "Unfinished: of 2 folds, the numbers of ColorHistogram over 1 only."
+    assert sentence in capsys.readouterr().out
+    folder = paths.comparison_results()
+    assert sentence in (folder / "report.html").read_text()
+    notes = openpyxl.load_workbook(folder / "kfold_comparison.xlsx")["notes"]
+    assert sentence in [cell.value for row in notes for cell in row]

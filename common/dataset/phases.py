@@ -1,6 +1,7 @@
 """Phase names and ids, ground-truth and prediction files."""
 
 import difflib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.base.paths import label_paths
-from common.base.runtime import UserError, read_text, write_text
+from common.base.entries import list_labels
+from common.base.paths import Dataset, label_paths
+from common.base.runtime import UserError, read_text, sha256_of_json, write_text
 from common.base.wording import SHOWN, listed, shown
 from common.dataset.label_forms import CHALLENGE_HEADER, frame_names
 
@@ -104,6 +106,23 @@ def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
         return np.fromiter((ids[name] for name in names), dtype=np.int64, count=len(names))
     except KeyError:
         raise UnknownPhases(path, names, lines, mapping) from None
+
+
+def labels_hash(dataset: Dataset, split: str, mapping: PhaseMapping) -> str:
+    """Identity of the labels that a split is learned from and scored on: SHA-256 over the phases of every video.
+
+    Equal for equal phases, in whatever form the files have them. Every fold learns from or is scored on all of
+    `groundTruth/`; the split `val` takes both parts. A file that cannot be read counts as other labels.
+    """
+
+    def phases(path: Path) -> str | None:
+        try:
+            return hashlib.sha256(read_labels(path, mapping).astype("<i4").tobytes()).hexdigest()
+        except UserError:
+            return None
+
+    parts = [dataset.ground_truth, *([dataset.ground_truth_val] if split == "val" else [])]
+    return sha256_of_json([{name: phases(path) for name, path in list_labels(part).first.items()} for part in parts])
 
 
 def allowed_difference(num_frames: int, most: int = LENGTH_TOLERANCE) -> int:

@@ -20,7 +20,7 @@ from common.base.runtime import (
     versions,
     write_json,
 )
-from common.dataset.phases import PhaseMapping, write_prediction
+from common.dataset.phases import PhaseMapping, labels_hash, write_prediction
 from common.head.batch_gen import VideoFeatures, pad_batch, read_rows
 from common.head.checkpoint import Checkpoint, load_checkpoint, load_head
 from common.head.experiment import Experiment
@@ -83,6 +83,7 @@ def _provenance(experiment: Experiment, videos: list[VideoFeatures], trained: Ch
         "folds_hash": experiment.folds_hash,
         "train_inputs_hash": trained.inputs_hash if trained else None,
         "test_inputs_hash": experiment.inputs_hash(videos, experiment.test_labels),
+        "labels_hash": labels_hash(experiment.dataset, experiment.config.split, experiment.mapping),
         "features": {
             "identity": identity,
             "random_weights": bool(identity) and identity["weights"]["source"] == "random",

@@ -1,9 +1,12 @@
 """Caveats that a reader of a table must know before believing it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from common.base.wording import listed
+from common.base.wording import listed, shortened
+from common.features.files import IDENTITY
 from common.reports.results import EncoderResult
 from common.reports.run_records import identity, weights_source
 from common.scoring.protocols import CHALLENGE, Protocol, methods_sentence
@@ -13,6 +16,7 @@ HEAD_SETTINGS = (
     "num_epochs", "num_layers_PG", "num_layers_R", "num_R", "num_f_maps", "bz", "lr", "loss_mse", "adaptive_mse",
     "window_mse", "loss_focal", "class_weights", "sample_rate", "causal", "precision",
 )  # fmt: skip
+OF_ONE_FOLD = {"split", "dataset", "model", "run"}  # settings that say which run it is, not how it was made
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
         lines.append(Remark("Synthetic data: drawn videos. These numbers say nothing about surgery."))
     if any(result.record["features"]["random_weights"] for result in results):
         lines.append(Remark("Rows marked 'random weights' come from untrained encoders."))
-    lines += _unequal_heads(results)
+    lines += _unequal_heads(results) + _unequal_folds(results) + _changed_labels(results) + _unfinished(results)
     splits = len(results[0].splits)
     spread = f"Mean ± standard deviation (ddof 1) over {splits} folds" if splits > 1 else "One split"
     lines.append(
@@ -78,18 +82,70 @@ def _damaged(results: Sequence[EncoderResult]) -> list[Remark]:
 
 
 def _unequal_heads(results: Sequence[EncoderResult]) -> list[Remark]:
+    """A warning for each setting of the head that differs between rows."""
     found = []
     for key in HEAD_SETTINGS:
-        used = {result.name: result.record["config"].get(key) for result in results}
-        if len(set(used.values())) > 1:
-            values = ", ".join(f"{name} {value}" for name, value in used.items())
+        used = {result.name: _by_value(result, partial(_setting, key)) for result in results}
+        if len({tuple(values) for values in used.values()}) > 1:
+            values = ", ".join(f"{name} {' and '.join(values)}" for name, values in used.items())
             found.append(Remark(f"Not a like-for-like comparison: {key} differs ({values}).", alarming=True))
     return found
 
 
-def unfinished(results: Sequence[EncoderResult], num_folds: int) -> list[Remark]:
-    """A warning where runs lack folds: their means are over fewer and other videos."""
-    lacking = {result.name: [split.record["split"] for split in result.splits] for result in results}
-    partial = [f"{name} over {', '.join(folds)}" for name, folds in lacking.items() if len(folds) < num_folds]
-    text = f"Unfinished: of {num_folds} folds, the numbers of {'; of '.join(partial)} only."
+def _unequal_folds(results: Sequence[EncoderResult]) -> list[Remark]:
+    """A warning for each run whose folds differ in a setting, the seed, or how their features were made."""
+    found = []
+    for result in results:
+        names = sorted({key for split in result.splits for key in split.record["config"]} - OF_ONE_FOLD)
+        settings = {name: _by_value(result, partial(_setting, name)) for name in names}
+        features = {f"{key} of the features": _by_value(result, partial(_way, key)) for key in IDENTITY}
+        for name, folds in (settings | features).items():
+            if len(folds) > 1:
+                values = "; ".join(f"fold {', '.join(numbers)}: {shortened(value)}" for value, numbers in folds.items())
+                found.append(Remark(f"Folds of {result.name} differ in {name} ({values}).", alarming=True))
+    return found
+
+
+def _setting(name: str, record: Mapping[str, Any]) -> Any:
+    return record["config"].get(name)
+
+
+def _way(key: str, record: Mapping[str, Any]) -> Any:
+    """One part of how a record's features were made; weights by their hash, as one file may lie in two places."""
+    value = (record["features"]["identity"] or {}).get(key)
+    return value.get("sha256") or value["source"] if key == "weights" and value else value
+
+
+def _by_value(result: EncoderResult, value_of: Callable[[Mapping[str, Any]], Any]) -> dict[str, list[str]]:
+    """The folds of a run by what `value_of` says of their records, in words."""
+    folds: dict[str, list[str]] = {}
+    for split in result.splits:
+        folds.setdefault(str(value_of(split.record)), []).append(split.record["split"])
+    return folds
+
+
+def _changed_labels(results: Sequence[EncoderResult]) -> list[Remark]:
+    """A warning that names the runs that learned from other labels than those they are scored against."""
+    named = []
+    for result in results:
+        changed = [split.record["split"] for split in result.splits if split.labels_changed]
+        if changed:
+            named.append(result.name + (f" (fold {', '.join(changed)})" if len(result.splits) > 1 else ""))
+    text = f"Labels have changed since these runs, whose heads learned from others: {', '.join(named)}. Run them again."
+    return [Remark(text, alarming=True)] if named else []
+
+
+def _unfinished(results: Sequence[EncoderResult]) -> list[Remark]:
+    """A warning where rows are not over all folds of the data set: their means are over fewer and other videos."""
+    partial: dict[tuple[str, ...], list[str]] = {}
+    for result in results:
+        if result.num_folds is not None and len(result.splits) < result.num_folds:
+            partial.setdefault(tuple(split.record["split"] for split in result.splits), []).append(result.name)
+    over = "; ".join(f"{', '.join(names)} over {', '.join(folds)}" for folds, names in partial.items())
+    text = f"Unfinished: of {results[0].num_folds} folds, the numbers of {over} only."
     return [Remark(text, alarming=True)] if partial else []
+
+
+def left_out_remarks(reasons: Sequence[str]) -> list[Remark]:
+    """A line for each run that could not stand beside the others."""
+    return [Remark(f"Left out: {reason}.") for reason in reasons]

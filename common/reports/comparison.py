@@ -1,6 +1,6 @@
 """Everything that a comparison shows, computed once; workbook, pictures and page only lay it out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from common.dataset.description import read_phases
 from common.dataset.kfold import prefix_stratum
 from common.dataset.patients import read_patients
 from common.dataset.phases import PhaseMapping
-from common.reports.caveats import Remark, remarks
+from common.reports.caveats import Remark, left_out_remarks, remarks
 from common.reports.costs import encoder_costs
 from common.reports.leaderboard import Leaderboard, make_leaderboard
 from common.reports.published import PublishedRow, quotation
@@ -91,8 +91,12 @@ def make_report(
     protocols: Sequence[Protocol],
     *,
     published: Sequence[PublishedRow] = (),
+    left_out: Sequence[str] = (),
 ) -> Report:
-    """Compare `results`; runs on a part of the training videos go into the label-efficiency curves only."""
+    """Compare `results`; runs on a part of the training videos go into the label-efficiency curves only.
+
+    `left_out`: why other runs cannot stand beside them, among the remarks.
+    """
     splits = {split.record["split"] for result in results for split in result.splits}
     torn = [Remark(f"Patients: {finding.message}.", alarming=True) for finding in patient_findings(dataset, splits)]
     try:
@@ -103,10 +107,7 @@ def make_report(
     for result in progress(whole, description="measure", unit="encoders"):  # ranking frames for PR-AUC takes the time
         for protocol in protocols:
             result.video_values(protocol)
-    leaks = [(result.name, leak) for result in whole for leak in leaks_of_record(dataset, result.record)]
-    lines = (
-        [Remark(f"Leak: {name}: {leak}", alarming=True) for name, leak in leaks] + torn + remarks(whole, protocols[0])
-    )
+    lines = [*_leaks(dataset, whole), *torn, *left_out_remarks(left_out), *remarks(whole, protocols[0])]
     lines += [Remark(quotation(published))] if published else []
     num_splits = len(results[0].splits)
     marked = " (synthetic data)" if dataset.is_synthetic else ""
@@ -122,6 +123,19 @@ def make_report(
         seed_variance=seed_variances(whole, protocols[0]),
         published=list(published),
     )
+
+
+def _leaks(dataset: paths.Dataset, results: Sequence[EncoderResult]) -> Iterator[Remark]:
+    """A warning for each stage of pretraining that has seen scored videos, or does not say which it has seen."""
+    for result in results:
+        for split in result.splits:
+            try:
+                yield from (
+                    Remark(f"Leak: {result.name}: {leak}", True) for leak in leaks_of_record(dataset, split.record)
+                )
+            except UserError as error:
+                yield Remark(f"Leak: {result.name}: unknown, since {error}", alarming=True)
+                break
 
 
 def per_video_table(

@@ -1,7 +1,8 @@
-"""Find finished runs and score them again from their prediction files."""
+"""Find finished runs, hold them against the data set as it is now, and score them again from their prediction files."""
 
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,12 @@ import numpy as np
 from common.base import paths
 from common.base.entries import nfc, visible
 from common.base.paths import label_paths
-from common.base.runtime import UserError, read_json
+from common.base.runtime import UserError, describe_os_error
+from common.base.wording import listed
 from common.dataset.description import read_phases, require_supported
 from common.dataset.kfold import folds_hash, read_folds
+from common.dataset.phases import PhaseMapping, labels_hash
+from common.head.run_record import read_run_record
 from common.scoring.folder import score_folder
 from common.scoring.further_measures import further_summary, per_phase
 from common.scoring.protocols import CHALLENGE, Protocol, summary_value, video_values
@@ -22,13 +26,20 @@ from common.scoring.video_score import VideoScore
 
 log = logging.getLogger(__name__)
 
+VALIDATION = "val"
+DEFAULT_RUN = "default"  # what `--runs` calls the run without a name
+
 
 @dataclass(frozen=True, eq=False)
 class SplitResult:
-    """One scored split: its `run.json` and the scores of its videos by name."""
+    """One scored split: its `run.json` and the scores of its videos by name.
+
+    `labels_changed`: it learned from other labels than the data set has now, which it is scored against.
+    """
 
     record: dict[str, Any]
     scores: dict[str, VideoScore]
+    labels_changed: bool = False
 
     @cached_property
     def _values(self) -> dict[tuple[str, Protocol], float]:
@@ -44,11 +55,15 @@ class SplitResult:
 
 @dataclass(frozen=True, eq=False)
 class EncoderResult:
-    """One row of a comparison: an encoder's splits under one run name."""
+    """One row of a comparison: an encoder's splits under one run name.
+
+    `num_folds`: how many folds the data set has, where all of them are asked for.
+    """
 
     model: paths.Model
     run: str | None
     splits: list[SplitResult]
+    num_folds: int | None = None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -122,27 +137,76 @@ class EncoderResult:
         return further_summary(list(self.scores.values()))
 
 
-def read_split(folder: Path, dataset: paths.Dataset) -> SplitResult:
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """Runs that stand beside each other, best accuracy first; `left_out` names each that cannot, with the reason."""
+
+    results: list[EncoderResult]
+    left_out: list[str]
+
+
+@dataclass(frozen=True)
+class _Present:
+    """A data set as it is now, which runs are held against; each part is looked at once, when it is needed."""
+
+    dataset: paths.Dataset
+
+    @cached_property
+    def mapping(self) -> PhaseMapping:
+        require_supported(self.dataset, "scoring")
+        return read_phases(self.dataset)
+
+    @cached_property
+    def folds(self) -> list[list[str]]:
+        return read_folds(self.dataset)
+
+    @cached_property
+    def _labels_hashes(self) -> dict[bool, str]:
+        return {}
+
+    def labels_hash(self, split: str) -> str:
+        """Of the labels that a split's run would be made from now."""
+        part = split == VALIDATION
+        if part not in self._labels_hashes:
+            self._labels_hashes[part] = labels_hash(self.dataset, split, self.mapping)
+        return self._labels_hashes[part]
+
+    def labels(self, split: str) -> dict[str, Path]:
+        """Label files of the videos that a split scores. Raises `UserError` when there is no such split."""
+        if split == VALIDATION:
+            return label_paths(self.dataset.ground_truth_val)
+        if not (split.isdecimal() and 0 < int(split) <= len(self.folds)):
+            raise UserError(f"split {split}: {self.dataset.splits} has folds 1 to {len(self.folds)}")
+        # a video may be in both parts: it is scored against the labels of the part that the run predicted
+        labels = label_paths(self.dataset.ground_truth)
+        return {name: labels[name] for name in self.folds[int(split) - 1]}
+
+
+def _read_split(folder: Path, split: str, present: _Present) -> SplitResult:
     """Score one split's folder from its prediction files.
 
-    Raises `UserError` when a prediction is missing, or the labels of a video are gone.
+    Raises `UserError` when it was run on other phases or videos than the data set has now, when a prediction is missing
+    or damaged.
     """
-    require_supported(dataset, "scoring")
-    record = read_json(folder / paths.RUN_RECORD)
-    mapping = read_phases(dataset)
-    if record["phases"] != list(mapping.names):
+    record, dataset = read_run_record(folder / paths.RUN_RECORD), present.dataset
+    if record["split"] != split:
+        raise UserError(f"{folder}: its record is that of split {record['split']}; predict split {split} again")
+    if record["phases"] != list(present.mapping.names):
         raise UserError(f"{folder}: predicted with other phases than {dataset.mapping} has now; predict again")
-    # a video may be in both parts: it is scored against the labels of the part that this run predicted
-    labels = label_paths(dataset.ground_truth_val if record["split"] == "val" else dataset.ground_truth)
-    videos = [nfc(name) for name in record["videos"]]
-    gone = [name for name in videos if name not in labels]
-    if gone:
+    if split != VALIDATION and record["folds_hash"] != folds_hash(present.folds):
+        raise UserError(f"{folder}: was run on other folds than {dataset.splits} has now; run it again")
+    labels = present.labels(split)
+    if others := sorted(labels.keys() ^ {nfc(name) for name in record["videos"]}):
         raise UserError(
-            f"{folder}: predictions for videos that have no labels in {dataset.root}: {', '.join(gone[:5])}"
+            f"{folder}: was run on other videos than {dataset.root} has in split {split} now ({listed(others)}); predict "
+            "it again"
         )
-    chosen = {name: labels[name] for name in videos}
     fps = {nfc(name): rate for name, rate in record["fps"].items()}
-    return SplitResult(record, score_folder(chosen, folder, mapping, folder, fps=fps))
+    scores = score_folder(labels, folder, present.mapping, folder, fps=fps)
+    for score in scores.values():
+        _ = score.average_precision  # reads the probabilities: damaged ones are found here, and nothing is read twice
+    known = record.get("labels_hash")  # earlier versions did not record it
+    return SplitResult(record, scores, known is not None and known != present.labels_hash(split))
 
 
 def run_names(model: paths.Model, dataset: paths.Dataset) -> list[str | None]:
@@ -152,110 +216,161 @@ def run_names(model: paths.Model, dataset: paths.Dataset) -> list[str | None]:
     return default + sorted({path.parents[1].name for path in visible(root, f"*/split_*/{paths.RUN_RECORD}")})
 
 
-def finished_splits(
-    model: paths.Model, dataset: paths.Dataset, run: str | None, names: Iterable[str | int]
+def chosen_runs(
+    dataset: paths.Dataset, models: Sequence[paths.Model] | None = None, runs: Sequence[str] | None = None
+) -> list[tuple[paths.Model, str | None]]:
+    """Every model's every run on a data set, of those models and runs alone that are named.
+
+    Raises `UserError` for a name that no finished run has.
+    """
+    found = [(model, run) for model in models or paths.all_models() for run in run_names(model, dataset)]
+    there = {run or DEFAULT_RUN for _, run in found}
+    if unknown := [run for run in runs or () if run not in there]:
+        raise UserError(
+            f"--runs {' '.join(unknown)}: no finished run on {dataset.name} is called so; "
+            f"there are: {', '.join(sorted(there)) or 'none'}"
+        )
+    if bare := [model.name for model in models or () if model not in {model for model, _ in found}]:
+        raise UserError(f"--models {' '.join(bare)}: no finished run on {dataset.name}; {_how_to_run(dataset)}")
+    return [(model, run) for model, run in found if runs is None or (run or DEFAULT_RUN) in runs]
+
+
+def _finished_splits(
+    model: paths.Model, dataset: paths.Dataset, run: str | None, names: Iterable[str]
 ) -> dict[str, Path]:
     """The folders of those of a run's splits that are finished, by the split's name."""
-    folders = {str(name): model.split_results(dataset.name, name, run) for name in names}
+    folders = {name: model.split_results(dataset.name, name, run) for name in names}
     return {name: folder for name, folder in folders.items() if (folder / paths.RUN_RECORD).is_file()}
-
-
-def _is_of_other_folds(folder: Path, dataset: paths.Dataset) -> bool:
-    return read_json(folder / paths.RUN_RECORD)["folds_hash"] != folds_hash(read_folds(dataset))
 
 
 def collect_folds(
     model: paths.Model, dataset: paths.Dataset, num_folds: int, *, run: str | None = None
 ) -> EncoderResult:
-    """All folds of one encoder's run.
+    """The first `num_folds` folds of one encoder's run.
 
-    Raises `UserError` when a fold is missing or was made on other folds than the data set has now.
+    Raises `UserError` when the data set has fewer, or a fold is missing, damaged, or run on other folds than there are.
     """
+    return _read_folds(model, run, num_folds, _Present(dataset))
+
+
+def _read_folds(model: paths.Model, run: str | None, num_folds: int, present: _Present) -> EncoderResult:
+    dataset = present.dataset
+    if not 1 <= num_folds <= len(present.folds):
+        raise UserError(f"{num_folds} folds: {dataset.splits} has {len(present.folds)}")
     names = [str(k) for k in range(1, num_folds + 1)]
-    folders = finished_splits(model, dataset, run, names)
-    command = f"python -m common.run_k_folds --dataset {dataset.name} --model {model.name} --folds {num_folds}"
-    missing = [name for name in names if name not in folders]
-    if missing:
+    folders = _finished_splits(model, dataset, run, names)
+    command = f"python -m common.run_k_folds --dataset {dataset.name} --model {model.name} --folds {len(present.folds)}"
+    command += f" --run {run}" if run else ""
+    if missing := [name for name in names if name not in folders]:
         raise UserError(
             f"{model.name}: no finished run of fold {', '.join(missing)} in {model.results(dataset.name, run)}; "
             f"run: {command}"
         )
-    stale = [name for name, folder in folders.items() if _is_of_other_folds(folder, dataset)]
-    if stale:
-        raise UserError(
-            f"{model.name}: fold {', '.join(stale)} was run on other folds than {dataset.splits} has now; run "
-            f"{command} --force"
-        )
-    return EncoderResult(model, run, [read_split(folder, dataset) for folder in folders.values()])
+    return EncoderResult(
+        model, run, [_read_split(folder, name, present) for name, folder in folders.items()], len(present.folds)
+    )
 
 
-def collect_all(dataset: paths.Dataset, num_folds: int) -> list[EncoderResult]:
-    """Every encoder's every run that has all folds, best accuracy first; the others are named in a warning.
-
-    Raises `UserError` when there is none.
-    """
-    results = []
-    for model in paths.all_models():
-        for run in run_names(model, dataset):
-            try:
-                results.append(collect_folds(model, dataset, num_folds, run=run))
-            except UserError as error:
-                log.warning("left out: %s", error)
-    return _ranked(results, dataset)
-
-
-def collect_split(dataset: paths.Dataset, split: str) -> list[EncoderResult]:
-    """Every encoder's every run of one split, best accuracy first.
+def collect_all(
+    dataset: paths.Dataset,
+    num_folds: int,
+    *,
+    models: Sequence[paths.Model] | None = None,
+    runs: Sequence[str] | None = None,
+) -> Collection:
+    """Every run that has the first `num_folds` folds, of all encoders or of the chosen ones (see `chosen_runs`).
 
     Raises `UserError` when there is none.
     """
-    results = []
-    for model in paths.all_models():
-        for run in run_names(model, dataset):
-            for folder in finished_splits(model, dataset, run, [split]).values():
-                results.append(EncoderResult(model, run, [read_split(folder, dataset)]))
-    return _ranked(results, dataset)
+    present = _Present(dataset)
+    if not 1 <= num_folds <= len(present.folds):
+        raise UserError(f"{num_folds} folds: {dataset.splits} has {len(present.folds)}")
+    return _collected(
+        chosen_runs(dataset, models, runs), dataset, lambda model, run: [_read_folds(model, run, num_folds, present)]
+    )
 
 
-def _ranked(results: list[EncoderResult], dataset: paths.Dataset) -> list[EncoderResult]:
+def collect_split(
+    dataset: paths.Dataset,
+    split: str,
+    *,
+    models: Sequence[paths.Model] | None = None,
+    runs: Sequence[str] | None = None,
+) -> Collection:
+    """Every run that has one split, of all encoders or of the chosen ones (see `chosen_runs`).
+
+    Raises `UserError` when there is none.
+    """
+    present = _Present(dataset)
+
+    def read(model: paths.Model, run: str | None) -> list[EncoderResult]:
+        folders = _finished_splits(model, dataset, run, [split])
+        return [EncoderResult(model, run, [_read_split(folder, split, present)]) for folder in folders.values()]
+
+    return _collected(chosen_runs(dataset, models, runs), dataset, read)
+
+
+def _collected(
+    pairs: Iterable[tuple[paths.Model, str | None]],
+    dataset: paths.Dataset,
+    read: Callable[[paths.Model, str | None], list[EncoderResult]],
+) -> Collection:
+    """What `read` finds of each model's run, ranked; what it cannot use is named in a warning and left out."""
+    results, left_out = [], []
+    for model, run in pairs:
+        with _noting(left_out):
+            results += read(model, run)
     if not results:
-        raise UserError(
-            f"no finished runs on {dataset.name}; run for an encoder: "
-            f"python -m common.run_k_folds --dataset {dataset.name} --model MODEL"
-        )
-    return sorted(results, key=lambda result: -result.mean("accuracy"))
+        reasons = "".join(f"; {reason}" for reason in left_out[:1])
+        raise UserError(f"no finished runs on {dataset.name} that can be compared{reasons}; {_how_to_run(dataset)}")
+    return Collection(sorted(results, key=lambda result: -result.mean("accuracy")), left_out)
+
+
+@contextlib.contextmanager
+def _noting(left_out: list[str]) -> Iterator[None]:
+    """Name what cannot be read in a warning and in `left_out`, and go on after it."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        reason = str(error) if isinstance(error, UserError) else describe_os_error(error)
+        log.warning("left out: %s", reason)
+        left_out.append(reason)
+
+
+def _how_to_run(dataset: paths.Dataset) -> str:
+    return f"run for an encoder: python -m common.run_k_folds --dataset {dataset.name} --model MODEL"
 
 
 def collect_one(model: paths.Model, dataset: paths.Dataset, split: str, *, run: str | None = None) -> EncoderResult:
     """One split of one encoder's run.
 
-    Raises `UserError` when it is not finished.
+    Raises `UserError` when it is not finished, damaged, or run on other folds than there are.
     """
-    folders = finished_splits(model, dataset, run, [split])
+    folders = _finished_splits(model, dataset, run, [split])
     if not folders:
         raise UserError(
             f"{model.split_results(dataset.name, split, run)}: no finished run; run: "
             f"python -m common.run_k_folds --model {model.name} --dataset {dataset.name}"
         )
-    return EncoderResult(model, run, [read_split(folders[split], dataset)])
+    return EncoderResult(model, run, [_read_split(folders[split], split, _Present(dataset))])
 
 
-def collect_runs(model: paths.Model, dataset: paths.Dataset, split: str | None = None) -> list[EncoderResult]:
+def collect_runs(model: paths.Model, dataset: paths.Dataset, split: str | None = None) -> Collection:
     """Every run of one encoder, those with most splits first: one split's, or every finished fold's.
 
-    Folds other than the data set has now are left out with a warning. Raises `UserError` when nothing is finished.
+    A fold that is damaged or was run on other folds is left out, and its run goes on with the others. Raises
+    `UserError` when nothing is finished.
     """
-    names = [split] if split else range(1, len(read_folds(dataset)) + 1)
-    results = []
+    present = _Present(dataset)
+    names = [split] if split else [str(k) for k in range(1, len(present.folds) + 1)]
+    results, left_out = [], []
     for run in run_names(model, dataset):
         splits = []
-        for folder in finished_splits(model, dataset, run, names).values():
-            if split != "val" and _is_of_other_folds(folder, dataset):
-                log.warning("left out: %s was run on other folds than %s has now; run it again", folder, dataset.splits)
-            else:
-                splits.append(read_split(folder, dataset))
+        for name, folder in _finished_splits(model, dataset, run, names).items():
+            with _noting(left_out):
+                splits.append(_read_split(folder, name, present))
         if splits:
-            results.append(EncoderResult(model, run, splits))
+            results.append(EncoderResult(model, run, splits, None if split else len(present.folds)))
     if not results:
         words = f"--dataset {dataset.name} --model {model.name}"
         command = (
@@ -263,4 +378,4 @@ def collect_runs(model: paths.Model, dataset: paths.Dataset, split: str | None =
         )
         wanted = f"split {split}" if split else "any fold"
         raise UserError(f"{model.results(dataset.name)}: no finished run of {wanted}; run: python -m {command}")
-    return sorted(results, key=lambda result: -len(result.splits))
+    return Collection(sorted(results, key=lambda result: -len(result.splits)), left_out)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.base.entries import frame_files
 from common.base.runtime import UserError, first_line
 from common.base.wording import counted
 from common.video.probe import (
@@ -27,7 +26,9 @@ from common.video.probe import (
     choose_stream,
     declared_bytes,
     display_matrix,
+    images_of,
     indexed_frames,
+    is_followed_by_another,
     lost_frames,
     open_container,
     probe,
@@ -54,6 +55,8 @@ _HINTS = {
     "libavfilter8 libavdevice59, or the package ffmpeg; conda: conda install ffmpeg)",
 }
 ACCEPT = "copy it again, or take it as it is with --accept_damaged, which marks its features"
+ANOTHER_BEHIND = "a second video lies behind the first in one file, and is not read"
+JOIN = "join the parts with ffmpeg -f concat, or take the first alone with --accept_damaged, which marks its features"
 # matrix coefficients of ITU-T H.273 that FFmpeg's scaler has a table for; 0 and 2 are RGB and "unspecified"
 KNOWN_MATRICES = {1, 4, 5, 6, 7, 9, 10}
 UNTAGGED_MATRICES = {0, 2}
@@ -174,14 +177,16 @@ class Decoding:
         record.estimated = info.promised_frames
         errors = f"{counted(record.errors, 'decode error')}, the first: {record.first_error}" if record.errors else None
         lacking, cut = lost_frames(record.promised, record.decoded), _cut_off(self.path, info, record.decoded, last)
-        if not (errors or lacking or cut):
+        behind = ANOTHER_BEHIND if info.format != FRAMES and is_followed_by_another(self.path) else None
+        if not (errors or lacking or cut or behind):
             if record.promised is None and (fewer := lost_frames(record.estimated, record.decoded)):
                 log.warning("%s: %s, by a header that is an estimate", self.path, fewer)
             return
         numbers = f"{record.promised} frames promised, {record.decoded} decoded" if record.promised else None
-        damage = "; ".join(filter(None, (numbers, cut, errors)))
+        damage = "; ".join(filter(None, (numbers, cut, behind, errors)))
         if not self.accept_damaged:
-            raise VideoError(self.path, f"damaged: {damage}", record.decoded, advice=ACCEPT, promised=record.promised)
+            reason, advice = f"damaged: {damage}", JOIN if behind else ACCEPT
+            raise VideoError(self.path, reason, record.decoded, advice=advice, promised=record.promised)
         record.damage = damage
         log.warning("%s: damaged, and taken as it is: %s", self.path, damage)
 
@@ -311,7 +316,7 @@ def decode_images(folder: Path, fps: float | None, record: DecodingRecord) -> It
     """The numbered images of a folder in their order, `fps` a second; one that cannot be read is counted, not given."""
     if not fps:
         record.note(f"the rate of the images is unknown: {DEFAULT_FPS:g} a second assumed")
-    for index, path in enumerate(frame_files(folder)):
+    for index, path in enumerate(images_of(folder)):
         try:
             image = read_image(path)
         except Exception as error:  # a damaged image is one frame that does not decode

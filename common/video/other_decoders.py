@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -26,12 +26,17 @@ from common.video.probe import (
     lost_frames,
     open_container,
 )
-from common.video.timeline import LATEST_START_SECONDS, LONGEST_STEP_SECONDS, Frame
+from common.video.timeline import LATEST_START_SECONDS, LONGEST_STEP_SECONDS, SHORTEST_STEP_SECONDS, Frame
+
+if TYPE_CHECKING:
+    import av
 
 USE_PYAV = "use --decoder pyav"
 FIRST_FRAMES = 8  # that are asked whether they are interlaced
 BLACK_LEVEL = 24  # no picture is wholly darker: limited range has black at 16, and codecs are a few levels off
 PROGRAM_STREAMS = ("mpegts", "mpeg")
+OPEN_GROUP_CODECS = ("h264", "hevc", "mpeg2video")
+PALETTES = ("pal8", "bgr8", "rgb8", "rgb4_byte", "bgr4_byte")
 
 
 def decode_opencv(path: Path, info: VideoInfo) -> Iterator[Frame]:
@@ -74,9 +79,9 @@ def decode_opencv(path: Path, info: VideoInfo) -> Iterator[Frame]:
 def decode_decord(path: Path, info: VideoInfo) -> Iterator[Frame]:
     """decord, read in order by `next()`, in a process of its own: on some files it aborts its process.
 
-    Refuses MPEG transport and program streams, frames before the start of an edit list, streams that begin with
-    pictures of an open group, times that step back or are absurd, mirrored pictures and files with several video
-    streams; narrow pictures that are turned are refused while they are read. No AV1; it keeps what it decodes: 7.6 GB
+    Refuses MPEG transport and program streams, ASF without presentation times, frames before the start of an edit list, streams that
+    begin with pictures of an open group, times that step back or are absurd, pictures with a palette (the first comes
+    again and again), mirrored pictures and files with several video streams; narrow pictures that are turned are refused while they are read. No AV1; it keeps what it decodes: 7.6 GB
     after 18,000 frames.
     """
     if info.other_streams or not info.is_first_video:
@@ -84,6 +89,8 @@ def decode_decord(path: Path, info: VideoInfo) -> Iterator[Frame]:
     if info.format in PROGRAM_STREAMS:
         raise _refusal(path, "decord gives wrong frames of MPEG transport and program streams")
     _refuse_mirrored(path, "decord")
+    if _any_frame(path, lambda frame: frame.format.name in PALETTES, 1):
+        raise _refusal(path, "decord gives wrong pictures of a video with a palette")
     if reason := _wrong_in_decord(path, info):
         raise _refusal(path, reason)
     count = 0
@@ -177,21 +184,35 @@ def _wrong_in_decord(path: Path, info: VideoInfo) -> str | None:
     """The reason that decord cannot be trusted with a file, by its packets; None where it can."""
     with open_container(path) as container:
         stream, _ = choose_stream(path, container)
+        if info.format == "asf" and not info.has_presentation_times:
+            return "decord gives wrong frames of ASF files without presentation times"
         packets = [packet for packet in container.demux(stream) if packet.size]
         if any(packet.is_discard for packet in packets):
             return "decord shows frames that lie before the start of this trimmed file"
         if not info.has_presentation_times:
-            return None
+            return _OPEN_GROUP if _loses_first_pictures(stream, packets) else None
         times = [None if packet.pts is None else float(packet.pts * packet.time_base) for packet in packets]
-    if any(time is None or time < times[0] for time in times[: 2 * FIRST_FRAMES]):
-        return "decord miscounts a file that begins with pictures of an open group"
     known = np.array(sorted(time for time in times if time is not None))
-    if len(known) < len(times) or len(set(known)) < len(known):
+    if len(known) == len(times) and any(time < times[0] for time in times[: 2 * FIRST_FRAMES]):
+        return _OPEN_GROUP
+    if len(known) < len(times) or np.diff(known).min(initial=1) < SHORTEST_STEP_SECONDS:
         return "decord needs a time of its own for every frame"
     limit = max(LONGEST_STEP_SECONDS, 100 / (info.fps or 25))
     if abs(known).max(initial=0) > LATEST_START_SECONDS or np.diff(known).max(initial=0) > limit:
         return "decord aborts on times as absurd as in this file"
     return None
+
+
+_OPEN_GROUP = "decord miscounts a file that begins with pictures of an open group"
+
+
+def _loses_first_pictures(stream: av.VideoStream, packets: list[av.Packet]) -> bool:
+    """Whether the first packets hold pictures that do not decode, because they lean on what was cut away."""
+    if stream.codec_context.name not in OPEN_GROUP_CODECS:
+        return False
+    first = packets[: 2 * FIRST_FRAMES]
+    pictures = [picture for packet in first for picture in packet.decode()] + stream.decode(None)
+    return len(pictures) < len(first)
 
 
 # --- decord in a process of its own: frames come through a pipe as a header and the bytes of the picture ------------

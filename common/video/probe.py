@@ -7,6 +7,7 @@ that decode. A video is a file, or a folder of numbered images.
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 import statistics
 from collections.abc import Iterator, Mapping
@@ -203,7 +204,7 @@ def _has_presentation_times(container: InputContainer, stream: VideoStream) -> b
     """Whether the file says when its frames are shown, not only in which order they are decoded.
 
     AVI never does, which matters for all codecs but those that store each frame alone. Where a codec stores frames out
-    of order, times that only ever rise in order of decoding are not those of presentation (a copied AVI).
+    of order, times that never fall in order of decoding are not those of presentation (a copied AVI, most ASF).
     """
     is_avi, reorders = container.format.name == "avi", bool(stream.codec_context.reorder_depth)
     if not is_avi and not reorders:
@@ -217,7 +218,7 @@ def _has_presentation_times(container: InputContainer, stream: VideoStream) -> b
     if is_avi:
         return not reorders and all(shown == decoded for shown, decoded in packets)
     known = [shown for shown, _ in packets if shown is not None]
-    return len(known) < 3 or known != sorted(set(known))
+    return len(known) < 3 or known != sorted(known)
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int] | None:
@@ -241,13 +242,23 @@ def is_mirrored(matrix: tuple[int, int, int, int] | None) -> bool:
     return matrix is not None and matrix[0] * matrix[3] - matrix[1] * matrix[2] < 0
 
 
+def images_of(folder: Path) -> list[Path]:
+    """Images of a folder in the order of their numbers. Raises `VideoError` where they cannot be told apart or listed.
+
+    What `frame_files` refuses is the fault of this video alone, and must not stop the others.
+    """
+    try:
+        return frame_files(folder)
+    except UserError as error:
+        reason, _, advice = str(error).removeprefix(f"{folder}: ").partition("; ")
+        raise VideoError(folder, reason, advice=advice or "expected 000001.jpg, 000002.jpg, ...") from error
+
+
 def _probe_images(folder: Path) -> VideoInfo:
     """The size of the first image, and how many there are."""
     from PIL import Image
 
-    files = frame_files(folder)
-    if not files:
-        raise VideoError(folder, "no numbered images in this folder", advice="expected 000001.jpg, 000002.jpg, ...")
+    files = images_of(folder)
     try:
         with Image.open(files[0]) as image:
             return VideoInfo(str(image.format).lower(), *image.size, None, len(files), None, format=FRAMES)
@@ -282,7 +293,23 @@ def declared_bytes(path: Path) -> int:
             return _matroska_bytes(stream)
         if head == b"RIFF":
             return _riff_bytes(stream)
-        return _mp4_bytes(stream)
+        return max((end for _, _, end in _mp4_boxes(stream)), default=0)
+
+
+def is_followed_by_another(path: Path) -> bool:
+    """Whether a second file lies behind the first in one, as `cat` leaves them, and the demuxer stops before it.
+
+    FFmpeg reads an MP4, an ASF and an FLV to the end of the first. It goes on in what lies behind a transport or program
+    stream, a Matroska, an AVI or a bare stream.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(16)
+        stream.seek(0)
+        if head[:4] == b"FLV\x01":
+            return _is_second_flv(stream)
+        if head == _ASF_HEADER:
+            return _is_second_asf(stream)
+        return _is_second_mp4(stream)
 
 
 def _matroska_bytes(stream: BinaryIO) -> int:
@@ -319,15 +346,54 @@ def _riff_bytes(stream: BinaryIO) -> int:
 _MP4_BOXES = frozenset(b"ftyp styp moov mdat moof free skip wide sidx mfra uuid meta".split())
 
 
-def _mp4_bytes(stream: BinaryIO) -> int:
-    """End of the last top-level box (ISO/IEC 14496-12); what follows an unknown one is not looked at."""
-    end = 0
-    while len(head := stream.read(8)) == 8 and head[4:] in _MP4_BOXES:
-        length, used = int.from_bytes(head[:4], "big"), 8
+def _mp4_boxes(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Top-level boxes `(name, begin, end)` (ISO/IEC 14496-12); what follows an unknown one is not looked at.
+
+    The end of one that reaches to the end of the file is 0.
+    """
+    end, size = 0, os.fstat(stream.fileno()).st_size
+    while end < size and len(head := stream.read(8)) == 8 and head[4:] in _MP4_BOXES:
+        begin, length, used = end, int.from_bytes(head[:4], "big"), 8
         if length == 1:  # the size does not fit 32 bits: 64 follow
             length, used = int.from_bytes(stream.read(8), "big"), 16
-        if length < used:  # 0: to the end of the file
-            return end
+        if length < used:
+            yield head[4:], begin, 0
+            return
         end += length
-        stream.seek(end)
-    return end
+        yield head[4:], begin, end
+        stream.seek(min(end, size))  # damaged lengths are beyond what a system can seek to
+
+
+def _is_second_mp4(stream: BinaryIO) -> bool:
+    """Whether there are two movies, of which FFmpeg takes the first; fragments repeat theirs, and are all read."""
+    movies = [(begin, end) for name, begin, end in _mp4_boxes(stream) if name == b"moov" and end]
+    return any(stream.seek(begin) >= 0 and b"mvex" not in stream.read(end - begin) for begin, end in movies[1:])
+
+
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+
+
+def _is_second_asf(stream: BinaryIO) -> bool:
+    """Whether the header object comes twice among the top-level objects (an identifier of 16 bytes, a size of 8)."""
+    place, size = 0, os.fstat(stream.fileno()).st_size
+    while len(head := stream.read(24)) == 24:
+        if place and head[:16] == _ASF_HEADER:
+            return True
+        length = int.from_bytes(head[16:], "little")
+        if length < 24:  # a live recording, whose length was never filled in
+            return False
+        place = min(place + length, size)
+        stream.seek(place)
+    return False
+
+
+def _is_second_flv(stream: BinaryIO) -> bool:
+    """Whether a file's header stands where a tag is expected (11 bytes, the content, 4 bytes with the size again)."""
+    stream.seek(13)
+    while len(head := stream.read(11)) == 11:
+        if head[:4] == b"FLV\x01":
+            return True
+        if head[0] & 0x1F not in (8, 9, 18):  # no sound, picture or data
+            return False
+        stream.seek(int.from_bytes(head[1:4], "big") + 4, 1)
+    return False

@@ -21,10 +21,9 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from common.base.entries import frame_files
 from common.video.decode import read_image, timed_in_order_of_decoding, to_rgb
 from common.video.preprocess import fitted
-from common.video.probe import VideoError, choose_stream, probe
+from common.video.probe import VideoError, choose_stream, images_of, probe
 from common.video.timeline import DEFAULT_FPS, EQUALLY_NEAR_SECONDS, TimedT, strictly_increasing
 
 log = logging.getLogger(__name__)
@@ -217,7 +216,7 @@ class OpenImages:
     is_searchable = True
 
     def __init__(self, path: Path, fps: float | None = None):
-        self.path, self.fps, self._files = path, fps or DEFAULT_FPS, frame_files(path)
+        self.path, self.fps, self._files = path, fps or DEFAULT_FPS, images_of(path)
 
     def close(self) -> None:
         """Nothing stays open."""

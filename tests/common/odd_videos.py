@@ -127,6 +127,21 @@ def with_picture_first(source: Path, target: Path) -> Path:
     return target
 
 
+def with_palette(path: Path, levels) -> Path:
+    """A video of grey pictures, one a level, whose pixels are places in a table of colours."""
+    table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, axis=1)
+    table[:, 0] = 255  # opaque
+    with av.open(str(path), "w") as made:
+        stream = made.add_stream("rawvideo", rate=FPS)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "pal8"
+        for index, level in enumerate(levels):
+            frame = av.VideoFrame.from_ndarray((np.full(SIZE, level, np.uint8), table), format="pal8")
+            frame.pts = index
+            made.mux(stream.encode(frame))
+        made.mux(stream.encode())
+    return path
+
+
 def frame_folder(folder: Path, numbers=range(NUM_FRAMES), *, suffix: str = ".png", first: int = 1) -> Path:
     """A folder of numbered images."""
     folder.mkdir()
@@ -179,6 +194,7 @@ ODD = {
     "mkv": Odd(lambda folder: write(folder / "odd.mkv")),
     "ts": Odd(lambda folder: write(folder / "odd.ts")),
     "mts": Odd(lambda folder: write(folder / "odd.ts").rename(folder / "odd.MTS")),
+    "asf": Odd(lambda folder: write(folder / "odd.asf"), mended=frozenset({"repeated"})),
     "flv": Odd(lambda folder: write(folder / "odd.flv")),
     "avi without B-frames": Odd(lambda folder: write(folder / "odd.avi", options=NO_B)),
     "avi with B-frames": Odd(lambda folder: write(folder / "odd.avi")),

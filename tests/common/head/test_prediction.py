@@ -68,6 +68,15 @@ def test_run_record_says_what_was_run_and_its_metrics_are_those_of_the_files(tra
     assert record["num_train_videos"] == 3
 
 
+def test_the_record_knows_the_labels_apart_from_the_features(trained):
+    before = predict(trained, device="cpu")["labels_hash"]
+    for labels in trained.train_labels.values():  # the same phases in the challenge's form
+        labels.write_text(f"### Frame level recognition: ###\n{' '.join(labels.read_text().split())}\n")
+    assert predict(trained, device="cpu")["labels_hash"] == before
+    labels.write_text(labels.read_text().replace("wash", "suture", 1))  # also those that the head learned from
+    assert predict(trained, device="cpu")["labels_hash"] != before
+
+
 def test_last_row_is_repeated_where_the_video_is_shorter_than_its_labels(made):
     experiment = load_experiment(made.config())
     name = next(iter(experiment.test_labels))

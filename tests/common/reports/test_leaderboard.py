@@ -32,7 +32,7 @@ def results(made):
                 if seed == 7 and index % 2:
                     ids[: len(ids) // 2] = 0
                 write_prediction(experiment.results / f"{name}.txt", ids, experiment.mapping)
-    return collect_all(made.dataset, 2)
+    return collect_all(made.dataset, 2).results
 
 
 def test_the_best_is_first_and_its_interval_holds_its_mean(results):
@@ -92,7 +92,7 @@ def test_a_report_splits_seeds_from_folds_and_quotes_only_on_request(results, ma
 
 def test_runs_on_part_of_the_training_videos_make_a_curve_and_no_row(made):
     run_k_folds([*WORDS, "--train_fraction", "0.34,0.67,1.0"])
-    report = make_report(made.dataset, collect_all(made.dataset, 2), [CHALLENGE])
+    report = make_report(made.dataset, collect_all(made.dataset, 2).results, [CHALLENGE])
     assert report.board.names == ["ColorHistogram"]
     (points,) = report.efficiency.values()
     assert [(point.fraction, point.num_videos) for point in points] == [(0.34, 1), (0.67, 2), (1.0, 3)]

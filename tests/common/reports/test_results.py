@@ -12,11 +12,12 @@ from common.head.experiment import load_experiment
 from common.reports.caveats import remarks
 from common.reports.comparison import make_report
 from common.reports.pictures.style import BACKGROUND, PHASE_COLOURS, phase_colours
-from common.reports.results import collect_all, collect_folds
+from common.reports.results import collect_all, collect_folds, collect_one, collect_runs, collect_split
 from common.reports.text import comparison_rows, percent
 from common.run_k_folds import main as run_k_folds
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE
+from common.train import main as train_main
 
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
 WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu", *HEAD]
@@ -50,7 +51,7 @@ def test_mean_and_std_over_folds_use_ddof_1(compared):
 
 
 def test_every_run_is_a_row_best_first(compared):
-    results = collect_all(compared.dataset, 2)
+    results = collect_all(compared.dataset, 2).results
     assert {result.name for result in results} == {"ColorHistogram", "ColorHistogram (seed7)"}
     means = [result.mean("accuracy") for result in results]
     assert means == sorted(means, reverse=True)
@@ -58,7 +59,7 @@ def test_every_run_is_a_row_best_first(compared):
 
 def test_an_incomplete_encoder_is_left_out_with_a_warning(compared, caplog):
     (load_experiment(compared.config(num_epochs=2, split="2", seed=7)).results / "run.json").unlink()
-    assert [result.name for result in collect_all(compared.dataset, 2)] == ["ColorHistogram"]
+    assert [result.name for result in collect_all(compared.dataset, 2).results] == ["ColorHistogram"]
     assert "no finished run of fold 2" in caplog.text
 
 
@@ -68,6 +69,127 @@ def test_runs_on_other_folds_are_not_compared(compared):
     write_folds(compared.dataset, new, seed=0, stratify="prefix", patients={})
     with pytest.raises(UserError, match="was run on other folds"):
         collect_folds(paths.model("ColorHistogram"), compared.dataset, 2)
+
+
+def run_folder(compared, fold: int = 1, **changes):
+    """The results of one fold of a run of `compared`."""
+    return load_experiment(compared.config(num_epochs=2, split=str(fold), **changes)).results
+
+
+def change_record(folder, **changes) -> None:
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def said(results) -> str:
+    return " ".join(str(remark) for remark in remarks(results) if remark.alarming)
+
+
+def test_a_run_on_other_folds_is_left_out_of_every_collection_and_named(compared):
+    model = paths.model("ColorHistogram")
+    change_record(run_folder(compared, seed=7), folds_hash="of other folds")
+    for found in (collect_all(compared.dataset, 2), collect_split(compared.dataset, "1")):
+        assert [result.name for result in found.results] == ["ColorHistogram"]
+        (reason,) = found.left_out
+        assert "seed7" in reason
+        assert "other folds" in reason
+    every = collect_runs(model, compared.dataset)
+    assert [len(result.splits) for result in every.results] == [2, 1]
+    with pytest.raises(UserError, match=r"seed7.*other folds"):
+        collect_one(model, compared.dataset, "1", run="seed7")
+
+
+def test_a_validation_run_on_other_videos_is_left_out(made, caplog):
+    for seed in ("1", "2"):
+        words = ["--dataset", "made", "--model", "ColorHistogram", "--split", "val", "--device", "cpu", "--seed", seed]
+        train_main([*words, *HEAD])
+        train_main([*words, *HEAD, "--action", "predict"])
+    folder = run_folder(made, seed=1).parent / "split_val"
+    record = json.loads((folder / "run.json").read_text())
+    change_record(folder, videos=record["videos"][:1])
+    found = collect_split(made.dataset, "val")
+    assert [result.run for result in found.results] == ["seed2"]
+    assert f"other videos than {made.dataset.root} has in split val now ({record['videos'][1]})" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "run.json").write_text("{"),
+        lambda folder: (folder / "run.json").write_text("[]"),
+        lambda folder: change_record(folder, features={"identity": None}),
+        lambda folder: change_record(folder, history=[{"epoch": 1}]),
+        lambda folder: change_record(folder, videos=[]),
+        lambda folder: next(folder.glob("*.txt")).write_text("no phase at all"),
+        lambda folder: next(folder.glob("*.txt")).unlink(),
+        lambda folder: next(folder.glob("*.npy")).write_bytes(b"cut"),
+    ],
+)
+def test_one_damaged_run_is_left_out_and_the_others_are_reported(compared, damage):
+    folder = run_folder(compared, seed=7)
+    damage(folder)
+    for found in (collect_all(compared.dataset, 2), collect_split(compared.dataset, "1")):
+        assert [result.name for result in found.results] == ["ColorHistogram"]
+        assert [str(folder) in reason for reason in found.left_out] == [True]
+        report = make_report(compared.dataset, found.results, [CHALLENGE], left_out=found.left_out)
+        assert f"Left out: {found.left_out[0]}." in map(str, report.remarks)
+    every = collect_runs(paths.model("ColorHistogram"), compared.dataset)
+    assert "of 2 folds, the numbers of ColorHistogram (seed7) over 2 only" in said(every.results)
+
+
+def test_a_run_that_learned_from_other_labels_is_named(compared):
+    assert said(collect_all(compared.dataset, 2).results) == ""
+    change_record(run_folder(compared, 2), labels_hash=None)  # of an earlier version: unknown
+    assert said(collect_all(compared.dataset, 2).results) == ""
+    path = compared.dataset.ground_truth / f"{read_folds(compared.dataset)[1][0]}.txt"
+    path.write_text("\r\n".join(path.read_text().split()))  # the same labels in another form
+    assert said(collect_all(compared.dataset, 2).results) == ""
+    path.write_text(path.read_text().replace("wash", "suture", 1))
+    for results in (collect_all(compared.dataset, 2).results, collect_split(compared.dataset, "1").results):
+        assert "Labels have changed since these runs" in said(results)
+        assert "ColorHistogram (seed7)" in said(results)
+
+
+def test_folds_of_other_settings_or_features_are_named(compared):
+    folder = run_folder(compared, 2)
+    record = json.loads((folder / "run.json").read_text())
+    identity = record["features"]["identity"] | {"weights": {"source": "hub:x", "sha256": "ab" * 32}}
+    change_record(folder, config=record["config"] | {"lr": 0.5}, features=record["features"] | {"identity": identity})
+    text = said([collect_folds(paths.model("ColorHistogram"), compared.dataset, 2)])
+    assert "Folds of ColorHistogram differ in lr (fold 1: 0.0005; fold 2: 0.5)." in text
+    assert "differ in weights of the features (fold 1: none; fold 2: abab" in text
+    assert "seed" not in text
+    assert "lr differs" in said(collect_all(compared.dataset, 2).results)
+
+
+def test_a_setting_that_an_earlier_version_did_not_record_was_at_its_default(compared):
+    folder = run_folder(compared, seed=7)
+    config = json.loads((folder / "run.json").read_text())["config"]
+    change_record(folder, config={key: value for key, value in config.items() if key != "precision"})
+    assert said(collect_all(compared.dataset, 2).results) == ""
+
+
+def test_fewer_folds_than_there_are_are_said_to_be_and_more_are_refused(compared):
+    model = paths.model("ColorHistogram")
+    alone = collect_folds(model, compared.dataset, 1)
+    assert "of 2 folds, the numbers of ColorHistogram over 1 only" in said([alone])
+    assert "Unfinished" not in said([collect_folds(model, compared.dataset, 2)])
+    for count in (0, 3):
+        with pytest.raises(UserError, match=rf"{count} folds: .* has 2"):
+            collect_folds(model, compared.dataset, count)
+        with pytest.raises(UserError, match=rf"{count} folds: .* has 2"):
+            collect_all(compared.dataset, count)
+
+
+def test_models_and_runs_can_be_chosen(compared):
+    models = [paths.model("ColorHistogram")]
+    for runs, found in ((["default"], ["ColorHistogram"]), (["seed7"], ["ColorHistogram (seed7)"])):
+        assert [each.name for each in collect_all(compared.dataset, 2, models=models, runs=runs).results] == found
+        assert [each.name for each in collect_split(compared.dataset, "2", runs=runs).results] == found
+    with pytest.raises(UserError, match=r"--runs causal: no finished run on made is called so; .* default, seed7"):
+        collect_all(compared.dataset, 2, runs=["causal"])
+    with pytest.raises(UserError, match="--models Base: no finished run on made"):
+        collect_split(compared.dataset, "1", models=[paths.model("Base")])
 
 
 def test_a_video_of_both_parts_is_scored_against_the_labels_of_the_part_that_was_predicted(compared):
@@ -82,7 +204,7 @@ def test_a_video_of_both_parts_is_scored_against_the_labels_of_the_part_that_was
 
 def test_a_patient_who_is_learned_from_and_tested_is_named_in_red(compared):
     def alarms() -> list[str]:
-        report = make_report(compared.dataset, collect_all(compared.dataset, 2), [CHALLENGE])
+        report = make_report(compared.dataset, collect_all(compared.dataset, 2).results, [CHALLENGE])
         return [str(remark) for remark in report.warnings if "atient" in str(remark)]
 
     first, second = (fold[0] for fold in read_folds(compared.dataset))
@@ -101,7 +223,7 @@ def test_nothing_to_compare_says_what_to_run(made):
 
 
 def test_remarks_name_synthetic_data_random_weights_and_unequal_heads(compared):
-    results = collect_all(compared.dataset, 2)
+    results = collect_all(compared.dataset, 2).results
     plain = " ".join(map(str, remarks(results)))
     assert "Synthetic" not in plain
     assert "random" not in plain
@@ -146,7 +268,7 @@ def test_percent_shows_undefined_as_undefined():
 
 
 def test_comparison_rows_follow_the_measures(compared):
-    rows = comparison_rows(collect_all(compared.dataset, 2))
+    rows = comparison_rows(collect_all(compared.dataset, 2).results)
     assert rows[0] == ["Encoder", *MEASURES.values()]
     assert len(rows) == 3
 

@@ -1,6 +1,7 @@
 """Videos as people have them: every frame, in order, at strictly rising times, with every decoder, or a refusal."""
 
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from common.base.runtime import UserError
 from common.video.decode import DECODERS, Decoding, decode
 from common.video.probe import VideoError, probe
+from common.video.seek import open_to_seek
 from tests.common import odd_videos
 from tests.common.odd_videos import FPS, NUM_FRAMES, ODD, number_of
 
@@ -67,6 +69,7 @@ def test_another_decoder_gives_the_same_frames_and_times_or_refuses(tmp_path, na
     ("name", "decoder", "reason"),
     [
         ("ts", "decord", "MPEG transport"),
+        ("asf", "decord", "ASF files without presentation times"),
         ("trimmed", "decord", "before the start of this trimmed file"),
         ("picture first", "opencv", "first video stream only"),
         ("jump of the clock", "decord", "aborts on times as absurd"),
@@ -91,6 +94,15 @@ def test_decord_runs_in_a_process_of_its_own_and_its_death_costs_one_video(tmp_p
     assert len(list(decode(path, "decord"))) == NUM_FRAMES
     monkeypatch.setattr(sys, "executable", str(dying))
     with pytest.raises(VideoError, match=r"odd\.mp4: .*decord's process died, exit code -6"):
+        list(decode(path, "decord"))
+
+
+def test_decord_refuses_pictures_with_a_palette(tmp_path):
+    if not installed("decord"):
+        pytest.skip("decord does not run here")
+    path = odd_videos.with_palette(tmp_path / "palette.avi", range(0, 200, 20))
+    assert [int(frame.image.mean()) for frame in decode(path)] == list(range(0, 200, 20))
+    with pytest.raises(VideoError, match=r"palette\.avi: .*a video with a palette.*--decoder pyav"):
         list(decode(path, "decord"))
 
 
@@ -176,6 +188,18 @@ def test_a_damaged_image_is_a_frame_that_is_lost(tmp_path):
         path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(VideoError, match=r"BL_1: .*60 frames promised, 57 decoded; 3 decode errors.*000010\.png"):
         list(decode(folder))
+
+
+@pytest.mark.parametrize("names", [("1.png", "01.png"), ("1.png", "notes.png")], ids=["twice", "without"])
+@pytest.mark.parametrize(
+    "read", [lambda path: list(decode(path)), probe, open_to_seek], ids=["decode", "probe", "seek"]
+)
+def test_images_that_cannot_be_put_in_order_cost_one_video(tmp_path, names, read):
+    folder = odd_videos.frame_folder(tmp_path / "BL_1", range(3))
+    for name in names:
+        shutil.copy(folder / "000002.png", folder / name)
+    with pytest.raises(VideoError, match=r"BL_1: .*expected .*move (one of them|it) away"):
+        read(folder)
 
 
 # --- what is no video -----------------------------------------------------------------------------------------------

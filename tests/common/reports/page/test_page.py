@@ -73,7 +73,7 @@ def compared(made):
 
 
 def report_of(made, *, protocols=("challenge", "pooled"), **changes):
-    results = collect_all(made.dataset, NUM_FOLDS)
+    results = collect_all(made.dataset, NUM_FOLDS).results
     chosen = [PROTOCOLS[name] for name in protocols]
     return replace(make_report(made.dataset, results, chosen, published=read_published()), **changes)
 
@@ -151,7 +151,7 @@ def test_undefined_values_are_na(made, tmp_path):
 def test_a_single_split_without_frame_rates(compared, tmp_path):
     for path in paths.repository_root().glob("models/*/results/**/run.json"):
         write_json(path, json.loads(path.read_text()) | {"fps": {}})
-    report = make_report(compared.dataset, collect_split(compared.dataset, "1"), [PROTOCOLS["challenge"]])
+    report = make_report(compared.dataset, collect_split(compared.dataset, "1").results, [PROTOCOLS["challenge"]])
     text = save_page(report, tmp_path / "report.html").read_text()
     assert "One split, in percent" in text
     assert "in frames" in text

@@ -1,0 +1,51 @@
+"""Extent of files: what lies behind the first of two in one, and lengths that no file has."""
+
+import struct
+
+import pytest
+
+from common.video.decode import Decoding
+from common.video.probe import VideoError, declared_bytes, is_followed_by_another
+from tests.common import odd_videos
+from tests.common.odd_videos import NUM_FRAMES, number_of
+
+NO_B = odd_videos.NO_B
+FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+
+
+def two_in_one(folder, suffix, **settings):
+    parts = [odd_videos.write(folder / f"{part}.{suffix}", **settings) for part in (1, 2)]
+    return odd_videos.joined(*parts, folder / f"BL_1.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "flv", "asf"])
+def test_a_second_file_that_nobody_reads_is_said_and_what_to_do(tmp_path, suffix):
+    path = two_in_one(tmp_path, suffix, options=NO_B)
+    with pytest.raises(VideoError, match=rf"BL_1\.{suffix}: .*second video lies behind the first.*ffmpeg -f concat"):
+        list(Decoding(path))
+    accepted = Decoding(path, accept_damaged=True)
+    assert len(list(accepted)) == NUM_FRAMES
+    assert "second video" in accepted.record.damage
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi", "h264", "ts"])
+def test_what_is_read_to_the_end_of_both_files_is_whole(tmp_path, suffix):
+    path = two_in_one(tmp_path, suffix, options=NO_B)
+    assert not is_followed_by_another(path)
+    assert [number_of(frame.image) for frame in Decoding(path)] == 2 * [*range(NUM_FRAMES)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "settings"), [("mp4", {}), ("mp4", {"container": FRAGMENTS}), ("flv", {}), ("asf", {}), ("mkv", {})]
+)
+def test_one_file_is_followed_by_none(tmp_path, suffix, settings):
+    assert not is_followed_by_another(odd_videos.write(tmp_path / f"one.{suffix}", **settings))
+
+
+def test_a_box_longer_than_any_disk_is_a_promise_and_no_failure(tmp_path):
+    path = odd_videos.write(tmp_path / "BL_1.mp4")
+    content = path.read_bytes()
+    path.write_bytes(content + struct.pack(">I4sQ", 1, b"free", 2**64 - 1))
+    assert declared_bytes(path) == len(content) + 2**64 - 1
+    assert not is_followed_by_another(path)
+    assert [number_of(frame.image) for frame in Decoding(path)] == [*range(NUM_FRAMES)]

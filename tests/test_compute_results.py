@@ -2,6 +2,7 @@
 
 import openpyxl
 import pytest
+from PIL import Image
 
 import compute_results
 from common.base import paths
@@ -96,3 +97,30 @@ def test_fewer_folds_than_there_are_are_named_everywhere(finished, capsys):
     assert sentence in (folder / "report.html").read_text()
     notes = openpyxl.load_workbook(folder / "kfold_comparison.xlsx")["notes"]
     assert sentence in [cell.value for row in notes for cell in row]
+
+
+ODD_PHASES = {
+    "incision": "$x_1^$", "wash": "=SUM(1)<b>&amp;%{y}%s", "suture": "縫合" + "very_long_" * 15 + "name",
+}  # fmt: skip
+
+
+def test_any_name_of_a_phase_is_drawn_printed_and_exported(made, caplog, capsys, recwarn):
+    for path in (made.dataset.mapping, *made.dataset.ground_truth.iterdir()):
+        text = path.read_text()
+        for plain, odd in ODD_PHASES.items():
+            text = text.replace(plain, odd)
+        path.write_text(text)
+    run_k_folds([*WORDS, "--run", "=1+1"])
+    compute_results.main(["--dataset", "made", "--compare-kfold", "2"])
+    folder = paths.comparison_results()
+    raw = [str(warning.message) for warning in recwarn] + [record.getMessage() for record in caplog.records]
+    assert [text for text in raw if "Glyph" in text or "findfont" in text or "layout" in text] == []
+    assert sum("pictures show boxes for" in text for text in raw) <= 1
+    assert "ColorHistogram (=1+1)" in capsys.readouterr().out
+    for name in ("kfold_ribbons", "kfold_phases", "kfold_comparison_chart"):
+        width, height = Image.open(folder / f"{name}.png").size
+        assert max(width, height) < 6000
+    book = openpyxl.load_workbook(folder / "kfold_comparison.xlsx")
+    texts = {cell.value: cell.data_type for page in book for row in page.iter_rows() for cell in row}
+    assert {texts[odd] for odd in ODD_PHASES.values()} == {"s"}
+    assert "縫合" in (folder / "report.html").read_text()

@@ -11,6 +11,7 @@ import errno
 import functools
 import hashlib
 import importlib.metadata
+import io
 import json
 import logging
 import os
@@ -39,6 +40,9 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and exit: 0 = done, 1 = `UserError` (printed), 130 = interrupted, else main's own code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a name's characters shows their codes
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main() or 0)
     except UserError as error:

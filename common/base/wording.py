@@ -1,10 +1,13 @@
 """Words for people: places in a video, counted and shortened lists, clock times, text tables."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 LISTED = 8  # names spelled out before "and n more"
 SHOWN = 100  # characters of a found value or name: a message stays a line, whatever a file holds
+BRIEF = 40  # characters of a name in a picture
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell of a CSV file begins with that a spreadsheet computes
 
 
 def place(frame: int, fps: float | None) -> str:
@@ -50,17 +53,35 @@ def naming(path: Path, error: Exception) -> str:
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows (the first is the header) as aligned text columns: the first to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(display_width(row[column]) for row in rows) for column in range(len(rows[0]))]
 
     def line(row: Sequence[str]) -> str:
-        cells = [
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
+        first, *others = row
+        blanks = [" " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [first + blanks[0], *(blank + cell for blank, cell in zip(blanks[1:], others, strict=True))]
         return "  ".join(cells).rstrip()
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
+
+
+def display_width(text: str) -> int:
+    """Columns that a text takes in a terminal: two for a Chinese, Japanese or Korean character, none for an accent."""
+    return sum(
+        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
+        for character in text
+    )
+
+
+def brief(name: str, most: int = BRIEF) -> str:
+    """A name for a picture: of more than `most` characters the middle is left out."""
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
+
+
+def text_cell(text: str) -> str:
+    """A text for a CSV file: an apostrophe goes before one that a spreadsheet would take for a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def clock(seconds: float) -> str:
@@ -70,5 +91,5 @@ def clock(seconds: float) -> str:
 
 
 def readable(phase: str) -> str:
-    """A phase name for pictures: blanks for underscores."""
+    """A phase name for pictures and pages: blanks for underscores."""
     return phase.replace("_", " ")

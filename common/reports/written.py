@@ -4,6 +4,7 @@ from pathlib import Path
 
 from common.base import paths
 from common.base.runtime import atomic_path
+from common.base.wording import text_cell
 from common.reports.chart_data import score_ribbons
 from common.reports.comparison import Report
 from common.reports.page.page import save_page
@@ -31,7 +32,8 @@ def write_comparison(report: Report, *, over_folds: bool, pdf: bool = False) -> 
     stem, prefix = ("kfold_", "") if over_folds else ("model_", "model_")
     per_video = folder / f"{prefix}per_video.csv"
     with atomic_path(per_video) as temporary:
-        report.per_video.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+        table = report.per_video.map(lambda value: text_cell(value) if isinstance(value, str) else value)
+        table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     written = [
         save_page(report, folder / f"{prefix}report.html"),
         save_comparison(report, folder / f"{stem}comparison.xlsx"),

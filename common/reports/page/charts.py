@@ -125,7 +125,9 @@ def rank_chart(boards: Sequence[Leaderboard]) -> go.Figure:
         for measure, lines in by_measure.items()
     ]
     style(figure, 120 + ROW_PIXELS * 1.2 * len(names))
-    figure.update_layout(updatemenus=[menu(buttons)], margin={"t": 60, "r": 8 * max(map(len, names)) + 20})
+    figure.update_layout(
+        updatemenus=[menu(buttons)], margin={"t": 60, "r": 8 * max(len(plain(name)) for name in names) + 20}
+    )
     figure.update_xaxes(range=[-0.15, len(boards) - 0.9], showgrid=False)
     figure.update_yaxes(range=[len(names) + 0.5, 0.5], dtick=1, title="rank")
     return figure
@@ -135,12 +137,14 @@ def phase_chart(report: Report) -> go.Figure:
     """F1 over all test frames, a row per encoder, a column per phase with its share of the true frames."""
     values, lowest, shares = phase_map(report)
     columns = [f"{readable(plain(n))}  {share:.1f} %" for n, share in zip(report.mapping.names, shares, strict=True)]
+    names = [plain(result.name) for result in report.results]
     figure = go.Figure(
         go.Heatmap(
             # None, not NaN, which is no JSON
             z=[[None if math.isnan(value) else round(value, 2) for value in row] for row in values.tolist()],
-            x=columns,
-            y=[plain(result.name) for result in report.results],
+            # by number: names that are the same once they are shortened stay columns and rows of their own
+            x=list(range(len(columns))),
+            y=list(range(len(names))),
             colorscale="Blues",
             zmin=lowest,
             zmax=100,
@@ -148,14 +152,17 @@ def phase_chart(report: Report) -> go.Figure:
             ygap=1,
             text=[["n/a" if math.isnan(value) else f"{value:.0f}" for value in row] for row in values.tolist()],
             texttemplate="%{text}",
-            hovertemplate="<b>%{y}</b><br>%{x} of the frames<br>F1 %{z:.1f} %<extra></extra>",
+            hovertext=[[f"<b>{name}</b><br>{column} of the frames" for column in columns] for name in names],
+            hovertemplate="%{hovertext}<br>F1 %{z:.1f} %<extra></extra>",
             hoverongaps=False,
             colorbar={"title": {"text": "F1, %", "side": "right"}, "thickness": 10, "outlinewidth": 0},
         )
     )
     style(figure, 190 + 26 * len(values), top=10)
-    figure.update_xaxes(tickangle=-50, showgrid=False, ticks="")
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="")
+    figure.update_xaxes(tickangle=-50, showgrid=False, ticks="", tickvals=list(range(len(columns))), ticktext=columns)
+    figure.update_yaxes(
+        autorange="reversed", showgrid=False, ticks="", tickvals=list(range(len(names))), ticktext=names
+    )
     return figure
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from common.base.wording import brief
 from common.reports.pictures.style import SERIES_COLOURS
 
 INK, QUIET, GRID = "#1f2328", "#59636e", "#e4e7eb"
@@ -12,12 +13,13 @@ OURS, BEST, QUOTED = SERIES_COLOURS[0], SERIES_COLOURS[5], "#7d8590"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "cross")
 DASHES = ("solid", "dash", "dot")
 ROW_PIXELS = 22
+LONGEST_NAME = 48  # characters
 TITLE_FONT = {"size": 13, "color": INK}
 
 
 def plain(text: str) -> str:
-    """Text that plotly shows as it is: its labels understand some HTML."""
-    return html.escape(text, quote=False)
+    """A name that plotly shows as it is, though its labels understand some HTML; a long one without its middle."""
+    return html.escape(brief(text, LONGEST_NAME), quote=False)
 
 
 def style(figure: go.Figure, height: float, *, legend: bool = False, top: int = 44) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from common.base.wording import brief, display_width, readable
 from common.reports.caveats import Remark
 from common.reports.chart_data import CostPanel, cost_panels, efficiency_panels, phase_map
 from common.reports.comparison import Report
@@ -39,7 +40,7 @@ def comparison_chart(report: Report) -> Figure:
     panels = figure.subplots(2, 4, sharey=True)
     for axes, measure in zip(panels.flat, MEASURES, strict=True):
         _measure_panel(axes, report, measure)
-    labels = [result.name for result in report.results] + [row.label for row in report.published]
+    labels = [brief(name) for name in [*report.board.names, *(row.label for row in report.published)]]
     for axes in panels[:, 0]:
         axes.set_yticks(range(rows), labels, fontsize=8)
         axes.set_ylim(rows - 0.4, -0.6)
@@ -91,7 +92,8 @@ def comparison_table(report: Report) -> Figure:
         [row.label, "", *(percent(*row.values.get(key, no_values)).replace("n/a", "") for key in MEASURES)]
         for row in report.published
     ]
-    widths = [max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]))]
+    rows = [[brief(row[0]), *row[1:]] for row in rows]
+    widths = [max(display_width(row[column]) for row in rows) + 2 for column in range(len(rows[0]))]
     figure = Figure(figsize=(0.092 * sum(widths), 0.3 * len(rows) + 0.1))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
@@ -144,6 +146,7 @@ def _draw_costs(axes: Axes, panel: CostPanel) -> None:
         return
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.plot(*zip(*[panel.points[name] for name in panel.front], strict=True), "--", color=BEST, linewidth=1)
     for name, (x, y) in panel.points.items():
         axes.plot([x], [y], "o", color=BEST if name in panel.front else OURS, markersize=6)
@@ -188,9 +191,10 @@ def phase_heat_map(report: Report) -> Figure:
         text = "n/a" if np.isnan(value) else f"{value:.0f}"
         colour = "white" if value > lowest + DARK / 100 * (100 - lowest) else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-    labels = [f"{name}  {share:.1f} %" for name, share in zip(report.mapping.names, shares, strict=True)]
+    names = [brief(readable(name)) for name in report.mapping.names]
+    labels = [f"{name}  {share:.1f} %" for name, share in zip(names, shares, strict=True)]
     _name_columns(axes, labels, rotation=50)
-    axes.set_yticks(range(len(values)), [result.name for result in report.results], fontsize=8)
+    axes.set_yticks(range(len(values)), [brief(result.name) for result in report.results], fontsize=8)
     axes.set_xlabel("phase, and its share of the true frames")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -202,7 +206,7 @@ def phase_heat_map(report: Report) -> Figure:
 
 def confusion_plot(result: EncoderResult, report: Report) -> Figure:
     """Row-normalised confusion matrix in percent; rows = true phase with its frames, columns = predicted phase."""
-    names, shares = report.mapping.names, result.confusion_percents
+    names, shares = [brief(readable(name)) for name in report.mapping.names], result.confusion_percents
     size = 2.5 + 0.42 * len(names)
     figure = Figure(figsize=(size + 1.5, size))
     axes = figure.subplots()
@@ -262,7 +266,7 @@ def _training_curve(axes: Axes, result: EncoderResult, key: str, index: int, sca
     style = series_style(index)
     epochs = np.arange(1, length + 1)
     marks = {"markevery": max(1, length // 8), "markersize": 4}
-    axes.plot(epochs, values.mean(axis=0), label=result.name, linewidth=1.6, **marks, **style)
+    axes.plot(epochs, values.mean(axis=0), label=brief(result.name), linewidth=1.6, **marks, **style)
     axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.13, linewidth=0)
 
 
@@ -276,7 +280,7 @@ def efficiency_picture(report: Report) -> Figure | None:
     for axes, (title, curves) in zip(row, panels.items(), strict=True):
         for index, (name, (num_videos, means, stds)) in enumerate(curves.items()):
             spread = None if np.isnan(stds).all() else stds  # for a single split: not even caps
-            look = {"label": name, "linewidth": 1.6, "markersize": 5, "capsize": 3}
+            look = {"label": brief(name), "linewidth": 1.6, "markersize": 5, "capsize": 3}
             axes.errorbar(num_videos, means, yerr=spread, **look, **series_style(index))
         axes.set_xscale("log")
         axes.set_xticks(ticks, list(map(str, ticks)))

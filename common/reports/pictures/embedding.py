@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common.base.runtime import UserError
+from common.base.wording import brief
 from common.features.files import open_features
 from common.reports.caveats import Remark
 from common.reports.comparison import Report
@@ -44,7 +45,7 @@ def feature_map(report: Report) -> Figure | None:
     colours = phase_colours(report.mapping)
     for axes, (name, (points, phases)) in zip(grid.flat, panels.items(), strict=False):
         axes.scatter(*points.T, c=[colours[phase] for phase in phases], s=5, linewidths=0)
-        axes.set_title(name, loc="left", fontsize=9)
+        axes.set_title(brief(name), loc="left", fontsize=9)
         axes.set(xticks=[], yticks=[], aspect="equal")
         axes.spines[:].set_color(GRID)
     shown = (phase for _, phases in panels.values() for phase in phases.tolist())

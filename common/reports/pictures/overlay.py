@@ -10,12 +10,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from common.base.runtime import UserError, atomic_path, progress
-from common.base.wording import clock, readable
+from common.base.wording import brief, clock, readable
+from common.reports.pictures.fonts import font_file
 from common.reports.pictures.style import phase_colours
 from common.reports.pictures.timeline import DOUBTFUL_BELOW
 from common.video.decode import Decoding
@@ -117,7 +117,8 @@ class PhaseBar:
     def __init__(self, phases: VideoPhases, width: int, height: int):
         self.phases, self.width = phases, width
         self.colours = phase_colours(phases.mapping)
-        self.names = [readable(name) for name in phases.mapping.names]
+        self.names = [brief(readable(name)) for name in phases.mapping.names]
+        self.text = "".join(sorted({*"".join(self.names)}))
         self.end = clock(phases.edges[-1])
         self.size = self._text_size(height)
         self.remark = " · ".join(phases.remarks)
@@ -143,7 +144,7 @@ class PhaseBar:
     def _write_line(self, draw: ImageDraw.ImageDraw, index: int) -> None:
         phase, confidence = int(self.phases.phase_ids[index]), float(self.phases.confidence[index])
         size, middle = self.size, self.line / 2
-        bold, plain = _font("Bold", size), _font("", size)
+        bold, plain = _font(self.text, "Bold", size), _font(self.text, "", size)
         place = round(0.6 * size)
         chip = (place, middle - 0.42 * size, place + 0.84 * size, middle + 0.42 * size)
         draw.rounded_rectangle(chip, 0.2 * size, self.colours[phase], outline=GREY)
@@ -163,7 +164,7 @@ class PhaseBar:
             if place + plain.getlength(rival) + size <= left:
                 draw.text((place, middle), rival, AMBER, plain, anchor="lm")
         if self.remark:
-            small = _font("", self._fitting(self.remark, "", round(0.7 * size), self.width - 1.2 * size))
+            small = _font(self.text, "", self._fitting(self.remark, "", round(0.7 * size), self.width - 1.2 * size))
             draw.text((0.6 * size, self.line + 0.3 * size), self.remark, RED, small, anchor="lm")
 
     def _mark(self, image: np.ndarray, share: float) -> None:
@@ -190,15 +191,13 @@ class PhaseBar:
         line = f"■  {longest}  100%  {self.end} / {self.end}"
         return self._fitting(line, "Bold", round(0.042 * height), self.width)
 
-    @staticmethod
-    def _fitting(text: str, style: str, size: int, width: float) -> int:
-        while size > SMALLEST_TEXT and _font(style, size).getlength(text) > width:
+    def _fitting(self, text: str, style: str, size: int, width: float) -> int:
+        while size > SMALLEST_TEXT and _font(self.text, style, size).getlength(text) > width:
             size -= 1
         return max(size, SMALLEST_TEXT)
 
 
 @functools.cache
-def _font(style: str, size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as matplotlib brings it, so that every machine draws the same."""
-    name = f"DejaVuSans-{style}.ttf" if style else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+def _font(characters: str, style: str, size: int) -> ImageFont.FreeTypeFont:
+    """A font that has these characters; mostly DejaVu Sans, as matplotlib brings it: every machine draws the same."""
+    return ImageFont.truetype(font_file(characters, bold=style == "Bold"), size)

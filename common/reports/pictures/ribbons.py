@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.base.runtime import progress
+from common.base.wording import SHOWN, brief
 from common.dataset.phases import PhaseMapping
 from common.reports.chart_data import Ribbon, video_ribbons
 from common.reports.comparison import Report
@@ -80,8 +81,8 @@ def _video_panel(axes: Axes, name: str, ribbons: Sequence[Ribbon], colours: Sequ
         if wrong:  # below the ribbon, in what is left of the row
             axes.broken_barh(wrong, (row + 0.87, 0.1), facecolors="black", linewidth=0)
     axes.set(ylim=(len(ribbons), 0), yticks=np.arange(len(ribbons)) + 0.45)
-    axes.set_yticklabels([ribbon.label for ribbon in ribbons], fontsize=8)
-    axes.set_title(name, loc="left", fontsize=9, pad=3)
+    axes.set_yticklabels([brief(ribbon.label) for ribbon in ribbons], fontsize=8)
+    axes.set_title(brief(name, SHOWN), loc="left", fontsize=9, pad=3)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8, colors=QUIET)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -5,13 +5,16 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from common.base.runtime import atomic_path
+from common.base.wording import brief, readable
 from common.dataset.phases import PhaseMapping
 from common.reports.caveats import Remark
+from common.reports.pictures.fonts import families, naming_missing_glyphs
 
 DPI = 150
 GRID, RULE = "#DDDDDD", "#BBBBBB"
@@ -29,6 +32,9 @@ SERIES_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E0
 MARKERS = "osD^vP*X"
 CHARACTERS_PER_INCH = 16  # of the text below a picture
 
+# texts take both when they are made: a `$` in a name is no formula, and a name may be in any script
+matplotlib.rcParams.update({"text.parse_math": False, "font.family": families()})
+
 
 def save(figure: Figure | None, path: Path, *, pdf: bool = False) -> list[Path]:
     """Write a figure atomically as PNG, and as PDF beside it when asked; returns what was written, nothing for None."""
@@ -36,7 +42,7 @@ def save(figure: Figure | None, path: Path, *, pdf: bool = False) -> list[Path]:
         return []
     written = [path, path.with_suffix(".pdf")] if pdf else [path]
     for target in written:
-        with atomic_path(target) as temporary:
+        with atomic_path(target) as temporary, naming_missing_glyphs():
             # tight: titles, remarks and legends stand outside the figure's own edges
             figure.savefig(temporary, dpi=DPI, bbox_inches="tight", facecolor="white")
     return written
@@ -85,4 +91,5 @@ def phase_colours(mapping: PhaseMapping) -> list[str]:
 def phase_patches(mapping: PhaseMapping, phases: Iterable[int]) -> list[Patch]:
     """A legend's entries for those of the phases that occur in `phases`, by their ids."""
     colours = phase_colours(mapping)
-    return [Patch(color=colours[phase], label=mapping.names[phase]) for phase in sorted(set(phases))]
+    names = {phase: brief(readable(mapping.names[phase])) for phase in sorted(set(phases))}
+    return [Patch(color=colours[phase], label=name) for phase, name in names.items()]

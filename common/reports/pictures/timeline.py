@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from common.base.runtime import write_text
-from common.base.wording import clock, readable
+from common.base.wording import SHOWN, brief, clock, readable, text_cell
 from common.dataset.segments import find_segments
 from common.reports.pictures.style import ALARM, phase_colours, save
 
@@ -42,7 +42,7 @@ def segment_rows(phases: VideoPhases) -> list[dict[str, str | int]]:
         first, last = phases.edges[start], phases.edges[end]
         rows.append(
             {
-                "phase": phases.mapping.names[phase],
+                "phase": text_cell(phases.mapping.names[phase]),
                 "start_frame": start,
                 "end_frame": end,
                 "start_seconds": f"{first:.3f}",
@@ -50,7 +50,7 @@ def segment_rows(phases: VideoPhases) -> list[dict[str, str | int]]:
                 "duration_seconds": f"{last - first:.3f}",
                 "confidence": f"{means[phase]:.4f}",
                 "lowest_confidence": f"{phases.confidence[start:end].min():.4f}",
-                "runner_up": phases.mapping.names[others[0]] if others else "",
+                "runner_up": text_cell(phases.mapping.names[others[0]]) if others else "",
             }
         )
     return rows
@@ -97,7 +97,7 @@ def _draw_ribbon(axes: Axes, phases: VideoPhases, doubtful: list[tuple[float, fl
     for line, (text, colour) in enumerate(heading):
         axes.annotate(text, (0, 1), xytext=(0, 4 + 14 * line), **above, fontsize=9, color=colour)
     bottom = 6 + 14 * len(heading)
-    axes.annotate(phases.name, (0, 1), xytext=(0, bottom), **above, fontsize=13, color=INK, weight="bold")
+    axes.annotate(brief(phases.name, SHOWN), (0, 1), xytext=(0, bottom), **above, fontsize=13, color=INK, weight="bold")
 
 
 def _draw_confidence(axes: Axes, phases: VideoPhases, doubtful: list[tuple[float, float]]) -> None:
@@ -124,7 +124,7 @@ def _legend(phases: VideoPhases, with_doubtful: bool) -> list[Patch | Line2D]:
     for phase in dict.fromkeys(labels.tolist()):
         seconds = durations[labels == phase].sum()
         time = f"{seconds:.1f} s" if seconds < 10 else clock(seconds)
-        handles.append(Patch(color=colours[phase], label=f"{readable(phases.mapping.names[phase])}  {time}"))
+        handles.append(Patch(color=colours[phase], label=f"{brief(readable(phases.mapping.names[phase]))}  {time}"))
     if with_doubtful:
         label = f"doubtful: confidence below {DOUBTFUL_BELOW:.0%}"
         handles.append(Patch(facecolor="white", edgecolor=INK, hatch="/////", linewidth=0.5, label=label))

@@ -27,6 +27,7 @@ NARROWEST, WIDEST = 8, 60  # characters
 HEADER_LINES = 3  # that a header may take before its column becomes wider
 CAPTION_WIDTH = 140  # characters of a line of the caption, where the columns are as wide
 LINE_HEIGHT, ROTATED_HEIGHT = 15, 6.5  # points a line, and a character of a rotated header
+HIGHEST, LONGEST_TEXT = 409, 32_767  # points of a row and characters of a cell that Excel takes
 A3, A4 = "8", "9"  # paper sizes as the file format numbers them
 FOOTER_LENGTH = 100  # characters; Excel calls a file damaged whose footer has more than 255
 WIDEST_ON_A4, WIDEST_ON_A3 = 180, 300  # characters across a page that can still be read
@@ -105,7 +106,8 @@ def _write_header(page: Worksheet, sheet: Sheet, widths: dict[str, float]) -> No
             is_text = sheet.table[name].map(type).eq(str).any()
             cell.alignment = Alignment("left" if is_text else "center", "center", wrap_text=True, indent=int(is_text))
             height = max(height, _height(name, width))
-    page.row_dimensions[HEADER_ROW].height = height + LINE_HEIGHT  # the arrows of the filters take a line
+    # the arrows of the filters take a line
+    page.row_dimensions[HEADER_ROW].height = min(height + LINE_HEIGHT, HIGHEST)
 
 
 def _write_rows(page: Worksheet, sheet: Sheet, widths: dict[str, float], named: styles.Styles) -> None:
@@ -128,7 +130,7 @@ def _write_rows(page: Worksheet, sheet: Sheet, widths: dict[str, float], named: 
             cell.style = named.name(styles.Look(layout, number_format, sheet.marks.get((row, name)), ruled))
             if layout == "wrapped":
                 line = page.row_dimensions[HEADER_ROW + 1 + row]
-                line.height = max(line.height or 0, _height(value, widths[name]))
+                line.height = min(max(line.height or 0, _height(value, widths[name])), HIGHEST)
 
 
 def _fill(cell: Cell, value: Any) -> None:
@@ -141,8 +143,8 @@ def _fill(cell: Cell, value: Any) -> None:
 
 
 def _text(text: str) -> str:
-    """Without the control characters that the file format cannot hold."""
-    return ILLEGAL_CHARACTERS_RE.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Without the control characters, and what is beyond the length, that the file format cannot hold."""
+    return ILLEGAL_CHARACTERS_RE.sub("\N{REPLACEMENT CHARACTER}", text)[:LONGEST_TEXT]
 
 
 def _set_view(page: Worksheet, sheet: Sheet, widths: dict[str, float]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.base.runtime import UserError
-from common.base.wording import clock, counted, format_table, listed, naming, place, seconds_of, shown
+from common.base.wording import brief, clock, counted, format_table, listed, naming, place, seconds_of, shown, text_cell
 
 
 def test_a_place_is_a_frame_with_its_time_where_the_rate_is_known():
@@ -47,3 +47,19 @@ def test_text_table_is_aligned():
     lines = format_table([["Encoder", "A"], ["x", "1.00"], ["longer name", "12.00"]]).splitlines()
     assert lines[2] == "x             1.00"
     assert lines[3] == "longer name  12.00"
+
+
+def test_wide_characters_take_two_columns_of_a_table():
+    lines = format_table([["Name", "n"], ["手術", "1"], ["ab", "22"]]).splitlines()
+    assert lines[2:] == ["手術   1", "ab    22"]
+
+
+def test_a_long_name_is_brief_without_its_middle():
+    assert brief("short") == "short"
+    assert brief("a" * 30 + "b" * 30, 21) == "a" * 10 + "…" + "b" * 10
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@a", "\tx"])
+def test_a_text_that_looks_like_a_formula_gets_an_apostrophe(text):
+    assert text_cell(text) == f"'{text}"
+    assert text_cell(f"a{text}") == f"a{text}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.base import paths
-from common.base.entries import on_disk, visible
+from common.base.entries import on_disk, same_name, video_name_of, visible
 from common.base.options import from_mapping
-from common.base.runtime import UserError, choose_precision, keep_freed_memory, progress, read_json, select_device
+from common.base.runtime import (
+    UserError,
+    cached_fingerprint,
+    choose_precision,
+    keep_freed_memory,
+    progress,
+    read_json,
+    select_device,
+)
 from common.dataset.description import read_description
 from common.dataset.phases import PhaseMapping
 from common.dataset.segments import Segments, find_segments
@@ -24,7 +33,7 @@ from common.features.files import identity_differences, is_extracted, open_featu
 from common.head.batch_gen import open_video
 from common.head.checkpoint import is_own, load_checkpoint, load_content, load_head
 from common.head.config import TrainConfig
-from common.head.experiment import VALIDATION, Experiment
+from common.head.experiment import VALIDATION, Experiment, load_experiment
 from common.head.prediction import write_phases
 
 if TYPE_CHECKING:
@@ -94,15 +103,63 @@ class TrainedHead:
             remarks.append("head trained on synthetic data: it has seen no surgery")
         return tuple(remarks)
 
+    @cached_property
+    def _record(self) -> dict[str, Any]:
+        """The record of the head's run; empty where it is not on this machine, or damaged."""
+        path = self.model.split_results(self.dataset, self.config.split, self.config.run_name) / paths.RUN_RECORD
+        try:
+            record = read_json(path) if path.is_file() else {}
+        except UserError:
+            return {}
+        return record if isinstance(record, dict) else {}
+
     def _is_synthetic(self) -> bool:
         """As the run's record says, or else the data set; taken for real where neither is on this machine."""
-        record = self.model.split_results(self.dataset, self.config.split, self.config.run_name) / paths.RUN_RECORD
-        if record.is_file():
-            return read_json(record)["synthetic"]
+        if "synthetic" in self._record:
+            return bool(self._record["synthetic"])
         try:
             return paths.dataset(self.config.dataset).is_synthetic
         except UserError:
             return False
+
+    def remarks_on(self, video: Path) -> tuple[str, ...]:
+        """What must be known of a head's answer for one video: the caveats of all, and that it has learned from this one.
+
+        A video is known by the fingerprint in the sidecar of its training features, else by its name.
+        """
+        fingerprints = self._learned_from
+        own = cached_fingerprint(video) if any(fingerprints.values()) else None
+        name = {same_name(each): each for each in fingerprints}.get(same_name(video_name_of(video)))
+        alike = next((each for each, known in fingerprints.items() if known and known == own), None)
+        if alike is None and name is not None and not fingerprints[name]:
+            seen = f"a video called {name}"
+        elif alike is not None:
+            seen = "this video" if alike == name else f"this video, there called {alike},"
+        else:
+            return self.remarks
+        return *self.remarks, f"{seen} was in the training part of this head, so this says nothing about new videos"
+
+    @cached_property
+    def _learned_from(self) -> dict[str, str | None]:
+        """Videos that the head learned from, with the fingerprints that the sidecars of their features have.
+
+        Empty where the data set is not on this machine, or its folds are no longer those of the head.
+        """
+        try:
+            experiment = load_experiment(self.config)
+            if self._record.get("folds_hash", experiment.folds_hash) != experiment.folds_hash:
+                log.warning("%s: folds were made again since; which videos it learned from is not known", self.path)
+                return {}
+            labels = experiment.train_labels
+        except UserError:
+            return {}
+        fingerprints: dict[str, str | None] = dict.fromkeys(labels)
+        for name in labels:
+            # an absent or damaged file leaves the name alone to go by
+            with contextlib.suppress(UserError):
+                sidecar = open_features(experiment.features / f"{name}.npy").sidecar or {}
+                fingerprints[name] = sidecar.get("fingerprint")
+        return fingerprints
 
 
 def open_head(path: Path, model_name: str | None = None) -> TrainedHead:
@@ -162,9 +219,10 @@ class Predictor:
             features, config.features_dim, sample_rate=config.sample_rate, feature_stride=config.feature_stride
         )
         rows = write_phases(self.head, opened, folder, trained.mapping, causal=config.causal)
-        return VideoPhases(
-            video.name, opened.timeline.seconds, rows, trained.mapping, trained.description, trained.remarks
-        )
+        remarks = trained.remarks_on(video)
+        for remark in remarks[len(trained.remarks) :]:
+            log.warning("%s: %s", video.name, remark)
+        return VideoPhases(video.name, opened.timeline.seconds, rows, trained.mapping, trained.description, remarks)
 
     def make_features(self, videos: dict[str, Path], folder: Path) -> Summary:
         """Leave features of `videos` in `folder`, made as the head's own were; those that are there already stay.

@@ -8,7 +8,7 @@ from typing import Any
 from common.base.wording import listed, shortened
 from common.features.files import IDENTITY
 from common.reports.results import EncoderResult
-from common.reports.run_records import identity, weights_source
+from common.reports.run_records import UNVERIFIED, identity, weights_source
 from common.scoring.protocols import CHALLENGE, Protocol, methods_sentence
 
 # settings that make two encoders' rows comparable when they are equal
@@ -40,15 +40,13 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
     lines += _unequal_heads(results) + _unequal_folds(results) + _changed_labels(results) + _unfinished(results)
     splits = len(results[0].splits)
     spread = f"Mean ± standard deviation (ddof 1) over {splits} folds" if splits > 1 else "One split"
-    lines.append(
-        Remark(
-            f"{spread}, in percent. {_recognition(results)}; the last epoch is scored. "
-            f"{methods_sentence(protocol, results[0].background)}"
-        )
-    )
+    lines.append(Remark(f"{spread}, in percent. {_recognition(results)}; the last epoch is scored."))
+    lines.append(Remark(methods_sentence(protocol, results[0].background)))
     lines += _looking_ahead(results)
     lines += _damaged(results)
     sources = {result.model.name: weights_source(result) for result in results}  # runs of one encoder share a line
+    if unverified := [name for name, source in sources.items() if UNVERIFIED in source]:
+        lines.append(Remark(f"Unverified: the weights of {listed(unverified)} do not record what they were made on."))
     lines.append(Remark(f"Weights: {'; '.join(f'{name}: {source}' for name, source in sources.items())}."))
     found = identity(results)
     lines.append(Remark(f"Seeds {found['Seeds']}; folds {found['Folds']}; commit {found['Commit']}."))

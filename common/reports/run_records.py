@@ -1,20 +1,31 @@
 """Records of runs in words: what identifies a run, and what it took."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.reports.results import EncoderResult, SplitResult
 
+UNVERIFIED = "unverified"
 SHORT_HASH = 10  # characters that tell two hashes apart to the eye
 
 
 def weights_source(result: EncoderResult) -> str:
-    """Where an encoder's weights came from, an adapter included; `unknown` for features without a sidecar."""
+    """Where an encoder's weights came from, the network chosen in their file and an adapter included.
+
+    Those that do not record what they were made on are called `UNVERIFIED`; features without a sidecar: `unknown`.
+    """
     weights = (result.record["features"]["identity"] or {}).get("weights")
     if weights is None:
         return "unknown"
-    adapter = weights.get("adapter")
-    return f"{weights['source']} with the adapter {adapter['source']}" if adapter else weights["source"]
+    words = _named(weights)
+    return f"{words} with the adapter {_named(weights['adapter'])}" if weights.get("adapter") else words
+
+
+def _named(weights: Mapping[str, Any]) -> str:
+    """A record of weights or of an adapter in words."""
+    said = [f"network {weights['network']}"] if weights.get("network") else []
+    said += [UNVERIFIED] if weights.get("verified") is False else []
+    return weights["source"] + (f" ({', '.join(said)})" if said else "")
 
 
 def commit_name(git: dict[str, str | bool | None]) -> str:
@@ -46,9 +57,11 @@ def run_row(result: EncoderResult, split: SplitResult) -> dict[str, Any]:
         "Split": record["split"],
         "Seed": record["seed"],
         "Weights": weights.get("source"),
+        "Network": weights.get("network"),
         "Weights SHA-256": weights.get("sha256"),
         "Adapter": adapter.get("source"),
         "Adapter SHA-256": adapter.get("sha256"),
+        "Verified": yes_or_no[all(part.get("verified", True) for part in (weights, adapter))] if weights else None,
         "Random weights": yes_or_no[features["random_weights"]],
         "Folds hash": record["folds_hash"],
         "Test inputs hash": record.get("test_inputs_hash"),

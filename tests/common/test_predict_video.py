@@ -294,6 +294,25 @@ def test_the_record_of_the_run_says_synthetic_where_the_data_set_is_gone(trained
     assert len(open_head(trained).remarks) == 1
 
 
+def test_a_video_that_the_head_learned_from_is_named(trained, uneven, clips, tmp_path, caplog):
+    """By content under any name; by name alone where the features say nothing of it."""
+    learned, renamed = clips.videos / "BL_0.mp4", tmp_path / "other.mp4"
+    shutil.copy(learned, renamed)
+    namesake = tmp_path / "BL_1.mp4"
+    shutil.copy(uneven[0], namesake)
+    head = open_head(trained)
+    assert "this video was in the training part" in head.remarks_on(learned)[-1]
+    assert "this video, there called BL_0, was in the training part" in head.remarks_on(renamed)[-1]
+    assert head.remarks_on(namesake) == head.remarks_on(uneven[0]) == ()
+    assert run(str(renamed), "--checkpoint", trained) == 0
+    assert "other.mp4: this video, there called BL_0, was in the training part of this head" in caplog.text
+
+    shutil.rmtree(clips.features("ColorHistogram"))
+    assert "a video called BL_1 was in the training part" in open_head(trained).remarks_on(namesake)[-1]
+    shutil.rmtree(clips.root)
+    assert open_head(trained).remarks_on(learned.with_name("BL_0.mp4")) == ()
+
+
 def test_remarks_reach_the_picture_and_the_video(trained, uneven, clips, monkeypatch):
     (clips.root / "sample.json").write_text("{}")
     seen = []

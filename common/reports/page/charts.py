@@ -73,6 +73,8 @@ def _board_traces(board: Leaderboard, measure: str) -> list[go.Scatter]:
         for row, cell, colour in zip(rows, cells, colours, strict=True)
     ]
     fold_rows = [row + FOLD_OFFSET for row, values in zip(rows, folds, strict=True) for _ in values]
+    if len(board.results[0].splits) == 1:  # the mean is that of the split
+        fold_rows, folds = [], [np.empty(0)]
     fold_dots = dots(np.concatenate(folds).tolist(), fold_rows, None, size=4, color=QUIET, opacity=0.6)
     look = {"size": 9, "color": colours, "line": {"color": "white", "width": 1}}
     means = dots([100 * cell.mean for cell in cells], rows, "%{text}", text=hovers, **look)

@@ -1,10 +1,12 @@
 """The comparison as one web page: opens from disk, needs no network, holds every table and interactive charts.
 
-plotly draws and moves the charts; switching protocols and unfolding sheets is plain HTML.
+plotly draws and moves the charts; `report.js` sorts the leaderboard and finds a video; switching protocols and unfolding
+sheets is plain HTML.
 """
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from common.base.wording import clock, counted, readable
 from common.reports.case_sheets import CaseSheet, case_sheets
 from common.reports.comparison import Report
 from common.reports.costs import COSTS
-from common.reports.failure_atlas import FailureAtlas, failure_atlas
+from common.reports.failure_atlas import FailureAtlas, failure_atlas, video_accuracies
 from common.reports.leaderboard import HEADLINE
 from common.reports.page import charts, failure_charts
 from common.reports.page.ribbons import ribbon_chart
@@ -31,6 +33,7 @@ from common.scoring.further_measures import FURTHER_MEASURES, further_name
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import methods_sentence
 
+LEAST_RANKED = 3  # encoders
 MOST_CHANGES = 10  # of a case sheet that are spelled out
 TICK_MINUTES = (1, 2, 5, 10, 15, 30, 60)
 MOST_TICKS = 14
@@ -50,6 +53,7 @@ def build(report: Report) -> dict[str, Any]:
     """Everything that the templates lay out."""
     sheets = case_sheets(report.results[0])
     atlas = failure_atlas(report.results)
+    atlas = replace(atlas, by_length=atlas.by_length.filled, by_distance=atlas.by_distance.filled)
     figures = _figures(report, atlas)
     return {
         "report": report,
@@ -65,6 +69,8 @@ def build(report: Report) -> dict[str, Any]:
         "quoted": {row.source: [r for r in report.published if r.source == row.source] for row in report.published},
         "board_ranks": [charts.ranks(board, HEADLINE) for board in report.boards],
         "agreement": rank_agreement(report),
+        "sentences": {methods_sentence(board.protocol, report.mapping.background) for board in report.boards},
+        "ribbon_videos": [video.name for video in video_accuracies(report.results)],
         "sheets": sheets,
         "in_seconds": all(sheet.score.fps for sheet in sheets),
         "anchors": {sheet.video: f"video-{number}" for number, sheet in enumerate(sheets, 1)},
@@ -89,9 +95,11 @@ def _figures(report: Report, atlas: FailureAtlas) -> dict[str, go.Figure]:
     figures["worst"] = failure_charts.worst_chart(atlas.worst, atlas.encoder)
     if atlas.pairs:
         figures["pairs"] = failure_charts.pairs_chart(atlas.pairs, report.mapping)
-    figures["prefix"] = failure_charts.prefix_chart(atlas.by_prefix)
-    figures["length"] = failure_charts.strata_chart(atlas.by_length, atlas.encoder)
-    figures["distance"] = failure_charts.strata_chart(atlas.by_distance, atlas.encoder)
+    if len(atlas.by_prefix.groups) > 1:  # of one group there is nothing to compare
+        figures["prefix"] = failure_charts.prefix_chart(atlas.by_prefix)
+    for name, strata in (("length", atlas.by_length), ("distance", atlas.by_distance)):
+        if len(strata.groups) > 1:
+            figures[name] = failure_charts.strata_chart(strata, atlas.encoder)
     figures["phases"] = charts.phase_chart(report)
     if report.efficiency:
         figures["efficiency"] = charts.efficiency_chart(report)
@@ -111,7 +119,7 @@ def facts(report: Report) -> dict[str, str]:
     scores = list(report.results[0].scores.values())
     videos = counted(len(scores), "video")
     if all(score.fps for score in scores):
-        videos += f", {sum(score.num_frames / score.fps for score in scores) / 3600:.1f} h"
+        videos += f", {length_in_words(sum(score.num_frames / score.fps for score in scores))}"
     return {
         "Data set": report.dataset.name + (" (synthetic)" if report.dataset.is_synthetic else ""),
         "Scored": videos,
@@ -120,8 +128,20 @@ def facts(report: Report) -> dict[str, str]:
     } | identity(report.results)
 
 
+def length_in_words(seconds: float) -> str:
+    """`46.2 h`, `31 min` or `13 s`: in the unit that tells something."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def rank_agreement(report: Report) -> dict[str, list[float]]:
-    """Kendall's tau of every protocol's order of encoders with the first one's, by measure; NaN for one encoder."""
+    """Kendall's tau of every protocol's order of encoders with the first one's, by measure.
+
+    Empty for fewer than `LEAST_RANKED` encoders: the order of two is the same or the other.
+    """
+    if len(report.results) < LEAST_RANKED:
+        return {}
     from scipy.stats import kendalltau
 
     agreement = {}
@@ -129,7 +149,7 @@ def rank_agreement(report: Report) -> dict[str, list[float]]:
         # encoders in the same order throughout; an undefined mean drops out of its pair
         means = [[board.cells[name][measure].mean for name in report.board.names] for board in report.boards]
         taus = (kendalltau(means[0], other, nan_policy="omit").statistic for other in means)
-        agreement[measure] = list(map(float, taus)) if len(report.results) > 1 else [math.nan] * len(means)
+        agreement[measure] = list(map(float, taus))
     return agreement
 
 

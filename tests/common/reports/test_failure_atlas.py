@@ -109,3 +109,10 @@ def test_distances_agree_with_a_search_through_all_changes():
     expected = [min(abs(frame + 0.5 - change) for change in changes) for frame in range(50)]
     assert change_distances(true).tolist() == expected
     assert np.isinf(change_distances(np.zeros(4, dtype=int))).all()
+
+
+def test_groups_that_no_frame_lies_in_can_be_left_out():
+    strata = failure_atlas([encoder("First", {"BL_1": ([0] * 10 + [1] * 10, [0] * 20)})]).by_length
+    assert strata.filled.groups == ["1 s and more"]
+    assert strata.filled.frames.tolist() == [20]
+    assert strata.filled.errors["First"].tolist() == [0.5]

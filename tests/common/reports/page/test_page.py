@@ -1,4 +1,4 @@
-"""The page: one file, no network, no script of our own; what it shows, read back from HTML and from a browser."""
+"""The page: one file, no network; what it shows, read back from HTML and from a browser."""
 
 import contextlib
 import io
@@ -8,6 +8,7 @@ import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
+import openpyxl
 import pytest
 from PIL import Image
 
@@ -18,10 +19,11 @@ from common.dataset.phases import read_labels, read_mapping, write_prediction
 from common.reports.caveats import Remark
 from common.reports.comparison import make_report
 from common.reports.page.charts import ranks
-from common.reports.page.page import facts, p_value, save_page
+from common.reports.page.page import facts, length_in_words, p_value, save_page
 from common.reports.page.ribbons import ribbon_chart, segment_probabilities
 from common.reports.published import read_published
 from common.reports.results import collect_all, collect_split
+from common.reports.workbook.workbook import save_comparison
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import PROTOCOLS, methods_sentence
 
@@ -200,6 +202,49 @@ def test_mean_probability_of_a_segment(compared):
     assert np.isnan(segment_probabilities(replace(score, load_probabilities=None))).all()
 
 
+@pytest.mark.parametrize(("seconds", "words"), [(13, "13 s"), (1860, "31 min"), (166_320, "46.2 h")])
+def test_a_length_is_in_the_unit_that_tells_something(seconds, words):
+    assert length_in_words(seconds) == words
+
+
+def test_what_says_nothing_is_not_drawn(made, tmp_path):
+    """One prefix, one split, two encoders."""
+    finished_run(made, "Base", 0.1)
+    finished_run(made, "I3D", 0.4)
+    results = collect_split(made.dataset, "1").results
+    for result in results:
+        (split,) = result.splits
+        for name in [name for name in split.scores if name.startswith("SD")]:
+            del split.scores[name]
+    report = make_report(made.dataset, results, list(PROTOCOLS.values()))
+    own = without_plotly(save_page(report, tmp_path / "report.html").read_text())
+    assert "How ranks change" in own
+    for absent in ("By name prefix", "Kendall", "p, folds", "Small dots", "40 s and more"):
+        assert absent not in own, absent
+    for sentence in (methods_sentence(board.protocol, "background") for board in report.boards):
+        assert own.count(sentence.replace("'", "&#39;")) == 1
+
+
+def test_the_network_and_what_is_unverified_are_said(made, tmp_path):
+    finished_run(made, "Base", 0.1)
+    for path in paths.repository_root().glob("models/*/results/**/run.json"):
+        record = json.loads(path.read_text())
+        weights = {"source": "file.pth", "sha256": "ab" * 32, "network": "teacher"}
+        record["features"]["identity"]["weights"] = weights | {"adapter": {"source": "lora", "verified": False}}
+        write_json(path, record | {"damaged_videos": {"BL_1": "cut"}})
+    report = report_of(made)
+    text = save_page(report, tmp_path / "report.html").read_text()
+    assert "file.pth (network teacher) with the adapter lora (unverified)" in text
+    assert "Unverified: the weights of Base do not record what they were made on." in text
+    assert text.count("Damaged videos were scored as they decode: BL_1.") == 2  # at the top in red, and in the methods
+    book = openpyxl.load_workbook(save_comparison(report, tmp_path / "book.xlsx"))
+    titles, first = ([cell.value for cell in row] for row in book["runs"].iter_rows(min_row=3, max_row=4))
+    runs = dict(zip(titles, first, strict=True))
+    assert (runs["Network"], runs["Verified"]) == ("teacher", "no")
+    notes = [row[1].value for row in book["notes"].iter_rows(min_row=4)]
+    assert "Damaged videos were scored as they decode: BL_1." in notes
+
+
 def test_p_values():
     assert [p_value(p) for p in (0.0314, 0.00001, float("nan"))] == ["0.0314", "< 0.0001", "n/a"]
 
@@ -268,6 +313,58 @@ def test_in_a_browser(page):
         assert pixels.std() > 5, "the page is blank"
         assert said == []
         assert asked == [page.as_uri()]
+
+
+def test_a_click_sorts_the_leaderboard(page):
+    with opened(page) as (tab, said, _):
+        table = tab.locator("#board-1 table.board")
+
+        def names() -> list[str]:
+            return (
+                table.locator("tbody >> nth=0").locator("th.name").evaluate_all("all => all.map(x => x.dataset.value)")
+            )
+
+        ranked = names()
+        table.get_by_role("button", name="Accuracy").click()
+        assert names() == ranked
+        table.get_by_role("button", name="Accuracy").click()
+        assert names() == ranked[::-1]
+        table.get_by_role("button", name="Encoder").click()
+        assert names() == sorted(ranked)
+        table.get_by_role("button", name="Rank").click()
+        assert names() == ranked
+        assert table.locator("[aria-sort]").count() == 1
+        assert said == []
+
+
+def test_a_part_of_a_name_finds_a_videos_ribbons(page):
+    with opened(page) as (tab, said, _):
+        header, found = tab.locator("#chart-ribbons .updatemenu-header"), tab.locator("#ribbon-found")
+        tab.locator("#ribbon-search").fill("d_3")
+        assert header.text_content().startswith("SD_3")
+        tab.locator("#ribbon-search").fill("bl")
+        assert found.text_content() == "3 videos"
+        tab.locator("#ribbon-search").fill("nobody")
+        assert found.text_content() == "no such video"
+        assert header.text_content().startswith("SD_3")
+        assert said == []
+
+
+def test_closed_sheets_are_on_paper_and_on_pictures_of_the_whole_page(page):
+    with opened(page) as (tab, _, _):
+        last = tab.locator("details.sheet").last.bounding_box()
+        whole = np.asarray(Image.open(io.BytesIO(tab.screenshot(full_page=True))).convert("L"))
+        top = round(last["y"])
+        assert whole[top : top + round(last["height"])].std() > 5
+        tab.emulate_media(media="print")
+        assert tab.locator("details.sheet summary").last.is_visible()
+
+
+def test_at_1280_pixels_the_leaderboard_is_whole_and_no_row_of_further_measures_is_bold(page):
+    with opened(page) as (tab, _, _):
+        assert tab.locator("#board-1 .scroll").first.evaluate("box => box.scrollWidth <= box.clientWidth")
+        weights = tab.locator("#methods table td").evaluate_all("all => all.map(x => getComputedStyle(x).fontWeight)")
+        assert set(weights) == {"400"}
 
 
 def test_a_narrow_window_scrolls_tables_and_charts_not_the_page(page):

@@ -1,0 +1,29 @@
+"use strict";
+// A click on a column's title sorts the encoders by it, the best first; another click turns the order round.
+for (const button of document.querySelectorAll(".board thead button")) {
+  button.addEventListener("click", () => {
+    const title = button.closest("th"), body = title.closest("table").tBodies[0];
+    const was = title.getAttribute("aria-sort");
+    const rising = was ? was === "descending" : title.dataset.first === "ascending";
+    for (const other of title.parentElement.children) other.removeAttribute("aria-sort");
+    title.setAttribute("aria-sort", rising ? "ascending" : "descending");
+    const key = row => row.cells[title.cellIndex].dataset.value ?? "";
+    const compare = (a, b) => isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
+    const known = [...body.rows].filter(row => key(row) !== ""), unknown = [...body.rows].filter(row => key(row) === "");
+    known.sort((one, other) => (rising ? 1 : -1) * compare(key(one), key(other)));
+    body.append(...known, ...unknown);
+  });
+}
+// A name, or a part that one video alone has, shows the ribbons of that video.
+const search = document.getElementById("ribbon-search"), ribbons = document.getElementById("chart-ribbons");
+search.addEventListener("input", () => {
+  const videos = [...search.list.options].map(option => option.value), wanted = search.value.trim().toLowerCase();
+  const found = videos.filter(video => video.toLowerCase().includes(wanted));
+  const exact = found.filter(video => video.toLowerCase() === wanted);
+  const video = exact.length === 1 ? exact[0] : found.length === 1 ? found[0] : null;
+  document.getElementById("ribbon-found").textContent =
+    wanted === "" || video ? "" : found.length ? `${found.length} videos` : "no such video";
+  if (wanted === "" || video === null) return;
+  const index = videos.indexOf(video), [data, layout] = ribbons.layout.updatemenus[0].buttons[index].args;
+  Plotly.update(ribbons, data, {...layout, "updatemenus[0].active": index});
+});

@@ -241,7 +241,7 @@ def test_remarks_name_synthetic_data_random_weights_and_unequal_heads(compared):
 
 
 def test_remarks_say_of_each_row_whether_it_is_online_and_what_is_not_as_it_seems(compared):
-    results = collect_all(compared.dataset, 2)
+    results = collect_all(compared.dataset, 2).results
     first, second = (result.name for result in results)
     assert "Offline recognition;" in " ".join(map(str, remarks(results)))
     results[1].splits[0].record["config"]["causal"] = True

@@ -32,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     data.add_argument("--run", help="with --model: name of a run (default: the one without a name)")
     add_protocol_options(parser)
     output.add_argument("--with-published", action="store_true", help="the study's table beside ours, marked as quoted")
+    output.add_argument(
+        "--share", action="store_true", help="page and workbook alone, without paths, host names and patients"
+    )
     output.add_argument("--pdf", action="store_true", help="every picture as PDF too")
     given = parser.parse_args(argv)
     _refuse_ignored(given)
@@ -41,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     from common.reports.published import read_published
     from common.reports.results import Collection, collect_all, collect_one, collect_split
     from common.reports.text import leaderboard_rows
-    from common.reports.written import write_comparison, write_model
+    from common.reports.written import write_comparison, write_model, write_shared
 
     dataset, num_folds, split = paths.dataset(given.dataset), given.compare_kfold, given.split or "1"
     chosen = {"models": given.models and [paths.model(name) for name in given.models], "runs": given.runs}
@@ -59,7 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     if len(report.results) > 1:
         print("Tied: encoders that share a letter do not differ significantly in accuracy over the test videos.")
     print("\n".join(map(str, report.remarks)))
-    if given.model:
+    if given.share:
+        written = write_shared(report, over_folds=num_folds is not None)
+    elif given.model:
         written = write_model(report, pdf=given.pdf)
     else:
         written = write_comparison(report, over_folds=num_folds is not None, pdf=given.pdf)
@@ -69,7 +74,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _refuse_ignored(given: argparse.Namespace) -> None:
     """Raise `UserError` for flags that would have no effect beside others."""
-    without_effect = {"model": ("compare_kfold", "models", "runs", "with_published"), "compare_kfold": ("split",)}
+    without_effect = {
+        "model": ("compare_kfold", "models", "runs", "with_published", "share"),
+        "compare_kfold": ("split",),
+        "share": ("pdf",),
+    }
     words = {name: f"--{name.replace('_', '-')}" for name, value in vars(given).items() if value not in (None, False)}
     for name, others in without_effect.items():
         ignored = [words[other] for other in others if other in words]

@@ -1,5 +1,10 @@
 """The root script: what it writes, and that one split does not replace all folds."""
 
+import json
+import platform
+import re
+import zipfile
+
 import openpyxl
 import pytest
 from PIL import Image
@@ -7,6 +12,7 @@ from PIL import Image
 import compute_results
 from common.base import paths
 from common.base.runtime import UserError
+from common.reports.written import public_text
 from common.run_k_folds import main as run_k_folds
 from tests.common.conftest import made
 
@@ -97,6 +103,51 @@ def test_fewer_folds_than_there_are_are_named_everywhere(finished, capsys):
     assert sentence in (folder / "report.html").read_text()
     notes = openpyxl.load_workbook(folder / "kfold_comparison.xlsx")["notes"]
     assert sentence in [cell.value for row in notes for cell in row]
+
+
+def test_what_is_shared_names_no_path_no_host_and_no_patient(finished, monkeypatch):
+    monkeypatch.setattr(platform, "node", lambda: "theatre-pc-7")
+    private = "/mnt/hospital disk/Anna/weights.pth"
+    videos = [path.stem for path in finished.dataset.ground_truth.iterdir()]
+    finished.dataset.patients.write_text(
+        "video,patient\n" + "".join(f"{name},Zacharias{name[-1]}\n" for name in videos)
+    )
+    for path in paths.repository_root().glob("models/*/results/**/run.json"):
+        record = json.loads(path.read_text())
+        record["features"]["identity"]["weights"] |= {"source": private, "file": private, "sha256": "ab" * 32}
+        record["device"] = "cpu of theatre-pc-7"
+        record["damaged_videos"] = {videos[0]: "cut"}
+        path.write_text(json.dumps(record))
+    damaged = paths.model("ColorHistogram").results("made") / "broken" / "split_1" / "run.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    compute_results.main(["--dataset", "made", "--split", "1", "--share"])
+    folder = paths.comparison_results() / "share"
+    assert names(folder) == {"model_report.html", "model_comparison.xlsx"}
+    assert not list(paths.comparison_results().glob("*.csv"))
+    page = (folder / "model_report.html").read_text()
+    with zipfile.ZipFile(folder / "model_comparison.xlsx") as book:
+        texts = [page, *(book.read(name).decode() for name in book.namelist())]
+    for word in (str(paths.repository_root()), str(paths.CHECKOUT), "hospital", "Anna", "Zacharias", platform.node()):
+        assert not [text for text in texts if re.search(rf"(?<!\w){re.escape(word)}", text)], word
+    assert "weights.pth" in page
+    assert "Left out: models/ColorHistogram/results/made/broken/split_1/run.json: not a readable JSON file" in page
+    assert "Damaged videos were scored" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        ("C:\\Users\\Anna M\\x.pth", "x.pth"),
+        ("~/secret/x.pth", "x.pth"),
+        ("https://server.hospital.org/a/x.pth", "x.pth"),
+        ("hub:facebook/dinov3-vitb16", "hub:facebook/dinov3-vitb16"),
+        ("see /srv/a/b.txt, then D:\\c\\d.txt (1/2)", "see b.txt, then d.txt (1/2)"),
+        ("from https://server.org/a/x.pth with 90 / 10", "from x.pth with 90 / 10"),
+    ],
+)
+def test_a_path_is_cut_to_its_last_part(text, public):
+    assert public_text(text) == public
 
 
 ODD_PHASES = {

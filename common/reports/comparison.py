@@ -24,6 +24,8 @@ from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import Protocol
 from common.scoring.significance import VarianceComponents, variance_components
 
+PATIENTS = "Patients"  # how remarks begin that name some
+
 
 @dataclass(frozen=True)
 class EfficiencyPoint:
@@ -98,7 +100,7 @@ def make_report(
     `left_out`: why other runs cannot stand beside them, among the remarks.
     """
     splits = {split.record["split"] for result in results for split in result.splits}
-    torn = [Remark(f"Patients: {finding.message}.", alarming=True) for finding in patient_findings(dataset, splits)]
+    torn = [Remark(f"{PATIENTS}: {finding.message}.", alarming=True) for finding in patient_findings(dataset, splits)]
     try:
         patients = read_patients(dataset)
     except UserError:  # among the remarks: intervals resample videos then

@@ -1,17 +1,31 @@
-"""The files of a comparison, and of one encoder's split."""
+"""The files of a comparison, those of it that can be handed on, and those of one encoder's split."""
 
+import copy
+import platform
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from common.base import paths
 from common.base.runtime import atomic_path
 from common.base.wording import text_cell
 from common.reports.chart_data import score_ribbons
-from common.reports.comparison import Report
+from common.reports.comparison import PATIENTS, Report
 from common.reports.page.page import save_page
 from common.reports.pictures import charts, embedding, ribbons
 from common.reports.pictures.style import save
+from common.reports.results import EncoderResult
 from common.reports.workbook.workbook import save_comparison
 
+# a path from the root, home or a drive, or an address, within a sentence
+ABSOLUTE_PATH = re.compile(
+    r"(?:[a-z]+:/|[A-Za-z]:|~|(?<![\w.:/\\]))(?:[\\/][^\s\\/,;:'\"()]+)*[\\/](?P<last>[^\s\\/,;:'\"()]+)"
+)
+PATIENTS_WITHHELD = (
+    f"{PATIENTS} of the splits are not as patients.csv says; the report that is not for sharing says which."
+)
 PICTURES = {
     "comparison_chart": charts.comparison_chart,
     "comparison_table": charts.comparison_table,
@@ -46,6 +60,87 @@ def write_comparison(report: Report, *, over_folds: bool, pdf: bool = False) -> 
         name = "_".join(filter(None, [report.dataset.name, result.run, "confusion.png"]))
         written += save(charts.confusion_plot(result, report), result.model.visualizations_kfold / name, pdf=pdf)
     return written
+
+
+def write_shared(report: Report, *, over_folds: bool) -> list[Path]:
+    """Write page and workbook to `comparison_results/share/` without paths, host names, patients and pictures of videos."""
+    folder, shared = paths.comparison_results() / "share", without_private(report)
+    stem = "kfold" if over_folds else "model"
+    return [
+        save_page(shared, folder / f"{stem}_report.html"),
+        save_comparison(shared, folder / f"{stem}_comparison.xlsx"),
+    ]
+
+
+def without_private(report: Report) -> Report:
+    """A report that says nothing of the machine and of patients: paths are cut to their last part.
+
+    The measures are the same; intervals that resample patients stay so.
+    """
+    # remarks may hold these in the middle of a sentence, where a blank in a path cannot be told from its end
+    known = [*map(str, (report.dataset.root, paths.repository_root(), paths.CHECKOUT, Path.home()))]
+    for result in report.results:
+        for split in result.splits:
+            known += [text for text in _texts(split.record["features"]) if is_absolute(text)]
+
+    def public(content: Any) -> Any:
+        """A value of plain JSON with its texts cut."""
+        if isinstance(content, dict):
+            return {key: public(value) for key, value in content.items()}
+        if isinstance(content, list):
+            return [public(value) for value in content]
+        return public_text(content, known) if isinstance(content, str) else content
+
+    def cut_result(result: EncoderResult) -> EncoderResult:
+        """A shallow copy, which keeps the measures that are computed already, with its records cut."""
+        cut = copy.copy(result)
+        splits = [copy.copy(split) for split in result.splits]
+        for split in splits:
+            told = {key: public(split.record[key]) for key in ("features", "device", "versions") if key in split.record}
+            object.__setattr__(split, "record", split.record | told)
+        object.__setattr__(cut, "splits", splits)
+        return cut
+
+    results = {result.name: cut_result(result) for board in report.boards for result in board.results}
+    remarks = [
+        replace(remark, text=PATIENTS_WITHHELD if remark.text.startswith(PATIENTS) else public(remark.text))
+        for remark in report.remarks
+    ]
+    return replace(
+        report,
+        boards=[replace(board, results=[results[name] for name in board.names]) for board in report.boards],
+        remarks=remarks,
+        per_video=report.per_video.assign(Patient=None),
+    )
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """Every text in a value of plain JSON."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        for part in content.values() if isinstance(content, dict) else content:
+            yield from _texts(part)
+
+
+def public_text(text: str, known: Sequence[str] = ()) -> str:
+    """A text with every absolute path and address cut to its last part, those of `known` first, and no host name."""
+    if is_absolute(text):  # all of it, blanks too
+        return _last_part(text)
+    for path in sorted(set(known), key=len, reverse=True):
+        text = text.replace(f"{path}/", "").replace(path, _last_part(path))
+    text = ABSOLUTE_PATH.sub(lambda match: match["last"], text)
+    host = platform.node()
+    return re.sub(rf"\b{re.escape(host)}\b", "this machine", text) if host else text
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[\\/]", path.rstrip("\\/"))[-1]
+
+
+def is_absolute(text: str) -> bool:
+    """Whether a text is an absolute path of any system, or an address."""
+    return bool(re.match(r"(~|[A-Za-z]:)?[\\/]|[a-z]+://", text))
 
 
 def write_model(report: Report, *, pdf: bool = False) -> list[Path]:

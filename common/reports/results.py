@@ -147,13 +147,18 @@ class Collection:
 
 @dataclass(frozen=True)
 class _Present:
-    """A data set as it is now, which runs are held against; each part is looked at once, when it is needed."""
+    """A data set as it is now, which runs are held against; each part is looked at once, when it is needed.
+
+    Raises `UserError` for a data set that cannot be scored yet.
+    """
 
     dataset: paths.Dataset
 
+    def __post_init__(self) -> None:
+        require_supported(self.dataset, "scoring")
+
     @cached_property
     def mapping(self) -> PhaseMapping:
-        require_supported(self.dataset, "scoring")
         return read_phases(self.dataset)
 
     @cached_property

@@ -10,7 +10,7 @@ from common.base.runtime import UserError
 from common.dataset.description import UNSUPPORTED, DatasetDescription, read_description, read_phases, require_supported
 from common.features.config import ExtractionConfig
 from common.head.experiment import load_experiment
-from common.reports.results import read_split
+from common.reports.results import collect_split
 
 MAPPING = ("background", "incision", "wash", "Größe")
 
@@ -216,6 +216,6 @@ def test_the_commands_refuse(made, tmp_path):
     with pytest.raises(UserError, match=r"label_fps .* training"):
         load_experiment(made.config())
     with pytest.raises(UserError, match=r"label_fps .* scoring"):
-        read_split(tmp_path, made.dataset)
+        collect_split(made.dataset, "1")
     with pytest.raises(UserError, match=r"label_fps .* scoring"):
         evaluation.main([str(made.dataset.ground_truth), str(tmp_path), "--mapping_path", str(made.dataset.mapping)])

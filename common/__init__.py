@@ -2,7 +2,7 @@
 
 The rooms stand in the order in which the data goes; each imports only rooms above it:
 
-    base      the ground: errors and files, locations, options, wording
+    base      the ground: errors, files, locations, entries of folders, options, wording
     dataset   phases, segments, folds, manifests: what a data set is
     scoring   measures, protocols, intervals, tests of significance (no torch)
     video     a file to decoded, timed, resized frames

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base import paths
+from common.base.files import write_json
 from common.base.options import CommandParser, Positive
-from common.base.runtime import run_main, write_json
-from common.base.wording import counted
+from common.base.runtime import counted, run_main
 from common.checks.findings import SEVERITIES, Finding
 from common.checks.labels import MIN_SECONDS
 from common.checks.orders import MIN_OTHERS

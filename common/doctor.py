@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from common.base import paths
 from common.base.options import CommandParser, Positive
-from common.base.runtime import run_main
-from common.base.wording import counted
+from common.base.runtime import counted, run_main
 
 if TYPE_CHECKING:
     from common.checks.machine import Check

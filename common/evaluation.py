@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from common.base import paths
+from common.base.files import write_json
 from common.base.options import CommandParser
-from common.base.runtime import UserError, run_main, write_json
-from common.base.wording import shortened
+from common.base.runtime import UserError, run_main, shortened
 from common.dataset.description import require_supported
 from common.dataset.phases import BACKGROUND, PhaseMapping, read_mapping, require_labels
 from common.scoring.folder import score_folder, to_json

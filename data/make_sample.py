@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base.entries import visible
+from common.base.files import read_json, write_json, write_text
 from common.base.options import CommandParser
 from common.base.paths import CHECKOUT, Dataset, repository_root
-from common.base.runtime import UserError, progress, read_json, run_main, write_json, write_text
+from common.base.runtime import UserError, progress, run_main
 
 if TYPE_CHECKING:
     from sample_video import Job

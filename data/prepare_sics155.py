@@ -24,9 +24,10 @@ import numpy as np
 
 from common.base import paths
 from common.base.entries import VIDEO_SUFFIXES, is_frame_folder, same_name, visible
+from common.base.files import link_file, write_text
 from common.base.options import CommandParser
 from common.base.paths import label_paths
-from common.base.runtime import UserError, link_file, progress, run_main, write_text
+from common.base.runtime import UserError, progress, run_main
 from common.dataset.kfold import prefix_stratum
 from common.dataset.phases import PhaseMapping, read_labels, read_mapping, require_labels
 from common.video.probe import VideoError, probe

@@ -16,8 +16,8 @@ from sample_eye import HEIGHT, WIDTH, Look, Wander, draw_eye, draw_reflections, 
 from sample_phases import Scene
 from sample_procedure import PREFIXES, Segment, generator, labels_of, make_schedule, video_names
 
+from common.base.files import atomic_path, write_text
 from common.base.paths import Dataset
-from common.base.runtime import atomic_path, write_text
 
 FPS = 10
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from common.base.files import write_text
 from common.base.options import CommandParser
-from common.base.runtime import run_main, write_text
+from common.base.runtime import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (

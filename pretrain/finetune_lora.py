@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.base.files import restore_folder
 from common.base.options import CommandParser, resolve
-from common.base.runtime import UserError, choose_precision, keep_freed_memory, restore_folder, run_main, select_device
+from common.base.runtime import UserError, choose_precision, keep_freed_memory, run_main, select_device
 from common.encoders.config import EncoderConfig, read_encoder_config
 from pretrain.annotations.phase_classes import read_phase_classes
 from pretrain.handover import encoder_folder, find_base

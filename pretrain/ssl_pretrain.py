@@ -11,8 +11,7 @@ from torch import nn
 
 from common.base import paths
 from common.base.entries import visible
-from common.base.runtime import UserError, keep_freed_memory
-from common.base.wording import counted, listed
+from common.base.runtime import UserError, counted, keep_freed_memory, listed
 from common.checks import leaks
 from common.dataset import manifest as manifests
 from common.encoders.weights.load import WeightSource

@@ -288,12 +288,12 @@ def closure(*modules: str) -> set[str]:
 
 def test_a_video_reaches_its_features_through_few_files():
     way = closure("models.Base.extract_features", "common.extract_features", "common.features.extract")
-    assert len(way) <= 25, sorted(way)
+    assert len(way) <= 18, sorted(way)
 
 
 def test_a_split_reaches_its_scores_through_few_files():
     way = closure("common.train", "common.head.training", "common.head.prediction")
-    assert len(way) <= 27, sorted(way)
+    assert len(way) <= 22, sorted(way)
 
 
 # --- what no file does --------------------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.base.runtime import UserError, describe_os_error
-from common.base.wording import listed
+from common.base.runtime import UserError, describe_os_error, listed
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +35,7 @@ VIDEOS_IN_WORDS = (  # for whoever finds none
     f"files with {listed(VIDEO_SUFFIXES)}, or folders of numbered images ({', '.join(IMAGE_SUFFIXES)})"
 )
 LABEL_SUFFIX = ".txt"
+CHALLENGE_HEADER = "### Frame level recognition: ###"  # line 1 of the one form of a label file
 NO_VIDEO, NO_FRAMES, NO_LABELS = (
     "no suffix of videos",
     "folders, but not of numbered images",

@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
-import functools
 import inspect
 import itertools
 import re
@@ -24,8 +23,8 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from common.base.runtime import UserError, read_text
-from common.base.wording import shortened, shown
+from common.base.files import read_yaml
+from common.base.runtime import UserError, shown
 
 ConfigT = TypeVar("ConfigT")
 
@@ -126,58 +125,6 @@ class Positive(argparse.Action):
         if not value > 0:
             raise UserError(f"{self.option_strings[0]} must be greater than 0, found {value}")
         setattr(namespace, self.dest, value)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader.
-
-    Raises `UserError` in one line, naming the file and the place in it, when it is missing, damaged, not a mapping, or
-    says something twice.
-    """
-    import yaml
-
-    try:
-        content = yaml.load(read_text(path), _loader())
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        place = f"line {mark.line + 1}: " if mark else ""
-        raise UserError(f"{path}: not readable as YAML ({place}{shortened(problem or error.reason)})") from error
-    except (ValueError, RecursionError) as error:  # 2024-02-31 is no date; a thousand brackets in each other
-        raise UserError(f"{path}: not readable as YAML ({shortened(str(error))})") from error
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such configuration file") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as a configuration file: {error.strerror}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected 'key: value' lines, found {type(content).__name__}")
-    return content
-
-
-@functools.cache
-def _loader() -> type:
-    """The safe loader of YAML, which besides refuses what can say two things, or grow without end."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent, index):
-            if self.check_event(yaml.AliasEvent):  # a few lines of them stand for gigabytes
-                mark = self.peek_event().start_mark
-                raise yaml.constructor.ConstructorError(None, None, "an alias (*); write the value again", mark)
-            return super().compose_node(parent, index)
-
-        def construct_mapping(self, node, deep=False):
-            """As the safe loader's, which takes the last value of a key that is there twice."""
-            seen = set()
-            for key_node, _ in node.value:
-                is_word = isinstance(key_node, yaml.ScalarNode)
-                key = self.construct_object(key_node) if is_word else None
-                if not is_word or key in seen:
-                    problem = f"the key {shown(key)} is there twice" if is_word else "a key must be a single word"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-                seen.add(key)
-            return super().construct_mapping(node, deep)
-
-    return Loader
 
 
 def from_mapping(cls: type[ConfigT], values: dict[str, Any], source: object) -> ConfigT:

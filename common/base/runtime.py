@@ -1,4 +1,4 @@
-"""The machine as every command needs it: errors, logging, progress, atomic files, hashes, git state, devices.
+"""The machine as every command needs it: errors and their words, logging, progress, a background thread, devices.
 
 Nothing here imports torch at module level: commands that only read text files start without it.
 """
@@ -7,29 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
-import functools
 import hashlib
 import importlib.metadata
 import io
-import json
 import logging
-import os
 import platform
-import shutil
-import stat
+import queue
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
-NUM_BLOCKS, BLOCK_BYTES = 64, 1 << 16  # of a fingerprint
+LISTED = 8  # names spelled out before "and n more"
+SHOWN = 100  # characters of a found value or name: a message stays a line, whatever a file holds
 RECORDED_PACKAGES = ("numpy", "torch", "torchvision", "transformers", "timm", "av", "scikit-learn")
+ItemT = TypeVar("ItemT")
 
 
 class UserError(Exception):
@@ -72,6 +69,34 @@ def first_line(error: object) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def shortened(text: str) -> str:
+    """The first `SHOWN` characters of a text, and how many it has where these are not all."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
+
+
+def shown(value: object) -> str:
+    """A found value as a message quotes it: its `repr`, shortened."""
+    if isinstance(value, str) and len(value) > SHOWN:
+        return f"{value[:SHOWN]!r}... ({len(value):,} characters)"
+    return shortened(repr(value))
+
+
+def listed(names: Sequence[str], most: int = LISTED) -> str:
+    """`a, b, c`, shortened to `most` names and a count."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(shortened, names[:most])) + more
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 video`, `2 videos`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def naming(path: Path, error: Exception) -> str:
+    """The text of an error, with the file in front where it does not name it."""
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
 def progress(iterable: Iterable | None = None, *, total: int | None = None, description: str = "", unit: str = "it"):
     """A progress bar with rate and time left on stderr; silent when stderr is not a terminal."""
     from tqdm import tqdm
@@ -80,153 +105,47 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, desc
     return tqdm(iterable, total=total, desc=description, unit=f" {unit}", disable=quiet, dynamic_ncols=True)
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path with the suffix of `path`, in its folder.
+def prefetch(items: Iterable[ItemT], depth: int = 2) -> Iterator[ItemT]:
+    """Yield `items` in order, at most `depth` of them computed ahead in one background thread.
 
-    On success it replaces `path`, else it is removed. A reader therefore sees the old file, the whole new one, or none.
+    An exception in the thread is raised here, after the items before it. Leaving the loop early stops the thread. The
+    thread must not draw from a shared random generator: the order of draws would depend on its speed.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    ready: queue.Queue = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+    end = object()
+
+    def put(item: object) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((end, None))
+        except BaseException as error:  # handed to the consumer, which raises it
+            put((end, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
-        yield temporary
-        publish(temporary, path)
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is end:
+                return
+            yield item
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Flush `temporary` to the disk and give it its final name, with the permissions of an ordinary new file."""
-    with open(temporary, "rb+") as stream:
-        os.fsync(stream.fileno())
-    os.chmod(temporary, 0o666 & ~_umask())
-    os.replace(temporary, path)
-
-
-@functools.cache
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 text file atomically, with `\\n` line ends on every system."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
-def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, with or without a byte order mark; every end of a line becomes `\\n`.
-
-    Raises `UserError` naming file and line for UTF-16, another encoding, and what is no text.
-    """
-    content = Path(path).read_bytes()
-    wanted = "expected plain text in UTF-8; save it again as that"
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f'{path}, line 1: text in UTF-16 ("Unicode" in some editors), {wanted}')
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: no text in UTF-8 ({error.reason}), {wanted}") from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"{path}, line {line}: zero bytes (UTF-16, or no text), {wanted}")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, atomically; NaN is refused because it is not JSON."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; a damaged one is a `UserError` that names it."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not a readable JSON file ({error}); delete it and run the command that wrote it"
-        ) from error
-
-
-def lacking(record: Any, keys: Mapping[str, type]) -> str:
-    """Those of `keys` that a JSON record has not, or not with a value of its type, in words; empty when it has all."""
-    if not isinstance(record, dict):
-        return "not an object"
-    wrong = [key for key, kind in keys.items() if not isinstance(record.get(key), kind)]
-    return f"without a proper {', '.join(wrong)}" if wrong else ""
-
-
-def link_file(source: Path, target: Path) -> None:
-    """Make `target` a relative symbolic link to `source`; where links are not allowed (Windows), a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
-    except (OSError, NotImplementedError, ValueError):  # ValueError: no relative path between Windows drives
-        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hex SHA-256 of a file's content."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def video_fingerprint(path: Path) -> str:
-    """Hex SHA-256 of a file's size and of 64 blocks of 64 KiB spread evenly over it; small files are read whole.
-
-    Equal files have equal fingerprints, under any name. Another encoding of the same picture has another one. That of a
-    folder of images is of their names and sizes, and of 64 of them as files.
-    """
-    status = path.stat()
-    if stat.S_ISDIR(status.st_mode):
-        images = sorted(entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_file())
-        spread = sorted(
-            {(len(images) - 1) * block // (NUM_BLOCKS - 1) for block in range(NUM_BLOCKS)} if images else ()
-        )
-        content = [video_fingerprint(images[index]) for index in spread]
-        return sha256_of_json([[[image.name, image.stat().st_size] for image in images], content])
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    digest = hashlib.sha256(f"{status.st_size}:".encode())
-    with open(path, "rb") as stream:
-        if status.st_size <= NUM_BLOCKS * BLOCK_BYTES:
-            digest.update(stream.read())
-        else:  # evenly spread, so that the first and the last block are among them
-            for block in range(NUM_BLOCKS):
-                stream.seek((status.st_size - BLOCK_BYTES) * block // (NUM_BLOCKS - 1))
-                digest.update(stream.read(BLOCK_BYTES))
-    return digest.hexdigest()
-
-
-def video_bytes(path: Path) -> int:
-    """Size of a video file, or of the images in a folder together."""
-    if not path.is_dir():
-        return path.stat().st_size
-    return sum(entry.stat().st_size for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_file())
-
-
-def cached_fingerprint(path: Path) -> str:
-    """`video_fingerprint`, computed once in a run for a file that does not change."""
-    status = path.stat()
-    if stat.S_ISDIR(status.st_mode):  # whose images may change without it
-        return video_fingerprint(path)
-    return _fingerprint(path.resolve(), status.st_size, status.st_mtime_ns)
-
-
-@functools.cache
-def _fingerprint(path: Path, size_bytes: int, modified_ns: int) -> str:
-    return video_fingerprint(path)
-
-
-def sha256_of_json(content: Any) -> str:
-    """Hex SHA-256 of a value's canonical JSON: equal for equal content, whatever the key order."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+        stop.set()
+        thread.join()
 
 
 def git_state(root: Path) -> dict[str, Any]:
@@ -321,38 +240,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.backends.cpu.get_cpu_capability()})" if device.type == "cpu" else device.type
-
-
-@contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`; on success it takes its place at once, else it is removed.
-
-    After a kill call `restore_folder` first.
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        for file in partial.iterdir():
-            publish(file, file)  # flushed, and readable for all
-        former = _former(folder)
-        if folder.exists():
-            folder.rename(former)
-        partial.rename(folder)
-        shutil.rmtree(former, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def restore_folder(folder: Path) -> None:
-    """Undo what a kill inside `atomic_folder` left: nothing half-written stays, a folder put aside comes back."""
-    shutil.rmtree(folder.with_name(f".{folder.name}.partial"), ignore_errors=True)
-    former = _former(folder)
-    if former.exists() and not folder.exists():
-        former.rename(folder)
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def _former(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.former")

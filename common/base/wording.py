@@ -1,11 +1,8 @@
-"""Words for people: places in a video, counted and shortened lists, clock times, text tables."""
+"""Words for tables and pages: places in a video, clock times, text tables, names in pictures."""
 
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
-LISTED = 8  # names spelled out before "and n more"
-SHOWN = 100  # characters of a found value or name: a message stays a line, whatever a file holds
 BRIEF = 40  # characters of a name in a picture
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell of a CSV file begins with that a spreadsheet computes
 
@@ -21,34 +18,6 @@ def place(frame: int, fps: float | None) -> str:
 def seconds_of(frame: int, fps: float | None) -> float | None:
     """Time of a frame from the start of its video."""
     return round(frame / fps, 3) if fps else None
-
-
-def shortened(text: str) -> str:
-    """The first `SHOWN` characters of a text, and how many it has where these are not all."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
-
-
-def shown(value: object) -> str:
-    """A found value as a message quotes it: its `repr`, shortened."""
-    if isinstance(value, str) and len(value) > SHOWN:
-        return f"{value[:SHOWN]!r}... ({len(value):,} characters)"
-    return shortened(repr(value))
-
-
-def listed(names: Sequence[str], most: int = LISTED) -> str:
-    """`a, b, c`, shortened to `most` names and a count."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(shortened, names[:most])) + more
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 video`, `2 videos`."""
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
-def naming(path: Path, error: Exception) -> str:
-    """The text of an error, with the file in front where it does not name it."""
-    return str(error) if str(path) in str(error) else f"{path}: {error}"
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:

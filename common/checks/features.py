@@ -9,8 +9,7 @@ import numpy as np
 
 from common.base import paths
 from common.base.entries import video_name_of, visible
-from common.base.runtime import UserError, progress
-from common.base.wording import listed
+from common.base.runtime import UserError, listed, progress
 from common.checks.findings import Finding
 from common.features.files import identity_differences, open_features, video_change
 from common.video.probe import lost_frames

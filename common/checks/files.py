@@ -7,8 +7,8 @@ import numpy as np
 
 from common.base import paths
 from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, list_labels, list_videos
-from common.base.runtime import UserError, cached_fingerprint, progress
-from common.base.wording import counted, listed
+from common.base.files import cached_fingerprint
+from common.base.runtime import UserError, counted, listed, progress
 from common.checks.findings import Finding
 from common.dataset.description import require_supported
 

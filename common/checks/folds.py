@@ -6,8 +6,8 @@ import numpy as np
 
 from common.base import paths
 from common.base.entries import list_labels
-from common.base.runtime import UserError, read_json
-from common.base.wording import listed, shortened
+from common.base.files import read_json
+from common.base.runtime import UserError, listed, shortened
 from common.checks.findings import Finding
 from common.dataset.kfold import fold_numbers, folds_hash, how_to_remake, read_bundle, read_folds
 from common.dataset.patients import read_patients

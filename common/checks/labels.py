@@ -9,8 +9,8 @@ import numpy as np
 from common.base import paths
 from common.base.entries import list_labels
 from common.base.paths import label_paths
-from common.base.runtime import UserError, progress
-from common.base.wording import counted, listed, naming, place, seconds_of, shown
+from common.base.runtime import UserError, counted, listed, naming, progress, shown
+from common.base.wording import place, seconds_of
 from common.checks.findings import Finding
 from common.dataset.description import read_phases
 from common.dataset.label_forms import NotLabels

@@ -6,8 +6,8 @@ from typing import Any
 
 from common.base import paths
 from common.base.entries import list_labels, nfc
-from common.base.runtime import UserError, cached_fingerprint, progress
-from common.base.wording import counted, listed
+from common.base.files import cached_fingerprint
+from common.base.runtime import UserError, counted, listed, progress
 from common.checks.files import video_files
 from common.checks.findings import Finding
 from common.checks.folds import checked_folds

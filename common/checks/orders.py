@@ -14,7 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from common.base.wording import listed, place, seconds_of
+from common.base.runtime import listed
+from common.base.wording import place, seconds_of
 from common.checks.findings import Finding
 from common.dataset.phases import PhaseMapping
 from common.dataset.segments import Segments, find_segments

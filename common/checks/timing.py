@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.base.runtime import progress
-from common.base.wording import listed, place, seconds_of
+from common.base.runtime import listed, progress
+from common.base.wording import place, seconds_of
 from common.checks.features import ExtractedVideo
 from common.checks.findings import Finding
 from common.dataset.phases import LENGTH_TOLERANCE, allowed_difference, length_ratio

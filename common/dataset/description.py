@@ -13,9 +13,9 @@ from pathlib import Path
 
 from common.base import paths
 from common.base.entries import nfc, same_name, visible
-from common.base.options import check_ranges, from_mapping, option, read_yaml
-from common.base.runtime import UserError
-from common.base.wording import listed, naming, shown
+from common.base.files import read_yaml
+from common.base.options import check_ranges, from_mapping, option
+from common.base.runtime import UserError, listed, naming, shown
 from common.dataset.phases import BACKGROUND, PhaseMapping, read_mapping
 
 MOST_FPS = 1000  # a higher rate is a slip

@@ -13,18 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from common.base.entries import video_named, visible
+from common.base.files import lacking, link_file, read_json, read_text, sha256_of_json, write_json, write_text
 from common.base.paths import Dataset, label_paths
-from common.base.runtime import (
-    UserError,
-    lacking,
-    link_file,
-    read_json,
-    read_text,
-    sha256_of_json,
-    write_json,
-    write_text,
-)
-from common.base.wording import listed, shown
+from common.base.runtime import UserError, listed, shown
 
 DEFAULT_SEED = 42
 BUNDLE_HEAD = "#bundle"

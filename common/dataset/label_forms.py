@@ -8,10 +8,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.base.runtime import UserError
-from common.base.wording import shown
+from common.base.entries import CHALLENGE_HEADER
+from common.base.runtime import UserError, shown
 
-CHALLENGE_HEADER = "### Frame level recognition: ###"
 HEADER = re.compile(r"###\s*Frame level recognition\s*:?\s*###", re.IGNORECASE)
 PLAIN = "write one phase name a line, one line a label, and nothing else"
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars"}

@@ -18,7 +18,8 @@ from typing import Any
 
 from common.base import paths
 from common.base.entries import visible
-from common.base.runtime import UserError, lacking, read_json
+from common.base.files import lacking, read_json
+from common.base.runtime import UserError
 
 FORMAT = 1
 STAGES = {"ssl": "self-supervised pretraining", "lora": "LoRA fine-tuning"}

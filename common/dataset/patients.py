@@ -8,9 +8,9 @@ import io
 from collections.abc import Iterator, Sequence
 
 from common.base.entries import list_labels, list_videos, same_name, video_named
+from common.base.files import read_text
 from common.base.paths import Dataset
-from common.base.runtime import UserError, read_text
-from common.base.wording import listed, shortened, shown
+from common.base.runtime import UserError, listed, shortened, shown
 from common.dataset.kfold import how_to_remake, split_patients
 
 COLUMNS = ("video", "patient")

@@ -7,17 +7,21 @@ A family module in `common/encoders/families/` provides
 and everything else (finding weights, device, precision, batching, windows, files) is shared.
 """
 
+from __future__ import annotations
+
 import importlib
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from common.base.runtime import UserError
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.load import RANDOM, WeightSource, keys_in_the_file, load_strictly, randomise, read_network
 from common.video.preprocess import normalise
+
+if TYPE_CHECKING:
+    from common.encoders.weights.load import WeightSource
 
 Rename = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
 ArchitectureT = TypeVar("ArchitectureT")
@@ -132,6 +136,9 @@ def load_network(
     or parts of them, so that messages can name them as the file does.
     Raises `UserError` naming the file when its weights are damaged or not for this network.
     """
+    # here: whoever comes to this module for the contract finds no weights
+    from common.encoders.weights.load import keys_in_the_file, load_strictly, randomise, read_network
+
     if source.is_random:
         randomise(network)
     elif source.path is not None:
@@ -187,11 +194,11 @@ def build_encoder(config: EncoderConfig, weights: str | None = None) -> Encoder:
     """
     if config.family not in FAMILIES:
         raise UserError(f"family: {config.family!r} is unknown; known: {', '.join(FAMILIES)}")
+    from common.encoders.weights.find import choose_weights
+    from common.encoders.weights.load import RANDOM
+
     if config.weights == RANDOM:
         raise UserError("weights: random may only be asked for on the command line, so that no result hides it")
-    # here: families and pretraining come to this module for the contract, and find no weights
-    from common.encoders.weights.find import choose_weights
-
     source = choose_weights(config, weights)
     try:
         family = importlib.import_module(f"common.encoders.families.{config.family}")

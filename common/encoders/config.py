@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.base.options import from_mapping, read_yaml
+from common.base.files import read_yaml
+from common.base.options import from_mapping
 from common.video.preprocess import Preprocessing
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.base.prefetch import prefetch
-from common.base.runtime import UserError
+from common.base.runtime import UserError, prefetch
 from common.video.decode import Decoding, DecodingRecord
 from common.video.preprocess import Preprocessing, resize
 from common.video.probe import VideoError

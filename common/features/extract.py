@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from common.base import paths
+from common.base.files import video_bytes, video_fingerprint, write_json
 from common.base.runtime import (
     UserError,
     choose_precision,
@@ -27,11 +28,7 @@ from common.base.runtime import (
     progress,
     select_device,
     versions,
-    video_bytes,
-    video_fingerprint,
-    write_json,
 )
-from common.dataset.description import require_supported
 from common.encoders.base import ClipEncoder, Encoder, build_encoder
 from common.encoders.config import read_encoder_config
 from common.features.config import ExtractionConfig, with_options
@@ -53,6 +50,9 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
 
     Raises `UserError` for what concerns the whole run (weights, device, disk, features made in another way).
     """
+    # here: of all that it knows of phases and labels, an extraction asks for the rate of images
+    from common.dataset.description import require_supported
+
     keep_freed_memory()
     dataset = paths.dataset(config.dataset)
     description = require_supported(dataset, "extraction")

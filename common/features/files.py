@@ -15,15 +15,8 @@ from typing import Any
 import numpy as np
 
 from common.base.entries import on_disk
-from common.base.runtime import (
-    UserError,
-    cached_fingerprint,
-    publish,
-    read_json,
-    sha256_of_file,
-    video_bytes,
-    write_json,
-)
+from common.base.files import cached_fingerprint, publish, read_json, sha256_of_file, video_bytes, write_json
+from common.base.runtime import UserError
 from common.video.timeline import Timeline
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from common.base.prefetch import prefetch
-from common.base.runtime import UserError, generator
-from common.base.wording import counted
+from common.base.runtime import UserError, counted, generator, prefetch
 from common.dataset.phases import LENGTH_TOLERANCE, PhaseMapping, allowed_difference, length_ratio, read_labels
 from common.features.files import FeatureFile, open_features
 from common.head.losses import IGNORED

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from common.base.files import atomic_path
 from common.base.options import from_mapping
-from common.base.runtime import UserError, atomic_path
+from common.base.runtime import UserError
 from common.head.config import TrainConfig
 from common.head.networks.mstcn import MS_TCN2
 

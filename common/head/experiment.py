@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from common.base import paths
 from common.base.entries import on_disk
+from common.base.files import sha256_of_file, sha256_of_json
 from common.base.paths import find_videos
-from common.base.runtime import UserError, sha256_of_file, sha256_of_json
-from common.base.wording import listed
+from common.base.runtime import UserError, listed
 from common.dataset.description import DatasetDescription, read_description, read_phases, require_supported
 from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_folds
-from common.dataset.patients import require_whole_patients
 from common.dataset.phases import PhaseMapping, require_labels
 from common.features.files import identity_differences, sidecar_path
 from common.head.batch_gen import VideoFeatures, open_split
@@ -58,7 +57,10 @@ class Experiment:
         if self.config.split == VALIDATION:
             return None
         folds = read_folds(self.dataset)
-        require_whole_patients(self.dataset, folds)
+        if self.dataset.patients.is_file():
+            from common.dataset.patients import require_whole_patients
+
+            require_whole_patients(self.dataset, folds)
         return folds
 
     @property

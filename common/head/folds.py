@@ -6,7 +6,8 @@ from typing import Any
 
 from common.base import paths
 from common.base.entries import on_disk
-from common.base.runtime import UserError, read_json
+from common.base.files import read_json
+from common.base.runtime import UserError
 from common.dataset.kfold import how_to_remake, read_folds
 from common.head.config import TrainConfig, config_differences
 from common.head.experiment import Experiment, load_experiment

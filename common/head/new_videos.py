@@ -13,16 +13,9 @@ import numpy as np
 
 from common.base import paths
 from common.base.entries import on_disk, same_name, video_name_of, visible
+from common.base.files import cached_fingerprint, read_json
 from common.base.options import from_mapping
-from common.base.runtime import (
-    UserError,
-    cached_fingerprint,
-    choose_precision,
-    keep_freed_memory,
-    progress,
-    read_json,
-    select_device,
-)
+from common.base.runtime import UserError, choose_precision, keep_freed_memory, progress, select_device
 from common.dataset.description import read_description
 from common.dataset.phases import PhaseMapping
 from common.dataset.segments import Segments, find_segments

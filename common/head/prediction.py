@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from common.base import paths
+from common.base.files import atomic_path, write_json
 from common.base.runtime import (
-    atomic_path,
     device_name,
     git_state,
     keep_freed_memory,
@@ -18,15 +18,12 @@ from common.base.runtime import (
     progress,
     select_device,
     versions,
-    write_json,
 )
 from common.dataset.phases import PhaseMapping, labels_hash, write_prediction
 from common.head.batch_gen import VideoFeatures, pad_batch, read_rows
 from common.head.checkpoint import Checkpoint, load_checkpoint, load_head
 from common.head.experiment import Experiment
 from common.head.networks.mstcn import MS_TCN2
-from common.scoring.folder import score_folder, to_json
-from common.scoring.protocols import CHALLENGE, summarise
 
 
 def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | None = None) -> dict[str, Any]:
@@ -36,6 +33,10 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
 
     Raises `UserError` when there is no checkpoint, or it does not fit the data.
     """
+    # here: new videos come to this module too, and have nothing to be scored on
+    from common.scoring.folder import score_folder, to_json
+    from common.scoring.protocols import CHALLENGE, summarise
+
     keep_freed_memory()
     started = time.monotonic()
     path = checkpoint or experiment.checkpoint

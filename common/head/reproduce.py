@@ -13,8 +13,9 @@ import torch
 
 from common.base import paths
 from common.base.entries import on_disk, visible
+from common.base.files import read_json
 from common.base.options import from_mapping
-from common.base.runtime import UserError, read_json
+from common.base.runtime import UserError
 from common.base.wording import format_table
 from common.features.files import identity_differences
 from common.head.config import TrainConfig

@@ -4,7 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.base.runtime import UserError, lacking, read_json
+from common.base.files import lacking, read_json
+from common.base.runtime import UserError
 from common.head.config import TrainConfig
 
 # what every version has recorded, by part of the record; the rest is looked at where it is there

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from common.base import paths
-from common.base.runtime import UserError, generator, keep_freed_memory, progress, select_device
-from common.base.wording import listed
+from common.base.runtime import UserError, generator, keep_freed_memory, listed, progress, select_device
 from common.dataset.phases import PhaseMapping
 from common.head.batch_gen import Batch, BatchGenerator, VideoFeatures
 from common.head.checkpoint import Checkpoint, build_head, load_checkpoint

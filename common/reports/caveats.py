@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from common.base.wording import listed, shortened
+from common.base.runtime import listed, shortened
 from common.features.files import IDENTITY
 from common.reports.results import EncoderResult
 from common.reports.run_records import UNVERIFIED, identity, weights_source

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.base.options import read_yaml
+from common.base.files import read_yaml
 from common.scoring.metrics import MEASURES
 
 PUBLISHED = Path(__file__).with_name("published.yaml")

@@ -13,8 +13,7 @@ import numpy as np
 from common.base import paths
 from common.base.entries import nfc, visible
 from common.base.paths import label_paths
-from common.base.runtime import UserError, describe_os_error
-from common.base.wording import listed
+from common.base.runtime import UserError, describe_os_error, listed
 from common.dataset.description import read_phases, require_supported
 from common.dataset.kfold import folds_hash, read_folds
 from common.dataset.phases import PhaseMapping, labels_hash

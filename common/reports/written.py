@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.base import paths
-from common.base.runtime import atomic_path
+from common.base.files import atomic_path
 from common.base.wording import text_cell
 from common.reports.chart_data import score_ribbons
 from common.reports.comparison import PATIENTS, Report

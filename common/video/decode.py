@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.base.runtime import UserError, first_line
-from common.base.wording import counted
+from common.base.runtime import UserError, counted, first_line
 from common.video.probe import (
     FRAMES,
     VideoError,

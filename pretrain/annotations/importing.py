@@ -13,9 +13,9 @@ import numpy as np
 
 from common.base import paths
 from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, list_videos, nfc, video_name_of, visible
+from common.base.files import link_file, read_json, write_json, write_text
 from common.base.options import CommandParser
-from common.base.runtime import UserError, link_file, progress, read_json, write_json, write_text
-from common.base.wording import listed, shortened, shown
+from common.base.runtime import UserError, listed, progress, shortened, shown
 from common.dataset.phases import PhaseMapping
 from common.video.probe import VideoError, probe
 from pretrain.annotations.phase_classes import PhaseClasses

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.base.options import from_mapping, read_yaml
+from common.base.files import read_yaml
+from common.base.options import from_mapping
 from common.base.runtime import UserError
 from common.dataset.phases import PhaseMapping
 

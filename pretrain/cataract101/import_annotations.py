@@ -10,7 +10,8 @@ line. Videos that cannot be read are listed at the end (exit code 1). The releas
 from collections.abc import Mapping
 from itertools import pairwise
 
-from common.base.runtime import UserError, run_main, sha256_of_file
+from common.base.files import sha256_of_file
+from common.base.runtime import UserError, run_main
 from pretrain.annotations.cataract101 import RELEASE, SOURCES, Starts, read_release
 from pretrain.annotations.importing import (
     AnnotatedVideo,

@@ -8,7 +8,8 @@ VIDEO_FOLDER holds all videos, the unlabelled ones included. Cases with wrong an
 and line, and make the exit code 1; all else is imported. The release is only read.
 """
 
-from common.base.runtime import UserError, run_main, sha256_of_file
+from common.base.files import sha256_of_file
+from common.base.runtime import UserError, run_main
 from pretrain.annotations.cataracts1k import RELEASE, find_end_rule, label_cases, read_cases
 from pretrain.annotations.importing import (
     find_release_videos,

@@ -20,7 +20,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from common.base.runtime import UserError, atomic_path
+from common.base.files import atomic_path
+from common.base.runtime import UserError
 from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Method
 from pretrain.engine.run_folder import RunFolder

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from common.base import paths
-from common.base.runtime import atomic_folder, git_state, sha256_of_file, versions, write_json
+from common.base.files import atomic_folder, sha256_of_file, write_json
+from common.base.runtime import git_state, versions
 from pretrain.engine.checkpoint import TrainingState
 from pretrain.engine.method import Method
 from pretrain.engine.run_folder import RunFolder

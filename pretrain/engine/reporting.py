@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.base.runtime import peak_memory_bytes, progress, write_text
+from common.base.files import write_text
+from common.base.runtime import peak_memory_bytes, progress
 from common.base.tracking import track
 from pretrain.engine.checkpoint import TrainingState
 from pretrain.engine.distributed import Processes

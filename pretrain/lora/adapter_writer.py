@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from common.base import paths
-from common.base.runtime import atomic_folder, git_state, versions, write_json
+from common.base.files import atomic_folder, write_json
+from common.base.runtime import git_state, versions
 from common.encoders.base import build_encoder
 from common.encoders.config import EncoderConfig
 from common.encoders.weights.load import WeightSource

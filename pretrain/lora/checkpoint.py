@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.base.runtime import UserError, atomic_path, write_text
+from common.base.files import atomic_path, write_text
+from common.base.runtime import UserError
 from pretrain.engine.checkpoint import FORMAT, read_checkpoint, require_same_training
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from common.base import paths
-from common.base.runtime import UserError, cached_fingerprint, progress
+from common.base.files import cached_fingerprint
+from common.base.runtime import UserError, progress
 from common.video.preprocess import Preprocessing
 from pretrain.annotations.phase_classes import PhaseClasses
 from pretrain.lora.labelled_clips import LabelledClips, SegmentedVideo

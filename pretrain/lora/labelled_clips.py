@@ -18,7 +18,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from common.base import paths
 from common.base.entries import nfc, on_disk
-from common.base.runtime import UserError, generator, read_json
+from common.base.files import read_json
+from common.base.runtime import UserError, generator
 from common.dataset.description import require_supported
 from common.dataset.phases import read_labels, read_mapping
 from common.dataset.segments import Segments, find_segments, without

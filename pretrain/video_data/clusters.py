@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.base.entries import nfc
-from common.base.runtime import UserError, read_json, write_json
+from common.base.files import read_json, write_json
+from common.base.runtime import UserError
 
 FORMAT = 1
 LEVELS = (1024, 64)

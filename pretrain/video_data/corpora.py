@@ -9,7 +9,8 @@ from pathlib import Path
 
 from common.base import paths
 from common.base.entries import VIDEOS_IN_WORDS, is_frame_folder
-from common.base.runtime import UserError, cached_fingerprint, video_bytes, write_json
+from common.base.files import cached_fingerprint, video_bytes, write_json
+from common.base.runtime import UserError
 from common.dataset import manifest as manifests
 from common.dataset.kfold import read_bundle
 from pretrain.video_data.video_index import VideoEntry, probe_videos

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from common.base.entries import is_frame_folder
-from common.base.runtime import progress, read_json, video_bytes, video_fingerprint, write_json
+from common.base.files import read_json, video_bytes, video_fingerprint, write_json
+from common.base.runtime import progress
 from common.dataset.description import frames_fps_of
 from common.video.probe import VideoError, probe
 from common.video.seek import span_of

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
+from common.base.files import write_text
 from common.base.paths import label_paths
-from common.base.runtime import write_text
 from common.dataset.phases import PhaseMapping, read_labels, read_mapping, write_prediction
 from common.scoring.folder import score_folder
 from common.scoring.further_measures import further_summary, per_phase

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.base import paths
-from common.base.runtime import read_json
+from common.base.files import read_json
 from common.extract_features import main as extract
 from common.train import main as train
 

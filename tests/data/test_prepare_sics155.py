@@ -13,8 +13,9 @@ from types import ModuleType
 
 import pytest
 
+from common.base.files import link_file
 from common.base.paths import Dataset, find_videos, label_paths
-from common.base.runtime import UserError, link_file
+from common.base.runtime import UserError
 from common.dataset.kfold import read_folds
 from common.dataset.patients import read_patients
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from common.base import paths
-from common.base.runtime import write_json
+from common.base.files import write_json
 from common.encoders.base import build_encoder
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights.adapters import find_export

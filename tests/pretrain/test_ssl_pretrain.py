@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from common.base.runtime import UserError, read_json
+from common.base.files import read_json
+from common.base.runtime import UserError
 from common.dataset.manifest import read_manifest
 from common.encoders.weights.load import WeightSource
 from pretrain.engine.distributed import Processes

@@ -13,7 +13,8 @@ import torch
 import yaml
 
 from common.base import paths
-from common.base.runtime import UserError, read_json
+from common.base.files import read_json
+from common.base.runtime import UserError
 from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from pretrain.engine.checkpoint import read_checkpoint

@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-from common.base.runtime import UserError, read_json
+from common.base.files import read_json
+from common.base.runtime import UserError
 from common.dataset.manifest import read_manifest
 from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.reporting import read_metrics

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import VJEPA2Model
 
-from common.base.runtime import UserError, read_json
+from common.base.files import read_json
+from common.base.runtime import UserError
 from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.reporting import read_metrics
 from pretrain.methods.options import VJEPA2Options

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from common.base import paths
 from common.base.entries import visible
-from common.base.runtime import UserError, read_json, sha256_of_file
-from common.base.wording import counted, listed
+from common.base.files import read_json, sha256_of_file
+from common.base.runtime import UserError, counted, listed
 from common.encoders.weights.files import sha256_of_weights
 from common.encoders.weights.load import WeightSource, read_network
 

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from common.base.runtime import UserError, atomic_path, sha256_of_file
+from common.base.files import atomic_path, sha256_of_file
+from common.base.runtime import UserError
 from common.encoders.weights.files import in_one_line, read_content, weight_files
 
 if TYPE_CHECKING:

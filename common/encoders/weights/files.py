@@ -13,8 +13,8 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from common.base.entries import visible
-from common.base.runtime import UserError, read_json, sha256_of_file, sha256_of_json
-from common.base.wording import listed, shortened, shown
+from common.base.files import read_json, sha256_of_file, sha256_of_json
+from common.base.runtime import UserError, listed, shortened, shown
 
 if TYPE_CHECKING:
     from torch import Tensor

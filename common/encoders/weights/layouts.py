@@ -13,8 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.base.runtime import UserError
-from common.base.wording import listed
+from common.base.runtime import UserError, listed
 
 if TYPE_CHECKING:
     from torch import Tensor

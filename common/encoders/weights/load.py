@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.base.runtime import UserError, generator, read_json
-from common.base.wording import counted, listed
+from common.base.files import read_json
+from common.base.runtime import UserError, counted, generator, listed
 from common.encoders.weights.files import read_content, weight_files
 from common.encoders.weights.layouts import Network, choose_network, is_head
 

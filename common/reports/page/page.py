@@ -16,8 +16,9 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from common.base.runtime import write_text
-from common.base.wording import clock, counted, readable
+from common.base.files import write_text
+from common.base.runtime import counted
+from common.base.wording import clock, readable
 from common.reports.case_sheets import CaseSheet, case_sheets
 from common.reports.comparison import Report
 from common.reports.costs import COSTS

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from common.base.runtime import UserError, atomic_path, progress
+from common.base.files import atomic_path
+from common.base.runtime import UserError, progress
 from common.base.wording import brief, clock, readable
 from common.reports.pictures.fonts import font_file
 from common.reports.pictures.style import phase_colours

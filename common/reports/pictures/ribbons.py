@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.base.runtime import progress
-from common.base.wording import SHOWN, brief
+from common.base.runtime import SHOWN, progress
+from common.base.wording import brief
 from common.dataset.phases import PhaseMapping
 from common.reports.chart_data import Ribbon, video_ribbons
 from common.reports.comparison import Report

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from common.base.runtime import atomic_path
+from common.base.files import atomic_path
 from common.base.wording import brief, readable
 from common.dataset.phases import PhaseMapping
 from common.reports.caveats import Remark

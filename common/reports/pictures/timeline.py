@@ -14,8 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from common.base.runtime import write_text
-from common.base.wording import SHOWN, brief, clock, readable, text_cell
+from common.base.files import write_text
+from common.base.runtime import SHOWN
+from common.base.wording import brief, clock, readable, text_cell
 from common.dataset.segments import find_segments
 from common.reports.pictures.style import ALARM, phase_colours, save
 

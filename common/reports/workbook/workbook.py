@@ -16,7 +16,7 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
-from common.base.runtime import atomic_path
+from common.base.files import atomic_path
 from common.reports.comparison import Report
 from common.reports.workbook import measure_sheets, record_sheets, styles
 from common.reports.workbook.sheet import Sheet

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from common.base.options import CommandParser, add_options, from_mapping, option, read_yaml, resolve
+from common.base.options import CommandParser, add_options, from_mapping, option, resolve
 from common.base.runtime import UserError
 from common.encoders.config import read_encoder_config
 from common.features.config import ExtractionConfig
@@ -121,64 +121,6 @@ def test_whole_number_is_a_float_where_one_is_meant():
 
 def test_none_is_allowed_where_the_type_says_so():
     assert from_mapping(Config, {"name": None}, "run.yaml").name is None
-
-
-# --- YAML ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"), [("a: [1", "not readable as YAML"), ("- 1\n", "found list"), ("", "found NoneType")]
-)
-def test_damaged_yaml_is_named(yaml_file, text, complaint):
-    with pytest.raises(UserError, match=rf"run\.yaml: .*{complaint}"):
-        parse(Config, [], yaml_file(text))
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b"rate: 1\ncount: 2\nrate: 3\n", "line 3: the key 'rate' is there twice"),
-        (b"inner: {size: 1, size: 2}", "line 1: the key 'size' is there twice"),
-        (b"yes: 1\non: 2\n", "line 2: the key True is there twice"),
-        (b"name: &a [1]\ncount: *a\n", r"line 2: an alias \(\*\)"),
-        (b"a: &a {b: *a}", r"an alias \(\*\)"),
-        (b"? [a]\n: 1\n", "line 1: a key must be a single word"),
-        (b"name: 2024-02-31", "not readable as YAML"),
-        (b"[" * 5000, "not readable as YAML"),
-        (b"name: a\n\tcount: 1\n", "line 2"),
-        ("name: a".encode("utf-16"), "UTF-16"),
-        (b"name: caf\xe9", "line 1: no text in UTF-8"),
-        (b"\x89PNG\r\n\x1a\n\0", "no text"),
-    ],
-)
-def test_what_yaml_would_pass_over_or_choke_on_is_one_line_that_names_the_place(tmp_path, content, complaint):
-    path = tmp_path / "run.yaml"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=complaint) as error:
-        read_yaml(path)
-    assert str(error.value).startswith(str(path))
-    assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 400
-
-
-def test_a_folder_in_place_of_yaml_is_named(tmp_path):
-    with pytest.raises(UserError, match="cannot be read as a configuration file: Is a directory"):
-        read_yaml(tmp_path)
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
-    (tmp_path / "run.yaml").write_bytes(b"\xef\xbb\xbfrate: 1\r\n")
-    assert read_yaml(tmp_path / "run.yaml") == {"rate": 1}
-
-
-def test_absent_yaml_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none\.yaml: no such configuration file"):
-        read_yaml(tmp_path / "none.yaml")
-
-
-def test_yaml_cannot_make_python_objects(yaml_file):
-    with pytest.raises(UserError, match="not readable as YAML"):
-        parse(Config, [], yaml_file("name: !!python/object/apply:os.getcwd []"))
 
 
 # --- precedence ---------------------------------------------------------------------------------------------------

@@ -1,33 +1,32 @@
-"""What every command needs: exit codes, atomic files, hashes, git state, devices, generators."""
+"""What every command needs: exit codes, words of messages, background work, git state, devices, generators."""
 
 import errno
-import hashlib
 import json
-import os
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from common.base.runtime import (
     UserError,
-    atomic_path,
+    counted,
     describe_os_error,
     generator,
     git_state,
     keep_freed_memory,
-    link_file,
+    listed,
+    naming,
     peak_memory_bytes,
+    prefetch,
     progress,
-    read_json,
     run_main,
     select_device,
-    sha256_of_file,
-    sha256_of_json,
+    shown,
     versions,
-    write_json,
-    write_text,
 )
 
 
@@ -96,116 +95,6 @@ def test_a_command_that_fails_shows_no_traceback():
 def test_progress_is_silent_without_a_terminal(capsys):
     assert list(progress(range(3), description="frames")) == [0, 1, 2]
     assert capsys.readouterr() == ("", "")
-
-
-# --- atomic files -------------------------------------------------------------------------------------------------
-
-
-def test_atomic_file_appears_whole(tmp_path):
-    path = tmp_path / "new" / "result.txt"
-    with atomic_path(path) as temporary:
-        temporary.write_text("content")
-        assert not path.exists()
-    assert path.read_text() == "content"
-    assert names(path.parent) == ["result.txt"]
-
-
-def test_temporary_file_is_hidden_beside_the_target_and_keeps_the_suffix(tmp_path):
-    with atomic_path(tmp_path / "table.xlsx") as temporary:
-        assert temporary.parent == tmp_path
-        assert temporary.name.startswith(".")
-        assert temporary.suffix == ".xlsx"
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
-    path = tmp_path / "result.txt"
-    path.write_text("old")
-
-    def writing_fails():
-        with atomic_path(path) as temporary:
-            temporary.write_text("half")
-            raise error
-
-    with pytest.raises(error):
-        writing_fails()
-    assert path.read_text() == "old"
-    assert names(tmp_path) == ["result.txt"]
-
-
-def test_failure_without_an_old_file_leaves_none(tmp_path):
-    with pytest.raises(ValueError, match="stop"), atomic_path(tmp_path / "result.txt"):
-        raise ValueError("stop")
-    assert names(tmp_path) == []
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_permissions_follow_the_umask(tmp_path, umask, mode):
-    code = "import pathlib, sys; from common.base.runtime import write_text; write_text(pathlib.Path(sys.argv[1]), 'x')"
-    path = tmp_path / "result.txt"
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, umask=umask)
-    assert path.stat().st_mode & 0o777 == mode
-
-
-def test_text_has_unix_line_ends_and_utf8(tmp_path):
-    write_text(tmp_path / "t.txt", "a\nµ\n")
-    assert (tmp_path / "t.txt").read_bytes() == b"a\n\xc2\xb5\n"
-
-
-# --- JSON, links, hashes ------------------------------------------------------------------------------------------
-
-
-def test_json_reads_back(tmp_path):
-    content = {"b": [1, 2.5, None], "a": {"x": "µ"}}
-    write_json(tmp_path / "r.json", content)
-    assert read_json(tmp_path / "r.json") == content
-    assert list(json.loads((tmp_path / "r.json").read_text())) == ["b", "a"]
-
-
-def test_nan_is_not_written_as_json(tmp_path):
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "r.json", {"a": float("nan")})
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}"])
-def test_damaged_json_is_named(tmp_path, content):
-    path = tmp_path / "run.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"run\.json: not a readable JSON file"):
-        read_json(path)
-
-
-def test_link_is_relative_so_a_moved_tree_stays_whole(tmp_path):
-    source = tmp_path / "tree" / "a" / "labels.txt"
-    source.parent.mkdir(parents=True)
-    source.write_text("labels")
-    link_file(source, tmp_path / "tree" / "b" / "c" / "labels.txt")
-    moved = (tmp_path / "tree").rename(tmp_path / "moved")
-    assert (moved / "b" / "c" / "labels.txt").read_text() == "labels"
-
-
-def test_where_links_are_not_allowed_the_file_is_copied(tmp_path, monkeypatch):
-    def refused(*_):
-        raise OSError(errno.EPERM, "symbolic links need a privilege")
-
-    (tmp_path / "a.txt").write_text("labels")
-    monkeypatch.setattr("pathlib.Path.symlink_to", refused)
-    link_file(tmp_path / "a.txt", tmp_path / "b.txt")
-    assert not (tmp_path / "b.txt").is_symlink()
-    assert (tmp_path / "b.txt").read_text() == "labels"
-
-
-def test_file_hash_is_sha256(tmp_path):
-    content = bytes(range(256)) * 5000
-    (tmp_path / "f").write_bytes(content)
-    assert sha256_of_file(tmp_path / "f") == hashlib.sha256(content).hexdigest()
-
-
-def test_json_hash_knows_content_not_key_order():
-    assert sha256_of_json({"a": 1, "b": [1, 2]}) == sha256_of_json({"b": [1, 2], "a": 1})
-    assert sha256_of_json({"a": 1, "b": [1, 2]}) != sha256_of_json({"a": 1, "b": [2, 1]})
 
 
 # --- where and with what it ran -----------------------------------------------------------------------------------
@@ -353,3 +242,134 @@ def test_generator_is_the_same_in_another_process():
     code = "import torch; from common.base.runtime import generator; print(torch.rand(8, generator=generator(42, 'x')).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == draw(42, "x")
+
+
+# --- words of messages ----------------------------------------------------------------------------------------------
+
+
+def test_long_lists_are_shortened():
+    assert listed([str(number) for number in range(8)]) == "0, 1, 2, 3, 4, 5, 6, 7"
+    assert listed([str(number) for number in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
+    assert listed(["a", "x" * 1_000]) == f"a, {'x' * 100}... (1,000 characters)"
+
+
+def test_found_values_are_shown_in_a_line():
+    assert (shown("two\nlines"), shown(3.5), shown(["a"])) == (r"'two\nlines'", "3.5", "['a']")
+    assert shown("x" * 10_000_000) == f"'{'x' * 100}'... (10,000,000 characters)"
+    assert len(shown(list(range(10_000)))) < 150
+
+
+def test_nouns_are_counted():
+    assert [counted(count, "video") for count in (0, 1, 2)] == ["0 videos", "1 video", "2 videos"]
+
+
+def test_an_error_is_given_its_file_once():
+    path = Path("data/mapping.txt")
+    assert naming(path, UserError("ids must run from 0")) == f"{path}: ids must run from 0"
+    assert naming(path, UserError(f"{path}, line 2: no")) == f"{path}, line 2: no"
+
+
+# --- background work ------------------------------------------------------------------------------------------------
+
+
+def threads() -> int:
+    return threading.active_count()
+
+
+def wait_until(condition, seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 50])
+def test_items_come_in_order_each_once(depth):
+    assert list(prefetch(iter(range(20)), depth)) == list(range(20))
+
+
+def test_no_items_give_none():
+    assert list(prefetch([])) == []
+
+
+def test_none_and_false_are_items_like_others():
+    assert list(prefetch([None, False, 0])) == [None, False, 0]
+
+
+def test_items_are_made_ahead_up_to_the_depth_and_no_further():
+    made = []
+
+    def items():
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    loop = prefetch(items(), depth=3)
+    assert next(loop) == 0
+    # one used, three waiting, one in the thread's hand
+    assert wait_until(lambda: len(made) == 5)
+    time.sleep(0.2)
+    assert len(made) == 5
+    loop.close()
+
+
+def test_items_are_made_in_another_thread():
+    names = list(prefetch(threading.current_thread().name for _ in range(2)))
+    assert threading.current_thread().name not in names
+
+
+def test_error_is_raised_after_the_items_before_it():
+    def items():
+        yield 1
+        yield 2
+        raise ValueError("damaged")
+
+    got = []
+    with pytest.raises(ValueError, match="damaged"):
+        got.extend(prefetch(items()))
+    loop = prefetch(items())
+    assert [next(loop), next(loop)] == [1, 2]
+    with pytest.raises(ValueError, match="damaged"):
+        next(loop)
+
+
+def test_error_before_the_first_item_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        list(prefetch(1 // number for number in (0, 1)))
+
+
+def test_an_interrupt_in_the_thread_reaches_the_loop():
+    def items():
+        yield 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(prefetch(items()))
+
+
+def test_leaving_the_loop_early_stops_the_thread():
+    before = threads()
+    for number in prefetch(iter(range(1_000_000)), depth=1):
+        if number == 3:
+            break
+    assert wait_until(lambda: threads() == before)
+
+
+def test_an_error_in_the_loop_stops_the_thread():
+    before = threads()
+    loop = prefetch(iter(range(1_000_000)), depth=1)
+
+    def consume():
+        for _ in loop:
+            raise RuntimeError("consumer")
+
+    with pytest.raises(RuntimeError, match="consumer"):
+        consume()
+    loop.close()
+    assert threads() == before
+
+
+def test_a_finished_loop_leaves_no_thread():
+    before = threads()
+    list(prefetch(range(5)))
+    assert threads() == before

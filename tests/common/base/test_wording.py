@@ -1,39 +1,14 @@
 """Words for people: places, lists, counts, clock times, tables."""
 
-from pathlib import Path
-
 import pytest
 
-from common.base.runtime import UserError
-from common.base.wording import brief, clock, counted, format_table, listed, naming, place, seconds_of, shown, text_cell
+from common.base.wording import brief, clock, format_table, place, seconds_of, text_cell
 
 
 def test_a_place_is_a_frame_with_its_time_where_the_rate_is_known():
     assert place(1510, 25) == "frame 1510 (1:00.4)"
     assert place(1510, None) == "frame 1510"
     assert (seconds_of(1510, 25), seconds_of(1510, None)) == (60.4, None)
-
-
-def test_long_lists_are_shortened():
-    assert listed([str(number) for number in range(8)]) == "0, 1, 2, 3, 4, 5, 6, 7"
-    assert listed([str(number) for number in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
-    assert listed(["a", "x" * 1_000]) == f"a, {'x' * 100}... (1,000 characters)"
-
-
-def test_found_values_are_shown_in_a_line():
-    assert (shown("two\nlines"), shown(3.5), shown(["a"])) == (r"'two\nlines'", "3.5", "['a']")
-    assert shown("x" * 10_000_000) == f"'{'x' * 100}'... (10,000,000 characters)"
-    assert len(shown(list(range(10_000)))) < 150
-
-
-def test_nouns_are_counted():
-    assert [counted(count, "video") for count in (0, 1, 2)] == ["0 videos", "1 video", "2 videos"]
-
-
-def test_an_error_is_given_its_file_once():
-    path = Path("data/mapping.txt")
-    assert naming(path, UserError("ids must run from 0")) == f"{path}: ids must run from 0"
-    assert naming(path, UserError(f"{path}, line 2: no")) == f"{path}, line 2: no"
 
 
 @pytest.mark.parametrize(

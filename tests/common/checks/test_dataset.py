@@ -1,8 +1,8 @@
 """The whole audit: a sound data set gives no finding, and nothing in it is changed."""
 
 from common.base import paths
+from common.base.entries import CHALLENGE_HEADER
 from common.checks.dataset import audit_dataset
-from common.dataset.label_forms import CHALLENGE_HEADER
 from tests.common.cohort import NAMES, VALIDATION, make_and_write_folds, write_manifest
 
 

@@ -5,7 +5,7 @@ import unicodedata
 
 import numpy as np
 
-from common.dataset.label_forms import CHALLENGE_HEADER
+from common.base.entries import CHALLENGE_HEADER
 from tests.common.cohort import FPS
 
 

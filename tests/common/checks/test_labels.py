@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from common.base import paths
-from common.dataset.label_forms import CHALLENGE_HEADER
+from common.base.entries import CHALLENGE_HEADER
 from tests.common.cohort import PHASES, Cohort
 
 

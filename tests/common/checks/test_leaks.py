@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from common.base import paths, runtime
-from common.base.runtime import video_fingerprint
+from common.base import files, paths
+from common.base.files import video_fingerprint
 from common.checks.leaks import leaked_videos, leaks_of_dataset, leaks_of_record
 from common.dataset.manifest import read_manifest
 from tests.common.cohort import make_and_write_folds
@@ -84,7 +84,7 @@ def test_of_two_files_of_one_name_both_are_looked_for(dataset):
 def test_a_video_is_read_once_in_a_run_and_again_when_it_changes(dataset, monkeypatch):
     manifest = read_manifest(write(paths.pretrained_backbone("m"), seen(dataset, "BL_1", "BN_1")))
     read = []
-    monkeypatch.setattr(runtime, "video_fingerprint", lambda path: read.append(path.stem) or video_fingerprint(path))
+    monkeypatch.setattr(files, "video_fingerprint", lambda path: read.append(path.stem) or video_fingerprint(path))
     assert leaked_videos(dataset, manifest) == leaked_videos(dataset, manifest) == ["BL_1", "BN_1"]
     assert len(read) == len(set(read))
     (dataset.videos / "BL_1.mp4").write_bytes(b"THE CONTENT OF 0")
@@ -95,7 +95,7 @@ def test_only_videos_of_a_size_in_the_manifest_are_read(dataset, monkeypatch):
     manifest = read_manifest(write(paths.pretrained_backbone("m"), seen(dataset, "BL_1")))
     (dataset.videos / "BN_1.mp4").write_bytes(b"a video of another size")
     read = []
-    monkeypatch.setattr(runtime, "video_fingerprint", lambda path: read.append(path.stem) or video_fingerprint(path))
+    monkeypatch.setattr(files, "video_fingerprint", lambda path: read.append(path.stem) or video_fingerprint(path))
     leaked_videos(dataset, manifest)
     assert "BN_1" not in read
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from common.base.entries import CHALLENGE_HEADER
 from common.base.runtime import UserError
-from common.dataset.label_forms import CHALLENGE_HEADER, NotLabels, frame_names
+from common.dataset.label_forms import NotLabels, frame_names
 from common.dataset.phases import PhaseMapping, read_labels
 
 KNOWN = ("background", "cut", "wash", "tunnel_suture", "1", "2")

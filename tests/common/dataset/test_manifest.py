@@ -5,7 +5,8 @@ import json
 import pytest
 
 from common.base import paths
-from common.base.runtime import BLOCK_BYTES, NUM_BLOCKS, UserError, video_fingerprint
+from common.base.files import BLOCK_BYTES, NUM_BLOCKS, video_fingerprint
+from common.base.runtime import UserError
 from common.dataset import manifest as manifests
 from common.dataset.manifest import manifests_of_weights, read_manifest
 

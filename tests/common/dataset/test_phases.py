@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.base.entries import CHALLENGE_HEADER
 from common.base.runtime import UserError
-from common.dataset.label_forms import CHALLENGE_HEADER
 from common.dataset.phases import PhaseMapping, read_labels, read_mapping, require_labels, write_prediction
 
 MAPPING = PhaseMapping(("background", "peritomy", "cautery"))

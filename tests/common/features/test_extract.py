@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from common.base import paths
-from common.base.runtime import UserError, sha256_of_file
+from common.base.files import sha256_of_file
+from common.base.runtime import UserError
 from common.encoders.base import ImageEncoder, build_encoder
 from common.encoders.config import read_encoder_config
 from common.extract_features import main

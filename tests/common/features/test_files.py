@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import common.features.files
-from common.base.runtime import UserError, sha256_of_file
+from common.base.files import sha256_of_file
+from common.base.runtime import UserError
 from common.features.files import IDENTITY, FeatureWriter, is_extracted, open_features, sidecar_path
 from common.video.timeline import Timeline
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.base.files import sha256_of_file
 from common.base.paths import Dataset
-from common.base.runtime import UserError, sha256_of_file
+from common.base.runtime import UserError
 from common.dataset.phases import read_labels, read_mapping
 from pretrain.annotations.cataract101 import read_release
 from pretrain.annotations.phase_classes import read_phase_classes

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from common.base.files import sha256_of_file
 from common.base.paths import Dataset
-from common.base.runtime import UserError, sha256_of_file
+from common.base.runtime import UserError
 from common.dataset.phases import read_labels, read_mapping
 from pretrain.annotations.cataracts1k import Case, EndRule, find_end_rule, is_case_file, label_frames
 from pretrain.annotations.cataracts1k import read_case as read_case_with

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.base.runtime import read_json
+from common.base.files import read_json
 from common.encoders.base import build_encoder
 from common.encoders.weights.adapters import find_export
 from common.encoders.weights.find import choose_weights

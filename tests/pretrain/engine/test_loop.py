@@ -12,7 +12,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.base.runtime import UserError, read_json, sha256_of_file
+from common.base.files import read_json, sha256_of_file
+from common.base.runtime import UserError
 from pretrain.engine.checkpoint import read_checkpoint
 from pretrain.engine.loop import train_recipe
 from pretrain.engine.reporting import read_metrics

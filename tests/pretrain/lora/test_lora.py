@@ -6,7 +6,8 @@ from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from torch import nn
 
-from common.base.runtime import UserError, atomic_folder, restore_folder
+from common.base.files import atomic_folder, restore_folder
+from common.base.runtime import UserError
 from common.encoders.base import build_encoder
 from common.encoders.families.dinov3 import DINOv3Features
 from common.encoders.families.vjepa2 import VJEPA2Features

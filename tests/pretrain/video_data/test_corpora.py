@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from common.base import paths
-from common.base.runtime import UserError, read_json, video_fingerprint, write_json
+from common.base.files import read_json, video_fingerprint, write_json
+from common.base.runtime import UserError
 from common.dataset import manifest as manifests
 from common.video.probe import VideoError
 from pretrain.video_data import video_index

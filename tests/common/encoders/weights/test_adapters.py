@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-from common.base.runtime import UserError, write_json
+from common.base.files import write_json
+from common.base.runtime import UserError
 from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from common.encoders.weights.adapters import apply_adapter, find_adapted, find_export

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from common import weights as weight_list
-from common.base.runtime import UserError, sha256_of_file, write_json
+from common.base.files import sha256_of_file, write_json
+from common.base.runtime import UserError
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights.find import find_weights, is_available
 

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from common.base.runtime import UserError, write_json
+from common.base.files import write_json
+from common.base.runtime import UserError
 from common.encoders.weights.files import read_content, weight_files
 from common.encoders.weights.find import find_weights
 from common.encoders.weights.load import read_network

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from common.base.runtime import UserError, sha256_of_file, sha256_of_json, write_json
+from common.base.files import sha256_of_file, sha256_of_json, write_json
+from common.base.runtime import UserError
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights.find import find_weights, is_available
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from common.base import paths
-from common.base.runtime import write_json
+from common.base.files import write_json
 from common.dataset.kfold import folds_hash, read_folds
 from common.dataset.phases import read_labels, read_mapping, write_prediction
 from common.reports.caveats import Remark

@@ -1,0 +1,259 @@
+"""Files as every command reads and writes them: whole or not at all, checked as they are read, known by their hashes.
+
+Writing is atomic; text, JSON and YAML are read here alone, so that a damaged file is an error that names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.base.runtime import UserError, shortened, shown
+
+NUM_BLOCKS, BLOCK_BYTES = 64, 1 << 16  # of a fingerprint
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path with the suffix of `path`, in its folder.
+
+    On success it replaces `path`, else it is removed. A reader therefore sees the old file, the whole new one, or none.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Flush `temporary` to the disk and give it its final name, with the permissions of an ordinary new file."""
+    with open(temporary, "rb+") as stream:
+        os.fsync(stream.fileno())
+    os.chmod(temporary, 0o666 & ~_umask())
+    os.replace(temporary, path)
+
+
+@functools.cache
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder`; on success it takes its place at once, else it is removed.
+
+    After a kill call `restore_folder` first.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for file in partial.iterdir():
+            publish(file, file)  # flushed, and readable for all
+        former = _former(folder)
+        if folder.exists():
+            folder.rename(former)
+        partial.rename(folder)
+        shutil.rmtree(former, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def restore_folder(folder: Path) -> None:
+    """Undo what a kill inside `atomic_folder` left: nothing half-written stays, a folder put aside comes back."""
+    shutil.rmtree(folder.with_name(f".{folder.name}.partial"), ignore_errors=True)
+    former = _former(folder)
+    if former.exists() and not folder.exists():
+        former.rename(folder)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _former(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.former")
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Make `target` a relative symbolic link to `source`; where links are not allowed (Windows), a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
+    except (OSError, NotImplementedError, ValueError):  # ValueError: no relative path between Windows drives
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 text file atomically, with `\\n` line ends on every system."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically; NaN is refused because it is not JSON."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark; every end of a line becomes `\\n`.
+
+    Raises `UserError` naming file and line for UTF-16, another encoding, and what is no text.
+    """
+    content = Path(path).read_bytes()
+    wanted = "expected plain text in UTF-8; save it again as that"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f'{path}, line 1: text in UTF-16 ("Unicode" in some editors), {wanted}')
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: no text in UTF-8 ({error.reason}), {wanted}") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path}, line {line}: zero bytes (UTF-16, or no text), {wanted}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a damaged one is a `UserError` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not a readable JSON file ({error}); delete it and run the command that wrote it"
+        ) from error
+
+
+def lacking(record: Any, keys: Mapping[str, type]) -> str:
+    """Those of `keys` that a JSON record has not, or not with a value of its type, in words; empty when it has all."""
+    if not isinstance(record, dict):
+        return "not an object"
+    wrong = [key for key, kind in keys.items() if not isinstance(record.get(key), kind)]
+    return f"without a proper {', '.join(wrong)}" if wrong else ""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader.
+
+    Raises `UserError` in one line, naming the file and the place in it, when it is missing, damaged, not a mapping, or
+    says something twice.
+    """
+    import yaml
+
+    try:
+        content = yaml.load(read_text(path), _loader())
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = f"line {mark.line + 1}: " if mark else ""
+        raise UserError(f"{path}: not readable as YAML ({place}{shortened(problem or error.reason)})") from error
+    except (ValueError, RecursionError) as error:  # 2024-02-31 is no date; a thousand brackets in each other
+        raise UserError(f"{path}: not readable as YAML ({shortened(str(error))})") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such configuration file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as a configuration file: {error.strerror}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected 'key: value' lines, found {type(content).__name__}")
+    return content
+
+
+@functools.cache
+def _loader() -> type:
+    """The safe loader of YAML, which besides refuses what can say two things, or grow without end."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):  # a few lines of them stand for gigabytes
+                mark = self.peek_event().start_mark
+                raise yaml.constructor.ConstructorError(None, None, "an alias (*); write the value again", mark)
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node, deep=False):
+            """As the safe loader's, which takes the last value of a key that is there twice."""
+            seen = set()
+            for key_node, _ in node.value:
+                is_word = isinstance(key_node, yaml.ScalarNode)
+                key = self.construct_object(key_node) if is_word else None
+                if not is_word or key in seen:
+                    problem = f"the key {shown(key)} is there twice" if is_word else "a key must be a single word"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    return Loader
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_json(content: Any) -> str:
+    """Hex SHA-256 of a value's canonical JSON: equal for equal content, whatever the key order."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def video_fingerprint(path: Path) -> str:
+    """Hex SHA-256 of a file's size and of 64 blocks of 64 KiB spread evenly over it; small files are read whole.
+
+    Equal files have equal fingerprints, under any name. Another encoding of the same picture has another one. That of a
+    folder of images is of their names and sizes, and of 64 of them as files.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        images = sorted(entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_file())
+        spread = sorted(
+            {(len(images) - 1) * block // (NUM_BLOCKS - 1) for block in range(NUM_BLOCKS)} if images else ()
+        )
+        content = [video_fingerprint(images[index]) for index in spread]
+        return sha256_of_json([[[image.name, image.stat().st_size] for image in images], content])
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    digest = hashlib.sha256(f"{status.st_size}:".encode())
+    with open(path, "rb") as stream:
+        if status.st_size <= NUM_BLOCKS * BLOCK_BYTES:
+            digest.update(stream.read())
+        else:  # evenly spread, so that the first and the last block are among them
+            for block in range(NUM_BLOCKS):
+                stream.seek((status.st_size - BLOCK_BYTES) * block // (NUM_BLOCKS - 1))
+                digest.update(stream.read(BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def video_bytes(path: Path) -> int:
+    """Size of a video file, or of the images in a folder together."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(entry.stat().st_size for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_file())
+
+
+def cached_fingerprint(path: Path) -> str:
+    """`video_fingerprint`, computed once in a run for a file that does not change."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):  # whose images may change without it
+        return video_fingerprint(path)
+    return _fingerprint(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _fingerprint(path: Path, size_bytes: int, modified_ns: int) -> str:
+    return video_fingerprint(path)

@@ -79,7 +79,11 @@ def _refuse_ignored(given: argparse.Namespace) -> None:
         "compare_kfold": ("split",),
         "share": ("pdf",),
     }
-    words = {name: f"--{name.replace('_', '-')}" for name, value in vars(given).items() if value not in (None, False)}
+    words = {
+        name: f"--{name.replace('_', '-')}"
+        for name, value in vars(given).items()
+        if not (value is None or value is False)
+    }
     for name, others in without_effect.items():
         ignored = [words[other] for other in others if other in words]
         if name in words and ignored:

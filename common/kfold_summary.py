@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     dataset = paths.dataset(given.dataset)
     result = collect_folds(paths.model(given.model), dataset, given.folds, run=given.run)
     for protocol in chosen_protocols(given.protocol, given.segments):
-        print_summary([result], protocol, verbose=given.verbose)
+        print_summary(dataset, [result], protocol, verbose=given.verbose)
     return 0
 
 

@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     run_folds(configs, given)
     if given["only"] is None:
         dataset, model = paths.dataset(configs[0].dataset), paths.model(configs[0].model)
-        print_summary([collect_folds(model, dataset, given["folds"], run=config.run_name) for config in configs])
+        results = [collect_folds(model, dataset, given["folds"], run=config.run_name) for config in configs]
+        print_summary(dataset, results)
     return 0
 
 

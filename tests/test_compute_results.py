@@ -84,6 +84,7 @@ def test_a_split_that_was_not_run_says_what_to_run(finished):
     [
         ("--compare-kfold 2 --run seed7", "--run goes with --model; .* --runs seed7"),
         ("--compare-kfold 2 --model ColorHistogram", "--compare-kfold would have no effect with --model"),
+        ("--compare-kfold 0 --model ColorHistogram", "--compare-kfold would have no effect with --model"),
         ("--compare-kfold 2 --split 1", "--split would have no effect with --compare-kfold"),
         ("--model ColorHistogram --models Base --runs x", "--models and --runs would have no effect with --model"),
         ("--model ColorHistogram --with-published", "--with-published would have no effect with --model"),

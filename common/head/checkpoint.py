@@ -13,6 +13,7 @@ import torch
 from common.base.files import atomic_path
 from common.base.options import from_mapping
 from common.base.runtime import UserError
+from common.dataset.phases import BACKGROUND
 from common.head.config import TrainConfig
 from common.head.networks.mstcn import MS_TCN2
 
@@ -24,7 +25,8 @@ class Checkpoint:
     """A head after `epoch` finished epochs.
 
     `inputs_hash` identifies the training features and labels; `feature_identity` says how the features were made
-    (None for features without sidecar); `history` has one record an epoch.
+    (None for features without sidecar); `history` has one record an epoch; `background` is the phase that counts as that,
+    if any, which files of earlier versions do not say.
     """
 
     config: dict[str, Any]
@@ -36,6 +38,7 @@ class Checkpoint:
     history: list[dict[str, float]] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    background: str | None = BACKGROUND
 
     def save(self, path: Path) -> None:
         """Write the checkpoint atomically."""

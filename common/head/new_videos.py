@@ -175,7 +175,12 @@ def open_head(path: Path, model_name: str | None = None) -> TrainedHead:
             f"extract the training features with models/{model.name}/extract_features.py and train again"
         )
     return TrainedHead(
-        path, config, checkpoint.feature_identity, PhaseMapping(tuple(checkpoint.phases)), model, encoder
+        path,
+        config,
+        checkpoint.feature_identity,
+        PhaseMapping(tuple(checkpoint.phases), checkpoint.background),
+        model,
+        encoder,
     )
 
 

@@ -86,6 +86,7 @@ def _start(experiment: Experiment, videos: list[VideoFeatures], resume: bool) ->
         inputs_hash=experiment.inputs_hash(videos, experiment.train_labels),
         feature_identity=videos[0].source.identity(),
         num_threads=torch.get_num_threads(),
+        background=experiment.mapping.background,
     )
     if not resume or not experiment.checkpoint.is_file():
         return fresh

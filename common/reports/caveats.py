@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from common.base.runtime import listed, shortened
+from common.base import paths
+from common.base.runtime import UserError, listed, shortened
+from common.checks.folds import patient_findings
+from common.checks.leaks import leaks_of_record
 from common.features.files import IDENTITY
 from common.reports.results import EncoderResult
 from common.reports.run_records import UNVERIFIED, identity, weights_source
@@ -16,6 +19,7 @@ HEAD_SETTINGS = (
     "num_epochs", "num_layers_PG", "num_layers_R", "num_R", "num_f_maps", "bz", "lr", "loss_mse", "adaptive_mse",
     "window_mse", "loss_focal", "class_weights", "sample_rate", "causal", "precision",
 )  # fmt: skip
+PATIENTS = "Patients"  # how remarks begin that name some
 OF_ONE_FOLD = {"split", "dataset", "model", "run"}  # settings that say which run it is, not how it was made
 
 
@@ -51,6 +55,22 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
     found = identity(results)
     lines.append(Remark(f"Seeds {found['Seeds']}; folds {found['Folds']}; commit {found['Commit']}."))
     return lines
+
+
+def data_remarks(dataset: paths.Dataset, results: Sequence[EncoderResult]) -> list[Remark]:
+    """Pretraining that has seen scored videos, or does not say which it has seen, and patients on both sides of a split."""
+    lines = []
+    for result in results:
+        for split in result.splits:
+            try:
+                leaks = leaks_of_record(dataset, split.record)
+                lines += [Remark(f"Leak: {result.name}: {leak}", alarming=True) for leak in leaks]
+            except UserError as error:
+                lines.append(Remark(f"Leak: {result.name}: unknown, since {error}", alarming=True))
+                break
+    splits = {split.record["split"] for result in results for split in result.splits}
+    torn = patient_findings(dataset, splits)
+    return lines + [Remark(f"{PATIENTS}: {finding.message}.", alarming=True) for finding in torn]
 
 
 def _recognition(results: Sequence[EncoderResult]) -> str:

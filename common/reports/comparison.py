@@ -1,6 +1,6 @@
 """Everything that a comparison shows, computed once; workbook, pictures and page only lay it out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,13 +9,11 @@ import pandas as pd
 
 from common.base import paths
 from common.base.runtime import UserError, progress
-from common.checks.folds import patient_findings
-from common.checks.leaks import leaks_of_record
 from common.dataset.description import read_phases
 from common.dataset.kfold import prefix_stratum
 from common.dataset.patients import read_patients
 from common.dataset.phases import PhaseMapping
-from common.reports.caveats import Remark, left_out_remarks, remarks
+from common.reports.caveats import Remark, data_remarks, left_out_remarks, remarks
 from common.reports.costs import encoder_costs
 from common.reports.leaderboard import Leaderboard, make_leaderboard
 from common.reports.published import PublishedRow, quotation
@@ -23,8 +21,6 @@ from common.reports.results import EncoderResult
 from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import Protocol
 from common.scoring.significance import VarianceComponents, variance_components
-
-PATIENTS = "Patients"  # how remarks begin that name some
 
 
 @dataclass(frozen=True)
@@ -99,8 +95,6 @@ def make_report(
 
     `left_out`: why other runs cannot stand beside them, among the remarks.
     """
-    splits = {split.record["split"] for result in results for split in result.splits}
-    torn = [Remark(f"{PATIENTS}: {finding.message}.", alarming=True) for finding in patient_findings(dataset, splits)]
     try:
         patients = read_patients(dataset)
     except UserError:  # among the remarks: intervals resample videos then
@@ -109,7 +103,7 @@ def make_report(
     for result in progress(whole, description="measure", unit="encoders"):  # ranking frames for PR-AUC takes the time
         for protocol in protocols:
             result.video_values(protocol)
-    lines = [*_leaks(dataset, whole), *torn, *left_out_remarks(left_out), *remarks(whole, protocols[0])]
+    lines = [*data_remarks(dataset, results), *left_out_remarks(left_out), *remarks(whole, protocols[0])]
     lines += [Remark(quotation(published))] if published else []
     num_splits = len(results[0].splits)
     marked = " (synthetic data)" if dataset.is_synthetic else ""
@@ -125,19 +119,6 @@ def make_report(
         seed_variance=seed_variances(whole, protocols[0]),
         published=list(published),
     )
-
-
-def _leaks(dataset: paths.Dataset, results: Sequence[EncoderResult]) -> Iterator[Remark]:
-    """A warning for each stage of pretraining that has seen scored videos, or does not say which it has seen."""
-    for result in results:
-        for split in result.splits:
-            try:
-                yield from (
-                    Remark(f"Leak: {result.name}: {leak}", True) for leak in leaks_of_record(dataset, split.record)
-                )
-            except UserError as error:
-                yield Remark(f"Leak: {result.name}: unknown, since {error}", alarming=True)
-                break
 
 
 def per_video_table(

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from common.base import paths
 from common.base.wording import format_table
-from common.reports.caveats import remarks
+from common.reports.caveats import data_remarks, remarks
 from common.reports.leaderboard import HEADLINE, Leaderboard
 from common.reports.results import EncoderResult
 from common.scoring.intervals import Interval
@@ -56,8 +57,10 @@ def fold_rows(result: EncoderResult, protocol: Protocol = CHALLENGE) -> list[lis
     return [header, *rows, ["mean", "", "", *means]]
 
 
-def print_summary(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE, *, verbose: bool = False) -> None:
+def print_summary(
+    dataset: paths.Dataset, results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE, *, verbose: bool = False
+) -> None:
     """Print a row for each result, or with `verbose` a table of each one's folds, and what a reader must know."""
     tables = [fold_rows(result, protocol) for result in results] if verbose else [comparison_rows(results, protocol)]
     print("\n\n".join(map(format_table, tables)))
-    print("\n".join(map(str, remarks(results, protocol))))
+    print("\n".join(map(str, [*data_remarks(dataset, results), *remarks(results, protocol)])))

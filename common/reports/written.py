@@ -11,8 +11,9 @@ from typing import Any
 from common.base import paths
 from common.base.files import atomic_path
 from common.base.wording import text_cell
+from common.reports.caveats import PATIENTS
 from common.reports.chart_data import score_ribbons
-from common.reports.comparison import PATIENTS, Report
+from common.reports.comparison import Report
 from common.reports.page.page import save_page
 from common.reports.pictures import charts, embedding, ribbons
 from common.reports.pictures.style import save

@@ -313,6 +313,17 @@ def test_a_video_that_the_head_learned_from_is_named(trained, uneven, clips, tmp
     assert open_head(trained).remarks_on(learned.with_name("BL_0.mp4")) == ()
 
 
+def test_a_head_knows_the_background_of_its_training_data(trained):
+    """By `dataset.yaml` then, `background` where the file is of an earlier version that did not say."""
+    content = torch.load(trained, weights_only=True)
+    phase = content["phases"][1]
+    torch.save(content | {"background": phase}, trained)
+    assert open_head(trained).mapping.background == phase
+    del content["background"]
+    torch.save(content, trained)
+    assert open_head(trained).mapping.background == "background"
+
+
 def test_remarks_reach_the_picture_and_the_video(trained, uneven, clips, monkeypatch):
     (clips.root / "sample.json").write_text("{}")
     seen = []

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from common import kfold_summary
 from common.base import paths
 from common.base.runtime import UserError
 from common.dataset.kfold import make_folds, read_folds, write_folds
@@ -202,7 +203,7 @@ def test_a_video_of_both_parts_is_scored_against_the_labels_of_the_part_that_was
     assert after.tolist() == before.tolist()
 
 
-def test_a_patient_who_is_learned_from_and_tested_is_named_in_red(compared):
+def test_a_patient_who_is_learned_from_and_tested_is_named_in_red(compared, capsys):
     def alarms() -> list[str]:
         report = make_report(compared.dataset, collect_all(compared.dataset, 2).results, [CHALLENGE])
         return [str(remark) for remark in report.warnings if "atient" in str(remark)]
@@ -211,6 +212,8 @@ def test_a_patient_who_is_learned_from_and_tested_is_named_in_red(compared):
     assert alarms() == []
     compared.dataset.patients.write_text(f"video,patient\n{first},p1\n{second}.mp4,p1\n")
     assert alarms() == [f"Patients: patient p1 is in 2 test folds (fold 1: {first}; fold 2: {second})."]
+    kfold_summary.main(["--dataset", "made", "--model", "ColorHistogram", "--folds", "2"])
+    assert alarms()[0] in capsys.readouterr().out
     compared.dataset.patients.write_text(f"video,patient\n{first},p1\nnobody,p1\n")
     assert "line 3: no video 'nobody'" in alarms()[0]
     compared.dataset.patients.write_text(f"video,patient\n{first},p1\nBL_8,p1\n")  # not of these splits

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from common.base.runtime import UserError
-from common.encoders.base import FAMILIES, ClipEncoder, Encoder, build_encoder
-from common.encoders.config import EncoderConfig, read_encoder_config
+from common.encoders.base import ClipEncoder, Encoder, build_encoder
+from common.encoders.config import FAMILIES, EncoderConfig, read_encoder_config
 from common.encoders.weights.load import NONE, WeightSource
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -53,8 +53,8 @@ MILLIONS = {
 }
 # a family's small network: architecture (`{}`: the config's own), features, input size, frames of a window
 TINY = {
-    "resnet": ("resnet18", 512, 64, None),
-    "efficientnet_lite": ("{}", 1280, 64, None),
+    "torchvision": ("resnet18", 512, 64, None),
+    "timm": ("{}", 1280, 64, None),
     "color_histogram": ("{}", 48, 64, None),
     "i3d": ("tiny", 128, 64, 16),
     "dinov3": ("tiny", 48, 64, None),
@@ -212,7 +212,7 @@ def test_full_size_parameter_counts(folder):
 def test_resnet50_has_25_6_million_with_its_classifier():
     with torch.device("meta"):
         count = (
-            importlib.import_module("common.encoders.families.resnet")
+            importlib.import_module("common.encoders.families.torchvision")
             .build(CONFIGS["Base"], WeightSource("none"))
             .num_parameters
         )

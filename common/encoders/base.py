@@ -9,7 +9,6 @@ and everything else (finding weights, device, precision, batching, windows, file
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from common.base.runtime import UserError
-from common.encoders.config import EncoderConfig
+from common.encoders.config import EncoderConfig, load_family
 from common.video.preprocess import normalise
 
 if TYPE_CHECKING:
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
 Rename = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
 ArchitectureT = TypeVar("ArchitectureT")
-
-# what `family:` in a config.yaml may say: the modules of `common/encoders/families/`, each loaded where it is asked for
-FAMILIES = ("resnet", "efficientnet_lite", "color_histogram", "i3d", "dinov3", "vjepa2", "surgenet", "videomae")
 
 
 class Encoder:
@@ -192,19 +188,11 @@ def build_encoder(config: EncoderConfig, weights: str | None = None) -> Encoder:
 
     Raises `UserError` for an unknown family and for weights that are absent or do not fit.
     """
-    if config.family not in FAMILIES:
-        raise UserError(f"family: {config.family!r} is unknown; known: {', '.join(FAMILIES)}")
     from common.encoders.weights.find import choose_weights
     from common.encoders.weights.load import RANDOM
 
+    config = config.with_weights(weights)
+    family = load_family(config.family)
     if config.weights == RANDOM:
         raise UserError("weights: random may only be asked for on the command line, so that no result hides it")
-    source = choose_weights(config, weights)
-    try:
-        family = importlib.import_module(f"common.encoders.families.{config.family}")
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
-        raise UserError(
-            f"family {config.family}: its library does not load ({error}); install torch and torchvision together: "
-            "pip install -r requirements.txt -c constraints.txt"
-        ) from error
-    return family.build(config, source)
+    return family.build(config, choose_weights(config, weights))

@@ -20,7 +20,7 @@ class ExtractionConfig:
     accept_damaged: bool = option(False, group="data")
     """Extract damaged videos too: those that lack frames or have places that do not decode. Their features are marked."""
     variant: str | None = option(None, group="output")
-    """Write to features/<Encoder>@<variant>/."""
+    """Write to features/<Encoder>@<variant>/ (default: the name of published weights that --weights gives)."""
     weights: str | None = option(None, group="model")
     """A published name, an address, a local file or folder, each with ::NETWORK for one of several in it, or 'random' for
     untrained weights (default: the model's config)."""
@@ -62,10 +62,11 @@ class ExtractionConfig:
 
 
 def with_options(config: EncoderConfig, options: ExtractionConfig) -> EncoderConfig:
-    """A model's configuration with what an extraction asks for: pooling, crop, window length, adapter.
+    """A model's configuration with what an extraction asks for: named weights, pooling, crop, window length, adapter.
 
     Raises `UserError` where the encoder does not have it.
     """
+    config = config.with_weights(options.weights)
     if options.pooling and options.pooling not in config.poolings:
         known = ", ".join(config.poolings) or f"{config.pooling} only"
         raise UserError(f"--pooling {options.pooling}: {config.title} has {known}")
@@ -80,6 +81,14 @@ def with_options(config: EncoderConfig, options: ExtractionConfig) -> EncoderCon
         ssl_checkpoint=options.ssl_checkpoint or config.ssl_checkpoint,
         preprocessing=replace(config.preprocessing, crop=options.crop or config.preprocessing.crop),
     )
+
+
+def variant_of(config: EncoderConfig, options: ExtractionConfig) -> str | None:
+    """Variant of the features folder: the one asked for, else the name of named weights other than the model's own."""
+    name, _, network = (options.weights or "").partition("::")
+    if options.variant or name not in config.named_weights or config.address(name) == config.weights:
+        return options.variant
+    return f"{name}-{network}" if network else name
 
 
 def extraction_like(identity: dict[str, Any], encoder: EncoderConfig, weights: str | None = None) -> ExtractionConfig:

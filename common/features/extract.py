@@ -31,7 +31,7 @@ from common.base.runtime import (
 )
 from common.encoders.base import ClipEncoder, Encoder, build_encoder
 from common.encoders.config import read_encoder_config
-from common.features.config import ExtractionConfig, with_options
+from common.features.config import ExtractionConfig, variant_of, with_options
 from common.features.decode_ahead import Chunk, DecodePlan, decode_in_processes, decode_in_thread
 from common.features.files import FeatureWriter, is_extracted
 from common.features.streams import Batcher, FeatureStream, FrameStream, TokenStream, WindowStream, choose_batch_size
@@ -62,11 +62,12 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
         from common.features.shards import own_share
 
         videos = own_share(videos, config.shard)
-    encoder = build_encoder(with_options(read_encoder_config(model.config), config), config.weights)
+    published = read_encoder_config(model.config)
+    encoder = build_encoder(with_options(published, config), config.weights)
     if config.mode == "tokens" and encoder.tubelet is None:
         raise UserError(f"--mode tokens: {encoder.config.title} gives no features over time; use --mode window")
     identity = _identity(model.name, encoder, config)
-    folder = dataset.features(model.name, config.variant)
+    folder = dataset.features(model.name, variant_of(published, config))
     has_images = any(path.is_dir() for path in videos.values())
     frames_fps = description.frames_fps if has_images else None
     if has_images and frames_fps is None and config.fps is not None:

@@ -179,7 +179,8 @@ def load_experiment(config: TrainConfig) -> Experiment:
 
     dataset, model = paths.dataset(config.dataset), paths.model(config.model)
     require_supported(dataset, "training")
-    encoder = read_encoder_config(model.config)
+    # a variant that is called as named weights are has their width
+    encoder = read_encoder_config(model.config).with_weights(config.variant)
     inside = dataset.root.parent == (paths.repository_root() / "data").resolve()
     weights = config.class_weights
     resolved = replace(

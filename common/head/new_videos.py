@@ -256,7 +256,9 @@ class Predictor:
         trained = self.trained
         options = extraction_like(trained.identity, trained.encoder, self.weights)
         options = replace(options, accept_damaged=self.accept_damaged)
-        encoder = build_encoder(with_options(trained.encoder, options), options.weights)
+        # the architecture goes with the weights that the features were made with, wherever these are now
+        published = trained.encoder.with_weights(trained.identity["weights"]["source"])
+        encoder = build_encoder(with_options(published, options), options.weights)
         identity = trained.identity | {
             "weights": encoder.weights.to_json(),
             "pooling": encoder.config.pooling,

@@ -185,58 +185,118 @@ def _check_sum(file: Path, checksum: str | None) -> None:
         raise OSError(f"the file has SHA-256 {sha256_of_file(file)} instead of {checksum}")
 
 
-def cached_hub_folder(rest: str) -> Path | None:
-    """The folder of `org/name[@revision]` in the Hugging Face cache, or None when it is not there whole."""
-    from huggingface_hub import errors, snapshot_download
+def _hub_parts(rest: str) -> tuple[str, str | None, str | None]:
+    """Repository, revision and file of `org/name[@revision][/file.suffix]`, None for what it leaves out."""
+    organisation, _, inside = rest.partition("/")
+    name, _, file = inside.partition("/")
+    if "." not in PurePosixPath(file).name:  # no file, or a name that the hub refuses
+        name, file = inside, ""
+    repository, _, revision = f"{organisation}/{name}".partition("@")
+    return (repository if "/" in rest else rest), revision or None, file or None
 
-    repository, _, revision = rest.partition("@")
+
+def _ask_hub(rest: str, *, local_files_only: bool) -> Path:
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    repository, revision, file = _hub_parts(rest)
+    if file:
+        return Path(hf_hub_download(repository, file, revision=revision, local_files_only=local_files_only))
+    return Path(
+        snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES, local_files_only=local_files_only)
+    )
+
+
+def cached_hub_folder(rest: str) -> Path | None:
+    """The folder, or the file, of `org/name[@revision][/file]` in the Hugging Face cache; None: not there whole."""
+    from huggingface_hub import errors
+
     try:
-        folder = snapshot_download(
-            repository, revision=revision or None, allow_patterns=HUB_FILES, local_files_only=True
-        )
+        place = _ask_hub(rest, local_files_only=True)
     except errors.LocalEntryNotFoundError:
         return None
     except errors.HFValidationError as error:
-        raise UserError(f"weights hub:{rest}: expected hub:organisation/name[@revision] ({error})") from error
+        raise UserError(f"weights hub:{rest}: expected hub:organisation/name[@revision][/file] ({error})") from error
     try:
-        weight_files(Path(folder))
+        weight_files(place)
     except UserError:  # older releases of huggingface_hub give a folder that a download left half done
         return None
-    return Path(folder)
+    return place
 
 
 def hub_folder(rest: str, config: EncoderConfig | None = None) -> Path:
-    """The cached folder of `org/name[@revision]`, downloaded if need be: `config.json` and the safetensors only.
+    """The cached folder of `org/name[@revision]`, or one file of it; downloaded if need be.
 
+    Of a whole repository that is `config.json` and the safetensors only.
     Raises `UserError` that names the licence page, the login command, the local form and the substitute.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import errors
 
     cached = cached_hub_folder(rest)
     if cached is not None:
         return cached
-    repository, _, revision = rest.partition("@")
+    repository, _, file = _hub_parts(rest)
     try:
         _forbid_offline()
-        log.info("downloading %s from the Hugging Face hub", repository)
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES))
+        log.info("downloading %s from the Hugging Face hub", file or repository)
+        return _ask_hub(rest, local_files_only=False)
     except (errors.HTTPError, errors.EntryNotFoundError, *NETWORK_ERRORS) as error:
+        copy = "FILE with a copy of it" if file else "FOLDER with a copy of its config.json and *.safetensors"
+        refused = _why_refused(error, repository)
+        if refused:
+            raise UserError(
+                f"{_title(config)}weights hub:{rest} cannot be had ({type(error).__name__}): {refused}; or pass --weights "
+                f"{copy}{_meanwhile(config)}"
+            ) from error
         ways = [
             f"accept the licence at https://huggingface.co/{repository} if it asks for one, then run: hf auth login "
             "(or set HF_TOKEN)",
-            "pass --weights FOLDER with a copy of its config.json and *.safetensors",
+            f"pass --weights {copy}",
         ]
         raise no_access(f"hub:{rest}", error, ways, config) from error
 
 
+def _why_refused(error: Exception, repository: str) -> str | None:
+    """What the hub's refusal of a repository means and what to do; None: it is no refusal."""
+    from huggingface_hub import errors, get_token
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status not in (401, 403):
+        return None
+    page = f"https://huggingface.co/{repository}"
+    is_gated = "it is gated" if isinstance(error, errors.GatedRepoError) else "it is gated, private or not there"
+    if get_token() is None:
+        return (
+            f"{is_gated}, and no Hugging Face token is set on this machine: accept the licence at {page}, then run "
+            "hf auth login (or set HF_TOKEN)"
+        )
+    if status == 401:
+        return (
+            "the Hugging Face token of this machine is wrong or has expired: make one at "
+            "https://huggingface.co/settings/tokens, then run hf auth login (or set HF_TOKEN)"
+        )
+    return (
+        f"{is_gated}, and the account of this machine's token has no access yet: ask for it at {page}, give the token the "
+        "right to read gated repositories, and try again when access is granted"
+    )
+
+
+def _meanwhile(config: EncoderConfig | None) -> str:
+    """What works without access, as the end of a message."""
+    if config is None:
+        return ""
+    access = f"; {config.access}" if config.access else ""
+    nearest = f"; the nearest encoder that asks for nothing is --model {config.substitute}" if config.substitute else ""
+    return access + nearest
+
+
+def _title(config: EncoderConfig | None) -> str:
+    return f"{config.title}: " if config else ""
+
+
 def no_access(spec: str, error: Exception, ways: list[str], config: EncoderConfig | None) -> UserError:
     """One line: why the weights cannot be had, and every way out."""
-    if config and config.access:
-        ways = [*ways, config.access]
-    title = f"{config.title}: " if config else ""
-    return UserError(
-        f"{title}weights {spec} cannot be had ({_reason(error)}). One of these helps: {'; or '.join(ways)}"
-    )
+    helps = "; or ".join(ways) + _meanwhile(config)
+    return UserError(f"{_title(config)}weights {spec} cannot be had ({_reason(error)}). One of these helps: {helps}")
 
 
 def _reason(error: Exception) -> str:

@@ -9,10 +9,12 @@ A weight source is written as
     package:<python package>/<file>     a file inside an installed package
     torchvision:<Enum>.<MEMBER>         a torchvision release, downloaded once into torch's cache
     hub:<org>/<name>[@<revision>]       a Hugging Face repository, downloaded once into its cache
+    hub:<org>/<name>[@<revision>]/<file>    one file of it, with your token where it asks for one
     https://...                         a published file, downloaded once into torch's cache
     pretrain:<short name>               what `pretrain/` made: a LoRA adapter and the export that it was trained on
 
-and of a file, folder or address that holds several networks, one by its name: `...::student` (`layouts` has the table).
+and of a file, folder or address that holds several networks, one by its name: `...::student` (`layouts` has the table);
+without a name the one that the model's config names under `network`.
 An address may end with `#sha256=HEX`, which its file must then have; `http://` needs that.
 
 `python -m common.weights list` shows every model's, `prefetch MODEL...|all` downloads.
@@ -80,7 +82,7 @@ def find_weights(spec: str, config: EncoderConfig | None = None) -> WeightSource
 
     Raises `UserError` that says which other ways there are, and for what is no weight file or has no such network.
     """
-    asked = config.named_weights.get(spec, spec) if config else spec
+    asked = config.address(spec) if config else spec
     if asked in (RANDOM, NONE):
         return WeightSource(asked)
     if asked == LOCAL:
@@ -88,7 +90,7 @@ def find_weights(spec: str, config: EncoderConfig | None = None) -> WeightSource
             f"{config.title}: {config.access}" if config else "weights local: pass --weights FILE or FOLDER"
         )
     place, wanted = _split_network(asked)
-    place = config.named_weights.get(place, place) if config else place  # NAME::network
+    place = config.address(place) if config else place  # NAME::network
     _, fetch = _ways_to(place)
     path = fetch(config)
     if isinstance(path, WeightSource):  # an adapter, with the export under it
@@ -105,9 +107,19 @@ def find_weights(spec: str, config: EncoderConfig | None = None) -> WeightSource
 
 
 def _chosen(path: Path, wanted: str | None, config: EncoderConfig | None) -> str | None:
-    """The network to take from a weight file, said where there is a choice; None: the file has one without a name."""
+    """The network to take from a weight file; None: the file has one without a name.
+
+    Of several it is the one asked for or named by the model's config, and said; raises `UserError` where neither is.
+    """
     heads = config.allowed_unexpected if config else ()
-    read = read_network(path, wanted, heads, lazy=True)
+    preferred = config.network if config else None
+    read = read_network(path, wanted, heads, preferred=preferred, lazy=True)
+    if read.others and wanted is None and not read.is_called(preferred):
+        title = config.title if config else "no model"
+        raise UserError(
+            f"{path}: holds several networks ({', '.join(sorted((read.name, *read.others)))}), and {title} names none of "
+            f"them; say which by --weights FILE::NAME (its authors most likely evaluate {read.name})"
+        )
     if read.others:
         others = ", ".join(read.others)
         log.info("%s: takes the network %s; --weights FILE::NAME takes another (%s)", path, read.name, others)

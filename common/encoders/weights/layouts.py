@@ -50,7 +50,7 @@ PAIRED = (
 )
 
 # Put around a network by training code; dropped where every name has it, whatever the order, as often as it is there.
-WRAPPERS = ("module", "backbone", "encoder", "model", "net", "network")
+WRAPPERS = ("module", "backbone", "encoder", "model", "net", "network", "_feature_blocks")  # the last: VISSL
 # Put before the names of a part by compilation and by sharded or checkpointed training; dropped wherever it stands.
 INSERTED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 # Parts beside an encoder, for a task or for training, which no feature depends on.
@@ -77,16 +77,23 @@ class Network:
     others: tuple[str, ...] = ()
     """Names of the networks that were not taken."""
 
+    def is_called(self, name: str | None) -> bool:
+        """Whether `name` is its name or a part of the way to it."""
+        return name is not None and _lies_on(name, self.name)
+
 
 def is_head(key: str) -> bool:
     """Whether a tensor belongs to a part beside the encoder."""
     return _is_any(key.partition(".")[0], HEADS)
 
 
-def choose_network(content: Any, path: Path, wanted: str | None = None, heads: tuple[str, ...] = ()) -> Network:
-    """The network of a checkpoint's `content` that `wanted` names, or else the first by the order of the table.
+def choose_network(
+    content: Any, path: Path, wanted: str | None = None, heads: tuple[str, ...] = (), *, preferred: str | None = None
+) -> Network:
+    """The network of a checkpoint's `content` that `wanted` names, or else `preferred` where it is there.
 
-    `heads`: prefixes of names that do not decide whether every name has a wrapper.
+    Without either the first by the order of the table. `heads`: prefixes of names that do not decide whether every name
+    has a wrapper.
     Raises `UserError` naming `path` and what was found when there is no such network.
     """
     found = {
@@ -96,9 +103,11 @@ def choose_network(content: Any, path: Path, wanted: str | None = None, heads: t
     fitting = known
     if wanted is not None:
         found |= _by_prefix(found, wanted)
-        fitting = [name for name in found if f".{wanted}." in f".{name}."]
+        fitting = [name for name in found if _lies_on(wanted, name)]
         if not fitting:
             raise UserError(f"{path}: no network {wanted!r} in this file; {_in_words(found, content)}")
+    elif preferred is not None:
+        fitting = [name for name in found if _lies_on(preferred, name)] or known
     if not fitting:
         raise UserError(
             f"{path}: expected a state dict (tensors by parameter name), alone or under {', '.join(EVALUATED[:1])}, "
@@ -112,6 +121,10 @@ def choose_network(content: Any, path: Path, wanted: str | None = None, heads: t
         {key: file_key for key, (file_key, _) in state.items()},
         tuple(other for other in known if other not in (name, "")),
     )
+
+
+def _lies_on(part: str, way: str) -> bool:
+    return f".{part}." in f".{way}."
 
 
 def _is_any(name: str, patterns: tuple[str, ...]) -> bool:

@@ -64,8 +64,8 @@ class WeightSource:
             files = weight_files(self.path)
             record["file"] = files[0].name if len(files) == 1 else self.path.name
             # the cache calls each folder by the commit that it holds
-            if self.path.parent.name == "snapshots":
-                record["revision"] = self.path.name
+            commits = [place.name for place in (self.path, *self.path.parents) if place.parent.name == "snapshots"]
+            record |= {"revision": commits[0]} if commits else {}
         if self.network:
             record["network"] = self.network
         if not self.is_verified:
@@ -73,13 +73,20 @@ class WeightSource:
         return record | ({"adapter": self.adapter.to_json()} if self.adapter else {})
 
 
-def read_network(path: Path, wanted: str | None = None, heads: tuple[str, ...] = (), *, lazy: bool = False) -> Network:
+def read_network(
+    path: Path,
+    wanted: str | None = None,
+    heads: tuple[str, ...] = (),
+    *,
+    preferred: str | None = None,
+    lazy: bool = False,
+) -> Network:
     """Read a network out of a weight file or folder, under its names without wrappers.
 
-    `wanted` and `heads` as in `choose_network`, `lazy` as in `read_content`.
+    `wanted`, `heads` and `preferred` as in `choose_network`, `lazy` as in `read_content`.
     Raises `UserError` naming the file when it is damaged or holds no such network.
     """
-    return choose_network(read_content(path, lazy=lazy), path, wanted, heads)
+    return choose_network(read_content(path, lazy=lazy), path, wanted, heads, preferred=preferred)
 
 
 def rename_start(name: str, table: dict[str, str]) -> str:

@@ -81,7 +81,7 @@ def test_named_modules_keep_fp32_under_bf16(config_of, kept, expected):
 
 
 def test_unknown_family_lists_the_known_ones(config_of):
-    with pytest.raises(UserError, match="family: 'resnext' is unknown; known: resnet, "):
+    with pytest.raises(UserError, match="family: 'resnext' is unknown; known: timm, torchvision, "):
         build_encoder(replace(config_of("Base"), family="resnext"))
 
 

@@ -11,6 +11,7 @@ from common.base.files import sha256_of_file, sha256_of_json, write_json
 from common.base.runtime import UserError
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights.find import find_weights, is_available
+from common.encoders.weights.load import read_network
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -88,3 +89,52 @@ def test_a_model_without_public_weights_says_so(checkout):
     with pytest.raises(UserError, match="SurgRec-MAE: no checkpoint is public; pass --weights FILE or FOLDER"):
         find_weights(config.weights, config)
     assert is_available(config) == (False, config.access)
+
+
+# --- which network of a file --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_networks(tmp_path):
+    """A file of training: `encoder` with seed 1, its average `target_encoder` with seed 2."""
+    torch.save({"encoder": state(1), "target_encoder": state(2)}, tmp_path / "w.pt")
+    return tmp_path / "w.pt"
+
+
+def test_several_networks_without_a_named_one_are_an_error(two_networks, checkout):
+    config = replace(model_config(checkout, "Base"), network=None)
+    with pytest.raises(
+        UserError, match=r"holds several networks \(encoder, target_encoder\), and ResNet-50 names none"
+    ):
+        find_weights(str(two_networks), config)
+
+
+@pytest.mark.parametrize("name", ["encoder", "target_encoder"])
+def test_the_network_that_a_config_names_is_taken_and_recorded(two_networks, checkout, name):
+    source = find_weights(str(two_networks), replace(model_config(checkout, "Base"), network=name))
+    assert source.to_json()["network"] == name
+
+
+def test_another_network_may_be_asked_for(two_networks, checkout):
+    config = replace(model_config(checkout, "Base"), network="target_encoder")
+    assert find_weights(f"{two_networks}::encoder", config).network == "encoder"
+
+
+def test_a_file_with_one_network_is_taken_whatever_its_name(tmp_path, checkout):
+    torch.save({"model": state()}, tmp_path / "w.pt")
+    assert find_weights(str(tmp_path / "w.pt"), replace(model_config(checkout, "Base"), network="teacher")).network == (
+        "model"
+    )
+
+
+def test_a_config_may_name_a_network_deep_in_a_file_that_no_table_knows(tmp_path, checkout):
+    """VISSL's nesting: the names begin with `_feature_blocks.`, which falls off."""
+    trunk = {f"_feature_blocks.{key}": value for key, value in state(2).items()}
+    content = {"classy_state_dict": {"base_model": {"model": {"trunk": trunk, "heads": state(1)}}}}
+    torch.save(content, tmp_path / "w.torch")
+    way = "classy_state_dict.base_model.model.trunk"
+    config = replace(model_config(checkout, "Base"), network=way)
+    source = find_weights(str(tmp_path / "w.torch"), config)
+    assert source.network == way
+    read = read_network(source.path, source.network)
+    assert torch.equal(read.state["0.weight"], state(2)["0.weight"])

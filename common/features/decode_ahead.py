@@ -25,6 +25,8 @@ CHUNK_BYTES = 64 << 20  # of frames as they were decoded: 24 of 720p; a chunk of
 class DecodePlan:
     """Settings of decoding: `rule` None leaves frames as they are (a GPU resizes them).
 
+    `fps` says which frames get a feature; `keep_all` keeps the others too, for windows whose frames lie apart in time.
+
     A chunk has at most `chunk_frames`, fewer where they would be over `CHUNK_BYTES` or change their size.
     `frames_fps` is the rate of folders of images, where it is known.
     """
@@ -36,16 +38,20 @@ class DecodePlan:
     pin_memory: bool = False
     accept_damaged: bool = False
     frames_fps: float | None = None
+    keep_all: bool = False
 
 
 @dataclass(eq=False)
 class Chunk:
-    """Consecutive sampled frames: `(n, 3, size, size)` resized or `(n, H, W, 3)` decoded, uint8.
+    """Consecutive frames of those that are kept: `(n, 3, size, size)` resized or `(n, H, W, 3)` decoded, uint8.
 
-    `seconds` are the times of all frames decoded since the chunk before, `sampled` the indices of those in `frames`.
+    `frame_seconds` are their times, `wanted` those of them that get a feature. `seconds` are the times of all frames decoded
+    since the chunk before, kept or not, and `sampled` the indices of those that get a feature.
     """
 
     frames: Tensor
+    frame_seconds: list[float] = field(default_factory=list)
+    wanted: list[bool] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     sampled: list[int] = field(default_factory=list)
 
@@ -61,14 +67,17 @@ def chunks(path: Path, plan: DecodePlan) -> Iterator[Chunk | DecodingRecord]:
     """
     decoding = Decoding(path, plan.decoder, accept_damaged=plan.accept_damaged, frames_fps=plan.frames_fps)
     images: list[Tensor] = []
+    frame_seconds: list[float] = []
+    wanted: list[bool] = []
     seconds: list[float] = []
     sampled: list[int] = []
+    collected = (frame_seconds, wanted, seconds, sampled)
 
     def chunk() -> Chunk:
         frames = torch.cat(images) if plan.rule else torch.stack(images)
-        result = Chunk(frames.pin_memory() if plan.pin_memory else frames, seconds.copy(), sampled.copy())
-        for collected in (images, seconds, sampled):
-            collected.clear()
+        result = Chunk(frames.pin_memory() if plan.pin_memory else frames, *(values.copy() for values in collected))
+        for values in (images, *collected):
+            values.clear()
         return result
 
     for index, frame, chosen in sample_at_fps(decoding, plan.fps):
@@ -76,16 +85,19 @@ def chunks(path: Path, plan: DecodePlan) -> Iterator[Chunk | DecodingRecord]:
         if images and not plan.rule and image.shape != images[-1].shape:
             yield chunk()  # the picture changes its size in mid-video: one stack holds one size
         seconds.append(frame.seconds)
-        if not chosen:
+        if chosen:
+            sampled.append(index)
+        elif not plan.keep_all:
             continue
-        sampled.append(index)
+        frame_seconds.append(frame.seconds)
+        wanted.append(chosen)
         images.append(resize(image[None], plan.rule) if plan.rule else image)
         if len(images) == plan.chunk_frames or len(images) * images[-1].nbytes >= CHUNK_BYTES:
             yield chunk()
     if images:
         yield chunk()
     elif seconds:
-        yield Chunk(torch.empty(0), seconds, [])
+        yield Chunk(torch.empty(0), seconds=seconds)
     yield decoding.record
 
 

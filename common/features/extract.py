@@ -34,7 +34,15 @@ from common.encoders.config import read_encoder_config
 from common.features.config import ExtractionConfig, variant_of, with_options
 from common.features.decode_ahead import Chunk, DecodePlan, decode_in_processes, decode_in_thread
 from common.features.files import FeatureWriter, is_extracted
-from common.features.streams import Batcher, FeatureStream, FrameStream, TokenStream, WindowStream, choose_batch_size
+from common.features.streams import (
+    Batcher,
+    FeatureStream,
+    FrameStream,
+    TokenStream,
+    Window,
+    WindowStream,
+    choose_batch_size,
+)
 from common.video.decode import DecodingRecord, decoder_version
 from common.video.preprocess import resize
 from common.video.probe import VideoError, estimate_frames
@@ -211,7 +219,7 @@ class ExtractionLoop:
             return FrameStream(batcher)
         if self.config.mode == "tokens":
             return TokenStream(batcher, self.encoder.clip_len, self.encoder.tubelet)
-        return WindowStream(batcher, self.encoder.clip_len, self.config.stride)
+        return WindowStream(batcher, Window(self.encoder.clip_len), self.config.stride)
 
     def _resized(self, chunk: Chunk) -> torch.Tensor:
         """A chunk's frames as `(n, 3, size, size)`; on a GPU they cross as they were decoded and are resized there."""
@@ -249,7 +257,7 @@ class _VideoJob:
         """Take a chunk, whose frames are `(n, 3, size, size)` by now."""
         self.seconds += chunk.seconds
         self.sampled += chunk.sampled
-        self.writer.append(self.stream.push(frames))
+        self.writer.append(self.stream.push(frames, chunk.frame_seconds, chunk.wanted))
 
     def finish(self, record: dict[str, Any], decoding: DecodingRecord, frames_fps: float | None) -> None:
         """Write the last rows and publish the pair of files."""

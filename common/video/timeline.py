@@ -204,6 +204,20 @@ def _pass_grid(grid_point: int, start: float, fps: float, reach: float) -> tuple
     return after > grid_point, after
 
 
+def nearest_in_time(seconds: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """For each of the `points` `(n,)` the position in the rising times `seconds` `(T,)` that is nearest to it.
+
+    Of two equally near the earlier; before the first it is the first, after the last the last.
+    """
+    # those on both sides of each point, clipped so that both exist; of a single time they are the same
+    right = np.clip(np.searchsorted(seconds, points), 1, max(len(seconds) - 1, 1))
+    left = right - 1
+    right = np.minimum(right, len(seconds) - 1)
+    # strictly nearer by more than rounding, so that of two equally near the earlier wins on every machine
+    nearer_right = seconds[right] - points < points - seconds[left] - EQUALLY_NEAR_SECONDS
+    return np.where(nearer_right, right, left)
+
+
 @dataclass(frozen=True, eq=False)
 class Timeline:
     """Presentation times of a video's decoded frames, and the frames that have a feature vector."""
@@ -243,14 +257,7 @@ class Timeline:
             return frames  # every frame has a feature of its own
         if causal:
             return np.maximum(np.searchsorted(self.sampled, frames, side="right") - 1, 0)
-        label_seconds, times = self.seconds[frames], self.seconds[self.sampled]
-        # the samples on both sides of each label, clipped so that both exist; of a single sample they are the same
-        right = np.clip(np.searchsorted(times, label_seconds), 1, max(len(times) - 1, 1))
-        left = right - 1
-        right = np.minimum(right, len(times) - 1)
-        # strictly nearer by more than rounding, so that of two equally near the earlier wins on every machine
-        nearer_right = times[right] - label_seconds < label_seconds - times[left] - EQUALLY_NEAR_SECONDS
-        return np.where(nearer_right, right, left)
+        return nearest_in_time(self.seconds[self.sampled], self.seconds[frames])
 
     def to_json(self) -> dict[str, Any]:
         """The timeline for a sidecar: constant rates as two numbers, others as a list of seconds."""

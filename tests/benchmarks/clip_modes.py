@@ -21,7 +21,7 @@ from common.base import paths
 from common.base.runtime import keep_freed_memory, select_device
 from common.encoders.base import ClipEncoder, build_encoder
 from common.encoders.config import read_encoder_config
-from common.features.streams import Batcher, FeatureStream, TokenStream, WindowStream
+from common.features.streams import Batcher, FeatureStream, TokenStream, Window, WindowStream
 from common.video.decode import decode
 from common.video.preprocess import Preprocessing, resize
 
@@ -51,7 +51,7 @@ def main() -> None:
     )
     print(f"{'tokens':<22} {token_seconds:>8.2f} s")
     for stride in STRIDES:
-        windows, seconds = timed(WindowStream(Batcher(encoder.encode, 1), encoder.clip_len, stride), frames)
+        windows, seconds = timed(WindowStream(Batcher(encoder.encode, 1), Window(encoder.clip_len), stride), frames)
         line = f"{f'window, stride {stride}':<22} {seconds:>8.2f} s   tokens are {seconds / token_seconds:.1f} times faster"
         if given.weights:
             cosine = (windows * tokens).sum(1) / np.linalg.norm(windows, axis=1) / np.linalg.norm(tokens, axis=1)
@@ -82,7 +82,12 @@ def read_frames(video: Path | None, num_frames: int, rule: Preprocessing) -> tor
 def timed(stream: FeatureStream, frames: torch.Tensor) -> tuple[np.ndarray, float]:
     """All rows of a stream, and the seconds they took."""
     started = time.perf_counter()
-    parts = [stream.push(part) for part in frames.split(32)] + [stream.finish()]
+    parts = []
+    for start in range(0, len(frames), 32):
+        part = frames[start : start + 32]
+        seconds = [(start + index) / 25 for index in range(len(part))]
+        parts.append(stream.push(part, seconds, [True] * len(part)))
+    parts.append(stream.finish())
     return np.concatenate([part for part in parts if len(part)]), time.perf_counter() - started
 
 

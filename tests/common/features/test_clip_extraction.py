@@ -12,7 +12,6 @@ from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from common.extract_features import main
 from common.features import files as features
-from common.features.streams import window_indices
 from common.train import main as train_main
 from common.video.decode import decode
 from common.video.preprocess import resize
@@ -63,9 +62,8 @@ def windows_by_hand(clips, model, clip_len, centres):
     encoder.prepare(torch.device("cpu"))
     images = [torch.from_numpy(frame.image)[None] for frame in decode(clips.videos / "BL_0.mp4")]
     frames = torch.cat([resize(image, config.preprocessing) for image in images])
-    return np.concatenate(
-        [encoder.encode(frames[window_indices(c, clip_len, len(frames))][None]).numpy() for c in centres]
-    )
+    windows = [np.clip(np.arange(clip_len) - clip_len // 2 + centre, 0, len(frames) - 1) for centre in centres]
+    return np.concatenate([encoder.encode(frames[window][None]).numpy() for window in windows])
 
 
 @pytest.mark.parametrize("model", TINY)

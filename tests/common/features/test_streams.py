@@ -1,5 +1,8 @@
 """Feature streams against brute force: windows around every frame, strides, tokens; independent of how frames arrive."""
 
+import json
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +11,12 @@ from common.base.runtime import UserError
 from common.features.streams import (
     Batcher,
     FrameStream,
+    SpacedTokenStream,
     TokenStream,
+    Window,
     WindowStream,
     blend_weights,
     choose_batch_size,
-    window_indices,
 )
 
 
@@ -35,8 +39,15 @@ def tokens_of(clips):
     return torch.stack([means, torch.ones_like(means)], dim=2)
 
 
-def run(stream, count, chunk):
-    parts = [stream.push(part) for part in frames(count).split(chunk)] + [stream.finish()]
+def run(stream, count, chunk, seconds=None, wanted=None):
+    """Rows of a video of `count` frames, 25 a second where no `seconds` are given, all wanted where no `wanted`."""
+    seconds = [index / 25 for index in range(count)] if seconds is None else list(seconds)
+    wanted = [True] * count if wanted is None else list(wanted)
+    parts = []
+    for start in range(0, count, chunk):
+        part = slice(start, start + chunk)
+        parts.append(stream.push(frames(count)[part], seconds[part], wanted[part]))
+    parts.append(stream.finish())
     return np.concatenate([part for part in parts if len(part)])
 
 
@@ -50,7 +61,7 @@ def test_one_row_a_frame_in_order(chunk):
 @pytest.mark.parametrize("clip_len", [1, 4, 5, 16])
 @pytest.mark.parametrize("count", [1, 2, 7, 40])
 def test_a_window_has_its_frame_at_the_middle_and_edges_are_repeated(clip_len, count, chunk):
-    rows = run(WindowStream(Batcher(indices_of, 3), clip_len, 1), count, chunk)
+    rows = run(WindowStream(Batcher(indices_of, 3), Window(clip_len), 1), count, chunk)
     expected = [[min(max(t - clip_len // 2 + k, 0), count - 1) for k in range(clip_len)] for t in range(count)]
     assert rows.tolist() == expected
 
@@ -58,17 +69,17 @@ def test_a_window_has_its_frame_at_the_middle_and_edges_are_repeated(clip_len, c
 @pytest.mark.parametrize("stride", [2, 3, 7])
 @pytest.mark.parametrize("count", [1, 2, 9, 22])
 def test_strided_windows_are_interpolated_and_the_last_frame_is_evaluated(stride, count):
-    every = run(WindowStream(Batcher(indices_of, 2), 6, 1), count, 4)
-    strided = run(WindowStream(Batcher(indices_of, 2), 6, stride), count, 4)
+    every = run(WindowStream(Batcher(indices_of, 2), Window(6), 1), count, 4)
+    strided = run(WindowStream(Batcher(indices_of, 2), Window(6), stride), count, 4)
     evaluated = sorted({*range(0, count, stride), count - 1})
     for column in range(6):
         assert strided[:, column] == pytest.approx(np.interp(range(count), evaluated, every[evaluated, column]))
 
 
 def test_windows_keep_no_more_frames_than_a_window_and_a_chunk():
-    stream = WindowStream(Batcher(indices_of, 1), 8, 2)
+    stream = WindowStream(Batcher(indices_of, 1), Window(8), 2)
     for part in frames(200).split(10):
-        stream.push(part)
+        stream.push(part, part[:, 0, 0, 0] / 25.0, [True] * 10)
         assert len(stream.frames) <= 8 + 10
 
 
@@ -112,14 +123,16 @@ def test_batches_do_not_depend_on_how_frames_arrive():
             sizes.append(len(batch))
             return indices_of(batch)
 
-        run(WindowStream(Batcher(network, 5), 4, 1), 23, chunk)
+        run(WindowStream(Batcher(network, 5), Window(4), 1), 23, chunk)
         assert sizes == [5, 5, 5, 5, 3]
 
 
-def test_window_indices_by_hand():
-    assert window_indices(0, 4, 10).tolist() == [0, 0, 0, 1]
-    assert window_indices(5, 4, 10).tolist() == [3, 4, 5, 6]
-    assert window_indices(9, 4, 10).tolist() == [7, 8, 9, 9]
+def test_windows_of_neighbours_by_hand():
+    seconds = np.arange(10) / 25
+    assert Window(4).indices(0, seconds).tolist() == [0, 0, 0, 1]
+    assert Window(4).indices(5, seconds).tolist() == [3, 4, 5, 6]
+    assert Window(4).indices(9, seconds).tolist() == [7, 8, 9, 9]
+    assert Window(4, anchor="end").indices(5, seconds).tolist() == [2, 3, 4, 5]
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch):
@@ -158,3 +171,138 @@ def test_batch_size_on_a_gpu_fits_its_free_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10_000, 20_000))
     # 0.6 * 10000 / 100 = 60 -> 32
     assert choose_batch_size(lambda items: items, (3, 8, 8), torch.device("cuda")) == 32
+
+
+# --- windows of frames that lie apart in time -----------------------------------------------------------------------
+
+
+def numbered(count):
+    """As `frames`, for more of them than a byte counts."""
+    result = torch.zeros(count, 3, 1, 1, dtype=torch.uint8)
+    result[:, 0, 0, 0], result[:, 1, 0, 0] = torch.arange(count) % 256, torch.arange(count) // 256
+    return result
+
+
+def numbers_of(clips):
+    return clips[:, :, 0, 0, 0].float() + 256 * clips[:, :, 1, 0, 0].float()
+
+
+def run_numbered(stream, seconds, *, chunk=32, wanted=None):
+    images, wanted = numbered(len(seconds)), [True] * len(seconds) if wanted is None else list(wanted)
+    parts = []
+    for start in range(0, len(seconds), chunk):
+        part = slice(start, start + chunk)
+        parts.append(stream.push(images[part], list(seconds[part]), wanted[part]))
+    parts.append(stream.finish())
+    return np.concatenate([part for part in parts if len(part)])
+
+
+def uneven(seed, count=120):
+    """Rising times of a variable rate, with pauses."""
+    draws = np.random.default_rng(seed)
+    return np.cumsum(draws.choice([0.02, 0.04, 0.1, 1.3], count, p=[0.3, 0.5, 0.15, 0.05]))
+
+
+def brute_force(window, seconds, frame):
+    """Every point of the grid held against every frame."""
+    found = []
+    for index in range(window.clip_len):
+        away = np.abs(seconds - (seconds[frame] + (index - window.position) * window.spacing))
+        found.append(int(np.flatnonzero(away <= away.min() + 1e-9)[0]))
+    return found
+
+
+def test_windows_of_the_reference(reference_data):
+    """Ten windows worked out elsewhere; each by the rule alone, and as the stream gives it."""
+    cases = json.loads((reference_data / "golden/spacing_cases.json").read_text())["cases"]
+    assert len(cases) == 10
+    for case in cases:
+        count = case["num_frames"]
+        rate = Fraction(case["video"].split(" fps")[0]) if "fps" in case["video"] else None
+        seconds = np.array(case["seconds"] if rate is None else [float(index / rate) for index in range(count)])
+        window = Window(case["clip_len"], case["clip_spacing"], case["anchor"])
+        assert window.indices(case["frame"], seconds).tolist() == case["indices"], case["note"]
+        rows = run_numbered(WindowStream(Batcher(numbers_of, 4), window), seconds)
+        assert rows[case["frame"]].tolist() == case["indices"], case["note"]
+
+
+@pytest.mark.parametrize("anchor", ["centre", "end"])
+@pytest.mark.parametrize("spacing", [0.04, 0.25, 1.0, 40.0])
+@pytest.mark.parametrize("chunk", [1, 7, 200])
+def test_spaced_windows_as_by_brute_force(anchor, spacing, chunk):
+    seconds, window = uneven(3), Window(6, spacing, anchor)
+    rows = run_numbered(WindowStream(Batcher(numbers_of, 5), window), seconds, chunk=chunk)
+    assert rows.tolist() == [brute_force(window, seconds, frame) for frame in range(len(seconds))]
+
+
+@pytest.mark.parametrize("anchor", ["centre", "end"])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_the_window_does_not_depend_on_which_frames_are_wanted(anchor, stride):
+    """Every fifth frame is asked for; the frames between are in its window all the same."""
+    seconds, window = uneven(4), Window(4, 0.3, anchor)
+    every = run_numbered(WindowStream(Batcher(numbers_of, 2), window), seconds)[::5]
+    wanted = [index % 5 == 0 for index in range(len(seconds))]
+    rows = run_numbered(WindowStream(Batcher(numbers_of, 2), window, stride), seconds, chunk=9, wanted=wanted)
+    evaluated = sorted({*range(0, len(every), stride), len(every) - 1})
+    assert len(rows) == len(every)
+    assert rows[evaluated].tolist() == every[evaluated].tolist()
+
+
+@pytest.mark.parametrize("spacing", [None, 0.1, 0.7])
+@pytest.mark.parametrize("stride", [1, 4])
+def test_what_ends_with_its_frame_is_unchanged_by_later_frames(spacing, stride):
+    seconds, window = uneven(5), Window(5, spacing, "end")
+    whole = run_numbered(WindowStream(Batcher(numbers_of, 1), window, stride), seconds)
+    for count in range(1, len(seconds), 13):
+        part = run_numbered(WindowStream(Batcher(numbers_of, 1), window, stride), seconds[:count])
+        same = count if stride == 1 else (count - 1) // stride * stride + 1  # the last frame of all is always evaluated
+        assert part[:same].tolist() == whole[:same].tolist()
+    assert (whole.max(axis=1) <= np.arange(len(seconds))).all()
+
+
+def test_between_windows_that_end_with_their_frame_the_last_value_is_held():
+    rows = run(WindowStream(Batcher(indices_of, 1), Window(2, anchor="end"), 3), 8, 3)
+    assert rows[:, 1].tolist() == [0, 0, 0, 3, 3, 3, 6, 7]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_the_spacing_of_a_constant_rate_gives_neighbours(count):
+    seconds = np.arange(count) / 25
+    for anchor in ("centre", "end"):
+        apart, near = Window(8, 1 / 25, anchor), Window(8, None, anchor)
+        streams = [WindowStream(Batcher(numbers_of, 2), window, 3) for window in (apart, near)]
+        assert run_numbered(streams[0], seconds).tolist() == run_numbered(streams[1], seconds).tolist()
+    tokens = [SpacedTokenStream(Batcher(tokens_of, 2), 8, 2, 1 / 25), TokenStream(Batcher(tokens_of, 2), 8, 2)]
+    assert run(tokens[0], count, 5).tolist() == run(tokens[1], count, 5).tolist()
+
+
+@pytest.mark.parametrize("chunk", [1, 11, 200])
+@pytest.mark.parametrize("spacing", [0.05, 0.25, 3.0])
+def test_spaced_tokens_are_those_of_the_grid(chunk, spacing):
+    """The grid's frames by brute force through the stream of neighbours; each frame then takes its nearest point."""
+    seconds = uneven(6)
+    grid = seconds[0] + spacing * np.arange(int((seconds[-1] - seconds[0]) / spacing) + 2)
+    near = np.abs(seconds[:, None] - grid)
+    point_of = [int(np.flatnonzero(row <= row.min() + 1e-9)[0]) for row in near]
+    points = range(max(point_of) + 1)
+    frame_of = [int(np.flatnonzero(near[:, point] <= near[:, point].min() + 1e-9)[0]) for point in points]
+    expected = TokenStream(Batcher(tokens_of, 3), 8, 2)
+    rows = [expected.push(frames(len(seconds))[frame_of]), expected.finish()]
+    rows = np.concatenate([part for part in rows if len(part)])[point_of]
+    found = run(SpacedTokenStream(Batcher(tokens_of, 3), 8, 2, spacing), len(seconds), chunk, seconds)
+    assert found.tolist() == rows.tolist()
+    wanted = [index % 7 == 2 for index in range(len(seconds))]
+    some = run(SpacedTokenStream(Batcher(tokens_of, 3), 8, 2, spacing), len(seconds), chunk, seconds, wanted)
+    assert some.tolist() == rows[wanted].tolist()
+
+
+@pytest.mark.parametrize(("clip_len", "spacing", "anchor"), [(64, 0.25, "centre"), (16, 4.0, "end")])
+def test_a_long_video_holds_the_frames_of_one_span(clip_len, spacing, anchor):
+    """Two hours at 25 frames a second, a vector a second."""
+    stream = WindowStream(Batcher(numbers_of, 1), Window(clip_len, spacing, anchor), 2)
+    most, chunk = 0, numbered(32)
+    for start in range(0, 2 * 3600 * 25, 32):
+        seconds = [index / 25 for index in range(start, start + 32)]
+        stream.push(chunk, seconds, [index % 25 == 0 for index in range(start, start + 32)])
+        most = max(most, len(stream.frames))
+    assert most <= (clip_len - 1) * spacing * 25 + 32 + 25

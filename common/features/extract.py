@@ -51,6 +51,7 @@ from common.video.timeline import Timeline
 log = logging.getLogger(__name__)
 
 CHUNK_FRAMES = 32  # that a clip encoder gets at once
+STATE_RATE = "write `frames_fps: N` (images a second) into its dataset.yaml; predict_video also has --frames_fps"
 
 
 def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto", force: bool = False) -> Summary:
@@ -78,11 +79,6 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     folder = dataset.features(model.name, variant_of(published, config))
     has_images = any(path.is_dir() for path in videos.values())
     frames_fps = description.frames_fps if has_images else None
-    if has_images and frames_fps is None and config.fps is not None:
-        raise UserError(
-            f"--fps {config.fps:g}: the rate of the folders of images in {video_folder} is unknown; write "
-            f"`frames_fps: N` (images a second) into {dataset.description}"
-        )
     finished = {
         name
         for name, path in videos.items()
@@ -187,6 +183,11 @@ class ExtractionLoop:
 
     def run(self, videos: dict[str, Path], folder: Path, summary: Summary) -> None:
         """Extract `videos` into `folder`; a bad video goes into the summary, a full disk ends the run."""
+        if self.config.fps is not None and self.plan.frames_fps is None:
+            reason = f"--fps {self.config.fps:g}: it is unknown how many images a second these are"
+            for name in [name for name, path in videos.items() if path.is_dir()]:
+                _quarantine(name, VideoError(videos[name], reason, advice=STATE_RATE), folder, summary)
+            videos = {name: path for name, path in videos.items() if name not in summary.failed}
         if self.config.num_decoders > 1:
             events = decode_in_processes(videos, self.plan, self.config.num_decoders)
         else:
@@ -228,20 +229,25 @@ class ExtractionLoop:
         return resize(chunk.frames.to(self.encoder.device, non_blocking=True), self.encoder.preprocessing)
 
     def _end(self, name: str, job: _VideoJob, end: VideoError | DecodingRecord, summary: Summary) -> None:
-        """Publish a video's features, or note why there are none.
-
-        A note for each video, because the tasks of a job array write at the same time; it goes when there are features.
-        """
-        note = paths.quarantine_note(job.writer.path.parent, name)
+        """Publish a video's features, or note why there are none."""
+        folder = job.writer.path.parent
         if isinstance(end, DecodingRecord):
             job.finish(self.record, end, self.plan.frames_fps)
             summary.done.append(name)
-            note.unlink(missing_ok=True)
+            paths.quarantine_note(folder, name).unlink(missing_ok=True)
             return
         job.writer.discard()
-        summary.failed[name] = str(end)
-        content = {"video": str(end.path), "reason": end.reason, "frames_given": end.frames_given}
-        write_json(note, content | {"frames_promised": end.promised})
+        _quarantine(name, end, folder, summary)
+
+
+def _quarantine(name: str, error: VideoError, folder: Path, summary: Summary) -> None:
+    """Note why a video has no features in `folder`.
+
+    A note for each video, because the tasks of a job array write at the same time; it goes when there are features.
+    """
+    summary.failed[name] = str(error)
+    content = {"video": str(error.path), "reason": error.reason, "frames_given": error.frames_given}
+    write_json(paths.quarantine_note(folder, name), content | {"frames_promised": error.promised})
 
 
 class _VideoJob:

@@ -237,10 +237,12 @@ def test_a_folder_of_numbered_images_is_a_video(clips):
     file = opened(clips, "BL_7")
     assert file.array.shape[1] == 20
     assert "25 a second assumed" in file.sidecar["decoding"]["notes"][0]
-    with pytest.raises(UserError, match=r"--fps 5: the rate of the folders of images .*frames_fps: N.*dataset\.yaml"):
-        run("--fps", "5", "--variant", "5fps")
+    assert run("--fps", "5", "--variant", "5fps") == 1  # the other videos have times
+    note = clips.features("ColorHistogram", "5fps") / "quarantine" / "BL_7.json"
+    assert "--fps 5: it is unknown how many images a second" in json.loads(note.read_text())["reason"]
+    assert opened(clips, "BL_0", variant="5fps").array.shape[1] == 8
     clips.description.write_text("frames_fps: 10\n")
-    run("--fps", "5", "--variant", "5fps")
+    assert run("--fps", "5", "--variant", "5fps") == 0
     assert opened(clips, "BL_7", variant="5fps").timeline.sampled.tolist() == list(range(0, 20, 2))
     run()  # at another rate it is another timeline
     assert opened(clips, "BL_7").timeline.fps == pytest.approx(10)

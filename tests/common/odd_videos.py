@@ -1,7 +1,8 @@
 """Made videos of the kinds that recorders, joints, copies and trims leave: numbered frames, and what is right for each."""
 
+import itertools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -34,23 +35,30 @@ def number_of(picture: np.ndarray) -> int:
     return sum(int(block.mean() > 125) << (7 - bit) for bit, block in enumerate(blocks))
 
 
-def write(
-    path: Path, numbers=range(NUM_FRAMES), *, codec="libx264", options=None, size=SIZE, seconds=None, container=None
+def write(path: Path, numbers=range(NUM_FRAMES), *, size=SIZE, **settings) -> Path:
+    """A video of `numbered` frames; see `write_pictures`."""
+    return write_pictures(path, (numbered(number, size) for number in numbers), **settings)
+
+
+def write_pictures(
+    path: Path, pictures: Iterable[np.ndarray], *, codec="libx264", options=None, seconds=None, container=None
 ) -> Path:
-    """A video of `numbered` frames; with B-frames unless `options` say otherwise."""
+    """A video of pictures `(H, W, 3)` of one size; with B-frames unless `options` say otherwise."""
+    counts_frames = codec != "libx264" or path.suffix == ".avi"
+    unit = Fraction(1, FPS if counts_frames else 90_000)
+    pictures = iter(pictures)
+    first = next(pictures)
     with av.open(str(path), "w", options=container or {}) as made:
         stream = made.add_stream(codec, rate=FPS)
-        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = *first.shape[:2], "yuv420p"
         stream.options = {"x264-params": B_FRAMES, "qp": "8"} if options is None else options
         stream.codec_context.thread_count = 1
-        counts_frames = codec != "libx264" or path.suffix == ".avi"
-        unit = Fraction(1, FPS if counts_frames else 90_000)
         stream.codec_context.time_base = unit
         if codec in ("mpeg4", "mpeg2video"):
             stream.codec_context.gop_size, stream.codec_context.max_b_frames = 12, 2
             stream.codec_context.bit_rate = 4_000_000
-        for index, number in enumerate(numbers):
-            frame = av.VideoFrame.from_ndarray(numbered(number, size), format="rgb24").reformat(format="yuv420p")
+        for index, picture in enumerate(itertools.chain([first], pictures)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
             frame.time_base = unit
             frame.pts = round((index / FPS if seconds is None else seconds[index]) / unit)
             made.mux(stream.encode(frame))

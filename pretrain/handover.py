@@ -1,6 +1,8 @@
 """Find what the stages of pretraining leave each other, and the encoder under `models/` that they all work for."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from common.base import paths
 from common.base.runtime import UserError
@@ -73,3 +75,13 @@ def stage_1_manifest(export: Path) -> Path | None:
     """The record of the videos behind an export, in its folder or the one above; None: Stage 1 says nothing."""
     places = [folder / paths.MANIFEST for folder in (export, export.parent)]
     return next(filter(Path.is_file, places), None)
+
+
+def window_record(options: Mapping[str, Any], clip_len: int) -> dict[str, Any] | None:
+    """The window that Stage 3 is to use: `clip_len` frames (the model's, where options have none), `1 / fps` s apart.
+
+    None for networks that see single frames.
+    """
+    if clip_len == 1:
+        return None
+    return {"clip_len": options["clip_len"] or clip_len, "clip_spacing": 1 / options["fps"]}

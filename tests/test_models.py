@@ -123,10 +123,10 @@ def test_every_extractor_is_the_same(folder):
 
 @pytest.mark.parametrize("folder", [name for name in FOLDERS if name.endswith("CataractFT")])
 def test_a_cataractft_folder_differs_from_its_base_by_its_weights_alone(folder):
-    """And by what is said about them."""
+    """And by what is said about them: whose window it is among it, since Stage 1 and 2 train with one of their own."""
     config = CONFIGS[folder]
     base_name = folder.removesuffix("-CataractFT") + ("16-384" if "ViT-g-" in folder else "")
-    about = {"title": "", "weights": "", "named_weights": {}, "licence": "", "access": None}
+    about = {"title": "", "weights": "", "named_weights": {}, "licence": "", "access": None, "recipe": "study"}
     assert replace(config, **about) == replace(CONFIGS[base_name], **about)
 
 

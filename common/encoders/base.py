@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from common.base.runtime import UserError
-from common.encoders.config import EncoderConfig, load_family
+from common.encoders.config import EncoderConfig, WindowChoice, load_family
 from common.video.preprocess import normalise
 
 if TYPE_CHECKING:
@@ -183,8 +183,10 @@ def check_grid(config: EncoderConfig, patch_size: int, tubelet: int = 1) -> None
         raise UserError(f"--clip_len {config.clip_len}: {config.title} takes frames in pairs; give an even number")
 
 
-def build_encoder(config: EncoderConfig, weights: str | None = None) -> Encoder:
+def build_encoder(config: EncoderConfig, weights: str | None = None, window: WindowChoice | None = None) -> Encoder:
     """The encoder that a config describes, with its own weights or those that `weights` names (`random` included).
+
+    `window`: what is asked of a clip encoder's window. None: nothing but what the config says, whatever the weights say.
 
     Raises `UserError` for an unknown family and for weights that are absent or do not fit.
     """
@@ -195,4 +197,9 @@ def build_encoder(config: EncoderConfig, weights: str | None = None) -> Encoder:
     family = load_family(config.family)
     if config.weights == RANDOM:
         raise UserError("weights: random may only be asked for on the command line, so that no result hides it")
-    return family.build(config, choose_weights(config, weights))
+    source = choose_weights(config, weights)
+    if window is not None:
+        from common.encoders.weights.adapters import trained_window
+
+        config = config.with_window(window, trained_window(source))
+    return family.build(config, source)

@@ -23,6 +23,7 @@ FAMILIES = (
 # `<family>_facts(NAME)` with what the library says of it, so that a config.yaml need not repeat it.
 NETWORK_KEYS = {"timm": "timm", "torchvision": "torchvision"}
 # of earlier versions; their configs name the network under `architecture` and say everything
+Anchor = Literal["centre", "end"]
 FORMER_FAMILIES = {"resnet": "torchvision", "efficientnet_lite": "timm"}
 NOT_NAMED = ("named_weights", "sha256", "ledger")  # of the weights in `weights` alone
 
@@ -39,6 +40,36 @@ class Ledger:
     """Where it was read."""
     tried: str = "random weights"
     """What of it the tests of this repository have run."""
+
+
+@dataclass(frozen=True)
+class PublishedWindow:
+    """The window on which an encoder's authors train or evaluate it, and where they say so."""
+
+    clip_spacing: float
+    source: str
+    clip_len: int | None = None
+    """None: the length of the folder's own window."""
+    anchor: Anchor = "centre"
+
+
+@dataclass(frozen=True)
+class TrainedWindow:
+    """The window that weights of `pretrain/` were trained with; `source` is the file that says so."""
+
+    clip_len: int
+    clip_spacing: float
+    source: Path
+
+
+@dataclass(frozen=True)
+class WindowChoice:
+    """What somebody asks of a clip encoder's window; None: as the recipe has it."""
+
+    recipe: Literal["study", "published"] | None = None
+    clip_len: int | None = None
+    clip_spacing: float | None = None
+    anchor: Anchor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +90,14 @@ class EncoderConfig:
     library: str | None = None
     clip_len: int | None = None
     """Frames of a clip encoder's window; None = the encoder sees one frame."""
+    clip_spacing: float | None = None
+    """Seconds between frames of the window; None = neighbours among the frames that get a feature."""
+    anchor: Anchor = "centre"
+    """Where the window has the frame that its feature is of: centre (position clip_len // 2), or end (nothing later)."""
+    recipe: Literal["study", "published", "weights", "own"] = "study"
+    """Whose window it is: that of this file, as in the study, `published`, or the one that the `weights` were trained with;
+    own: changed by flags."""
+    published: PublishedWindow | None = None
     domain: Literal["general", "surgical", "trial"] = "general"
     """What it was trained on; trial: a network for trials of the code, never for results."""
     named_weights: dict[str, object] = field(default_factory=dict)
@@ -83,6 +122,40 @@ class EncoderConfig:
     """An adapter folder of `pretrain/finetune_lora.py` (default: the one that `weights: pretrain:NAME` means)."""
     ssl_checkpoint: str | None = None
     """A Stage 1 export of `pretrain/`: where the adapter's base now is, or alone without any adapter."""
+
+    def with_window(self, asked: WindowChoice, trained: TrainedWindow | None = None) -> EncoderConfig:
+        """This configuration with the window that its recipe, or what is `asked`, gives it.
+
+        Raises `UserError` for an encoder of single frames, a recipe that it does not have, and for weights that were
+        `trained` with another window than one that nobody asked for.
+        """
+        given = {name: value for name, value in vars(asked).items() if value is not None and name != "recipe"}
+        if self.clip_len is None:
+            if asked != WindowChoice():
+                raise UserError(
+                    f"--recipe, --clip_len, --clip_spacing, --anchor: {self.title} sees single frames; use --fps to sample"
+                )
+            return self
+        recipe = asked.recipe or self.recipe
+        usual = {"clip_len": self.clip_len, "clip_spacing": self.clip_spacing, "anchor": self.anchor}
+        if recipe == "published":
+            if self.published is None:
+                raise UserError(f"--recipe published: the authors of {self.title} publish no other window than its own")
+            usual = {name: getattr(self.published, name) or usual[name] for name in usual}
+        elif recipe == "weights":
+            usual |= {"clip_len": trained.clip_len, "clip_spacing": trained.clip_spacing} if trained else {}
+        elif trained and asked.recipe is None and "clip_spacing" not in given:
+            here = usual | given
+            if (here["clip_len"], here["clip_spacing"]) != (trained.clip_len, trained.clip_spacing):
+                spacing = here["clip_spacing"]
+                apart = "neighbouring frames" if spacing is None else f"frames {spacing:g} s apart"
+                raise UserError(
+                    f"{trained.source}: these weights were trained on clips of {trained.clip_len} frames "
+                    f"{trained.clip_spacing:g} s apart, but {self.title} has windows of {here['clip_len']} {apart}; give "
+                    f"--clip_len {trained.clip_len} --clip_spacing {trained.clip_spacing:g}, or --recipe study for the latter"
+                )
+        chosen = usual | given
+        return replace(self, **chosen, recipe=recipe if chosen == usual else "own")
 
     def address(self, name: str) -> str:
         """Weight source that a name of `named_weights` stands for; anything else stands for itself."""

@@ -6,7 +6,10 @@ from typing import Any, Literal
 from common.base.options import check_ranges, option
 from common.base.paths import DEFAULT_DATASET
 from common.base.runtime import UserError
-from common.encoders.config import EncoderConfig
+from common.encoders.config import EncoderConfig, WindowChoice
+
+# a window's anchor as sidecars spell it
+CENTRE, END = "clip_len // 2", "clip_len - 1"
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class ExtractionConfig:
     accept_damaged: bool = option(False, group="data")
     """Extract damaged videos too: those that lack frames or have places that do not decode. Their features are marked."""
     variant: str | None = option(None, group="output")
-    """Write to features/<Encoder>@<variant>/ (default: the name of published weights that --weights gives)."""
+    """Write to features/<Encoder>@<variant>/ (default: from the weights that --weights names, --recipe, --clip_spacing
+    and --anchor)."""
     weights: str | None = option(None, group="model")
     """A published name, an address, a local file or folder, each with ::NETWORK for one of several in it, or 'random' for
     untrained weights (default: the model's config)."""
@@ -37,9 +41,17 @@ class ExtractionConfig:
     crop: Literal["none", "center"] | None = option(None, group="model")
     """center: the library's own crop (default: the whole field)."""
     clip_len: int | None = option(None, group="model", unit="frames", above=0)
-    """Clip encoders: frames of a window (default: the model's config)."""
+    """Clip encoders: frames of a window (default: the recipe's)."""
+    clip_spacing: float | None = option(None, group="model", unit="seconds", above=0)
+    """Clip encoders: from one frame of a window to the next, whichever frames get a feature (default: the recipe's; without
+    any, neighbours among the frames that get one)."""
+    anchor: Literal["centre", "end"] | None = option(None, group="model")
+    """Clip encoders: where a window has its frame; end: nothing after it, for online recognition (default: the recipe's)."""
+    recipe: Literal["study", "published"] | None = option(None, group="model")
+    """Clip encoders: windows as in the study (neighbouring frames), or as the encoder's authors take them (default: study;
+    for CataractFT as its weights were trained)."""
     stride: int = option(1, group="model", unit="frames", above=0)
-    """Clip encoders: a window at every n-th frame, linear interpolation between."""
+    """Clip encoders: a window at every n-th frame, linear interpolation between (with --anchor end the value before)."""
     mode: Literal["window", "tokens"] = option("window", group="model")
     """Clip encoders: a window around each frame, or (much cheaper) overlapping clips' own tokens."""
     precision: Literal["auto", "fp32", "bf16"] = option("auto", group="machine")
@@ -60,23 +72,27 @@ class ExtractionConfig:
     def __post_init__(self) -> None:
         check_ranges(self)
 
+    @property
+    def window(self) -> WindowChoice:
+        """What is asked of a clip encoder's window."""
+        return WindowChoice(self.recipe, self.clip_len, self.clip_spacing, self.anchor)
+
 
 def with_options(config: EncoderConfig, options: ExtractionConfig) -> EncoderConfig:
-    """A model's configuration with what an extraction asks for: named weights, pooling, crop, window length, adapter.
+    """A model's configuration with what an extraction asks for: named weights, pooling, crop, adapter.
 
+    The window follows when the weights are known (`EncoderConfig.with_window`).
     Raises `UserError` where the encoder does not have it.
     """
     config = config.with_weights(options.weights)
     if options.pooling and options.pooling not in config.poolings:
         known = ", ".join(config.poolings) or f"{config.pooling} only"
         raise UserError(f"--pooling {options.pooling}: {config.title} has {known}")
-    clip_flags = options.clip_len or options.stride > 1 or options.mode == "tokens"
-    if clip_flags and config.clip_len is None:
-        raise UserError(f"--clip_len, --stride, --mode tokens: {config.title} sees single frames; use --fps to sample")
+    if (options.stride > 1 or options.mode == "tokens") and config.clip_len is None:
+        raise UserError(f"--stride, --mode tokens: {config.title} sees single frames; use --fps to sample")
     return replace(
         config,
         pooling=options.pooling or config.pooling,
-        clip_len=options.clip_len or config.clip_len,
         lora_path=options.lora_path or config.lora_path,
         ssl_checkpoint=options.ssl_checkpoint or config.ssl_checkpoint,
         preprocessing=replace(config.preprocessing, crop=options.crop or config.preprocessing.crop),
@@ -84,11 +100,23 @@ def with_options(config: EncoderConfig, options: ExtractionConfig) -> EncoderCon
 
 
 def variant_of(config: EncoderConfig, options: ExtractionConfig) -> str | None:
-    """Variant of the features folder: the one asked for, else the name of named weights other than the model's own."""
-    name, _, network = (options.weights or "").partition("::")
-    if options.variant or name not in config.named_weights or config.address(name) == config.weights:
+    """Variant of the features folder: the one asked for, else from the flags that choose weights and windows.
+
+    Named weights other than the model's own, a recipe other than its own, the spacing, the anchor; None without any.
+    """
+    if options.variant:
         return options.variant
-    return f"{name}-{network}" if network else name
+    parts = []
+    name, _, network = (options.weights or "").partition("::")
+    if name in config.named_weights and config.address(name) != config.weights:
+        parts += [name, *([network] if network else [])]
+    if options.recipe not in (None, config.recipe):
+        parts.append(options.recipe)
+    if options.clip_spacing is not None:
+        parts.append(f"spacing{options.clip_spacing:g}")
+    if options.anchor not in (None, config.anchor):
+        parts.append(options.anchor)
+    return "-".join(parts) or None
 
 
 def extraction_like(identity: dict[str, Any], encoder: EncoderConfig, weights: str | None = None) -> ExtractionConfig:
@@ -109,7 +137,11 @@ def extraction_like(identity: dict[str, Any], encoder: EncoderConfig, weights: s
         # an encoder that lists no poolings takes none as an option
         pooling=identity["pooling"] if encoder.poolings else None,
         crop=identity["preprocessing"]["crop"],
+        # as they were, whatever the recipe of the model or of its weights is today
+        recipe="study" if window else None,
         clip_len=window.get("clip_len"),
+        clip_spacing=window.get("spacing"),
+        anchor=("end" if window.get("anchor") == END else "centre") if window else None,
         stride=window.get("stride", 1),
         mode=window.get("mode", "window"),
         dtype=identity["dtype"],

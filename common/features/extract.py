@@ -31,13 +31,14 @@ from common.base.runtime import (
 )
 from common.encoders.base import ClipEncoder, Encoder, build_encoder
 from common.encoders.config import read_encoder_config
-from common.features.config import ExtractionConfig, variant_of, with_options
+from common.features.config import CENTRE, END, ExtractionConfig, variant_of, with_options
 from common.features.decode_ahead import Chunk, DecodePlan, decode_in_processes, decode_in_thread
 from common.features.files import FeatureWriter, is_extracted
 from common.features.streams import (
     Batcher,
     FeatureStream,
     FrameStream,
+    SpacedTokenStream,
     TokenStream,
     Window,
     WindowStream,
@@ -72,9 +73,11 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
 
         videos = own_share(videos, config.shard)
     published = read_encoder_config(model.config)
-    encoder = build_encoder(with_options(published, config), config.weights)
+    encoder = build_encoder(with_options(published, config), config.weights, config.window)
     if config.mode == "tokens" and encoder.tubelet is None:
         raise UserError(f"--mode tokens: {encoder.config.title} gives no features over time; use --mode window")
+    if config.mode == "tokens" and encoder.config.anchor == "end":
+        raise UserError("--mode tokens: a token sees frames after its own, so --anchor end is for --mode window alone")
     identity = _identity(model.name, encoder, config)
     folder = dataset.features(model.name, variant_of(published, config))
     has_images = any(path.is_dir() for path in videos.values())
@@ -101,13 +104,16 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
 
 def _identity(encoder_name: str, encoder: Encoder, config: ExtractionConfig) -> dict[str, Any]:
     """The part of a sidecar that decides whether features may be used again (`files.IDENTITY`)."""
-    window = None  # how many neighbouring (sampled) frames a feature depends on; None = the frame alone
+    window = None  # the frames that a feature depends on; None = the frame alone
     if isinstance(encoder, ClipEncoder):
         window = {"clip_len": encoder.clip_len, "dilation": 1, "padding": "edge frames repeated", "mode": config.mode}
+        window |= {"spacing": encoder.config.clip_spacing}  # None: neighbouring (sampled) frames
         if config.mode == "tokens":
             window |= {"tubelet": encoder.tubelet, "overlap": "half a clip, triangular weights"}
         else:
-            window |= {"stride": config.stride, "anchor": "clip_len // 2", "between": "linear"}
+            is_centred = encoder.config.anchor == "centre"
+            window |= {"stride": config.stride, "anchor": CENTRE if is_centred else END}
+            window |= {"between": "linear" if is_centred else "held"}
     return {
         "encoder": encoder_name,
         "weights": encoder.weights.to_json(),
@@ -167,10 +173,12 @@ class ExtractionLoop:
             pin_memory=self.on_gpu,
             accept_damaged=config.accept_damaged,
             frames_fps=frames_fps,
+            keep_all=encoder.config.clip_spacing is not None,
         )
         self.record = identity | {
             "title": encoder.config.title,
             "licence": encoder.config.licence,
+            "recipe": encoder.config.recipe if is_clip else None,
             "num_parameters": encoder.num_parameters,
             "precision": encoder.precision,
             "batch_size": self.batch_size,
@@ -218,9 +226,12 @@ class ExtractionLoop:
         batcher = Batcher(self.encode, self.batch_size)
         if not isinstance(self.encoder, ClipEncoder):
             return FrameStream(batcher)
-        if self.config.mode == "tokens":
-            return TokenStream(batcher, self.encoder.clip_len, self.encoder.tubelet)
-        return WindowStream(batcher, Window(self.encoder.clip_len), self.config.stride)
+        clip_len, spacing = self.encoder.clip_len, self.encoder.config.clip_spacing
+        if self.config.mode == "window":
+            return WindowStream(batcher, Window(clip_len, spacing, self.encoder.config.anchor), self.config.stride)
+        if spacing is None:
+            return TokenStream(batcher, clip_len, self.encoder.tubelet)
+        return SpacedTokenStream(batcher, clip_len, self.encoder.tubelet, spacing)
 
     def _resized(self, chunk: Chunk) -> torch.Tensor:
         """A chunk's frames as `(n, 3, size, size)`; on a GPU they cross as they were decoded and are resized there."""

@@ -173,8 +173,14 @@ def identity_differences(was: dict[str, Any] | None, now: dict[str, Any] | None)
     return [
         f"{key}: {was.get(key)!r} in the file, {now[key]!r} now"
         for key in IDENTITY
-        if not (_are_same_weights(was.get(key), now[key]) if key == "weights" else was.get(key) == now[key])
+        if not (_are_same_weights(was.get(key), now[key]) if key == "weights" else _said(was, key) == _said(now, key))
     ]
+
+
+def _said(identity: dict[str, Any], key: str) -> Any:
+    """A part of an identity, with what an earlier version did and did not say."""
+    value = identity.get(key)
+    return {"spacing": None} | value if key == "window" and isinstance(value, dict) else value
 
 
 def _are_same_weights(was: Any, now: Any) -> bool:

@@ -258,7 +258,7 @@ class Predictor:
         options = replace(options, accept_damaged=self.accept_damaged)
         # the architecture goes with the weights that the features were made with, wherever these are now
         published = trained.encoder.with_weights(trained.identity["weights"]["source"])
-        encoder = build_encoder(with_options(published, options), options.weights)
+        encoder = build_encoder(with_options(published, options), options.weights, options.window)
         identity = trained.identity | {
             "weights": encoder.weights.to_json(),
             "pooling": encoder.config.pooling,

@@ -2,7 +2,8 @@
 
 An adapter folder is peft's (`adapter_config.json`, `adapter_model.safetensors`) with a `provenance.json`:
 `base_checkpoint`, the path of the export that it was trained on, `base_sha256`, what `find_export` says of that export,
-and `model`, its name in `pretrain/`. An adapter made by somebody else has no such file: it is merged into the base that
+and `model`, its name in `pretrain/`. Of networks that see clips, both stages record their `window` there: `clip_len` frames,
+`clip_spacing` seconds apart. An adapter made by somebody else has no such file: it is merged into the base that
 is named with it, and recorded as unverified. An export is a transformers folder; `final.pt` in or above it stands for it.
 """
 
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from common.base import paths
 from common.base.entries import visible
-from common.base.files import read_json, sha256_of_file
+from common.base.files import lacking, read_json, sha256_of_file
 from common.base.runtime import UserError, counted, listed
+from common.encoders.config import TrainedWindow
 from common.encoders.weights.files import sha256_of_weights
 from common.encoders.weights.load import WeightSource, read_network
 
@@ -87,6 +89,24 @@ def adapter_on(base: WeightSource, folder: Path) -> WeightSource:
 def has_provenance(folder: Path) -> bool:
     """Whether an adapter folder records the export that it was trained on."""
     return (folder / PROVENANCE_FILE).is_file()
+
+
+def trained_window(source: WeightSource) -> TrainedWindow | None:
+    """The window that weights of `pretrain/` were trained with, those of the last stage; None where nothing says it.
+
+    Raises `UserError` for a `provenance.json` that says something else there.
+    """
+    places = [source.adapter.path.parent if source.adapter and source.adapter.path else None, source.path]
+    for place in places:
+        file = place / PROVENANCE_FILE if place and place.is_dir() else None
+        record = read_json(file) if file and file.is_file() else {}
+        window = record.get("window") if isinstance(record, dict) else None
+        if window is None:
+            continue
+        if wrong := lacking(window, {"clip_len": int, "clip_spacing": float}):
+            raise UserError(f"{file}, window: expected clip_len (frames) and clip_spacing (seconds), found one {wrong}")
+        return TrainedWindow(window["clip_len"], window["clip_spacing"], file)
+    return None
 
 
 def adapter_file(folder: Path) -> Path:

@@ -109,10 +109,9 @@ def test_weights_of_another_network_are_refused(config_of, tmp_path):
 # --- options of an extraction -------------------------------------------------------------------------------------
 
 
-def test_options_change_pooling_crop_and_window(config_of):
+def test_options_change_pooling_and_crop(config_of):
     chosen = with_options(config_of("DinoV3-ViT-B16"), ExtractionConfig(pooling="cls+mean", crop="center"))
     assert (chosen.pooling, chosen.preprocessing.crop) == ("cls+mean", "center")
-    assert with_options(config_of("V-JEPA2-ViT-L"), ExtractionConfig(clip_len=16)).clip_len == 16
 
 
 def test_without_options_a_configuration_stays_as_it_is(config_of):
@@ -125,7 +124,6 @@ def test_without_options_a_configuration_stays_as_it_is(config_of):
     [
         ("DinoV3-ViT-B16", {"pooling": "max"}, r"--pooling max: DINOv3 ViT-B has cls, mean, cls\+mean"),
         ("Base", {"pooling": "cls"}, "--pooling cls: ResNet-50 has average only"),
-        ("Base", {"clip_len": 16}, "ResNet-50 sees single frames; use --fps"),
         ("Base", {"stride": 2}, "ResNet-50 sees single frames"),
         ("Base", {"mode": "tokens"}, "ResNet-50 sees single frames"),
     ],

@@ -1,12 +1,13 @@
 """A model's config.yaml: networks of a library in a few lines, named weights, forms of earlier versions."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 
 from common.base.runtime import UserError
-from common.encoders.config import encoder_config, read_encoder_config
+from common.encoders.config import TrainedWindow, WindowChoice, encoder_config, read_encoder_config
 
 SMALL = "vit_small_patch14_reg4_dinov2.lvd142m"
 BASE = "vit_base_patch14_reg4_dinov2.lvd142m"
@@ -119,3 +120,58 @@ def test_other_weights_change_nothing(spec):
 def test_named_weights_are_checked_when_they_are_read(entry, complaint):
     with pytest.raises(UserError, match=complaint):
         config_of(f"{{family: timm, timm: {SMALL}, named_weights: {{x: {entry}}}}}")
+
+
+# --- windows ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clip_config(checkout):
+    """V-JEPA 2: windows of 64 neighbours in the study, 0.25 s apart as published."""
+    return read_encoder_config(checkout / "models/V-JEPA2-ViT-L/config.yaml")
+
+
+TRAINED = TrainedWindow(16, 0.25, Path("export/provenance.json"))
+
+
+def window_of(config, trained=None, **asked):
+    config = config.with_window(WindowChoice(**asked), trained)
+    return config.clip_len, config.clip_spacing, config.anchor, config.recipe
+
+
+def test_windows_are_the_studys_unless_somebody_asks(clip_config):
+    assert window_of(clip_config) == (64, None, "centre", "study")
+    assert window_of(clip_config, recipe="study") == (64, None, "centre", "study")
+    assert window_of(clip_config, recipe="published") == (64, 0.25, "centre", "published")
+    assert window_of(clip_config, recipe="published", clip_len=16) == (16, 0.25, "centre", "own")
+    assert window_of(clip_config, clip_spacing=1.0, anchor="end") == (64, 1.0, "end", "own")
+
+
+def test_what_surgvista_was_trained_on_ends_with_its_frame(checkout):
+    config = read_encoder_config(checkout / "models/SurgVISTA-ViT-B/config.yaml")
+    assert window_of(config, recipe="published") == (16, 4.0, "end", "published")
+
+
+def test_a_cataractft_folder_has_the_window_that_its_weights_were_trained_with(checkout):
+    config = read_encoder_config(checkout / "models/V-JEPA2-ViT-L-CataractFT/config.yaml")
+    assert window_of(config, TRAINED) == (16, 0.25, "centre", "weights")
+    assert window_of(config, TRAINED, recipe="study") == (64, None, "centre", "study")
+    assert window_of(config, TRAINED, clip_len=8) == (8, 0.25, "centre", "own")
+    assert window_of(config) == (64, None, "centre", "weights")  # made before weights said it
+
+
+def test_elsewhere_weights_of_another_window_are_an_error_that_names_both(clip_config):
+    complaint = (
+        r"export/provenance\.json: .* clips of 16 frames 0\.25 s apart, but V-JEPA2 ViT-L has windows of 64 neighbouring "
+        r"frames; give --clip_len 16 --clip_spacing 0\.25, or --recipe study"
+    )
+    with pytest.raises(UserError, match=complaint):
+        window_of(clip_config, TRAINED)
+    assert window_of(clip_config, TRAINED, recipe="study")[:2] == (64, None)
+    assert window_of(clip_config, TRAINED, clip_len=16, clip_spacing=0.25)[:2] == (16, 0.25)
+
+
+@pytest.mark.parametrize("asked", [{"clip_len": 16}, {"clip_spacing": 0.25}, {"anchor": "end"}, {"recipe": "study"}])
+def test_single_frames_have_no_window(checkout, asked):
+    with pytest.raises(UserError, match="ResNet-50 sees single frames; use --fps to sample"):
+        window_of(read_encoder_config(checkout / "models/Base/config.yaml"), **asked)

@@ -29,6 +29,7 @@ COMMANDS = (
     "common.doctor",
     "common.audit",
     "common.weights",
+    "common.new_encoder",
     "common.extract_features",
     "common.train",
     "common.run_k_folds",

@@ -10,6 +10,7 @@ import torch
 from common.base.runtime import UserError
 from common.encoders.base import ClipEncoder, Encoder, build_encoder
 from common.encoders.config import FAMILIES, EncoderConfig, read_encoder_config
+from common.encoders.contract import CONTRACT, noise
 from common.encoders.weights.load import NONE, WeightSource
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -80,14 +81,6 @@ def tiny(folder: str) -> EncoderConfig:
     return replace(changed, clip_len=clip_len and min(clip_len, config.clip_len))
 
 
-def pixels(encoder: Encoder, count: int) -> torch.Tensor:
-    """Noise as the encoder takes it: `(count, [clip_len,] 3, size, size)` uint8."""
-    side = encoder.preprocessing.size
-    window = (encoder.clip_len,) if isinstance(encoder, ClipEncoder) else ()
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, *window, 3, side, side), generator=generator, dtype=torch.uint8)
-
-
 @pytest.fixture(scope="module", params=FOLDERS)
 def encoder(request) -> Encoder:
     weights = None if CONFIGS[request.param].weights == NONE else "random"
@@ -133,29 +126,9 @@ def test_a_cataractft_folder_differs_from_its_base_by_its_weights_alone(folder):
 # --- the contract -------------------------------------------------------------------------------------------------
 
 
-def test_features_are_float32_rows_on_the_cpu(encoder):
-    features = encoder.encode(pixels(encoder, 3))
-    assert (features.shape, features.dtype) == ((3, encoder.feature_dim), torch.float32)
-    assert features.isfinite().all()
-    assert features.device == torch.device("cpu")
-
-
-def test_features_tell_inputs_apart(encoder):
-    features = encoder.encode(pixels(encoder, 2))
-    assert not torch.allclose(features[0], features[1], rtol=1e-3, atol=1e-6)
-
-
-def test_a_feature_does_not_depend_on_its_batch(encoder):
-    inputs = pixels(encoder, 3)
-    together = encoder.encode(inputs)
-    alone = torch.cat([encoder.encode(inputs[i : i + 1]) for i in range(3)])
-    scale = together.abs().max().item()
-    assert (together - alone).abs().max().item() <= 1e-5 * max(1.0, scale)
-
-
-def test_encoding_twice_gives_the_same_bits(encoder):
-    inputs = pixels(encoder, 2)
-    assert torch.equal(encoder.encode(inputs), encoder.encode(inputs))
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+def test_every_encoder_keeps_the_contract(encoder, check):
+    assert check(encoder) is None
 
 
 def test_building_twice_gives_the_same_network(encoder):
@@ -165,26 +138,12 @@ def test_building_twice_gives_the_same_network(encoder):
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_the_network_is_frozen_and_in_evaluation_mode(encoder):
-    assert not any(module.training for module in encoder.network.modules())
-    assert not any(parameter.requires_grad for parameter in encoder.network.parameters())
-
-
-def test_tokens_over_time_come_one_a_tubelet(encoder):
-    if not isinstance(encoder, ClipEncoder) or encoder.tubelet is None:
-        pytest.skip("no features over time")
-    inputs = pixels(encoder, 2)
-    tokens = encoder.encode_tokens(inputs)
-    assert tokens.shape == (2, encoder.clip_len // encoder.tubelet, encoder.feature_dim)
-    assert torch.allclose(encoder.encode_tokens(inputs[1:])[0], tokens[1], atol=1e-5)
-
-
 def test_a_clip_longer_or_shorter_than_the_configs_is_encoded(encoder):
     if not isinstance(encoder, ClipEncoder):
         pytest.skip("sees single frames")
     for clip_len in (encoder.clip_len // 2, encoder.clip_len + 2):
         other = build_encoder(replace(encoder.config, clip_len=clip_len), "random")
-        assert other.encode(pixels(other, 1)).shape == (1, encoder.feature_dim)
+        assert other.encode(noise(other, 1)).shape == (1, encoder.feature_dim)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -5,6 +5,7 @@ environment variable `SICS155_ROOT` names (a scratch disk, a test's folder). No 
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ FINAL_STATE = "final.pt"  # of Stage 1 of pretraining, beside its export
 BEST_STATE, LAST_STATE = "best.pt", "last.pt"
 METRICS, METRICS_TABLE, ADAPTER_METRICS = "metrics.jsonl", "metrics.csv", "metrics.json"
 EXPORT, PROVENANCE = "export", "provenance.json"
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -221,6 +223,16 @@ def model(name: str | None) -> Model:
     if name not in models:
         raise UserError(f"no model folder {name!r} with a config.yaml under models/; present: {', '.join(models)}")
     return models[name]
+
+
+def new_model(name: str) -> Model:
+    """The folder of an encoder that is to be made. Raises `UserError` for a name that cannot be, and one that is taken."""
+    if not MODEL_NAME.fullmatch(name) or ".." in name:
+        raise UserError(f"model {name!r}: a name holds letters, digits and . _ - + = only, without ..; give --name")
+    folder = Model(repository_root() / "models" / name)
+    if folder.root.exists():
+        raise UserError(f"{folder.root} exists already; give --name another, or remove the folder")
+    return folder
 
 
 def find_videos(folder: Path) -> dict[str, Path]:

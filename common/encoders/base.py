@@ -148,6 +148,11 @@ def load_network(
             unexpected=config.allowed_unexpected,
             file_keys=keys_in_the_file(state, read),
         )
+    return merge_adapter(network, config, source)
+
+
+def merge_adapter(network: nn.Module, config: EncoderConfig, source: WeightSource) -> nn.Module:
+    """`network` with the adapter of its weights merged into it; as it is where there is none."""
     if source.adapter is None:
         return network
     from common.encoders.weights.adapters import apply_adapter

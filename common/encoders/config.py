@@ -16,12 +16,12 @@ from common.video.preprocess import Preprocessing
 
 # what `family:` in a config.yaml may say: the modules of `common/encoders/families/`, each loaded where it is asked for
 FAMILIES = (
-    *("timm", "torchvision"),  # any network of these libraries
+    *("timm", "torchvision", "transformers"),  # any network of these libraries
     *("color_histogram", "i3d", "dinov3", "vjepa2", "surgenet", "videomae"),
 )
 # Families that know their networks themselves, by the key that names one: their modules have a function
 # `<family>_facts(NAME)` with what the library says of it, so that a config.yaml need not repeat it.
-NETWORK_KEYS = {"timm": "timm", "torchvision": "torchvision"}
+NETWORK_KEYS = {"timm": "timm", "torchvision": "torchvision", "transformers": "hf"}
 # of earlier versions; their configs name the network under `architecture` and say everything
 Anchor = Literal["centre", "end"]
 FORMER_FAMILIES = {"resnet": "torchvision", "efficientnet_lite": "timm"}

@@ -138,7 +138,7 @@ def load_strictly(
             "the architecture and size that the model's config.yaml names; where the file holds it under another container "
             "or prefix, --weights FILE::NAME takes what is there"
         )
-    _refuse_not_finite([(keys.get(key, key), state[key]) for key in shared], source)
+    refuse_not_finite([(keys.get(key, key), state[key]) for key in shared], source)
     if beside:
         left = listed([keys.get(key, key) for key in beside], most=5)
         log.info("%s: left out %s that no feature depends on: %s", source, counted(len(beside), "tensor"), left)
@@ -156,8 +156,8 @@ def _misfit(value: Tensor, own: Tensor) -> str | None:
     return None
 
 
-def _refuse_not_finite(values: list[tuple[str, Tensor]], source: object) -> None:
-    """`values` with their keys in the file, of which several may be parts of one tensor."""
+def refuse_not_finite(values: list[tuple[str, Tensor]], source: object) -> None:
+    """Raise `UserError` that names the first of `values`, keys of a file with their tensors, which hold NaN or infinity."""
     broken = {
         key
         for key, value in values

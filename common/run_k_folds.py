@@ -2,6 +2,7 @@
 
 python -m common.run_k_folds --dataset SICS155 --folds 5 --num_epochs 100
 python -m common.run_k_folds --train_fraction 0.1,0.25,0.5,1 --seed 42,43,44        every pair, each a run of its own
+python -m common.run_k_folds --variants default published spacing1                  windows of other lengths in time
 python -m common.run_k_folds --reproduce models/Base/results/SICS155/split_1/run.json
 """
 
@@ -21,6 +22,12 @@ def main(argv: list[str] | None = None) -> int:
     add_train_options(parser, series=True)
     data, output = parser.groups["data"], parser.groups["output"]
     data.add_argument("--folds", type=int, default=5, help="number of folds (default: %(default)s)")
+    data.add_argument(
+        "--variants",
+        nargs="+",
+        metavar="VARIANT",
+        help="several feature variants, a run for each; 'default' is features/<Encoder>/ itself",
+    )
     data.add_argument("--only", type=int, metavar="K", help="run fold K alone, for job arrays")
     data.add_argument(
         "--reproduce",
@@ -58,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 def _refuse_settings(given: dict[str, Any]) -> None:
     """A repetition takes everything from the record."""
     settings = [entry.name for entry in fields(TrainConfig) if entry.name in given]
-    switches = [name for name in ("config", "only", "force", "wandb") if given[name]]
+    switches = [name for name in ("config", "variants", "only", "force", "wandb") if given[name]]
     if settings or switches:
         words = ", ".join(f"--{name}" for name in switches + settings)
         raise UserError(f"--reproduce takes the configuration from the record; leave out {words}")

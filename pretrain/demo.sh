@@ -26,7 +26,7 @@ run - "$root/data/sample-annotated" <<'RECORD'
 import sys
 from pathlib import Path
 from common.base.paths import Dataset
-from common.base.runtime import write_json
+from common.base.files import write_json
 
 dataset = Dataset(Path(sys.argv[1]))
 names = sorted(path.stem for path in dataset.ground_truth.glob("*.txt"))

@@ -11,6 +11,7 @@ from common.base.runtime import UserError
 from common.dataset.phases import LENGTH_TOLERANCE
 
 # settings of which `run_k_folds` takes several values at once: their type, and what a list looks like
+DEFAULT_VARIANT = "default"  # what `--variants` calls features/<Encoder>/ itself
 LISTED: dict[str, tuple[type[float] | type[int], str]] = {
     "train_fraction": (float, "0.1,0.25,1"),
     "seed": (int, "42,43,44"),
@@ -120,7 +121,7 @@ def add_train_options(parser: CommandParser, *, series: bool = False) -> None:
 
 
 def read_series(given: dict[str, Any]) -> list[TrainConfig]:
-    """A configuration for every training fraction and seed that were asked for, each with a run name of its own.
+    """A configuration for every feature variant, training fraction and seed that were asked for, each of another run name.
 
     Raises `UserError` for a list that is not one of numbers, or names a run twice.
     """
@@ -128,8 +129,9 @@ def read_series(given: dict[str, Any]) -> list[TrainConfig]:
     # the first value of each list stands in while the rest is resolved, so that a wrong YAML file is named once
     first = {name: values[0] for name, values in listed.items()}
     config = resolve(TrainConfig, given | first, given["config"])
-    values = [listed.get(name, [getattr(config, name)]) for name in LISTED]
-    configs = [replace(config, **dict(zip(LISTED, chosen, strict=True))) for chosen in product(*values)]
+    listed["variant"] = _variants(given, config)
+    values = [listed.get(name, [getattr(config, name)]) for name in ("variant", *LISTED)]
+    configs = [replace(config, **dict(zip(("variant", *LISTED), chosen, strict=True))) for chosen in product(*values)]
     if config.run and len(configs) > 1:
         # one --run for a whole series: what tells its runs apart is appended to the name
         derived = [replace(each, run=None).run_name for each in configs]
@@ -138,8 +140,16 @@ def read_series(given: dict[str, Any]) -> list[TrainConfig]:
     names = [each.run_name or "the default run" for each in configs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"--train_fraction and --seed ask twice for {', '.join(twice)}; give each value once")
+        raise UserError(f"--variants, --train_fraction and --seed ask twice for {', '.join(twice)}; give each value once")
     return configs
+
+
+def _variants(given: dict[str, Any], config: TrainConfig) -> list[str | None]:
+    """The feature variants of a series; the default one is None."""
+    asked = given.get("variants")
+    if asked and config.variant:
+        raise UserError(f"--variants together with --variant {config.variant}: name all of them behind --variants")
+    return [None if name == DEFAULT_VARIANT else name for name in asked] if asked else [config.variant]
 
 
 def _numbers(name: str, text: str) -> list[float]:

@@ -62,6 +62,8 @@ def test_without_flags_it_is_the_extraction_of_the_encoders_own_folder(pretraine
     np.testing.assert_array_equal(features, expected)
     assert sidecar == same
     assert sidecar["weights"]["adapter"]["source"] == str(paths.pretrained_adapter(name))
+    if name == "vjepa2-tiny":  # the spacing that all stages have, whose clips are of 10 frames a second
+        assert (sidecar["window"]["spacing"], sidecar["recipe"]) == (0.1, "weights")
 
 
 def test_a_stage_1_checkpoint_alone_is_the_variant_without_lora(pretrained, workspace, monkeypatch):

@@ -9,7 +9,8 @@ from torch import nn
 
 from common.base.files import read_json
 from common.encoders.base import build_encoder
-from common.encoders.weights.adapters import find_export
+from common.encoders.config import TrainedWindow
+from common.encoders.weights.adapters import find_export, trained_window
 from common.encoders.weights.find import choose_weights
 from pretrain.backbones import start_backbone
 from pretrain.engine.checkpoint import TrainingState, whole_model_state
@@ -51,7 +52,7 @@ class Bare(Method):
 def export(name: str, root) -> tuple[Method, RunFolder]:
     backbone, source = start_backbone(find_model(name), "random")
     method, folder = Bare(backbone), RunFolder(root)
-    state = TrainingState("bare", {"model": name}, 5, 1, 1, source.to_json(), step=5)
+    state = TrainingState("bare", {"model": name, "clip_len": None, "fps": 5.0}, 5, 1, 1, source.to_json(), step=5)
     export_backbone(method, whole_model_state(method), state, folder)
     folder.final.touch()
     return method, folder
@@ -120,6 +121,14 @@ def test_the_export_is_found_beside_final_and_says_what_it_is(tmp_path):
     ]
     provenance = read_json(folder.export / "provenance.json")
     assert (provenance["model"], provenance["step"], provenance["manifest_sha256"]) == ("vjepa2-tiny", 5, None)
+    assert provenance["window"] == {"clip_len": 8, "clip_spacing": 0.2}
+    assert trained_window(found) == TrainedWindow(8, 0.2, folder.export / "provenance.json")
+
+
+def test_a_network_of_single_frames_has_no_window(tmp_path):
+    _, folder = export("dinov3-tiny", tmp_path)
+    assert read_json(folder.export / "provenance.json")["window"] is None
+    assert trained_window(find_export(str(folder.final))) is None
 
 
 def test_an_export_replaces_the_one_before(tmp_path):

@@ -1,4 +1,5 @@
 # make demo    the whole pipeline on a small synthetic data set
+# make demo-scale    the same with four encoders: does a larger one help? (EfficientNet-Lite0, 1, 2 and the floor)
 # make demo-pretrain    the three stages of pretraining on drawn videos, with tiny networks
 # make test    the test suite
 # make lint    the linter
@@ -15,8 +16,9 @@ INSTALLED := .venv/installed
 # in the demo's small head threads mostly wait for each other: on a busy machine two take ten times as long as one
 ONE_THREAD := env OMP_NUM_THREADS=1
 DEMO_MODELS := EfficientNet-Lite0 ColorHistogram
+SCALE_MODELS := EfficientNet-Lite0 EfficientNet-Lite1 EfficientNet-Lite2 ColorHistogram
 
-.PHONY: demo demo-pretrain test lint
+.PHONY: demo demo-scale demo-pretrain test lint
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"
@@ -33,6 +35,9 @@ demo: $(INSTALLED)
 	for model in $(DEMO_MODELS); do $(ONE_THREAD) $(PY) -m common.run_k_folds --model $$model --folds 5 --config data/sample_head.yaml || exit 1; done
 	$(PY) compute_results.py --dataset sample --model EfficientNet-Lite0 --split 1
 	$(PY) compute_results.py --dataset sample --compare-kfold 5
+
+demo-scale:
+	$(MAKE) demo DEMO_MODELS="$(SCALE_MODELS)"
 
 demo-pretrain: $(INSTALLED)
 	PYTHON=$(PY) bash pretrain/demo.sh

@@ -22,14 +22,18 @@ from common.encoders.weights.load import WeightSource, rename_start, split_joint
 
 PATCH_SIZE = 16
 NUM_REGISTERS = 4
-SWIGLU = {"use_gated_mlp": True, "hidden_act": "silu", "query_bias": False, "value_bias": False}
+GATED = {"use_gated_mlp": True, "hidden_act": "silu"}
+SWIGLU = GATED | {"query_bias": False, "value_bias": False}
 # `architecture` -> timm's name, (width, layers, heads, width of the MLP), what else transformers must know
 ARCHITECTURES: dict[str, tuple[str, tuple[int, int, int, int], dict[str, Any]]] = {
     "vits16": ("vit_small_patch16_dinov3", (384, 12, 6, 1536), {}),
     "vitb16": ("vit_base_patch16_dinov3", (768, 12, 12, 3072), {}),
     "vitl16": ("vit_large_patch16_dinov3", (1024, 24, 16, 4096), {}),
+    "vits16plus": ("vit_small_plus_patch16_dinov3", (384, 12, 6, 1536), GATED),
+    "vith16plus": ("vit_huge_plus_patch16_dinov3", (1280, 32, 20, 5120), GATED),
     "vit7b16": ("vit_7b_patch16_dinov3", (4096, 40, 32, 8192), SWIGLU),
     "tiny": ("vit_base_patch16_dinov3_qkvb", (48, 2, 3, 192), {}),
+    "tiny_plus": ("vit_small_plus_patch16_dinov3_qkvb", (48, 2, 3, 192), GATED),
     "tiny_7b": ("vit_7b_patch16_dinov3", (64, 2, 2, 128), SWIGLU),
 }
 # statistics of the satellite images of SAT-493M, which its weights expect

@@ -34,7 +34,10 @@ USUAL_SIZE = 224  # of networks whose config.json names none
 OTHER_PARTS = ("text_model.", "text_projection.", "visual_projection.", "logit_")
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 # what transformers raises for values of a config.json, files and sizes that a network is not made for
-MISFITS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+MISFITS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    errors.StrictDataclassError,
+)
 
 
 class TransformersFeatures(nn.Module):

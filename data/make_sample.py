@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.base.children import end_with_parent
 from common.base.entries import visible
 from common.base.files import read_json, write_json, write_text
 from common.base.options import CommandParser
@@ -78,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     prepare_folder(dataset, jobs)
     record.unlink(missing_ok=True)
-    with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, len(todo) or 1)) as pool:
+    num_processes = min(os.cpu_count() or 1, len(todo) or 1)
+    with multiprocessing.get_context("spawn").Pool(num_processes, initializer=end_with_parent) as pool:
         list(progress(pool.imap_unordered(Job.run, todo), total=len(todo), description="drawing", unit="video"))
     write_json(record, parameters)
     print(f"{dataset.root}: made {len(todo)} of {len(jobs)} synthetic videos")

@@ -17,7 +17,7 @@ from pretrain.engine.distributed import Processes
 from pretrain.engine.loop import Features
 from pretrain.lora.labelled_clips import LabelledClips
 from pretrain.objectives.reduce import all_gather
-from pretrain.ssl_dataset import checked_batches
+from pretrain.ssl_dataset import checked_batches, in_processes
 from pretrain.video_data.clips import ClipReader
 
 MOST_CLIPS = 1024  # of either split
@@ -71,13 +71,8 @@ class NearestPhases:
     def _features(self, features: Features, clips: LabelledClips, numbers: list[int]) -> Tensor:
         """`(len(numbers), D)` on the CPU, the same in all processes."""
         own = list(self._own_batches(numbers))
-        batches = DataLoader(
-            clips,
-            batch_sampler=own,
-            num_workers=self.num_workers,
-            collate_fn=stack_clips,
-            multiprocessing_context="spawn" if self.num_workers else None,
-        )
+        processes = in_processes(self.num_workers)
+        batches = DataLoader(clips, batch_sampler=own, collate_fn=stack_clips, **processes)
         parts = [all_gather(features(batch)).cpu() for batch in checked_batches(batches)]
         return torch.cat(parts)[: len(numbers)]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from common.base.children import end_with_parent, leave_signals_to_parent
 from common.base.runtime import UserError, generator
 from common.video.probe import VideoError
 from pretrain.video_data.augment import MultiCrop, MultiScaleCrop, VideoCrop, crop_clip, multi_crop, multi_scale_crop
@@ -126,18 +127,22 @@ def loader(
     """
     ahead: dict[str, Any] = {}
     if num_workers:
-        ahead = {"prefetch_factor": BATCHES_AHEAD, "persistent_workers": True, "multiprocessing_context": "spawn"}
-    made = SampleLoader(
-        dataset,
-        batch_size,
-        sampler=order,
-        num_workers=num_workers,
-        collate_fn=stack_samples,
-        pin_memory=pin_memory,
-        **ahead,
-    )
+        ahead = in_processes(num_workers) | {"prefetch_factor": BATCHES_AHEAD, "persistent_workers": True}
+    made = SampleLoader(dataset, batch_size, sampler=order, collate_fn=stack_samples, pin_memory=pin_memory, **ahead)
     made.skipped = Counter()
     return made
+
+
+def in_processes(num_workers: int) -> dict[str, Any]:
+    """What a `DataLoader` needs to read by processes that end with this one, and leave signals to it (0: by none)."""
+    if not num_workers:
+        return {}
+    return {"num_workers": num_workers, "multiprocessing_context": "spawn", "worker_init_fn": _begin_reading}
+
+
+def _begin_reading(worker: int) -> None:
+    leave_signals_to_parent()
+    end_with_parent()  # at once: torch's own processes look every 5 s, and not while they decode
 
 
 def stack_samples(samples: list[Sample]) -> dict[str, Any]:

@@ -1,23 +1,31 @@
 """Videos to chunks of frames, decoded ahead of the encoder: in a thread, or in several processes.
 
 Chunks of one video come in order; those of several videos may alternate. Memory is bounded by the chunks ahead.
+
+The processes decode only, and read this module for it: torch is imported by what makes chunks, in the parent.
 """
 
-import queue
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from common.base.runtime import UserError, prefetch
+from common.base.runtime import describe_os_error, prefetch
 from common.video.decode import Decoding, DecodingRecord
 from common.video.preprocess import Preprocessing, resize
 from common.video.probe import VideoError
-from common.video.timeline import sample_at_fps
+from common.video.timeline import Frame, sample_at_fps
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNKS_AHEAD = 3
+NO_IMAGE = np.empty((0, 0, 3), np.uint8)  # of a frame that is not kept
 CHUNK_BYTES = 64 << 20  # of frames as they were decoded: 24 of 720p; a chunk of resized ones is smaller by far
 
 
@@ -60,45 +68,80 @@ Event = tuple[str, Chunk | VideoError | DecodingRecord]
 """A video's name with its next chunk, the error that ended it, or at its end what came out of it."""
 
 
+def sampled_frames(path: Path, plan: DecodePlan) -> Iterator[tuple[int, Frame, bool] | DecodingRecord]:
+    """Decode and sample one video: `(index, frame, wanted)` of every frame, its image only where it is kept.
+
+    Last comes the record of the decoding. Raises `VideoError` where decoding fails, after the frames before it.
+    """
+    decoding = Decoding(path, plan.decoder, accept_damaged=plan.accept_damaged, frames_fps=plan.frames_fps)
+    try:
+        for index, frame, wanted in sample_at_fps(decoding, plan.fps):
+            yield index, frame if wanted or plan.keep_all else Frame(NO_IMAGE, frame.seconds), wanted
+    except OSError as error:  # it has vanished, or its disk has
+        raise VideoError(path, describe_os_error(error), decoding.record.decoded) from error
+    yield decoding.record
+
+
+class _Collector:
+    """Decoded frames of one video to chunks."""
+
+    def __init__(self, plan: DecodePlan):
+        self.plan = plan
+        self.images: list[Tensor] = []
+        self.frame_seconds: list[float] = []
+        self.wanted: list[bool] = []
+        self.seconds: list[float] = []
+        self.sampled: list[int] = []
+
+    def add(self, index: int, frame: Frame, wanted: bool) -> Iterator[Chunk]:
+        """Take a frame, and give the chunks that it ends."""
+        import torch
+
+        image, rule = torch.from_numpy(frame.image), self.plan.rule
+        if self.images and image.numel() and not rule and image.shape != self.images[-1].shape:
+            yield self._chunk()  # the picture changes its size in mid-video: one stack holds one size
+        self.seconds.append(frame.seconds)
+        if wanted:
+            self.sampled.append(index)
+        if not image.numel():
+            return
+        self.frame_seconds.append(frame.seconds)
+        self.wanted.append(wanted)
+        self.images.append(resize(image[None], rule) if rule else image)
+        if len(self.images) == self.plan.chunk_frames or len(self.images) * self.images[-1].nbytes >= CHUNK_BYTES:
+            yield self._chunk()
+
+    def rest(self) -> Iterator[Chunk]:
+        """The last chunk, which may hold times alone."""
+        if self.seconds:
+            yield self._chunk()
+
+    def _chunk(self) -> Chunk:
+        import torch
+
+        join = torch.cat if self.plan.rule else torch.stack
+        frames = join(self.images) if self.images else torch.empty(0)
+        if self.plan.pin_memory and self.images:
+            frames = frames.pin_memory()
+        collected = (self.frame_seconds, self.wanted, self.seconds, self.sampled)
+        chunk = Chunk(frames, *(values.copy() for values in collected))
+        for values in (self.images, *collected):
+            values.clear()
+        return chunk
+
+
 def chunks(path: Path, plan: DecodePlan) -> Iterator[Chunk | DecodingRecord]:
     """Decode, sample and (on a CPU) resize one video; last comes the record of its decoding.
 
     Raises `VideoError` where decoding fails, after the chunks before it.
     """
-    decoding = Decoding(path, plan.decoder, accept_damaged=plan.accept_damaged, frames_fps=plan.frames_fps)
-    images: list[Tensor] = []
-    frame_seconds: list[float] = []
-    wanted: list[bool] = []
-    seconds: list[float] = []
-    sampled: list[int] = []
-    collected = (frame_seconds, wanted, seconds, sampled)
-
-    def chunk() -> Chunk:
-        frames = torch.cat(images) if plan.rule else torch.stack(images)
-        result = Chunk(frames.pin_memory() if plan.pin_memory else frames, *(values.copy() for values in collected))
-        for values in (images, *collected):
-            values.clear()
-        return result
-
-    for index, frame, chosen in sample_at_fps(decoding, plan.fps):
-        image = torch.from_numpy(frame.image)
-        if images and not plan.rule and image.shape != images[-1].shape:
-            yield chunk()  # the picture changes its size in mid-video: one stack holds one size
-        seconds.append(frame.seconds)
-        if chosen:
-            sampled.append(index)
-        elif not plan.keep_all:
-            continue
-        frame_seconds.append(frame.seconds)
-        wanted.append(chosen)
-        images.append(resize(image[None], plan.rule) if plan.rule else image)
-        if len(images) == plan.chunk_frames or len(images) * images[-1].nbytes >= CHUNK_BYTES:
-            yield chunk()
-    if images:
-        yield chunk()
-    elif seconds:
-        yield Chunk(torch.empty(0), seconds=seconds)
-    yield decoding.record
+    collector = _Collector(plan)
+    for item in sampled_frames(path, plan):
+        if isinstance(item, DecodingRecord):
+            yield from collector.rest()
+            yield item
+        else:
+            yield from collector.add(*item)
 
 
 def decode_in_thread(videos: dict[str, Path], plan: DecodePlan) -> Iterator[Event]:
@@ -112,65 +155,26 @@ def decode_in_thread(videos: dict[str, Path], plan: DecodePlan) -> Iterator[Even
 
 
 def decode_in_processes(videos: dict[str, Path], plan: DecodePlan, num_processes: int) -> Iterator[Event]:
-    """Decode `num_processes` videos at a time, each in a process of its own.
+    """Decode `num_processes` videos at a time, each in a process; a background thread of this one makes the chunks.
 
     A process that dies (a decoder's segmentation fault) costs its video only. Raises what is wrong with all of them,
     such as a decoder that is not installed.
     """
-    context = torch.multiprocessing.get_context("spawn")
-    plan = replace(plan, pin_memory=False)  # pinning would start CUDA in every process
-    waiting = list(videos.items())
-    running: dict[str, tuple] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < num_processes:
-                name, path = waiting.pop(0)
-                events = context.Queue(CHUNKS_AHEAD)
-                received = context.Event()
-                process = context.Process(target=_send_chunks, args=(path, plan, events, received), daemon=True)
-                process.start()
-                running[name] = (process, events, received)
-            for name in list(running):
-                process, events, received = running[name]
-                event = _receive(videos[name], process, events)
-                if event is _NOTHING_YET:
-                    continue
-                if not isinstance(event, Chunk):
-                    received.set()  # now it may end: nothing of it is in the queue any more
-                    running.pop(name)
-                    process.join()
-                if isinstance(event, Exception) and not isinstance(event, VideoError):
-                    raise event
-                yield name, event
-    finally:
-        for process, *_ in running.values():
-            process.kill()
-            process.join()
+    from common.features.decoder_pool import DecoderPool  # here: most extractions decode in this process
+
+    with DecoderPool(partial(sampled_frames, plan=plan), num_processes) as pool:
+        yield from prefetch(_events(pool.decode(videos), plan), CHUNKS_AHEAD)
 
 
-_NOTHING_YET = object()
-PATIENCE_SECONDS = 0.02
-
-
-def _receive(path: Path, process, events) -> object:
-    """The next event of one process; `_NOTHING_YET` when it has none, an error when it died."""
-    alive = process.is_alive()  # asked first: what a process put just before its end is still there for `get`
-    try:
-        return events.get(timeout=PATIENCE_SECONDS)
-    except queue.Empty:
-        if alive:
-            return _NOTHING_YET
-    except (ConnectionError, EOFError, FileNotFoundError):  # a tensor whose memory went with its process
-        process.join()
-    return VideoError(path, f"the decoder process died, exit code {process.exitcode}")
-
-
-def _send_chunks(path: Path, plan: DecodePlan, events, received) -> None:
-    """Body of a decoder process: chunks, then the record of the decoding or the error that ended it."""
-    torch.set_num_threads(1)  # there are several processes, and the encoder needs the cores
-    try:
-        for chunk in chunks(path, plan):
-            events.put(chunk)
-    except (UserError, OSError) as error:
-        events.put(error)
-    received.wait()  # tensors in the queue live in this process's shared memory
+def _events(decoded: Iterable[tuple[str, object]], plan: DecodePlan) -> Iterator[Event]:
+    """Frames of several videos by turns to their chunks, and the outcome of each."""
+    collectors: dict[str, _Collector] = {}
+    for name, item in decoded:
+        collector = collectors.setdefault(name, _Collector(plan))
+        if isinstance(item, tuple):
+            yield from ((name, chunk) for chunk in collector.add(*item))
+            continue
+        if isinstance(item, DecodingRecord):
+            yield from ((name, chunk) for chunk in collector.rest())
+        yield name, item
+        del collectors[name]

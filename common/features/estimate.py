@@ -124,9 +124,11 @@ def _send_batch_times(config_path: Path, device_name: str, seconds: float, sende
     """Body of the timing process: `(setting, batch size)`, then `(frames, seconds)` of each batch."""
     import torch
 
+    from common.base.children import end_with_parent
     from common.base.runtime import choose_precision
     from common.encoders.base import build_encoder
 
+    end_with_parent()
     try:
         keep_freed_memory()
         config, device = read_encoder_config(config_path), select_device(device_name)

@@ -10,11 +10,13 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from common.base.children import end_with_parent, leave_signals_to_parent
 from common.base.paths import CHECKOUT
 from common.base.runtime import UserError, first_line
 from common.video.probe import (
@@ -226,6 +228,7 @@ def _frames_of_process(path: Path) -> Iterator[Frame]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(
         [sys.executable, "-m", "common.video.other_decoders", str(path)],
+        stdin=subprocess.PIPE,  # ends with this process, however it ends, and the other one with it
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
@@ -249,6 +252,7 @@ def _frames_of_process(path: Path) -> Iterator[Frame]:
     finally:
         process.kill()
         process.wait()
+        process.stdin.close()
         process.stdout.close()
 
 
@@ -278,6 +282,8 @@ def _serve(path: str, output: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    leave_signals_to_parent()
+    end_with_parent(partial(os.read, 0, 1))
     # what libraries print must not get between the frames
     own = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

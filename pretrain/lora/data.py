@@ -14,7 +14,7 @@ from common.video.preprocess import Preprocessing
 from pretrain.annotations.phase_classes import PhaseClasses
 from pretrain.lora.labelled_clips import LabelledClips, SegmentedVideo
 from pretrain.lora.options import FinetuneOptions
-from pretrain.ssl_dataset import checked_batches
+from pretrain.ssl_dataset import checked_batches, in_processes
 from pretrain.video_data.clips import ClipReader
 from pretrain.video_data.corpora import Corpus
 from pretrain.video_data.video_index import VideoEntry
@@ -92,6 +92,6 @@ def read_batches(
 
     Raises `UserError` naming the video that cannot be decoded, and when a worker process dies.
     """
-    ahead = {"prefetch_factor": 2, "multiprocessing_context": "spawn"} if num_workers else {}
-    loader = DataLoader(clips, batch_size, sampler=numbers, num_workers=num_workers, pin_memory=pin_memory, **ahead)
+    ahead = in_processes(num_workers)
+    loader = DataLoader(clips, batch_size, sampler=numbers, pin_memory=pin_memory, **ahead)
     return checked_batches(loader)

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from common.base.children import end_with_parent
 from common.base.entries import is_frame_folder
 from common.base.files import read_json, video_bytes, video_fingerprint, write_json
 from common.base.runtime import progress
@@ -138,7 +139,7 @@ def _probe_all(videos: Sequence[Path], num_processes: int) -> Iterator[Found]:
 def _probe_until_death(videos: Sequence[Path], num_processes: int) -> Iterator[Found]:
     """Each video with what is found, until a process dies."""
     # spawned: a fork of a process with threads can copy a lock that nobody will open
-    pool = ProcessPoolExecutor(min(num_processes, len(videos)), get_context("spawn"))
+    pool = ProcessPoolExecutor(min(num_processes, len(videos)), get_context("spawn"), initializer=end_with_parent)
     try:
         futures = {pool.submit(_probe, path): path for path in videos}
         for future in as_completed(futures):

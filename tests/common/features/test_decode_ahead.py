@@ -57,7 +57,6 @@ def test_sampling_reports_the_times_of_all_frames_and_the_chosen_indices(videos)
     assert len([time for part in parts for time in part.seconds]) == 23
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [1, 2, 4])
 def test_processes_give_the_same_frames_as_the_thread(videos, num_processes):
     frames, seconds, ended = collect(decode_in_thread(videos, plan()))
@@ -68,7 +67,6 @@ def test_processes_give_the_same_frames_as_the_thread(videos, num_processes):
     assert all(torch.equal(frames[name], others[name]) for name in videos)
 
 
-@pytest.mark.slow
 def test_a_bad_video_ends_with_its_error_and_the_others_are_whole(videos, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     videos = {"bad": tmp_path / "bad.mp4"} | videos
@@ -84,29 +82,38 @@ def children() -> set[int]:
     return {child.pid for child in torch.multiprocessing.active_children()}
 
 
-@pytest.mark.slow
-def test_a_killed_decoder_process_costs_its_video_only(videos):
+@pytest.fixture
+def with_a_long_one(videos, tmp_path, make_clip, solid):
+    """As `videos`, and before them one that is far longer than what is decoded ahead."""
+    return {"long": make_clip(tmp_path / "long.mp4", solid((90, 20, 60), 600))} | videos
+
+
+def test_a_killed_decoder_process_costs_its_video_only(with_a_long_one):
     others = children()
-    events = decode_in_processes(videos, plan(chunk_frames=1), 1)
+    events = decode_in_processes(with_a_long_one, plan(chunk_frames=1), 1)
     next(events)
     (child,) = children() - others
     os.kill(child, signal.SIGKILL)
-    ended = {}
-    for name, event in events:
-        if not isinstance(event, Chunk):
-            ended[name] = event
-    assert "the decoder process died, exit code -9" in str(ended["v0"])
-    assert (ended["v1"].decoded, ended["v2"].decoded) == (8, 14)
+    ended = {name: event for name, event in events if not isinstance(event, Chunk)}
+    assert "the decoder process died, exit code -9" in str(ended["long"])
+    assert [ended[name].decoded for name in ("v0", "v1", "v2")] == [23, 8, 14]
 
 
-@pytest.mark.slow
-def test_leaving_early_ends_the_decoder_processes(videos):
+def test_leaving_early_ends_the_decoder_processes(with_a_long_one):
     others = children()
-    events = decode_in_processes(videos, plan(chunk_frames=1), 2)
+    events = decode_in_processes(with_a_long_one, plan(chunk_frames=1), 2)
     next(events)
     assert len(children() - others) == 2
     events.close()
     assert children() <= others
+
+
+def test_a_video_that_vanishes_ends_with_an_error_of_its_own(videos, tmp_path):
+    videos = {"gone": tmp_path / "gone.mp4"} | videos
+    for events in (decode_in_thread(videos, plan()), decode_in_processes(videos, plan(), 2)):
+        frames, _, ended = collect(events)
+        assert sorted(frames) == ["v0", "v1", "v2"]
+        assert str(ended["gone"]).startswith(f"{tmp_path}/gone.mp4: cannot be decoded after 0 frames (No such file")
 
 
 def test_a_picture_that_changes_its_size_begins_a_new_chunk(tmp_path):

@@ -16,12 +16,19 @@ def main(argv: list[str] | None = None) -> int:
     """`list`, or `prefetch MODEL...|all`; the exit code is 1 when something could not be fetched."""
     parser = CommandParser("common.weights", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
-    commands.add_parser("list", help="what each model needs, its licence, its size, whether it is here")
+    listing = commands.add_parser("list", help="what each model needs, its licence, its size, whether it is here")
+    listing.add_argument(
+        "--markdown",
+        choices=("docs", "readme"),
+        nargs="?",
+        const="docs",
+        help="instead the table of docs/encoders.md, or that of README.md",
+    )
     prefetch = commands.add_parser("prefetch", help="download, for instance on a login node with internet")
     prefetch.add_argument("models", nargs="+", metavar="MODEL", help="folders under models/, or all")
     given = parser.parse_args(argv)
     if given.command == "list":
-        print(table())
+        print({None: table, "docs": ledger, "readme": overview}[given.markdown]())
         return 0
     folders = paths.all_models() if "all" in given.models else [paths.model(name) for name in given.models]
     results = [fetch(folder.name, read_encoder_config(folder.config)) for folder in folders]
@@ -38,6 +45,39 @@ def table() -> str:
         rows.append((folder.name, megabytes, "yes" if here else "no", config.licence, config.weights))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def ledger() -> str:
+    """A Markdown row for each model folder: network, input, features, weights and what is known of them."""
+    rows = ["| folder | network | input | features | weights | licence | run here with | read |", "|" + "---|" * 8]
+    for folder in paths.all_models():
+        config = read_encoder_config(folder.config)
+        size, known = str(config.preprocessing.size), config.ledger
+        seen = f"{config.clip_len} x {size}" if config.clip_len else size
+        weights = f"`{config.weights}`"
+        if config.named_weights:
+            weights += f", also `{'`, `'.join(config.named_weights)}`"
+        entries = (
+            *(f"`{folder.name}`", f"{config.title} ({config.library or config.family})", seen, str(config.feature_dim)),
+            *(f"{known.state}: {weights}" if known else weights, config.licence),
+            *((known.tried, f"{known.checked}, {known.source}") if known else ("", "")),
+        )
+        rows.append(f"| {' | '.join(entries)} |")
+    return "\n".join(rows)
+
+
+def overview() -> str:
+    """A Markdown row for each kind of encoder: folders whose real weights the tests run are bold, gated ones italic."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for folder in paths.all_models():
+        config = read_encoder_config(folder.config)
+        marks = {"gated": "*"}.get(config.ledger.state if config.ledger else "", "")
+        marks = "**" if config.ledger and "real weights" in config.ledger.tried else marks
+        if config.domain != "trial":
+            kind = "clips" if config.clip_len else "single frames", config.domain
+            kinds.setdefault(kind, []).append(f"{marks}{folder.name}{marks}")
+    rows = [f"| {seen} | {domain} | {', '.join(names)} |" for (seen, domain), names in sorted(kinds.items())]
+    return "\n".join(["| sees | trained on | folders of `models/` |", "|---|---|---|", *rows])
 
 
 def fetch(name: str, config: EncoderConfig) -> bool:

@@ -19,13 +19,26 @@ DOCUMENTS = sorted(
 )
 
 
-@pytest.fixture(scope="module")
-def make_commands():
-    """The module that writes docs/commands.md."""
-    spec = importlib.util.spec_from_file_location("make_commands", ROOT / "docs" / "make_commands.py")
+def script_of_docs(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def make_commands():
+    """The module that writes docs/commands.md."""
+    return script_of_docs("make_commands")
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/encoders.md"])
+def test_the_tables_of_encoders_are_those_of_the_configs(name):
+    """Where this fails: python docs/make_encoders.py."""
+    tables = script_of_docs("make_encoders")
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert tables.START in text
+    assert text == tables.with_table(ROOT / name)
 
 
 def test_the_readme_takes_two_minutes():

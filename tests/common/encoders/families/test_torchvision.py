@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from common.base.runtime import UserError
 from common.encoders.base import Encoder, build_encoder
+from common.encoders.families.torchvision import torchvision_facts
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +58,47 @@ def test_random_weights_say_so_and_are_the_same_at_every_build(ready, small_resn
     torch.manual_seed(123)
     again = ready(small_resnet.config, "random")
     assert torch.equal(again.encode(frames(2, 64)), small_resnet.encode(frames(2, 64)))
+
+
+# --- surgical files, in the layouts that their authors read -------------------------------------------------------
+
+
+def body(config, ready) -> dict[str, torch.Tensor]:
+    """Weights of a small network that are not those of random ones."""
+    state = ready(config, "random").network.state_dict()
+    return {key: value + 1 for key, value in state.items()}
+
+
+def test_selfsupsurg_is_read_from_the_nesting_of_vissl(model_config, ready, tmp_path):
+    published = model_config("SelfSupSurg-ResNet50", size=64)
+    config = replace(published, architecture="resnet18", feature_dim=512)
+    own = body(config, ready)
+    trunk = {f"_feature_blocks.{key}": value for key, value in own.items()}
+    model = {"trunk": trunk, "heads": {"0.clf.0.weight": torch.zeros(2, 512)}}
+    content = {"classy_state_dict": {"base_model": {"model": model}, "optimizer": {}}, "iteration": 3}
+    torch.save(content, tmp_path / "w.torch")
+    encoder = ready(config, str(tmp_path / "w.torch"))
+    given = encoder.network.state_dict()
+    assert all(torch.equal(given[key], value) for key, value in own.items())
+    assert encoder.weights.network == published.network == "classy_state_dict.base_model.model.trunk"
+
+
+def test_lemonfm_keeps_the_norm_before_the_classifier(model_config, ready, tmp_path):
+    config = replace(model_config("LemonFM", size=64), architecture="convnext_tiny", feature_dim=768)
+    own = body(config, ready)
+    assert "classifier.0.weight" in own
+    teacher = {f"backbone.{key}": value for key, value in own.items()} | {"head.mlp.0.weight": torch.zeros(2, 768)}
+    torch.save({"teacher": teacher, "student": {}}, tmp_path / "w.pth")
+    encoder = ready(config, str(tmp_path / "w.pth"))
+    assert torch.equal(encoder.network.state_dict()["classifier.0.weight"], own["classifier.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("mobilenet_v3_small", 1024), ("swin_t", 768), ("squeezenet1_0", None), ("googlenet", None)]
+)
+def test_the_last_linear_layer_is_what_is_left_out(name, width):
+    if width:
+        assert torchvision_facts(name)["feature_dim"] == width
+    else:
+        with pytest.raises(UserError, match=r"does not end in a linear layer|no image network 'googlenet' to use here"):
+            torchvision_facts(name)

@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.base.runtime import UserError, counted, first_line
+from common.video.extent import declared_bytes, is_followed_by_another
 from common.video.probe import (
     FRAMES,
     VideoError,
     VideoInfo,
     choose_stream,
-    declared_bytes,
     display_matrix,
     images_of,
     indexed_frames,
-    is_followed_by_another,
     lost_frames,
     open_container,
     probe,
@@ -144,6 +143,10 @@ class Decoding:
             raise VideoError(self.path, reason)
         self._judge(info, last)
         if record.mended:
+            if info.fps is None and info.format != FRAMES:
+                record.note(
+                    f"the rate of the video is unknown: {DEFAULT_FPS:g} frames a second assumed where times are not"
+                )
             kinds = ", ".join(f"{count} {kind}" for kind, count in record.mended.items())
             log.warning("%s: times of frames were mended: %s", self.path, kinds)
 
@@ -162,7 +165,7 @@ class Decoding:
             from common.video import other_decoders
 
             frames = other_decoders.DECODERS[self.decoder](self.path, info)
-        return frames if info.has_presentation_times else timed_in_order_of_decoding(self.path, frames)
+        return with_stored_times(self.path, info, frames)
 
     def _judge(self, info: VideoInfo, last: float) -> None:
         """Compare what came out with what the file promises. Raises `VideoError` for a damaged video."""
@@ -217,7 +220,14 @@ def _cut_off(path: Path, info: VideoInfo, count: int, last: float) -> str | None
     return None
 
 
-def timed_in_order_of_decoding(path: Path, frames: Iterator[ShownT]) -> Iterator[ShownT]:
+def with_stored_times(path: Path, info: VideoInfo, frames: Iterator[ShownT]) -> Iterator[ShownT]:
+    """The frames with the times that the file really has, which PyAV does not tell in every container."""
+    if info.has_false_times:
+        return (frame.at(None) for frame in frames)
+    return frames if info.has_presentation_times else _timed_in_order_of_decoding(path, frames)
+
+
+def _timed_in_order_of_decoding(path: Path, frames: Iterator[ShownT]) -> Iterator[ShownT]:
     """Give the i-th frame shown the i-th of the times that are stored in order of decoding.
 
     Files without presentation times store one a frame, and show the frames in that order but for a constant delay. The

@@ -191,9 +191,11 @@ def _wrong_in_decord(path: Path, info: VideoInfo) -> str | None:
         packets = [packet for packet in container.demux(stream) if packet.size]
         if any(packet.is_discard for packet in packets):
             return "decord shows frames that lie before the start of this trimmed file"
-        if not info.has_presentation_times:
-            return _OPEN_GROUP if _loses_first_pictures(stream, packets) else None
-        times = [None if packet.pts is None else float(packet.pts * packet.time_base) for packet in packets]
+        if not info.has_presentation_times and _loses_first_pictures(stream, packets):
+            return _OPEN_GROUP
+        # AVI: PyAV guesses presentation times, wrongly
+        ticks = [packet.dts if info.format == "avi" else packet.pts for packet in packets]
+        times = [None if at is None else float(at * stream.time_base) for at in ticks]
     known = np.array(sorted(time for time in times if time is not None))
     if len(known) == len(times) and any(time < times[0] for time in times[: 2 * FIRST_FRAMES]):
         return _OPEN_GROUP

@@ -1,4 +1,4 @@
-"""Probing: what a video promises before it is decoded: its stream, size, rate, frames, bytes.
+"""Probing: what a video promises before it is decoded: its stream, size, rate, frames.
 
 Headers lie: their numbers are shown, and used for estimates and for the sizes of shares, but a video has the frames
 that decode. A video is a file, or a folder of numbered images.
@@ -7,14 +7,13 @@ that decode. A video is a file, or a folder of numbered images.
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-LARGEST_DISAGREEMENT = 2.0  # between a header's frame count and its duration times its rate, before neither is believed
+LARGEST_DISAGREEMENT = 2.0  # between a header's frame count and its duration times its rate, before one is not believed
 TYPICAL_BYTES_PER_FRAME = 4000  # where no header tells: only proportions matter
 INDEXED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"  # its index lists every sample: the only promise that is kept to the frame
 PACKETS_LOOKED_AT = 64  # to learn whether a stream says when its frames are shown: far more than decoders reorder
@@ -79,6 +78,8 @@ class VideoInfo:
     is_interlaced: bool = False
     has_presentation_times: bool = True
     """False where only the order of decoding is stored (AVI), or written in place of presentation times."""
+    has_false_times: bool = False
+    """Whether times contradict the index: where a writer never set durations, FFmpeg takes each frame for the whole."""
     indexed_frames: int | None = None
     """Samples in the index of an MP4 or MOV less those that its edit list hides; None for other containers."""
     stated_fps: float | None = None
@@ -96,8 +97,7 @@ class VideoInfo:
         by_time = self.seconds * self.fps if self.seconds and self.fps else None
         if self.header_frames is None or by_time is None:
             return self.header_frames or (round(by_time) if by_time else None)
-        agrees = 1 / LARGEST_DISAGREEMENT <= self.header_frames / by_time <= LARGEST_DISAGREEMENT
-        return self.header_frames if agrees else None
+        return self.header_frames if _agree(self.header_frames, by_time) else None
 
 
 def probe(path: Path) -> VideoInfo:
@@ -107,10 +107,16 @@ def probe(path: Path) -> VideoInfo:
     with open_container(path) as container:
         stream, others = choose_stream(path, container)
         context = stream.codec_context
-        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
         seconds = float(stream.duration * stream.time_base) if stream.duration else None
         # Matroska keeps one duration for the whole file, in PyAV's own unit
         seconds = seconds or (container.duration / 1_000_000 if container.duration else None)
+        # FFmpeg's average comes from the times
+        stated = (stream.average_rate, stream.guessed_rate, context.framerate)
+        rates = [float(rate) for rate in stated if rate]
+        by_index = stream.frames / seconds if is_indexed(container) and stream.frames and seconds else None
+        has_false_times = bool(by_index and rates and not _agree(rates[0], by_index))
+        if by_index and (has_false_times or not rates):
+            rates.insert(0, by_index)
         return VideoInfo(
             codec=context.name,
             width=context.width,
@@ -123,6 +129,7 @@ def probe(path: Path) -> VideoInfo:
             is_first_video=stream.index == container.streams.video[0].index,
             other_streams=tuple(_describe(other) for other in others),
             is_interlaced=context.field_order > 1,  # 0 unknown, 1 progressive, else the order of the fields
+            has_false_times=has_false_times,
             indexed_frames=indexed_frames(container, stream),
             stated_fps=rates[0] if rates else None,
             has_presentation_times=_has_presentation_times(container, stream),  # reads on: the last question
@@ -178,9 +185,18 @@ def choose_stream(path: Path, container: InputContainer) -> tuple[VideoStream, l
     return chosen, [stream for stream in real if stream is not chosen]
 
 
+def _agree(one: float, other: float) -> bool:
+    return 1 / LARGEST_DISAGREEMENT <= one / other <= LARGEST_DISAGREEMENT
+
+
 def _describe(stream: VideoStream) -> str:
     context = stream.codec_context
     return f"stream {stream.index} ({context.name}, {context.width} x {context.height})"
+
+
+def is_indexed(container: InputContainer) -> bool:
+    """Whether a file is an MP4 or MOV, whose index lists every frame."""
+    return container.format.name == INDEXED_FORMAT
 
 
 def indexed_frames(container: InputContainer, stream: VideoStream) -> int | None:
@@ -188,7 +204,7 @@ def indexed_frames(container: InputContainer, stream: VideoStream) -> int | None
 
     A file that was trimmed without encoding keeps what the first frames lean on, and hides it.
     """
-    if container.format.name != INDEXED_FORMAT:
+    if not is_indexed(container):
         return None
     return sum(not entry.is_discard for entry in stream.index_entries) or None
 
@@ -282,118 +298,3 @@ def estimate_frames(videos: Mapping[str, Path]) -> dict[str, int]:
     known = [sizes[name] / count for name, count in counts.items() if count]
     bytes_per_frame = statistics.median(known) if known else TYPICAL_BYTES_PER_FRAME
     return {name: max(1, counts[name] or round(sizes[name] / bytes_per_frame)) for name in videos}
-
-
-def declared_bytes(path: Path) -> int:
-    """Bytes that the container says the file has: one cut short is recognised by them. 0 where it does not say."""
-    with path.open("rb") as stream:
-        head = stream.read(4)
-        stream.seek(0)
-        if head == b"\x1aE\xdf\xa3":
-            return _matroska_bytes(stream)
-        if head == b"RIFF":
-            return _riff_bytes(stream)
-        return max((end for _, _, end in _mp4_boxes(stream)), default=0)
-
-
-def is_followed_by_another(path: Path) -> bool:
-    """Whether a second file lies behind the first in one, as `cat` leaves them, and the demuxer stops before it.
-
-    FFmpeg reads an MP4, an ASF and an FLV to the end of the first. It goes on in what lies behind a transport or program
-    stream, a Matroska, an AVI or a bare stream.
-    """
-    with path.open("rb") as stream:
-        head = stream.read(16)
-        stream.seek(0)
-        if head[:4] == b"FLV\x01":
-            return _is_second_flv(stream)
-        if head == _ASF_HEADER:
-            return _is_second_asf(stream)
-        return _is_second_mp4(stream)
-
-
-def _matroska_bytes(stream: BinaryIO) -> int:
-    """End of the Segment element (RFC 8794: an identifier, a size of variable length, the content)."""
-
-    def size() -> int | None:
-        first = stream.read(1)
-        if not first or not first[0]:
-            return None
-        extra = 8 - first[0].bit_length()  # leading zero bits tell how many bytes follow
-        value = int.from_bytes(bytes([first[0] & (0x7F >> extra)]) + stream.read(extra), "big")
-        return None if value == (1 << 7 * (extra + 1)) - 1 else value  # all ones: unknown, as in live recordings
-
-    stream.seek(4)  # behind the identifier of the EBML header
-    stream.seek(size() or 0, 1)  # over the header's content
-    if stream.read(4) != b"\x18S\x80g":
-        return 0
-    content = size()
-    return stream.tell() + content if content else 0
-
-
-def _riff_bytes(stream: BinaryIO) -> int:
-    """End of the last RIFF chunk: AVI files over 1 GB have several (OpenDML)."""
-    end = 0
-    while len(head := stream.read(8)) == 8 and head[:4] == b"RIFF":
-        length = int.from_bytes(head[4:], "little")
-        if not length or length >= 0x7FFFFF00:  # never filled in
-            return 0
-        end = stream.tell() + length
-        stream.seek(end + length % 2)  # chunks start at even places
-    return end
-
-
-_MP4_BOXES = frozenset(b"ftyp styp moov mdat moof free skip wide sidx mfra uuid meta".split())
-
-
-def _mp4_boxes(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Top-level boxes `(name, begin, end)` (ISO/IEC 14496-12); what follows an unknown one is not looked at.
-
-    The end of one that reaches to the end of the file is 0.
-    """
-    end, size = 0, os.fstat(stream.fileno()).st_size
-    while end < size and len(head := stream.read(8)) == 8 and head[4:] in _MP4_BOXES:
-        begin, length, used = end, int.from_bytes(head[:4], "big"), 8
-        if length == 1:  # the size does not fit 32 bits: 64 follow
-            length, used = int.from_bytes(stream.read(8), "big"), 16
-        if length < used:
-            yield head[4:], begin, 0
-            return
-        end += length
-        yield head[4:], begin, end
-        stream.seek(min(end, size))  # damaged lengths are beyond what a system can seek to
-
-
-def _is_second_mp4(stream: BinaryIO) -> bool:
-    """Whether there are two movies, of which FFmpeg takes the first; fragments repeat theirs, and are all read."""
-    movies = [(begin, end) for name, begin, end in _mp4_boxes(stream) if name == b"moov" and end]
-    return any(stream.seek(begin) >= 0 and b"mvex" not in stream.read(end - begin) for begin, end in movies[1:])
-
-
-_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-
-
-def _is_second_asf(stream: BinaryIO) -> bool:
-    """Whether the header object comes twice among the top-level objects (an identifier of 16 bytes, a size of 8)."""
-    place, size = 0, os.fstat(stream.fileno()).st_size
-    while len(head := stream.read(24)) == 24:
-        if place and head[:16] == _ASF_HEADER:
-            return True
-        length = int.from_bytes(head[16:], "little")
-        if length < 24:  # a live recording, whose length was never filled in
-            return False
-        place = min(place + length, size)
-        stream.seek(place)
-    return False
-
-
-def _is_second_flv(stream: BinaryIO) -> bool:
-    """Whether a file's header stands where a tag is expected (11 bytes, the content, 4 bytes with the size again)."""
-    stream.seek(13)
-    while len(head := stream.read(11)) == 11:
-        if head[:4] == b"FLV\x01":
-            return True
-        if head[0] & 0x1F not in (8, 9, 18):  # no sound, picture or data
-            return False
-        stream.seek(int.from_bytes(head[1:4], "big") + 4, 1)
-    return False

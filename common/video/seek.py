@@ -21,7 +21,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from common.video.decode import read_image, timed_in_order_of_decoding, to_rgb
+from common.video.decode import read_image, to_rgb, with_stored_times
 from common.video.preprocess import fitted
 from common.video.probe import VideoError, choose_stream, images_of, probe
 from common.video.timeline import DEFAULT_FPS, EQUALLY_NEAR_SECONDS, TimedT, strictly_increasing
@@ -66,7 +66,7 @@ class OpenVideo:
         self.path = path
         self._info = probe(path)
         self._open()
-        has_times = self._info.has_presentation_times
+        has_times = self._info.has_presentation_times and not self._info.has_false_times
         self.is_searchable = self._info.format in SEARCHABLE_FORMATS and has_times and self._is_steady()
 
     def _open(self) -> None:
@@ -144,9 +144,7 @@ class OpenVideo:
             self.close()
             self._open()
         self._is_fresh = False
-        frames = self._decode(self._container.demux(self._stream))
-        if not self._info.has_presentation_times:
-            frames = timed_in_order_of_decoding(self.path, frames)
+        frames = with_stored_times(self.path, self._info, self._decode(self._container.demux(self._stream)))
         yield from strictly_increasing(frames, self._info.fps, Counter())
 
     def _frames_from_keyframe(self, seconds: float, wanted: np.ndarray) -> Iterator[TimedPicture]:

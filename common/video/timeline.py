@@ -22,7 +22,7 @@ EQUALLY_NEAR_SECONDS = 1e-9  # far above the rounding of a float time, far below
 SHORTEST_STEP_SECONDS = 1e-4  # a nearer time counts as the same: no camera films ten thousand frames a second
 LONGEST_STEP_SECONDS, LONGEST_STEP_FRAMES = 10.0, 100  # a step over both is no pause but a damaged time
 LATEST_START_SECONDS = 3e8  # ten years: a clock that starts later holds garbage
-PLAUSIBLE_FPS = (0.01, 1000.0)
+PLAUSIBLE_FPS = (0.01, 999.0)  # from 1000 on it is the clock's ticks: those of Matroska are milliseconds
 DEFAULT_FPS = 25.0  # of most cameras: where nothing tells
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from PIL import Image
 
 NUM_FRAMES, FPS = 60, 25
@@ -66,11 +67,19 @@ def write_pictures(
     return path
 
 
-def rewrap(source: Path, target: Path, change: Callable[[int, av.Packet], None] = lambda index, packet: None) -> Path:
-    """The same packets in another container, each after `change(index, packet)`."""
+def rewrap(
+    source: Path, target: Path, change: Callable[[int, av.Packet], None] = lambda index, packet: None, *, first: int = 0
+) -> Path:
+    """The same packets from the `first` on in another container, each after `change(index, packet)`."""
     with av.open(str(source)) as given, av.open(str(target), "w") as made:
-        stream = made.add_stream_from_template(given.streams.video[0])
-        for index, packet in enumerate(packet for packet in given.demux(video=0) if packet.size):
+        read = given.streams.video[0]
+        stream = made.add_stream_from_template(read)
+        packets = [packet for packet in given.demux(read) if packet.size]
+        if target.suffix == ".avi":  # counts frames: at a finer clock empty ones would lie between them
+            stream.time_base = 1 / read.average_rate
+            start_codes = BitStreamFilterContext("h264_mp4toannexb", read)
+            packets = [changed for packet in packets for changed in start_codes.filter(packet)]
+        for index, packet in enumerate(packets[first:]):
             change(index, packet)
             packet.stream = stream
             made.mux(packet)
@@ -87,6 +96,16 @@ def joined(first: Path, second: Path, target: Path) -> Path:
     """Two transport streams one behind the other, as `cat` or a recorder's next part leaves them."""
     target.write_bytes(first.read_bytes() + second.read_bytes())
     return target
+
+
+def without_durations(path: Path) -> Path:
+    """The MP4 with zeros in its table of durations, and without its table of delays and the edit list against them."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"stts") + 8
+    for entry in range(int.from_bytes(content[place : place + 4], "big")):
+        content[place + 8 + 8 * entry : place + 12 + 8 * entry] = bytes(4)
+    path.write_bytes(content.replace(b"ctts", b"free").replace(b"edts", b"free"))
+    return path
 
 
 def trimmed(source: Path, target: Path, seconds: float) -> Path:
@@ -217,6 +236,9 @@ ODD = {
     "mp4 all at time 0": Odd(lambda folder: _at_zero(folder / "odd.mp4"), mended=frozenset({"repeated"})),
     "mkv all at time 0": Odd(lambda folder: _at_zero(folder / "odd.mkv"), mended=frozenset({"repeated"})),
     "ts all at time 0": Odd(lambda folder: _at_zero(folder / "odd.ts"), mended=frozenset({"repeated"})),
+    "mp4 without durations": Odd(
+        lambda folder: without_durations(write(folder / "odd.mp4", options=NO_B)), mended=frozenset({"missing"})
+    ),
     "jump of the clock": Odd(
         lambda folder: write(folder / "odd.mkv", options=NO_B, seconds=_jump(20)), mended=frozenset({"absurd"})
     ),

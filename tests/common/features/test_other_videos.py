@@ -4,7 +4,6 @@ One extraction takes all of them together, so that every bad one is a chance to 
 the right ones is tested where they are decoded (`tests/common/video`).
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -17,44 +16,11 @@ import torch
 from common.base import paths
 from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
-from common.features.config import ExtractionConfig
-from common.features.extract import Summary, extract
-from common.features.files import FeatureFile, open_features
 from common.video.decode import decode
 from common.video.preprocess import resize
 from tests.common import odd_videos
+from tests.common.features.extracting import MODEL, Extracted, extract_all, times_and_indices
 from tests.common.odd_videos import FPS, ODD
-
-MODEL = "ColorHistogram"
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """What an extraction made of some videos."""
-
-    summary: Summary
-    dataset: paths.Dataset
-    variant: str | None
-
-    def features(self, name: str) -> FeatureFile:
-        """The features of a video."""
-        return open_features(self.dataset.features(MODEL, self.variant) / f"{name}.npy")
-
-    def note(self, name: str) -> dict:
-        """The note on a video without features; there must be no features then."""
-        folder = self.dataset.features(MODEL, self.variant)
-        assert not (folder / f"{name}.npy").exists()
-        return json.loads(paths.quarantine_note(folder, name).read_text())
-
-
-def extract_all(root: Path, videos: dict[str, Path], **options) -> Extracted:
-    """Extract `videos`, which are linked into a data set's folder, whatever they are."""
-    dataset = paths.Dataset(root / "data" / "others")
-    dataset.videos.mkdir(parents=True)
-    for name, path in videos.items():
-        (dataset.videos / f"{name}{path.suffix}").symlink_to(path)
-    config = ExtractionConfig(dataset=str(dataset.root), **options)
-    return Extracted(extract(paths.model(MODEL), config, device="cpu"), dataset, options.get("variant"))
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +35,6 @@ def encoded_alone(encoder, path: Path) -> np.ndarray:
     """Vectors `(T, feature_dim)` of each decoded frame by itself."""
     frames = [torch.from_numpy(frame.image)[None] for frame in decode(path)]
     return np.concatenate([encoder.encode(resize(frame, encoder.preprocessing)).numpy() for frame in frames])
-
-
-def times_and_indices(file: FeatureFile) -> tuple[np.ndarray, list[int]]:
-    return file.timeline.seconds, file.timeline.sampled.tolist()
 
 
 # --- made videos of every kind --------------------------------------------------------------------------------------

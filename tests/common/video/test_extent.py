@@ -5,7 +5,8 @@ import struct
 import pytest
 
 from common.video.decode import Decoding
-from common.video.probe import VideoError, declared_bytes, is_followed_by_another
+from common.video.extent import declared_bytes, is_followed_by_another
+from common.video.probe import VideoError
 from tests.common import odd_videos
 from tests.common.odd_videos import NUM_FRAMES, number_of
 
@@ -49,3 +50,49 @@ def test_a_box_longer_than_any_disk_is_a_promise_and_no_failure(tmp_path):
     assert declared_bytes(path) == len(content) + 2**64 - 1
     assert not is_followed_by_another(path)
     assert [number_of(frame.image) for frame in Decoding(path)] == [*range(NUM_FRAMES)]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm"])
+def test_declared_size_is_that_of_a_whole_file(make_clip, tmp_path, suffix):
+    codec = "libvpx-vp9" if suffix == "webm" else "libx264"
+    path = make_clip(
+        tmp_path / f"clip.{suffix}",
+        [odd_videos.numbered(number, (48, 64)) for number in range(5)],
+        codec=codec,
+        options={},
+    )
+    assert declared_bytes(path) == path.stat().st_size
+
+
+def box(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3\x83abc", b"\x18\x53\x80\x67"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", 0),
+        (b"G" + bytes(187), 0),  # MPEG-TS
+        (box(b"ftyp") + box(b"mdat", b"12345"), 21),
+        (box(b"ftyp") + struct.pack(">I4sQ", 1, b"mdat", 1 << 33), 8 + (1 << 33)),  # 64 bits
+        (box(b"ftyp") + b"\0\0\0\0mdat12345", 8),  # to the end of the file
+        (box(b"ftyp") + box(b"mdat", b"12345") + b"camera's own junk", 21),
+        (EBML + SEGMENT + b"\x84abcd", 8 + 4 + 1 + 4),
+        (EBML + SEGMENT + b"\x01\0\0\0\0\0\x10\0", 8 + 4 + 8 + 4096),
+        (EBML + SEGMENT + b"\xff", 0),  # unknown: a live recording
+        (EBML + SEGMENT + b"\x01" + b"\xff" * 7, 0),
+        (EBML + b"something else", 0),
+        (EBML[:5], 0),
+        (b"RIFF" + struct.pack("<I", 100) + b"AVI ", 108),
+        (b"RIFF" + struct.pack("<I", 4) + b"AVI " + b"RIFF" + struct.pack("<I", 50) + b"AVIX", 12 + 58),  # OpenDML
+        (b"RIFF" + struct.pack("<I", 0) + b"AVI ", 0),  # never filled in
+        (b"RIFF" + struct.pack("<I", 0xFFFFFFFF) + b"AVI ", 0),
+    ],
+)
+def test_declared_size_by_container(tmp_path, content, expected):
+    path = tmp_path / "clip"
+    path.write_bytes(content)
+    assert declared_bytes(path) == expected

@@ -22,6 +22,7 @@ from common.encoders.base import ImageEncoder, build_encoder
 from common.encoders.config import read_encoder_config
 from common.extract_features import main
 from common.features import files as features
+from common.head.experiment import load_experiment
 from common.video.decode import decode
 from common.video.preprocess import resize
 from tests.common import odd_videos
@@ -117,6 +118,54 @@ def test_float16_files(clips):
 def test_random_weights_are_recorded(clips):
     run("--weights", "random", "--variant", "random", model="EfficientNet-Lite0")
     assert opened(clips, "BL_2", "EfficientNet-Lite0", "random").sidecar["weights"]["source"] == "random"
+
+
+@pytest.fixture
+def two_widths(workspace, tmp_path):
+    """A model folder `Mine` of 64 values whose named weights `wide` are of another network, of 192; both as files."""
+    import timm
+
+    networks = {"small": "test_vit.r160_in1k", "wide": "vit_tiny_patch16_224"}
+    for name, architecture in networks.items():
+        torch.save(timm.create_model(architecture, num_classes=0, img_size=64).state_dict(), tmp_path / f"{name}.pth")
+    (workspace / "models" / "Mine").mkdir()
+    (workspace / "models" / "Mine" / "config.yaml").write_text(
+        f"""
+family: timm
+timm: {networks["small"]}
+weights: {tmp_path}/small.pth
+preprocessing: {{size: 64}}
+named_weights:
+  wide: {{timm: {networks["wide"]}, weights: {tmp_path}/wide.pth}}
+  same: {tmp_path}/small.pth
+"""
+    )
+    return "Mine"
+
+
+def test_named_weights_bring_their_network_and_go_into_a_folder_of_their_name(clips, two_widths, tmp_path):
+    run(model=two_widths)
+    run("--weights", "wide", "--pooling", "mean", model=two_widths)
+    assert opened(clips, "BL_2", two_widths).array.shape == (64, 5)
+    wide = opened(clips, "BL_2", two_widths, "wide")
+    assert wide.array.shape == (192, 5)
+    assert (wide.sidecar["pooling"], wide.sidecar["weights"]["source"]) == ("mean", f"{tmp_path}/wide.pth")
+
+
+def test_a_variant_that_is_asked_for_and_the_models_own_weights_keep_their_folder(clips, two_widths):
+    run("--weights", "wide", "--variant", "mine", model=two_widths)
+    run("--weights", "same", model=two_widths)
+    made = sorted(folder.name for folder in (clips.root / "features").iterdir())
+    assert made == ["Mine", "Mine@mine"]
+
+
+def test_a_head_knows_the_width_of_a_variant_by_its_name(made, two_widths):
+    """Of every other one it is that of the model's own weights."""
+    widths = {
+        variant: load_experiment(made.config(model=two_widths, variant=variant, features_dim=None)).config.features_dim
+        for variant in (None, "wide", "other")
+    }
+    assert widths == {None: 64, "wide": 192, "other": 64}
 
 
 def test_unreadable_videos_are_named_others_go_on_and_the_exit_code_is_1(clips, caplog):

@@ -26,12 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     prefetch = commands.add_parser("prefetch", help="download, for instance on a login node with internet")
     prefetch.add_argument("models", nargs="+", metavar="MODEL", help="folders under models/, or all")
+    prefetch.add_argument("--weights", metavar="NAME", help="one of the named weights instead of the model's own")
     given = parser.parse_args(argv)
     if given.command == "list":
         print({None: table, "docs": ledger, "readme": overview}[given.markdown]())
         return 0
     folders = paths.all_models() if "all" in given.models else [paths.model(name) for name in given.models]
-    results = [fetch(folder.name, read_encoder_config(folder.config)) for folder in folders]
+    results = [fetch(folder.name, read_encoder_config(folder.config), given.weights) for folder in folders]
     return 0 if all(results) else 1
 
 
@@ -80,8 +81,12 @@ def overview() -> str:
     return "\n".join(["| sees | trained on | folders of `models/` |", "|---|---|---|", *rows])
 
 
-def fetch(name: str, config: EncoderConfig) -> bool:
-    """Make one model's weights present; says what happened, and whether they are here now."""
+def fetch(name: str, config: EncoderConfig, weights: str | None = None) -> bool:
+    """Make one model's weights, or its named ones, present; says what happened, and whether they are here now."""
+    if weights and weights not in config.named_weights:
+        print(f"{name}: has no weights called {weights!r}; its names: {', '.join(config.named_weights) or 'none'}")
+        return False
+    config = config.with_weights(weights)
     if config.weights == NONE:
         print(f"{name}: needs none")
         return True

@@ -202,6 +202,22 @@ def test_full_size_parameter_counts(folder):
     assert breaches(encoder) == []
 
 
+OTHER_NETWORKS = [
+    (folder, name)
+    for folder, config in CONFIGS.items()
+    for name in config.named_weights
+    if replace(config.with_weights(name), weights="", licence="")
+    != replace(config, weights="", licence="", ledger=None)
+]
+
+
+@pytest.mark.parametrize(("folder", "name"), OTHER_NETWORKS)
+def test_named_weights_of_another_network_have_its_width(folder, name):
+    config = CONFIGS[folder].with_weights(name)
+    with torch.device("meta"):
+        assert breaches(load_family(config.family).build(config, WeightSource("none"))) == []
+
+
 def test_resnet50_has_25_6_million_with_its_classifier():
     with torch.device("meta"):
         count = load_family("torchvision").build(CONFIGS["Base"], WeightSource("none")).num_parameters

@@ -12,7 +12,7 @@ from common.encoders.families import dinov3
 from common.encoders.weights.find import find_weights
 from common.encoders.weights.load import WeightSource
 
-WIDTHS = {"tiny": 48, "tiny_7b": 64}
+WIDTHS = {"tiny": 48, "tiny_plus": 48, "tiny_7b": 64}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def scatter(network: torch.nn.Module) -> None:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
-@pytest.fixture(params=["tiny", "tiny_7b"])
+@pytest.fixture(params=["tiny", "tiny_plus", "tiny_7b"])
 def timm_file(request, config, tmp_path):
     """timm's network of an architecture with scattered weights, and the file of its weights."""
     settings = replace(config, architecture=request.param, feature_dim=WIDTHS[request.param], library="timm")

@@ -453,3 +453,10 @@ def test_prefetch_goes_on_after_a_failure_and_says_so(no_sockets, capsys):
     assert "57934424" in out
     assert "ColorHistogram: needs none" in out
     assert weight_list.main(["prefetch", "EfficientNet-Lite0"]) == 0
+
+
+def test_prefetch_takes_named_weights(no_sockets, capsys):
+    assert weight_list.main(["prefetch", "SurgeNet-CAFormer-S18", "Base", "--weights", "cholec"]) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert "CHOLEC_checkpoint_epoch0050_teacher.pth cannot be had" in first
+    assert second == "Base: has no weights called 'cholec'; its names: none"

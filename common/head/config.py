@@ -140,7 +140,9 @@ def read_series(given: dict[str, Any]) -> list[TrainConfig]:
     names = [each.run_name or "the default run" for each in configs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"--variants, --train_fraction and --seed ask twice for {', '.join(twice)}; give each value once")
+        raise UserError(
+            f"--variants, --train_fraction and --seed ask twice for {', '.join(twice)}; give each value once"
+        )
     return configs
 
 

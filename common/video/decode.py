@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.base.runtime import UserError, counted, first_line
-from common.video.extent import declared_bytes, is_followed_by_another
 from common.video.probe import (
     FRAMES,
     VideoError,
@@ -169,6 +168,9 @@ class Decoding:
 
     def _judge(self, info: VideoInfo, last: float) -> None:
         """Compare what came out with what the file promises. Raises `VideoError` for a damaged video."""
+        # imported here: only the end of a video asks for the bytes of its file
+        from common.video.extent import cut_off, is_followed_by_another
+
         record = self.record
         if info.format == FRAMES:
             record.promised = info.header_frames
@@ -178,7 +180,7 @@ class Decoding:
                 record.promised = indexed_frames(container, choose_stream(self.path, container)[0])
         record.estimated = info.promised_frames
         errors = f"{counted(record.errors, 'decode error')}, the first: {record.first_error}" if record.errors else None
-        lacking, cut = lost_frames(record.promised, record.decoded), _cut_off(self.path, info, record.decoded, last)
+        lacking, cut = lost_frames(record.promised, record.decoded), cut_off(self.path, info, record.decoded, last)
         behind = ANOTHER_BEHIND if info.format != FRAMES and is_followed_by_another(self.path) else None
         if not (errors or lacking or cut or behind):
             if record.promised is None and (fewer := lost_frames(record.estimated, record.decoded)):
@@ -196,28 +198,6 @@ class Decoding:
 def decode(path: Path, decoder: str = "pyav") -> Iterator[Frame]:
     """Frames of a video in order of presentation; raises as `Decoding` does."""
     yield from Decoding(path, decoder)
-
-
-def _cut_off(path: Path, info: VideoInfo, count: int, last: float) -> str | None:
-    """The bytes that a file lacks by its header (MP4, Matroska, AVI), if frames are missing too.
-
-    Decoders end silently at the end of such a file. Headers lie, so one promise alone refuses nothing.
-    """
-    missing = 0 if info.format == FRAMES else declared_bytes(path) - path.stat().st_size
-    if missing <= 0:
-        return None
-    # the bare promises, not `promised_frames`: a header that contradicts itself shows a file to be whole as well
-    if info.header_frames:
-        lacks_frames = count < (info.indexed_frames or info.header_frames)
-    elif info.seconds and info.fps:
-        # the last frame is shown for a whole period; half of one more for rounded times
-        lacks_frames = last + 1.5 / info.fps < info.seconds
-    else:
-        lacks_frames = True
-    if lacks_frames:
-        return f"the file is cut off: its header promises {missing:,} bytes more"
-    log.warning("%s: %s bytes shorter than its header says, but all frames are there", path, f"{missing:,}")
-    return None
 
 
 def with_stored_times(path: Path, info: VideoInfo, frames: Iterator[ShownT]) -> Iterator[ShownT]:

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from common.video.probe import FRAMES, VideoInfo
+
+log = logging.getLogger(__name__)
+
+
+def cut_off(path: Path, info: VideoInfo, count: int, last: float) -> str | None:
+    """The bytes that a file lacks by its header (MP4, Matroska, AVI), if frames are missing too.
+
+    Decoders end silently at the end of such a file. Headers lie, so one promise alone refuses nothing.
+    """
+    missing = 0 if info.format == FRAMES else declared_bytes(path) - path.stat().st_size
+    if missing <= 0:
+        return None
+    # the bare promises, not `promised_frames`: a header that contradicts itself shows a file to be whole as well
+    if info.header_frames:
+        lacks_frames = count < (info.indexed_frames or info.header_frames)
+    elif info.seconds and info.fps:
+        # the last frame is shown for a whole period; half of one more for rounded times
+        lacks_frames = last + 1.5 / info.fps < info.seconds
+    else:
+        lacks_frames = True
+    if lacks_frames:
+        return f"the file is cut off: its header promises {missing:,} bytes more"
+    log.warning("%s: %s bytes shorter than its header says, but all frames are there", path, f"{missing:,}")
+    return None
 
 
 def declared_bytes(path: Path) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 
 from common.base.runtime import UserError, shortened, shown
 
+STEM_CHARACTERS = 40  # of a temporary name: no longer than file systems take, whatever the script
 NUM_BLOCKS, BLOCK_BYTES = 64, 1 << 16  # of a fingerprint
 
 
@@ -29,16 +30,49 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     On success it replaces `path`, else it is removed. A reader therefore sees the old file, the whole new one, or none.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary, handle = new_temporary(path)
     try:
         yield temporary
         publish(temporary, path)
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def new_temporary(path: Path) -> tuple[Path, int]:
+    """A new file beside `path` with its suffix, and an open handle, which says until it is closed that it is in use.
+
+    Those of the same suffix in the folder that killed processes left are removed first.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    end = f".partial{path.suffix}"
+    remove_abandoned(path.parent.resolve(), end)
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:STEM_CHARACTERS]}.", suffix=end, dir=path.parent)
+        if os.name == "nt":  # which renames no open file, and has no need of locks here
+            os.close(handle)
+            return Path(name), os.open(os.devnull, os.O_RDONLY)
+        from common.base import locks
+
+        with contextlib.suppress(OSError):  # a file system without locks: then its age tells
+            locks.lock(handle)
+        if locks.is_still(Path(name), handle):  # nobody took it for abandoned before it was locked
+            return Path(name), handle
+        os.close(handle)
+
+
+@functools.cache
+def remove_abandoned(folder: Path, end: str) -> None:
+    """Remove temporary files with this end of their name that no process has in use, once in a run."""
+    from common.base import locks
+
+    with contextlib.suppress(OSError):  # a folder of another user, which writing will tell
+        for name in os.listdir(folder):
+            if name.startswith(".") and name.endswith(end):
+                with contextlib.suppress(OSError):
+                    if locks.is_abandoned(folder / name):
+                        (folder / name).unlink()
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -64,6 +64,9 @@ class Chunk:
     sampled: list[int] = field(default_factory=list)
 
 
+Videos = Iterable[tuple[str, Path]]
+"""Names and paths; the next is asked for when its turn comes, so that whoever gives them may claim it first."""
+
 Event = tuple[str, Chunk | VideoError | DecodingRecord]
 """A video's name with its next chunk, the error that ended it, or at its end what came out of it."""
 
@@ -144,9 +147,9 @@ def chunks(path: Path, plan: DecodePlan) -> Iterator[Chunk | DecodingRecord]:
             yield from collector.add(*item)
 
 
-def decode_in_thread(videos: dict[str, Path], plan: DecodePlan) -> Iterator[Event]:
+def decode_in_thread(videos: Videos, plan: DecodePlan) -> Iterator[Event]:
     """Decode videos one after the other in a background thread of this process."""
-    for name, path in videos.items():
+    for name, path in videos:
         try:
             for chunk in prefetch(chunks(path, plan), CHUNKS_AHEAD):
                 yield name, chunk
@@ -154,7 +157,7 @@ def decode_in_thread(videos: dict[str, Path], plan: DecodePlan) -> Iterator[Even
             yield name, error
 
 
-def decode_in_processes(videos: dict[str, Path], plan: DecodePlan, num_processes: int) -> Iterator[Event]:
+def decode_in_processes(videos: Videos, plan: DecodePlan, num_processes: int) -> Iterator[Event]:
     """Decode `num_processes` videos at a time, each in a process; a background thread of this one makes the chunks.
 
     A process that dies (a decoder's segmentation fault) costs its video only. Raises what is wrong with all of them,

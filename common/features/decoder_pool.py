@@ -8,8 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import multiprocessing
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import RawArray
@@ -51,17 +50,19 @@ class DecoderPool:
         while self._workers:
             self._workers.pop().end()
 
-    def decode(self, videos: dict[str, Path]) -> Iterator[tuple[str, SampledFrame | DecodingRecord | VideoError]]:
-        """Frames of `videos`, several of them by turns, each in its order.
+    def decode(
+        self, videos: Iterable[tuple[str, Path]]
+    ) -> Iterator[tuple[str, SampledFrame | DecodingRecord | VideoError]]:
+        """Frames of named `videos`, several of them by turns, each in its order; the next is asked for when one ends.
 
         Raises what is wrong with all of them, such as a decoder that is not installed.
         """
-        waiting = deque(videos.items())
+        waiting = iter(videos)
         busy: dict[Connection, tuple[_Worker, str, Path]] = {}
         idle: list[_Worker] = []
-        while waiting or busy:
-            while waiting and (idle or len(busy) < self.num_processes):
-                name, path = waiting.popleft()
+        while True:
+            while len(busy) < self.num_processes and (video := next(waiting, None)):
+                name, path = video
                 worker = idle.pop() if idle else self._start()
                 if not worker.begin(path):  # it died of something else than this video
                     self._workers.remove(worker)
@@ -69,6 +70,8 @@ class DecoderPool:
                     worker = self._start()
                     worker.begin(path)
                 busy[worker.connection] = worker, name, path
+            if not busy:
+                return
             for connection in wait(list(busy)):
                 worker, name, path = busy[connection]
                 try:

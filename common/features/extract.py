@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import logging
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,17 +83,17 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     folder = dataset.features(model.name, variant_of(published, config))
     has_images = any(path.is_dir() for path in videos.values())
     frames_fps = description.frames_fps if has_images else None
-    finished = {
-        name
-        for name, path in videos.items()
-        if not force and is_extracted(folder / f"{name}.npy", identity, path, frames_fps=frames_fps)
-    }
+
+    def is_finished(name: str) -> bool:
+        return not force and is_extracted(folder / f"{name}.npy", identity, videos[name], frames_fps=frames_fps)
+
+    finished = set(filter(is_finished, videos))
     summary = Summary(skipped=sorted(finished))
     todo = {name: path for name, path in videos.items() if name not in finished}
     if todo:
         target = select_device(device)
         encoder.prepare(target, choose_precision(config.precision, target), compiled=config.compile)
-        ExtractionLoop(encoder, config, identity, frames_fps=frames_fps).run(todo, folder, summary)
+        ExtractionLoop(encoder, config, identity, frames_fps=frames_fps).run(todo, folder, summary, is_finished)
     if not config.videos:
         # of all videos, not of this share: every task of an array says what no task can do
         labels = paths.label_paths(dataset.ground_truth) | paths.label_paths(dataset.ground_truth_val)
@@ -133,18 +134,22 @@ class Summary:
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    busy: dict[str, str] = field(default_factory=dict)
+    """What another process is extracting, and which."""
 
     @property
     def exit_code(self) -> int:
         """0 = all there, 1 = some failed, 3 = all failed."""
         if not self.failed:
             return 0
-        return 1 if self.done or self.skipped else 3
+        return 1 if self.done or self.skipped or self.busy else 3
 
     def log(self, folder: Path) -> None:
         """Say what was done, and every failure with its reason."""
         counts = f"{len(self.done)} extracted, {len(self.skipped)} already there, {len(self.failed)} failed"
-        log.info("%s: %s", folder, counts)
+        log.info("%s: %s", folder, counts + (f", {len(self.busy)} left to another process" if self.busy else ""))
+        for reason in self.busy.values():
+            log.info("  skipped: %s", reason)
         for name, reason in self.failed.items():
             log.error("  %s: %s", name, reason)
 
@@ -189,38 +194,71 @@ class ExtractionLoop:
             "git": git_state(paths.CHECKOUT),
         }
 
-    def run(self, videos: dict[str, Path], folder: Path, summary: Summary) -> None:
-        """Extract `videos` into `folder`; a bad video goes into the summary, a full disk ends the run."""
+    def run(
+        self,
+        videos: dict[str, Path],
+        folder: Path,
+        summary: Summary,
+        is_finished: Callable[[str], bool] = lambda name: False,
+    ) -> None:
+        """Extract `videos` into `folder`; a bad video goes into the summary, a full disk ends the run.
+
+        One that another process is extracting is left to it, and one that `is_finished` by the time of its turn stays.
+        """
         if self.config.fps is not None and self.plan.frames_fps is None:
             reason = f"--fps {self.config.fps:g}: it is unknown how many images a second these are"
             for name in [name for name, path in videos.items() if path.is_dir()]:
                 _quarantine(name, VideoError(videos[name], reason, advice=STATE_RATE), folder, summary)
             videos = {name: path for name, path in videos.items() if name not in summary.failed}
-        if self.config.num_decoders > 1:
-            events = decode_in_processes(videos, self.plan, self.config.num_decoders)
-        else:
-            events = decode_in_thread(videos, self.plan)
-        expected = sum(estimate_frames(videos).values())
         jobs: dict[str, _VideoJob] = {}
+        claimed = self._claimed(videos, folder, jobs, summary, is_finished)
+        if self.config.num_decoders > 1:
+            events = decode_in_processes(claimed, self.plan, min(self.config.num_decoders, len(videos)))
+        else:
+            events = decode_in_thread(claimed, self.plan)
+        expected = sum(estimate_frames(videos).values())
         # whatever ends the loop, an interruption too: writers leave no file half written, decoders no process behind
         with (
-            contextlib.ExitStack() as open_writers,
+            _discarding(jobs),
             contextlib.closing(events),
             progress(total=expected, description=self.record["encoder"], unit="frames") as bar,
         ):
             for name, event in events:
-                features = folder / f"{name}.npy"
                 try:
-                    if name not in jobs:
-                        writer = FeatureWriter(features, self.encoder.feature_dim, self.config.dtype)
-                        jobs[name] = _VideoJob(videos[name], self._stream(), open_writers.enter_context(writer))
                     if isinstance(event, Chunk):
                         jobs[name].feed(self._resized(event), event)
                         bar.update(len(event.frames))
                     else:
                         self._end(name, jobs.pop(name), event, summary)
                 except OSError as error:
-                    raise UserError(f"{features}: {describe_os_error(error)}") from error
+                    raise _not_written(folder / f"{name}.npy", error) from error
+
+    def _claimed(
+        self,
+        videos: dict[str, Path],
+        folder: Path,
+        jobs: dict[str, _VideoJob],
+        summary: Summary,
+        is_finished: Callable[[str], bool],
+    ) -> Iterator[tuple[str, Path]]:
+        """Each video when its turn comes and its feature file is this process's to write; its job is in `jobs` then."""
+        from common.base.locks import Held
+
+        for name, path in videos.items():
+            features = folder / f"{name}.npy"
+            try:
+                writer = FeatureWriter(features, self.encoder.feature_dim, self.config.dtype)
+            except Held as error:
+                summary.busy[name] = str(error)
+                continue
+            except OSError as error:
+                raise _not_written(features, error) from error
+            jobs[name] = _VideoJob(path, self._stream(), writer)
+            if is_finished(name):  # by another process, since this one began
+                jobs.pop(name).writer.discard()
+                summary.skipped.append(name)
+                continue
+            yield name, path
 
     def _stream(self) -> FeatureStream:
         batcher = Batcher(self.encode, self.batch_size)
@@ -259,6 +297,21 @@ def _quarantine(name: str, error: VideoError, folder: Path, summary: Summary) ->
     summary.failed[name] = str(error)
     content = {"video": str(error.path), "reason": error.reason, "frames_given": error.frames_given}
     write_json(paths.quarantine_note(folder, name), content | {"frames_promised": error.promised})
+
+
+def _not_written(features: Path, error: OSError) -> UserError:
+    return UserError(f"{features}: {describe_os_error(error)}")
+
+
+@contextlib.contextmanager
+def _discarding(jobs: dict[str, _VideoJob]) -> Iterator[None]:
+    """Give up at the end what is not finished; a disk that is full says so again, and what came first is what counts."""
+    try:
+        yield
+    finally:
+        for job in jobs.values():
+            with contextlib.suppress(OSError):
+                job.writer.discard()
 
 
 class _VideoJob:

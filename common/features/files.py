@@ -6,8 +6,10 @@ and the header is written last. A pair counts as finished only when both files a
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,15 @@ from typing import Any
 import numpy as np
 
 from common.base.entries import on_disk
-from common.base.files import cached_fingerprint, publish, read_json, sha256_of_file, video_bytes, write_json
+from common.base.files import (
+    cached_fingerprint,
+    new_temporary,
+    publish,
+    read_json,
+    sha256_of_file,
+    video_bytes,
+    write_json,
+)
 from common.base.runtime import UserError
 from common.video.timeline import Timeline
 
@@ -35,15 +45,25 @@ def sidecar_path(features: Path) -> Path:
 
 
 class FeatureWriter:
-    """Append feature rows to a temporary file beside `path`; `finish` publishes the pair, leaving early discards it."""
+    """Append feature rows to a temporary file beside `path`; `finish` publishes the pair, leaving early discards it.
+
+    Holds the lock of `path` meanwhile. Raises `locks.Held` when another process is extracting the same video.
+    """
 
     def __init__(self, path: Path, feature_dim: int, dtype: str):
         self.path, self.feature_dim, self.dtype = path, feature_dim, np.dtype(dtype)
         self.num_rows = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = path.with_name(f".{path.stem}.partial")
-        self._stream = open(self._temporary, "wb")  # noqa: SIM115 - closed by __exit__
-        self._stream.write(self._header())
+        from common.base.locks import hold  # here: who only reads features holds none
+
+        with contextlib.ExitStack() as kept:
+            kept.enter_context(hold(path))
+            self._temporary, handle = new_temporary(path)
+            kept.callback(os.close, handle)  # after the stream, and after the file has its name
+            kept.callback(self._temporary.unlink, missing_ok=True)
+            # closing writes what is still buffered: on a full disk this fails again
+            self._stream = kept.enter_context(open(self._temporary, "wb"))
+            self._stream.write(self._header())
+            self._kept = kept.pop_all()
 
     def __enter__(self) -> FeatureWriter:
         return self
@@ -52,11 +72,8 @@ class FeatureWriter:
         self.discard()
 
     def discard(self) -> None:
-        """Give up: remove the temporary file. Does nothing after `finish`."""
-        try:
-            self._stream.close()  # writes what is still buffered: on a full disk this fails again
-        finally:
-            self._temporary.unlink(missing_ok=True)
+        """Give up: remove the temporary file and release the lock. Does nothing after `finish`."""
+        self._kept.close()
 
     def _header(self) -> bytes:
         stream = io.BytesIO()
@@ -97,6 +114,7 @@ class FeatureWriter:
         self.path.unlink(missing_ok=True)
         write_json(sidecar_path(self.path), sidecar | {"shape": [self.feature_dim, self.num_rows], "sha256": digest})
         publish(self._temporary, self.path)
+        self._kept.close()
 
 
 @dataclass(frozen=True, eq=False)

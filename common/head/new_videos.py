@@ -233,7 +233,10 @@ class Predictor:
         summary = Summary(skipped=[name for name in videos if self.is_usable(folder / f"{name}.npy", videos[name])])
         missing = {name: path for name, path in videos.items() if name not in summary.skipped}
         if missing:
-            self.extraction.run(missing, folder, summary)
+            self.extraction.run(
+                missing, folder, summary, lambda name: self.is_usable(folder / f"{name}.npy", videos[name])
+            )
+            summary.failed |= summary.busy  # another process's features are not there yet
         return summary
 
     def is_usable(self, features: Path, video: Path) -> bool:

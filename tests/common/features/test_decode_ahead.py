@@ -59,8 +59,8 @@ def test_sampling_reports_the_times_of_all_frames_and_the_chosen_indices(videos)
 
 @pytest.mark.parametrize("num_processes", [1, 2, 4])
 def test_processes_give_the_same_frames_as_the_thread(videos, num_processes):
-    frames, seconds, ended = collect(decode_in_thread(videos, plan()))
-    others, other_seconds, other_ended = collect(decode_in_processes(videos, plan(), num_processes))
+    frames, seconds, ended = collect(decode_in_thread(videos.items(), plan()))
+    others, other_seconds, other_ended = collect(decode_in_processes(videos.items(), plan(), num_processes))
     assert ended == other_ended
     assert {name: record.decoded for name, record in ended.items()} == {"v0": 23, "v1": 8, "v2": 14}
     assert seconds == other_seconds
@@ -70,7 +70,7 @@ def test_processes_give_the_same_frames_as_the_thread(videos, num_processes):
 def test_a_bad_video_ends_with_its_error_and_the_others_are_whole(videos, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     videos = {"bad": tmp_path / "bad.mp4"} | videos
-    for events in (decode_in_thread(videos, plan()), decode_in_processes(videos, plan(), 2)):
+    for events in (decode_in_thread(videos.items(), plan()), decode_in_processes(videos.items(), plan(), 2)):
         frames, _, ended = collect(events)
         assert sorted(frames) == ["v0", "v1", "v2"]
         assert "bad.mp4" in str(ended["bad"])
@@ -90,7 +90,7 @@ def with_a_long_one(videos, tmp_path, make_clip, solid):
 
 def test_a_killed_decoder_process_costs_its_video_only(with_a_long_one):
     others = children()
-    events = decode_in_processes(with_a_long_one, plan(chunk_frames=1), 1)
+    events = decode_in_processes(with_a_long_one.items(), plan(chunk_frames=1), 1)
     next(events)
     (child,) = children() - others
     os.kill(child, signal.SIGKILL)
@@ -101,7 +101,7 @@ def test_a_killed_decoder_process_costs_its_video_only(with_a_long_one):
 
 def test_leaving_early_ends_the_decoder_processes(with_a_long_one):
     others = children()
-    events = decode_in_processes(with_a_long_one, plan(chunk_frames=1), 2)
+    events = decode_in_processes(with_a_long_one.items(), plan(chunk_frames=1), 2)
     next(events)
     assert len(children() - others) == 2
     events.close()
@@ -110,7 +110,7 @@ def test_leaving_early_ends_the_decoder_processes(with_a_long_one):
 
 def test_a_video_that_vanishes_ends_with_an_error_of_its_own(videos, tmp_path):
     videos = {"gone": tmp_path / "gone.mp4"} | videos
-    for events in (decode_in_thread(videos, plan()), decode_in_processes(videos, plan(), 2)):
+    for events in (decode_in_thread(videos.items(), plan()), decode_in_processes(videos.items(), plan(), 2)):
         frames, _, ended = collect(events)
         assert sorted(frames) == ["v0", "v1", "v2"]
         assert str(ended["gone"]).startswith(f"{tmp_path}/gone.mp4: cannot be decoded after 0 frames (No such file")

@@ -52,7 +52,7 @@ def failing(path: Path):
 
 def outcomes(pool: DecoderPool, names: list[str]) -> dict[str, object]:
     return {
-        name: item for name, item in pool.decode({name: Path(name) for name in names}) if not isinstance(item, tuple)
+        name: item for name, item in pool.decode([(name, Path(name)) for name in names]) if not isinstance(item, tuple)
     }
 
 
@@ -72,7 +72,7 @@ def outcomes(pool: DecoderPool, names: list[str]) -> dict[str, object]:
 def test_frames_cross_whole_and_in_order(shapes):
     with DecoderPool(partial(made_frames, shapes=shapes), 2) as pool:
         decoded = {"a": [], "b": []}
-        for name, item in pool.decode({name: Path(name) for name in decoded}):
+        for name, item in pool.decode([(name, Path(name)) for name in decoded]):
             decoded[name].append(item)
     for *frames, record in decoded.values():
         assert record.decoded == len(shapes)
@@ -96,7 +96,7 @@ def test_processes_are_reused_and_import_no_torch():
 
 def test_a_video_that_fails_or_kills_its_process_costs_itself_only():
     with DecoderPool(failing, 1) as pool:
-        ended = outcomes(pool, ["a", "dies", "b", "bad", "dies", "c"])
+        ended = outcomes(pool, ["a", "dies", "b", "bad", "c"])
     assert {name for name, item in ended.items() if isinstance(item, DecodingRecord)} == {"a", "b", "c"}
     assert "the decoder process died, exit code -9" in str(ended["dies"])
     assert str(ended["bad"]) == str(VideoError(Path("bad"), "damaged", 1))
@@ -114,7 +114,7 @@ from tests.common.features.test_decoder_pool import endless
 from common.features.decoder_pool import DecoderPool
 
 pool = DecoderPool(endless, 2).__enter__()
-frames = pool.decode({"a": Path("a"), "b": Path("b")})
+frames = pool.decode([("a", Path("a")), ("b", Path("b"))])
 seen = set()
 while len(seen) < 2:
     seen.add(next(frames)[0])

@@ -1,9 +1,13 @@
-"""Extent of files: where one says that it ends, and what lies behind that; read from its bytes, without a demuxer."""
+"""Extent of files: where one says that it ends, and what lies behind that; read from its bytes, without a demuxer.
+
+Of a bare H.265 stream nothing tells where it was cut: its decoder fills the last picture with whatever comes.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,11 +18,15 @@ log = logging.getLogger(__name__)
 
 
 def cut_off(path: Path, info: VideoInfo, count: int, last: float) -> str | None:
-    """The bytes that a file lacks by its header (MP4, Matroska, AVI), if frames are missing too.
+    """What a file lacks at its end: bytes by its header (MP4, Matroska, AVI), if frames are missing too, or half a frame.
 
     Decoders end silently at the end of such a file. Headers lie, so one promise alone refuses nothing.
     """
-    missing = 0 if info.format == FRAMES else declared_bytes(path) - path.stat().st_size
+    if info.format == FRAMES:
+        return None
+    if ends_in_mid_frame(path, info.format):
+        return "the file ends in the middle of a frame"
+    missing = declared_bytes(path) - path.stat().st_size
     if missing <= 0:
         return None
     # the bare promises, not `promised_frames`: a header that contradicts itself shows a file to be whole as well
@@ -45,6 +53,24 @@ def declared_bytes(path: Path) -> int:
         if head == b"RIFF":
             return _riff_bytes(stream)
         return max((end for _, _, end in _mp4_boxes(stream)), default=0)
+
+
+def ends_in_mid_frame(path: Path, container: str) -> bool:
+    """Whether a file without a header of its length breaks off within its last unit; `container` is FFmpeg's name.
+
+    Of transport and program streams, FLV, ASF, H.264 and MPEG, decoding tells it.
+    """
+    is_whole = {
+        "dv": _is_whole_dv,
+        "yuv4mpegpipe": _is_whole_y4m,
+        "ogg": _is_whole_ogg,
+        "mjpeg": _is_whole_mjpeg,
+        "jpeg_pipe": _is_whole_mjpeg,
+    }
+    if container not in is_whole:
+        return False
+    with path.open("rb") as stream:
+        return not is_whole[container](stream, os.fstat(stream.fileno()).st_size)
 
 
 def is_followed_by_another(path: Path) -> bool:
@@ -148,3 +174,56 @@ def _is_second_flv(stream: BinaryIO) -> bool:
             return False
         stream.seek(int.from_bytes(head[1:4], "big") + 4, 1)
     return False
+
+
+_DV_FRAME_BYTES = {False: 120_000, True: 144_000}  # 60 and 50 fields a second (IEC 61834-2); of HD, multiples of these
+
+
+def _is_whole_dv(stream: BinaryIO, size: int) -> bool:
+    is_50_fields = bool(stream.read(4)[3:4] >= b"\x80")  # the first bit behind the three of the block's name
+    return size % _DV_FRAME_BYTES[is_50_fields] == 0
+
+
+_Y4M_CHROMA = {"420": (2, 2), "411": (4, 1), "422": (2, 1), "444": (1, 1)}  # pixels across and down for one of colour
+
+
+def _is_whole_y4m(stream: BinaryIO, size: int) -> bool:
+    """Whether frames, each behind a line of its own, fill the file (the format of mjpegtools, `man yuv4mpeg`)."""
+    parameters = {word[:1]: word[1:] for word in stream.readline(1000).decode("ascii", "replace").split()[1:]}
+    width, height, chroma = int(parameters["W"]), int(parameters["H"]), parameters.get("C", "420")
+    pixels = width * height
+    if chroma[:3] in _Y4M_CHROMA:
+        across, down = _Y4M_CHROMA[chroma[:3]]
+        pixels += 2 * -(-width // across) * -(-height // down)
+    pixels += width * height if "alpha" in chroma else 0
+    is_deep = re.search(r"(p|mono)(9|1\d)$", chroma)
+    end = stream.tell()
+    while end < size:
+        stream.seek(end)
+        end += len(stream.readline(1000)) + (2 * pixels if is_deep else pixels)
+    return end == size
+
+
+def _is_whole_ogg(stream: BinaryIO, size: int) -> bool:
+    """Whether the last page is there to its end (RFC 3533: 27 bytes, the lengths of segments, these)."""
+    end = 0
+    while end < size:
+        stream.seek(end)
+        head = stream.read(27)
+        if head[:4] != b"OggS"[: len(head)]:  # what lies between pages is the demuxer's to judge
+            return True
+        lengths = stream.read(head[26]) if len(head) == 27 else b""
+        if len(head) < 27 or len(lengths) < head[26]:
+            return False
+        end += 27 + len(lengths) + sum(lengths)
+    return end == size
+
+
+_LARGEST_JPEG = 4 << 20  # bytes
+
+
+def _is_whole_mjpeg(stream: BinaryIO, size: int) -> bool:
+    """Whether the last picture has its end mark (ITU-T T.81, B.1.1.3)."""
+    stream.seek(max(0, size - _LARGEST_JPEG))
+    tail = stream.read()
+    return tail.rfind(b"\xff\xd9") > tail.rfind(b"\xff\xd8")

@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+from PIL import Image
 
 from common.video.decode import Decoding
 from common.video.extent import declared_bytes, is_followed_by_another
@@ -96,3 +97,39 @@ def test_declared_size_by_container(tmp_path, content, expected):
     path = tmp_path / "clip"
     path.write_bytes(content)
     assert declared_bytes(path) == expected
+
+
+def y4m(path):
+    """Grey pictures in a file without a codec."""
+    height, width = odd_videos.SIZE
+    picture = b"FRAME\n" + bytes(width * height * 3 // 2)
+    path.write_bytes(f"YUV4MPEG2 W{width} H{height} F25:1 Ip A1:1 C420jpeg\n".encode() + picture * 9)
+
+
+def mjpeg(path):
+    """JPEG pictures one behind the other."""
+    with path.open("wb") as stream:
+        for number in range(9):
+            Image.fromarray(odd_videos.numbered(number)).save(stream, "JPEG")
+
+
+BARE = {
+    "dv": lambda path: odd_videos.write(path, range(9), codec="dvvideo", size=(576, 720), options={}),
+    "mjpeg": mjpeg,
+    "ogv": lambda path: odd_videos.write(path, range(9), codec="libvpx", options={}),
+    "y4m": y4m,
+}
+
+
+@pytest.mark.parametrize("suffix", BARE)
+def test_a_file_without_a_length_that_breaks_off_in_a_frame_is_damaged(tmp_path, suffix):
+    path = tmp_path / f"BL_1.{suffix}"
+    BARE[suffix](path)
+    assert len(list(Decoding(path))) == 9
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 57 // 100])
+    with pytest.raises(VideoError, match=rf"BL_1\.{suffix}: .*damaged: the file ends in the middle of a frame"):
+        list(Decoding(path))
+    accepted = Decoding(path, accept_damaged=True)
+    assert 0 < len(list(accepted)) < 9
+    assert "in the middle of a frame" in accepted.record.damage

@@ -174,14 +174,8 @@ def open_head(path: Path, model_name: str | None = None) -> TrainedHead:
             f"{path}: trained on features without sidecars, so it is unknown how to make those of another video; "
             f"extract the training features with models/{model.name}/extract_features.py and train again"
         )
-    return TrainedHead(
-        path,
-        config,
-        checkpoint.feature_identity,
-        PhaseMapping(tuple(checkpoint.phases), checkpoint.background),
-        model,
-        encoder,
-    )
+    mapping = PhaseMapping(tuple(checkpoint.phases), checkpoint.background)
+    return TrainedHead(path, config, checkpoint.feature_identity, mapping, model, encoder)
 
 
 class Predictor:
@@ -257,10 +251,10 @@ class Predictor:
         from common.features.extract import ExtractionLoop
 
         trained = self.trained
-        options = extraction_like(trained.identity, trained.encoder, self.weights)
-        options = replace(options, accept_damaged=self.accept_damaged)
         # the architecture goes with the weights that the features were made with, wherever these are now
         published = trained.encoder.with_weights(trained.identity["weights"]["source"])
+        options = extraction_like(trained.identity, published, self.weights)
+        options = replace(options, accept_damaged=self.accept_damaged)
         encoder = build_encoder(with_options(published, options), options.weights, options.window)
         identity = trained.identity | {
             "weights": encoder.weights.to_json(),

@@ -35,7 +35,7 @@ PROMISED = {
     "SurgeNet-DINOv3-ViT-B": (768, 336, None),
     "SurgVISTA-ViT-B": (768, 224, 16),
     "SurgRec-MAE": (768, 224, 16),
-    "SurgRec-JEPA": (1024, 256, 64),
+    "SurgRec-JEPA": (1024, 224, 16),
 }
 # parameters at full size, without classifiers and predictors
 PARAMETERS = {
@@ -63,12 +63,23 @@ PARAMETERS = {
     "SelfSupSurg-ResNet50": 23_508_032,
     "LemonFM": 196_230_336,
     "PL-Stitch": 85_798_656,
+    "V-JEPA1-ViT-L": 305_490_944,
+    "V-JEPA1-ViT-H": 633_655_040,
+    "V-JEPA1-ViT-H-384": 637_546_240,
+    "SurgRec-JEPA": 305_490_944,
     "V-JEPA2-ViT-L": 303_885_312,
     "V-JEPA2-ViT-g16-384": 1_012_173_952,
+    "V-JEPA2.1-ViT-B": 86_833_152,
+    "V-JEPA2.1-ViT-L": 304_680_960,
+    "V-JEPA2.1-ViT-g": 1_013_267_968,
+    "V-JEPA2.1-ViT-gigantic": 1_845_216_768,
+    "SurgMotion-L": 303_885_312,
+    "SurgMotion-G": 1_012_173_952,
     "SurgeNet-CAFormer-S18": 23_237_936,
     "SurgeNet-ConvNeXtV2-T": 27_866_496,
     "SurgeNet-PVTv2-B2": 24_849_856,
     "SurgVISTA-ViT-B": 86_227_200,
+    "SurgRec-MAE": 86_225_664 + 1_536,
 }
 # a family's small network: architecture (`{}`: the config's own), features, input size, frames of a window
 TINY = {
@@ -77,6 +88,7 @@ TINY = {
     "color_histogram": ("{}", 48, 64, None),
     "i3d": ("tiny", 128, 64, 16),
     "dinov3": ("tiny", 48, 64, None),
+    "vjepa1": ("tiny", 48, 32, 8),
     "vjepa2": ("tiny", 48, 32, 8),
     "videomae": ("tiny", 96, 32, 8),
     "surgenet": ("tiny_{}", {"tiny_vit_base_dinov3": 48}, 64, None),
@@ -86,6 +98,7 @@ TINY_OF_ARCHITECTURE = {
     "vit7b16": ("tiny_7b", 64),
     "vits16plus": ("tiny_plus", 48),
     "vith16plus": ("tiny_plus", 48),
+    "vjepa2.1": ("tiny-2.1", 48),
     "surgvista-vitb": ("tiny-surgvista", 96),
     "vit_base_patch16_siglip": ("{}", 768),  # pooled by attention, as no small network of timm is
     "vit_pe_core": ("{}", 768),
@@ -93,7 +106,7 @@ TINY_OF_ARCHITECTURE = {
     "convnext_large": ("convnext_tiny", 768),
     "convnext_": ("test_convnext.r160_in1k", 64),
 }
-CUT_INTO_PATCHES = ("dinov3", "vjepa2", "videomae")
+CUT_INTO_PATCHES = ("dinov3", "vjepa1", "vjepa2", "videomae")
 
 
 def tiny(folder: str) -> EncoderConfig:

@@ -448,7 +448,7 @@ def test_the_list_shows_licence_size_and_presence_of_every_model(no_sockets, che
 def test_prefetch_goes_on_after_a_failure_and_says_so(no_sockets, capsys):
     assert weight_list.main(["prefetch", "SurgRec-MAE", "EfficientNet-Lite0", "ColorHistogram"]) == 1
     out = capsys.readouterr().out
-    assert "SurgRec-MAE: SurgRec-MAE: no checkpoint is public" in out
+    assert "SurgRec-MAE: SurgRec-MAE: weights hub:SichengLu/SurgRec/surgrec_mae.pth cannot be had" in out
     assert "EfficientNet-Lite0: /" in out
     assert "57934424" in out
     assert "ColorHistogram: needs none" in out

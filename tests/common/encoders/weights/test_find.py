@@ -85,8 +85,9 @@ def test_local_weights_are_available_when_their_file_is(tmp_path, checkout):
 
 
 def test_a_model_without_public_weights_says_so(checkout):
-    config = model_config(checkout, "SurgRec-MAE")
-    with pytest.raises(UserError, match="SurgRec-MAE: no checkpoint is public; pass --weights FILE or FOLDER"):
+    access = "no checkpoint is public; pass --weights FILE or FOLDER"
+    config = replace(model_config(checkout, "SurgRec-MAE"), weights="local", access=access)
+    with pytest.raises(UserError, match=f"SurgRec-MAE: {access}"):
         find_weights(config.weights, config)
     assert is_available(config) == (False, config.access)
 

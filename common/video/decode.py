@@ -51,12 +51,15 @@ _HINTS = {
     "torchcodec": "; it also needs FFmpeg's shared libraries (Debian: apt-get install libavcodec59 libavformat59 "
     "libavfilter8 libavdevice59, or the package ffmpeg; conda: conda install ffmpeg)",
 }
+USE_PYAV = "use --decoder pyav"
 ACCEPT = "copy it again, or take it as it is with --accept_damaged, which marks its features"
 ANOTHER_BEHIND = "a second video lies behind the first in one file, and is not read"
 JOIN = "join the parts with ffmpeg -f concat, or take the first alone with --accept_damaged, which marks its features"
 # matrix coefficients of ITU-T H.273 that FFmpeg's scaler has a table for; 0 and 2 are RGB and "unspecified"
 KNOWN_MATRICES = {1, 4, 5, 6, 7, 9, 10}
 UNTAGGED_MATRICES = {0, 2}
+MPEG_VIDEO = ("mpeg1video", "mpeg2video")
+SEQUENCE_HEADER_WITHIN = 64  # bytes of a packet
 
 
 @dataclass
@@ -126,6 +129,8 @@ class Decoding:
             for frame in strictly_increasing(self._frames(info), info.fps, record.mended):
                 record.decoded, last = record.decoded + 1, frame.seconds
                 yield frame
+            if self.decoder != "pyav" and info.format != FRAMES:
+                self._compare_with_pyav()
         except VideoError as error:
             if error.promised is not None or not record.decoded or not info.indexed_frames:
                 raise
@@ -165,6 +170,18 @@ class Decoding:
 
             frames = other_decoders.DECODERS[self.decoder](self.path, info)
         return with_stored_times(self.path, info, frames)
+
+    def _compare_with_pyav(self) -> None:
+        """Decode once more for the errors, which no other decoder tells: it fills in what is missing, or ends there.
+
+        Raises `VideoError` where the decoder gave another number of frames.
+        """
+        record, pyav = self.record, DecodingRecord()
+        there = sum(1 for _ in _pictures(self.path, pyav))
+        record.errors, record.first_error = pyav.errors, pyav.first_error
+        if record.decoded != there:
+            reason = f"{self.decoder} gives {record.decoded} of {there} frames that decode, without a word"
+            raise VideoError(self.path, reason, record.decoded, advice=USE_PYAV)
 
     def _judge(self, info: VideoInfo, last: float) -> None:
         """Compare what came out with what the file promises. Raises `VideoError` for a damaged video."""
@@ -229,25 +246,43 @@ def _packet_seconds(path: Path) -> Iterator[float | None]:
 
 
 def decode_pyav(path: Path, record: DecodingRecord) -> Iterator[Frame]:
-    """PyAV (FFmpeg inside its wheel): sequential, in constant memory, colour tags and display matrix honoured.
+    """PyAV (FFmpeg inside its wheel): sequential, in constant memory, colour tags and display matrix honoured."""
+    for picture in _pictures(path, record):
+        if picture.colorspace not in KNOWN_MATRICES | UNTAGGED_MATRICES:
+            record.note(f"colour matrix {picture.colorspace} is unknown: read as BT.601")
+        yield Frame(to_rgb(picture), picture.time)
 
-    What does not decode is counted in `record`, and decoding goes on behind it.
-    """
+
+def _pictures(path: Path, record: DecodingRecord) -> Iterator[av.VideoFrame]:
+    """All pictures of a video, not yet RGB; what does not decode is counted in `record`, and decoding goes on behind it."""
     with open_container(path) as container:
         stream, _ = choose_stream(path, container)
         stream.thread_type = "AUTO"
+        context, size = stream.codec_context, None
         for packet in _packets(container, stream, record):
             try:
-                decoded = packet.decode()
+                decoded = []
+                if context.name in MPEG_VIDEO and (stated := _mpeg_size(packet)):
+                    # at another size FFmpeg would drop the last picture, which it holds back until the next one
+                    if size not in (None, stated):
+                        decoded = context.decode(None)
+                        context.flush_buffers()
+                    size = stated
+                decoded += packet.decode()
             except Exception as error:  # as with `open_container`: whatever it is, it is this packet's
                 record.add_error(error)
                 continue
-            for frame in decoded:
-                if frame.is_corrupt:  # FFmpeg fills what is missing from the pictures around it
+            for picture in decoded:
+                if picture.is_corrupt:  # FFmpeg fills what is missing from the pictures around it
                     record.add_error("a picture of which a part is missing")
-                if frame.colorspace not in KNOWN_MATRICES | UNTAGGED_MATRICES:
-                    record.note(f"colour matrix {frame.colorspace} is unknown: read as BT.601")
-                yield Frame(to_rgb(frame), frame.time)
+                yield picture
+
+
+def _mpeg_size(packet: av.Packet) -> bytes | None:
+    """Width and height as a sequence header has them (ISO/IEC 13818-2, 6.2.2.1), where a packet begins with one."""
+    content = bytes(packet)[:SEQUENCE_HEADER_WITHIN]
+    place = content.find(b"\0\0\1\xb3")
+    return content[place + 4 : place + 7] if place >= 0 else None
 
 
 def _packets(

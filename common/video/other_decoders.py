@@ -1,6 +1,7 @@
 """The decoders beside PyAV: OpenCV, decord, torchcodec. Each refuses what it is known to get wrong, naming the video.
 
-What they refuse was found by decoding numbered frames in many containers; PyAV gave every frame of all of them.
+What they refuse was found by decoding numbered frames in many containers; PyAV gave every frame of all of them. What
+they lose or fill in at damaged places, `Decoding` finds by PyAV.
 """
 
 from __future__ import annotations
@@ -19,15 +20,7 @@ import numpy as np
 from common.base.children import end_with_parent, leave_signals_to_parent
 from common.base.paths import CHECKOUT
 from common.base.runtime import UserError, first_line
-from common.video.probe import (
-    VideoError,
-    VideoInfo,
-    choose_stream,
-    display_matrix,
-    is_mirrored,
-    lost_frames,
-    open_container,
-)
+from common.video.probe import VideoError, VideoInfo, choose_stream, display_matrix, is_mirrored, open_container
 from common.video.timeline import LATEST_START_SECONDS, LONGEST_STEP_SECONDS, SHORTEST_STEP_SECONDS, Frame
 
 if TYPE_CHECKING:
@@ -44,9 +37,8 @@ PALETTES = ("pal8", "bgr8", "rgb8", "rgb4_byte", "bgr4_byte")
 def decode_opencv(path: Path, info: VideoInfo) -> Iterator[Frame]:
     """OpenCV: rotation honoured; times count from the first frame.
 
-    Refuses interlaced video (black or garbage), mirrored pictures (turned instead), another than the first stream, and
-    files of which it gives fewer frames than there are: a damaged place ends its video without an error. No AV1; before
-    version 5 colour tags are ignored (BT.709 is read as BT.601, up to 17 levels off).
+    Refuses interlaced video (black or garbage), mirrored pictures (turned instead) and another than the first stream. No
+    AV1; before version 5 colour tags are ignored (BT.709 is read as BT.601, up to 17 levels off).
     """
     import cv2
 
@@ -75,7 +67,6 @@ def decode_opencv(path: Path, info: VideoInfo) -> Iterator[Frame]:
         raise VideoError(path, reason, advice=f"{USE_PYAV} (OpenCV has no AV1 decoder, for one)")
     if brightest <= BLACK_LEVEL and _any_frame(path, lambda frame: frame.to_ndarray(format="gray").max() > BLACK_LEVEL):
         raise _refusal(path, "OpenCV gives only black pictures", count)
-    _refuse_early_end(path, info, "OpenCV", count)
 
 
 def decode_decord(path: Path, info: VideoInfo) -> Iterator[Frame]:
@@ -95,11 +86,7 @@ def decode_decord(path: Path, info: VideoInfo) -> Iterator[Frame]:
         raise _refusal(path, "decord gives wrong pictures of a video with a palette")
     if reason := _wrong_in_decord(path, info):
         raise _refusal(path, reason)
-    count = 0
-    for frame in _frames_of_process(path):
-        yield frame
-        count += 1
-    _refuse_early_end(path, info, "decord", count)
+    yield from _frames_of_process(path)
 
 
 def decode_torchcodec(path: Path, info: VideoInfo) -> Iterator[Frame]:
@@ -166,20 +153,6 @@ def _refuse_mirrored(path: Path, name: str) -> None:
     """Raise `VideoError` where the display matrix mirrors, which FFmpeg's users take for a turn by half."""
     if _any_frame(path, lambda frame: is_mirrored(display_matrix(frame)), 1):
         raise _refusal(path, f"{name} turns this mirrored picture")
-
-
-def _refuse_early_end(path: Path, info: VideoInfo, name: str, count: int) -> None:
-    """Raise `VideoError` where fewer frames came than the file holds: its packets, or the index of an MP4."""
-    there = info.indexed_frames or _count_packets(path)
-    if lacking := lost_frames(there, count):
-        reason = f"{lacking}: {name} ends at damaged places without a word"
-        raise VideoError(path, reason, count, advice=USE_PYAV, promised=there)
-
-
-def _count_packets(path: Path) -> int:
-    with open_container(path) as container:
-        stream, _ = choose_stream(path, container)
-        return sum(bool(packet.size) and not packet.is_discard for packet in container.demux(stream))
 
 
 def _wrong_in_decord(path: Path, info: VideoInfo) -> str | None:

@@ -198,9 +198,10 @@ def _join(folder: Path) -> Path:
     return joined(*parts, folder / "odd.ts")
 
 
-def _size_change(folder: Path) -> Path:
-    first = write(folder / "0.ts", range(30))
-    return joined(first, write(folder / "1.ts", range(30, 60), size=(72, 128)), folder / "odd.ts")
+def _size_change(folder: Path, suffix: str = "ts", **settings) -> Path:
+    first = write(folder / f"0.{suffix}", range(30), **settings)
+    second = write(folder / f"1.{suffix}", range(30, 60), size=(72, 128), **settings)
+    return joined(first, second, folder / f"odd.{suffix}")
 
 
 def _jump(index: int) -> np.ndarray:
@@ -233,6 +234,13 @@ ODD = {
     "fragments": Odd(lambda f: write(f / "odd.mp4", container={"movflags": "frag_keyframe+empty_moov"})),
     "joined ts": Odd(_join, mended=frozenset({"step back"})),
     "size change": Odd(_size_change, mended=frozenset({"step back"})),
+    "size change in a program stream": Odd(
+        lambda folder: _size_change(folder, "mpg", codec="mpeg2video", options={}),
+        mended=frozenset({"step back", "missing"}),
+    ),
+    "size change in mpeg": Odd(
+        lambda folder: _size_change(folder, "m2v", codec="mpeg2video", options={}), mended=frozenset({"missing"})
+    ),
     "mp4 all at time 0": Odd(lambda folder: _at_zero(folder / "odd.mp4"), mended=frozenset({"repeated"})),
     "mkv all at time 0": Odd(lambda folder: _at_zero(folder / "odd.mkv"), mended=frozenset({"repeated"})),
     "ts all at time 0": Odd(lambda folder: _at_zero(folder / "odd.ts"), mended=frozenset({"repeated"})),

@@ -174,6 +174,17 @@ def test_a_place_that_does_not_decode_quarantines_in_any_container(tmp_path, con
         list(decode(path))
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "nut"])
+def test_a_joint_whose_second_part_does_not_decode_is_said_by_every_decoder(tmp_path, suffix):
+    """Matroska keeps the codec's parameters once; those of a second part of another size are not read."""
+    first = odd_videos.write(tmp_path / f"0.{suffix}", range(30))
+    second = odd_videos.write(tmp_path / f"1.{suffix}", range(30, 60), size=(72, 128))
+    path = odd_videos.joined(first, second, tmp_path / f"BL_1.{suffix}")
+    for decoder in filter(installed, DECODERS):
+        with pytest.raises(VideoError, match=rf"BL_1\.{suffix}"):
+            list(decode(path, decoder))
+
+
 def test_a_losslessly_trimmed_video_is_whole(tmp_path):
     path = ODD["trimmed"].make(tmp_path)
     assert probe(path).header_frames == NUM_FRAMES

@@ -70,34 +70,43 @@ def feature_findings(extracted: Mapping[str, list[ExtractedVideo]], videos: Mapp
             by_folder.setdefault(entry.folder, {})[video] = entry
     for folder, entries in sorted(by_folder.items()):
         yield from _made_differently(folder, entries)
-        for video, entry in entries.items():
-            try:
-                change = video_change(entry.sidecar, videos[video]) if video in videos else None
-            except OSError:  # named among the files
-                change = None
-            if change:
-                advice = "the video was replaced: extract it again, and check that its labels are for the new file"
-                yield Finding("warning", KIND, f"{video}: {folder}: {change}", advice, video=video)
-            yield from _decoding_findings(video, folder, entry)
+    for video, entries in extracted.items():
+        told: dict[tuple[str, str, str], list[str]] = {}  # what all folders of a video tell is one finding
+        for entry in entries:
+            for remark in _remarks(entry, videos.get(video)):
+                told.setdefault(remark, []).append(entry.folder)
+        for (severity, text, advice), folders in told.items():
+            yield Finding(severity, KIND, f"{video}: {listed(folders)}: {text}", advice, video=video)
 
 
-def _decoding_findings(video: str, folder: str, entry: ExtractedVideo) -> Iterator[Finding]:
-    """What had to be mended or accepted when the video was decoded; sidecars of earlier versions do not say."""
+def _remarks(entry: ExtractedVideo, path: Path | None) -> Iterator[tuple[str, str, str]]:
+    """Severity, text and advice: another file, and what had to be mended or accepted when the video was decoded.
+
+    Sidecars of earlier versions do not tell the latter.
+    """
+    try:
+        change = video_change(entry.sidecar, path) if path else None
+    except OSError:  # named among the files
+        change = None
+    if change:
+        yield (
+            "warning",
+            change,
+            "the video was replaced: extract it again, and check that its labels are for the new file",
+        )
     record = entry.sidecar.get("decoding") or {}
     if damage := record.get("damage"):
-        message = f"{video}: {folder} was made from a damaged video: {damage}"
         advice = "look for a whole copy; labels made on another copy are shifted behind the damaged place"
-        yield Finding("warning", KIND, message, advice, video=video)
+        yield "warning", f"made from a damaged video: {damage}", advice
     elif lacking := lost_frames(record.get("header_frames"), entry.num_frames):
-        message = f"{video}: {lacking}, by a header that is an estimate"
-        yield Finding("note", KIND, message, "compare with the number of labels, where there are some", video=video)
+        advice = "compare with the number of labels, where there are some"
+        yield "note", f"{lacking}, by a header that is an estimate", advice
     if mended := record.get("times_mended"):
         kinds = ", ".join(f"{count} {kind}" for kind, count in mended.items())
-        message = f"{video}: times of frames were mended ({kinds}): they go on at the stream's rate"
         advice = "times in plots and tables are counted from these; wrap the video again with a tool that writes times"
-        yield Finding("note", KIND, message, advice, video=video)
+        yield "note", f"times of frames were mended ({kinds}): they go on at the stream's rate", advice
     for remark in record.get("notes", ()):
-        yield Finding("note", KIND, f"{video}: {remark}", "check that this is what was labelled", video=video)
+        yield "note", remark, "check that this is what was labelled"
 
 
 def _made_differently(folder: str, entries: Mapping[str, ExtractedVideo]) -> Iterator[Finding]:

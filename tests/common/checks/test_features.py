@@ -57,3 +57,12 @@ def test_what_was_mended_or_accepted_when_a_video_was_decoded(cohort):
     assert "times of frames were mended (1 step back, 3 repeated)" in found["BL_03"][1]
     assert "stream 1 is read, not stream 0" in found["BL_05"][1]
     assert f"{6 * count} frames promised" in found["BL_07"][1]
+
+
+def test_what_two_encoders_features_tell_of_a_video_is_one_finding(cohort):
+    told = {"notes": ["stream 1 is read, not stream 0 (h264, 64 x 48)"], "times_mended": {"repeated": 3}}
+    for folder in ("Made", "Other"):
+        cohort.add_features("BL_05", encoder=folder, decoding=told)
+    messages = [finding.message for finding in cohort.findings()]
+    assert len(messages) == 2
+    assert all(message.startswith("BL_05: features/Made, features/Other: ") for message in messages)

@@ -10,6 +10,7 @@ end_seconds are where the next phase starts), <video>_ribbon.png and, with --ove
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -111,7 +112,7 @@ def _stated_frames_fps(videos: list[Path]) -> float | None:
     """The rate of folders of images by the data set that they lie in; None where nothing says it."""
     from common.dataset.description import frames_fps_of
 
-    return next((fps for video in videos if video.is_dir() and (fps := frames_fps_of(video))), None)
+    return next((fps for video in videos if os.path.isdir(video) and (fps := frames_fps_of(video))), None)
 
 
 def _predict(predictor: Predictor, video: Path, folder: Path, *, overlay: bool) -> None:
@@ -123,7 +124,7 @@ def _predict(predictor: Predictor, video: Path, folder: Path, *, overlay: bool) 
     from common.reports.pictures.timeline import timeline_plot, write_segments
     from common.video.probe import probe
 
-    if not (video.is_file() or is_frame_folder(video)):
+    if not (os.path.isfile(video) or is_frame_folder(video)):
         raise UserError(f"{video}: no such video file, nor a folder of numbered images")
     name = video_name_of(video)
     if reason := reason_against(name):

@@ -41,7 +41,8 @@ NO_VIDEO, NO_FRAMES, NO_LABELS = (
     "folders, but not of numbered images",
     f"no {LABEL_SUFFIX} files",
 )
-LEFT_OUT_BY_KIND = frozenset({NO_VIDEO, NO_FRAMES, NO_LABELS})  # not by name
+NO_RIGHTS = "no right to look into it"
+LEFT_OUT_BY_KIND = frozenset({NO_VIDEO, NO_FRAMES, NO_LABELS, NO_RIGHTS})  # not by name
 FORBIDDEN_CHARACTERS = '/\\:*?"<>|'
 # Windows opens a device for these, with any suffix behind them
 DEVICE_NAMES = frozenset({"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}) | {
@@ -163,7 +164,9 @@ def list_videos(folder: Path, *, below: bool = False) -> Listing:
 
     def reason(path: Path) -> str | None:
         if os.path.isdir(path):
-            return None if is_frame_folder(path) else NO_FRAMES
+            if is_frame_folder(path):
+                return None
+            return NO_FRAMES if os.access(path, os.R_OK | os.X_OK) else NO_RIGHTS
         return None if path.suffix.lower() in VIDEO_SUFFIXES else NO_VIDEO
 
     entries = _files_below(folder) if below else _entries(folder)
@@ -208,6 +211,11 @@ def _listing(folder: Path, noun: str, entries: Iterable[tuple[Path, str, str | N
     for name, path in sorted(named):
         files.setdefault(first_of.setdefault(same_name(name), name), []).append(path)
     return Listing(folder, noun, files, dict(sorted(left_out.items())))
+
+
+def is_readable_file(path: Path) -> bool:
+    """Whether a path is a file that may be read; never raises, unlike `Path.is_file` in a folder without rights."""
+    return os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def is_frame_folder(path: Path) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.base import paths
-from common.base.entries import is_frame_folder, list_videos
+from common.base.entries import is_frame_folder, is_readable_file, list_videos
 from common.base.runtime import UserError
 from common.checks.features import feature_findings, feature_folders, open_all_features
 from common.checks.files import copy_findings, description_findings, file_findings, listing_findings
@@ -54,7 +54,7 @@ def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, f
     files, videos = label_files(dataset), list_videos(dataset.videos).first
     mapping, labels = read_all_labels(dataset, files, findings)
     folders = feature_folders(dataset)
-    there = {video: path for video, path in videos.items() if path.is_file() or is_frame_folder(path)}
+    there = {video: path for video, path in videos.items() if is_readable_file(path) or is_frame_folder(path)}
     extracted = open_all_features(folders, findings)
     timings = collect_timings(there, extracted, findings)
     rates = {video: next((timing.fps for timing in timings.get(video, ()) if timing.fps), fps) for video in labels}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
-from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, list_labels, list_videos
+from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, is_readable_file, list_labels, list_videos
 from common.base.files import cached_fingerprint
 from common.base.runtime import UserError, counted, listed, progress
 from common.checks.findings import Finding
@@ -55,9 +55,15 @@ def file_findings(
 ) -> Iterator[Finding]:
     """Videos without labels and labels without videos; a data set of features alone may have no videos at all."""
     for video, path in videos.items():
-        if not (path.is_file() or is_frame_folder(path)):
-            message = f"{video}: {path} is a link to nothing, or not a file"
-            yield Finding("error", KIND, message, "put the video back where the link leads", video=video)
+        if not (is_readable_file(path) or is_frame_folder(path)):
+            message = f"{video}: {path} is a link to nothing, no file, or not to be read"
+            yield Finding(
+                "error",
+                KIND,
+                message,
+                "put the video back where the link leads, or get the right to read it",
+                video=video,
+            )
         if video not in labelled:
             message = f"{video}: {path} has no labels"
             advice = f"add its labels to {dataset.ground_truth} to train or score with it"
@@ -77,7 +83,7 @@ def copy_findings(dataset: paths.Dataset, labels: Mapping[str, np.ndarray]) -> I
         yield Finding("error", COPIES_KIND, message, "remove one of the two label files", video=video)
     part_of = {video: part for part, files in parts.items() for video in files}
     name_of = video_files(dataset)
-    same_videos = _same_content([path for path in name_of if path.is_file()])
+    same_videos = _same_content([path for path in name_of if is_readable_file(path)])
     for group in same_videos:
         names = [f"{path.name} ({part_of.get(name_of[path], 'unlabelled')})" for path in group]
         message = f"the same video under {len(group)} names: {listed(names)}"

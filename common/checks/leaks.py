@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.base import paths
-from common.base.entries import list_labels, nfc
+from common.base.entries import is_readable_file, list_labels, nfc
 from common.base.files import cached_fingerprint
 from common.base.runtime import UserError, counted, listed, progress
 from common.checks.files import video_files
@@ -36,7 +36,7 @@ def leaked_videos(dataset: paths.Dataset, manifest: Manifest) -> list[str]:
     A video whose file is not on this machine is known by its name, if the manifest's corpus is this data set.
     """
     labelled = list_labels(dataset.ground_truth).first.keys() | list_labels(dataset.ground_truth_val).first.keys()
-    there = {path: name for path, name in video_files(dataset).items() if name in labelled and path.is_file()}
+    there = {path: name for path, name in video_files(dataset).items() if name in labelled and is_readable_file(path)}
     # only files whose size is in the manifest can be in it: the others are not read
     sizes = {video.size_bytes for video in manifest.videos}
     seen = {video.fingerprint for video in manifest.videos}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
         raise UserError("--mode tokens: a token sees frames after its own, so --anchor end is for --mode window alone")
     identity = _identity(model.name, encoder, config)
     folder = dataset.features(model.name, variant_of(published, config))
-    has_images = any(path.is_dir() for path in videos.values())
+    has_images = any(os.path.isdir(path) for path in videos.values())
     frames_fps = description.frames_fps if has_images else None
 
     def is_finished(name: str) -> bool:
@@ -207,7 +208,7 @@ class ExtractionLoop:
         """
         if self.config.fps is not None and self.plan.frames_fps is None:
             reason = f"--fps {self.config.fps:g}: it is unknown how many images a second these are"
-            for name in [name for name, path in videos.items() if path.is_dir()]:
+            for name in [name for name, path in videos.items() if os.path.isdir(path)]:
                 _quarantine(name, VideoError(videos[name], reason, advice=STATE_RATE), folder, summary)
             videos = {name: path for name, path in videos.items() if name not in summary.failed}
         jobs: dict[str, _VideoJob] = {}

@@ -7,6 +7,7 @@ that decode. A video is a file, or a folder of numbered images.
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 import statistics
 from collections.abc import Iterator, Mapping
@@ -102,7 +103,7 @@ class VideoInfo:
 
 def probe(path: Path) -> VideoInfo:
     """Read a video's header, without decoding. Raises `VideoError`, and nothing else, when it is not a video."""
-    if path.is_dir():
+    if os.path.isdir(path):  # not `Path.is_dir`, which raises where a link leads into a folder without rights
         return _probe_images(path)
     with open_container(path) as container:
         stream, others = choose_stream(path, container)
@@ -157,6 +158,8 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     except FileNotFoundError as error:
         reason = f"a link to {path.readlink()}, which is not there" if path.is_symlink() else error
         raise VideoError(path, reason, advice="put the video back, or remove the link or its name") from error
+    except PermissionError as error:
+        raise VideoError(path, error, advice="get the right to read it, and to look into its folder") from error
     except Exception as error:
         raise VideoError(path, error) from error
 
@@ -290,7 +293,10 @@ def estimate_frames(videos: Mapping[str, Path]) -> dict[str, int]:
     """
     sizes, counts = {}, {}
     for name, path in videos.items():
-        sizes[name] = path.stat().st_size if path.exists() else 0  # a broken link has its turn, and its error, later
+        try:
+            sizes[name] = path.stat().st_size
+        except OSError:  # a broken link, a place without rights: it has its turn, and its error, later
+            sizes[name] = 0
         try:
             counts[name] = probe(path).promised_frames
         except VideoError:  # extraction reports it when its turn comes

@@ -247,6 +247,45 @@ def test_what_is_no_file_is_named_and_stops_no_other_video(clips, caplog, option
         assert re.search(reason, caplog.text)
 
 
+def test_what_may_not_be_read_is_named_and_stops_no_other_video(clips):
+    """A file, a folder of images, and a link into a folder: neither extraction nor audit ends at them."""
+    hidden = clips.root / "hidden"
+    hidden.mkdir()
+    for name, folder in (("BN_file", clips.videos), ("behind", hidden)):
+        shutil.copy(clips.videos / "BL_0.mp4", folder / f"{name}.mp4")
+    (clips.videos / "BN_link.mp4").symlink_to(hidden / "behind.mp4")
+    odd_videos.frame_folder(clips.videos / "BN_images", range(3))
+    forbidden = (clips.videos / "BN_file.mp4", clips.videos / "BN_images", hidden)
+    # whoever runs the tests may be allowed everything
+    powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if powerless and not shutil.which("setpriv"):
+        pytest.skip("no setpriv, which takes rights away")
+
+    def command(module, *words):
+        return subprocess.run(
+            [*powerless, sys.executable, "-m", module, *words], capture_output=True, text=True, cwd=paths.CHECKOUT
+        )
+
+    for path in forbidden:
+        path.chmod(0)
+    try:
+        words = ["--dataset", "clips", "--device", "cpu", "--model", "ColorHistogram"]
+        extraction, again = (command("common.extract_features", *words) for _ in range(2))
+        audit = command("common.audit", str(clips.root))
+    finally:
+        for path in forbidden:
+            path.chmod(0o700)
+    for done in (extraction, again):
+        assert done.returncode == 1, done.stderr
+        assert "BN_images (no right to look into it)" in done.stderr
+        for name in ("BN_file", "BN_link"):
+            assert re.search(rf"{name}\.mp4: .*Permission denied.*get the right to read it", done.stderr)
+    assert sorted(path.stem for path in clips.features("ColorHistogram").glob("*.npy")) == ["BL_0", "BL_1", "BL_2"]
+    assert "BN_link.mp4 is a link to nothing, no file, or not to be read" in " ".join(audit.stdout.split()), (
+        audit.stderr
+    )
+
+
 def test_a_video_of_the_same_size_under_the_same_name_is_another_one(clips, solid):
     def raw(path, colour):
         """Uncompressed: equal numbers of pixels are equal numbers of bytes."""

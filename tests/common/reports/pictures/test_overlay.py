@@ -16,6 +16,8 @@ from common.reports.pictures.style import phase_colours
 from common.video.decode import decode
 from common.video.probe import VideoError
 from common.video.timeline import Frame
+from tests.common import odd_videos
+from tests.common.odd_videos import ODD, number_of
 
 MAPPING = PhaseMapping(("background", "wash", "suture"))
 UNEVEN = np.cumsum([0, 0.04, 0.04, 0.2, 0.033, 0.04, 0.5, 0.04, 0.04, 0.04, 0.1, 0.04])
@@ -197,6 +199,24 @@ def test_a_picture_that_changes_its_size_is_fitted_to_the_first(clip, tmp_path, 
         sizes = {(frame.height, frame.width) for frame in container.decode(video=0)}
     assert sizes == {frames[0].image.shape[:2]}
     assert len(times(tmp_path / "out.mp4")) == len(UNEVEN)
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_every_frame_of_any_kind_of_video_is_in_its_overlay(tmp_path, kind):
+    """By the number that it shows in its upper half, which the bar leaves free."""
+    video = ODD[kind].make(tmp_path)
+    seconds = [frame.seconds for frame in decode(video)]
+    path = write_overlay(video, phases_at(np.array(seconds)), tmp_path / "overlay.mp4")
+    shown = list(decode(path))
+    assert tuple(number_of(frame.image) for frame in shown) == ODD[kind].numbers
+    assert [frame.seconds for frame in shown] == pytest.approx(seconds, abs=2e-3)
+
+
+def test_a_mirrored_picture_is_mirrored_in_its_overlay(tmp_path):
+    video = odd_videos.mirrored(odd_videos.write(tmp_path / "plain.mp4"), tmp_path / "mirrored.mp4")
+    seconds = np.arange(odd_videos.NUM_FRAMES) / odd_videos.FPS
+    path = write_overlay(video, phases_at(seconds), tmp_path / "overlay.mp4")
+    assert [number_of(picture[:, ::-1]) for picture in pictures(path)] == [*range(odd_videos.NUM_FRAMES)]
 
 
 @pytest.mark.parametrize("num_frames", [len(UNEVEN) - 1, len(UNEVEN) + 1])

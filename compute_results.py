@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 
 from common.base import paths
+from common.base.locks import hold
 from common.base.options import CommandParser
 from common.base.runtime import UserError, run_main
 from common.base.wording import format_table
@@ -38,7 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     output.add_argument("--pdf", action="store_true", help="every picture as PDF too")
     given = parser.parse_args(argv)
     _refuse_ignored(given)
+    with hold(paths.model(given.model).workbook if given.model else paths.comparison_results() / "report"):
+        _write_reports(given)
+    return 0
 
+
+def _write_reports(given: argparse.Namespace) -> None:
     # --help answers without pandas, matplotlib and plotly
     from common.reports.comparison import make_report
     from common.reports.published import read_published
@@ -69,7 +75,6 @@ def main(argv: list[str] | None = None) -> int:
     else:
         written = write_comparison(report, over_folds=num_folds is not None, pdf=given.pdf)
     print("\n".join(f"wrote {path}" for path in written))
-    return 0
 
 
 def _refuse_ignored(given: argparse.Namespace) -> None:

@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     from common.reports.results import collect_folds
     from common.reports.text import print_summary
 
-    run_folds(configs, given)
-    if given["only"] is None:
+    is_complete = run_folds(configs, given)
+    if given["only"] is None and is_complete:
         dataset, model = paths.dataset(configs[0].dataset), paths.model(configs[0].model)
         results = [collect_folds(model, dataset, given["folds"], run=config.run_name) for config in configs]
         print_summary(dataset, results)

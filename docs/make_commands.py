@@ -58,7 +58,7 @@ of `models/` takes the options of `common.extract_features` but `--model`. Names
 | 1 | something is wrong, and one message says what and what to do; of several videos or models: of some |
 | 2 | the command line cannot be understood |
 | 3 | extraction: no video could be read |
-| 130 | interrupted; what is finished is kept, and the same command resumes |
+| 129, 130, 143 | ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM; what is finished is kept, and the same command resumes |
 """
 
 

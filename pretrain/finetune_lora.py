@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base.files import restore_folder
+from common.base.locks import hold
 from common.base.options import CommandParser, resolve
 from common.base.runtime import UserError, choose_precision, keep_freed_memory, run_main, select_device
 from common.encoders.config import EncoderConfig, read_encoder_config
@@ -32,7 +33,7 @@ CHECKED_CLIPS = 2
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train or resume; returns 0 when finished or put back into SLURM's queue, 130 when stopped by a signal."""
+    """Train or resume; returns 0 when finished or put back into SLURM's queue, 129, 130 or 143 when saved after a signal."""
     parser = CommandParser(None, __doc__)
     add_finetune_options(parser)
     parser.add_device()
@@ -46,8 +47,13 @@ def main(argv: list[str] | None = None) -> int:
 def finetune(options: FinetuneOptions, *, device: str = "auto") -> int:
     """Train as the options (completed) say; returns the exit code.
 
-    Raises `UserError` for what is missing, and for an output folder of another training.
+    Raises `UserError` for what is missing, and for an output folder of another training or in use by one.
     """
+    with hold(options.output_folder):
+        return _finetune(options, device)
+
+
+def _finetune(options: FinetuneOptions, device: str) -> int:
     keep_freed_memory()
     config = training_config(options)
     training = prepare(options, config, select_device(device))

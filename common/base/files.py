@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.base.runtime import UserError, shortened, shown
+from common.base.runtime import UserError, naming_target, shortened, shown
 
 STEM_CHARACTERS = 40  # of a temporary name: no longer than file systems take, whatever the script
 NUM_BLOCKS, BLOCK_BYTES = 64, 1 << 16  # of a fingerprint
@@ -32,11 +32,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     temporary, handle = new_temporary(path)
     try:
-        yield temporary
-        publish(temporary, path)
+        with naming_target(path):
+            yield temporary
+            publish(temporary, path)
     finally:
         os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    """Write tensors and plain values for `torch.load`, atomically.
+
+    Raises `OSError` for a full disk and the like, which torch tells by a `RuntimeError` of its own.
+    """
+    import torch
+
+    with atomic_path(path) as temporary:
+        try:
+            with open(temporary, "wb") as stream:
+                torch.save(content, stream)
+        except RuntimeError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            if cause is None:
+                raise
+            raise cause from None
 
 
 def new_temporary(path: Path) -> tuple[Path, int]:
@@ -45,6 +66,11 @@ def new_temporary(path: Path) -> tuple[Path, int]:
     Those of the same suffix in the folder that killed processes left are removed first.
     """
     path = Path(path)
+    with naming_target(path):
+        return _new_temporary(path)
+
+
+def _new_temporary(path: Path) -> tuple[Path, int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     end = f".partial{path.suffix}"
     remove_abandoned(path.parent.resolve(), end)

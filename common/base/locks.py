@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.base.runtime import UserError, shortened
+from common.base.runtime import UserError, naming_target, shortened
 
 try:
     import fcntl
@@ -52,12 +52,14 @@ def hold(target: Path) -> Iterator[None]:
     Raises `Held`, which names the owner, when somebody else does; `OSError` where nothing can be written.
     """
     path = lock_path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not _has_locks(path.parent.resolve()):
+    with naming_target(target):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        has_locks = _has_locks(path.parent.resolve())
+        handle = _take(target, path) if has_locks else None
+    if handle is None:
         with _hold_by_existence(target, path):
             yield
         return
-    handle = _take(target, path)
     try:
         yield
     finally:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import importlib.metadata
 import io
 import logging
+import os
 import platform
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 LISTED = 8  # names spelled out before "and n more"
 SHOWN = 100  # characters of a found value or name: a message stays a line, whatever a file holds
 RECORDED_PACKAGES = ("numpy", "torch", "torchvision", "transformers", "timm", "av", "scikit-learn")
+TERMINATING = ("SIGTERM", "SIGHUP")
+INTERRUPTING = ("SIGINT", *TERMINATING)
+INTERRUPTED = "interrupted: finished files are kept; run the same command again to resume"
 ItemT = TypeVar("ItemT")
 
 
@@ -33,13 +39,70 @@ class UserError(Exception):
     """Something the person at the keyboard can put right: shown as one message, without a traceback."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal that asks the command to end."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def _raise_interrupted(number: int, frame: object) -> None:
+    _handle_signals(signal.SIG_IGN, TERMINATING)  # a scheduler may send it again, while temporary files are removed
+    raise Interrupted(number)
+
+
+def _exit_at_once(number: int, frame: object) -> None:
+    print(INTERRUPTED, file=sys.stderr, flush=True)
+    os._exit(128 + number)
+
+
+def _handle_signals(handler: Any, names: Iterable[str] = INTERRUPTING) -> None:
+    for name in names:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        # one that is ignored from the start stays so: nohup, a background job of a script
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _raise_again(unraisable: Any) -> None:
+    """Python shows and forgets what is raised inside a finaliser; an interruption is to be heard all the same."""
+    if not isinstance(unraisable.exc_value, Interrupted):
+        sys.__unraisablehook__(unraisable)
+        return
+    number = unraisable.exc_value.number
+    signal.signal(number, _raise_interrupted)
+    threading.Timer(0.01, signal.raise_signal, [number]).start()
+
+
+def _is_command() -> bool:
+    """Whether the program that is starting is one of this checkout: not another's that imports it, nor a child."""
+    main, processes = sys.modules.get("__main__"), sys.modules.get("multiprocessing.process")
+    if main is None or (processes and processes.parent_process()):
+        return False
+    if main.__spec__ is not None:  # python -m
+        return main.__spec__.name.startswith(("common.", "pretrain."))
+    script, checkout = Path(getattr(main, "__file__", None) or "/").resolve(), Path(__file__).resolve().parents[2]
+    return script.is_relative_to(checkout) and not script.is_relative_to(sys.prefix)
+
+
+if _is_command() and threading.current_thread() is threading.main_thread():
+    _handle_signals(_exit_at_once)  # it is importing: there is nothing to tidy up yet, and a traceback tells nothing
+
+
 def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Run a command's `main` and exit: 0 = done, 1 = `UserError` (printed), 130 = interrupted, else main's own code."""
+    """Run a command's `main` and exit with main's own code (0 = done), or, with one message:
+
+    1 = `UserError` or a failed file operation; 128 + its number = ended by a signal (129 SIGHUP, 130 SIGINT, 143
+    SIGTERM), after tidying up.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a name's characters shows their codes
             stream.reconfigure(errors="backslashreplace")
+    _handle_signals(_raise_interrupted)
+    sys.unraisablehook = _raise_again
     try:
         sys.exit(main() or 0)
     except UserError as error:
@@ -50,18 +113,34 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
             raise
         print(f"error: {describe_os_error(error)}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: finished files are kept; run the same command again to resume", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT))
 
 
 def describe_os_error(error: OSError) -> str:
     """One line for a failed file operation: what, where, and for a full disk what to do."""
     place = f" ({error.filename})" if error.filename else ""
     hint = ""
-    if error.errno in {28, 122}:  # ENOSPC, EDQUOT
+    if error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", None)}:
         hint = "; free some space and run the same command again: finished files are kept, nothing half-written is used"
+    elif error.errno in {errno.EACCES, errno.EPERM}:
+        hint = "; ask its owner for the right to it, or use another folder"
+    elif error.errno == errno.EROFS:
+        hint = "; this disk can only be read: use another folder (SICS155_ROOT=FOLDER moves data, models and results)"
     return f"{error.strerror or error}{place}{hint}"
+
+
+@contextlib.contextmanager
+def naming_target(path: Path) -> Iterator[None]:
+    """Let failed file operations name `path`, and not a temporary file beside it, or none."""
+    try:
+        yield
+    except OSError as error:
+        is_beside = error.filename is None or os.path.dirname(os.fspath(error.filename)) == str(path.parent)
+        if error.errno is None or not is_beside:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def first_line(error: object) -> str:

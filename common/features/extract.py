@@ -306,13 +306,12 @@ def _not_written(features: Path, error: OSError) -> UserError:
 
 @contextlib.contextmanager
 def _discarding(jobs: dict[str, _VideoJob]) -> Iterator[None]:
-    """Give up at the end what is not finished; a disk that is full says so again, and what came first is what counts."""
+    """Give up at the end what is not finished."""
     try:
         yield
     finally:
         for job in jobs.values():
-            with contextlib.suppress(OSError):
-                job.writer.discard()
+            job.writer.discard()
 
 
 class _VideoJob:

@@ -60,7 +60,7 @@ class FeatureWriter:
             self._temporary, handle = new_temporary(path)
             kept.callback(os.close, handle)  # after the stream, and after the file has its name
             kept.callback(self._temporary.unlink, missing_ok=True)
-            # closing writes what is still buffered: on a full disk this fails again
+            # to close writes what is still buffered: on a full disk this fails again
             self._stream = kept.enter_context(open(self._temporary, "wb"))
             self._stream.write(self._header())
             self._kept = kept.pop_all()
@@ -73,7 +73,8 @@ class FeatureWriter:
 
     def discard(self) -> None:
         """Give up: remove the temporary file and release the lock. Does nothing after `finish`."""
-        self._kept.close()
+        with contextlib.suppress(OSError):  # a full disk was told before
+            self._kept.close()
 
     def _header(self) -> bytes:
         stream = io.BytesIO()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from common.base.files import atomic_path
+from common.base.files import save_tensors
 from common.base.options import from_mapping
 from common.base.runtime import UserError
 from common.dataset.phases import BACKGROUND
@@ -42,8 +42,7 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint atomically."""
-        with atomic_path(path) as temporary:
-            torch.save({"format": FORMAT} | self.__dict__, temporary)
+        save_tensors(path, {"format": FORMAT} | self.__dict__)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

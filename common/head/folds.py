@@ -7,6 +7,7 @@ from typing import Any
 from common.base import paths
 from common.base.entries import on_disk
 from common.base.files import read_json
+from common.base.locks import Held, hold
 from common.base.runtime import UserError
 from common.dataset.kfold import how_to_remake, read_folds
 from common.head.config import TrainConfig, config_differences
@@ -17,8 +18,10 @@ from common.head.training import train
 log = logging.getLogger(__name__)
 
 
-def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> None:
+def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
     """Train and predict the folds of each run that are not finished; `given` are the command's own flags.
+
+    Returns whether all are there now: a fold that another process is at is left to it.
 
     Raises `UserError` when the data set is divided into another number of folds.
     """
@@ -30,17 +33,29 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> None:
         other = f", or {how_to_remake(dataset, asked)}" if possible else ""
         raise UserError(f"--folds {asked}: {dataset.splits} has {found} folds; use --folds {found}{other}")
     numbers = [given["only"]] if given["only"] is not None else range(1, asked + 1)
+    is_complete = True
     for config in configs:
         for number in numbers:
             experiment = load_experiment(replace(config, split=str(number)))
             name = " ".join(part for part in (experiment.model.name, config.run_name) if part)
-            if not given["force"] and is_fold_finished(experiment):
-                log.info("%s fold %d of %d: finished, not run again", name, number, asked)
-                continue
-            log.info("%s fold %d of %d", name, number, asked)
-            # after an interruption the fold resumes in the middle; forced, it starts over
-            train(experiment, device=given["device"], resume=not given["force"], wandb=given["wandb"])
-            predict(experiment, device=given["device"])
+            title = f"{name} fold {number} of {asked}"
+            try:
+                with hold(experiment.results):
+                    _run_fold(experiment, title, given)
+            except Held as error:
+                log.info("%s: skipped: %s", title, error)
+                is_complete = False
+    return is_complete
+
+
+def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> None:
+    if not given["force"] and is_fold_finished(experiment):
+        log.info("%s: finished, not run again", title)
+        return
+    log.info(title)
+    # after an interruption the fold resumes in the middle; forced, it starts over
+    train(experiment, device=given["device"], resume=not given["force"], wandb=given["wandb"])
+    predict(experiment, device=given["device"])
 
 
 def is_fold_finished(experiment: Experiment) -> bool:

@@ -221,15 +221,12 @@ class Predictor:
 
         Raises `UserError` for what concerns all of them: an encoder that cannot be had here, a full disk.
         """
-        # here and not above: a training and its test predictions load neither decoders nor encoders
-        from common.features.extract import Summary
+        from common.features.extract import Summary  # trainings and test predictions load no decoder
 
         summary = Summary(skipped=[name for name in videos if self.is_usable(folder / f"{name}.npy", videos[name])])
         missing = {name: path for name, path in videos.items() if name not in summary.skipped}
         if missing:
-            self.extraction.run(
-                missing, folder, summary, lambda name: self.is_usable(folder / f"{name}.npy", videos[name])
-            )
+            self.extraction.run(missing, folder, summary)
             summary.failed |= summary.busy  # another process's features are not there yet
         return summary
 

@@ -29,8 +29,10 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     With `resume` a checkpoint of the same configuration, features and labels is continued, and on a CPU with the same
     number of threads ends bit-identical to a training that was never stopped.
 
-    Raises `UserError` for unsuitable input, and when features or the loss are not finite.
+    Raises `UserError` for unsuitable input, when features or the loss are not finite, and when another process is
+    training the same (`locks.Held`).
     """
+    from common.base.locks import hold
     from common.base.tracking import track  # few trainings are tracked
 
     keep_freed_memory()
@@ -62,6 +64,7 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     batches = BatchGenerator(videos, config.bz, config.seed)
     name = f"{experiment.model.name} {experiment.dataset.name} split {config.split}"
     with (
+        hold(experiment.checkpoint),
         progress(total=config.num_epochs, description=name, unit="epochs") as bar,
         track(wandb, name=name, config=checkpoint.config, folder=paths.repository_root()) as log_numbers,
     ):

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from common.base.files import atomic_path
+from common.base.files import save_tensors
 from common.base.runtime import UserError
 from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Method
@@ -67,8 +67,7 @@ def save_training(path: Path, state: TrainingState, method: Method, optimizer: O
     model, moments = get_state_dict(method, optimizer, options=WHOLE)
     if processes.is_first:
         content = {"format": FORMAT, "model": model, "optimizer": moments} | asdict(state)
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        save_tensors(path, content)
     processes.barrier()
 
 

@@ -18,10 +18,10 @@ from common.base.runtime import UserError
 
 log = logging.getLogger(__name__)
 
-# what a signal asks for; the larger wins where processes got different ones
-STOP, REQUEUE = 1, 2
-SIGNALS = {"SIGTERM": STOP, "SIGUSR1": REQUEUE}  # by name: Windows has no SIGUSR1
-EXIT_CODE = 130
+# what a signal asks for: to stop, as its number, or more; the larger wins where processes got different ones
+REQUEUE = 1000
+REQUESTS = {"SIGHUP": 1, "SIGTERM": 15, "SIGUSR1": REQUEUE}  # by name: Windows has SIGTERM alone
+WITHOUT_SLURM = 130  # exit code of a requeue where nobody requeues
 SCONTROL_SECONDS = 60
 ARRIVAL_SECONDS = 2
 
@@ -40,14 +40,14 @@ class Interruption:
 
     @property
     def request(self) -> int:
-        """The request so far, `STOP` or `REQUEUE`; 0: none."""
+        """The request so far: the number of a signal, or `REQUEUE`; 0: none."""
         waiting = self._former_mask is not None and signal.SIGUSR1 in signal.sigpending()
         return max(self._noted, REQUEUE if waiting else 0)
 
     def __enter__(self) -> Interruption:
-        for name in SIGNALS:
-            if hasattr(signal, name):
-                number = getattr(signal, name)
+        for name in REQUESTS:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
                 self._former[number] = signal.signal(number, self._note)
         # blocked after the handler is set: processes started from here inherit the mask and are spared, while this
         # one sees the signal as pending
@@ -70,7 +70,7 @@ class Interruption:
         return self.request > 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._noted = max(self._noted, SIGNALS[signal.Signals(number).name])
+        self._noted = max(self._noted, REQUESTS[signal.Signals(number).name])
 
 
 def end_saved(request: int, progress: str, *, is_first: bool = True) -> int:
@@ -87,7 +87,7 @@ def end_saved(request: int, progress: str, *, is_first: bool = True) -> int:
             requeue(job)
         return 0
     log.info("stopped by a signal after %s and saved; run the same command again to resume", progress)
-    return EXIT_CODE
+    return WITHOUT_SLURM if request == REQUEUE else 128 + request
 
 
 def requeue(job: str) -> None:

@@ -1,5 +1,6 @@
 """The training loop that all self-supervised recipes share: start or resume, step, check, save, export."""
 
+import contextlib
 import logging
 import math
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common.base.locks import hold
 from common.base.runtime import UserError
 from common.encoders.weights.load import WeightSource
 from pretrain.engine.checkpoint import (
@@ -58,12 +60,27 @@ class Recipe:
 def train_recipe(recipe: Recipe, options: TrainingOptions, processes: Processes) -> int:
     """Train to the last step, from the newest checkpoint if there is one; returns the command's exit code.
 
-    0: finished, or put back into SLURM's queue; 130: saved after a signal.
+    0: finished, or put back into SLURM's queue; 129, 143 or 130: saved after SIGHUP, SIGTERM or a warning of the time limit.
 
     Raises `UserError` when the folder holds another training, losses are not finite, or the features collapse.
     """
-    with Interruption() as interruption:
+    with Interruption() as interruption, _owned(options.output_folder, processes):
         return Training(recipe, options, processes, interruption).run()
+
+
+@contextlib.contextmanager
+def _owned(folder: Path, processes: Processes) -> Iterator[None]:
+    """The folder is this training's: its first process holds the lock, and all raise `UserError` when another one does."""
+    with contextlib.ExitStack() as kept:
+        failure = None
+        if processes.is_first:
+            try:
+                kept.enter_context(hold(folder))
+            except UserError as error:
+                failure = error
+        if processes.largest(failure is not None):
+            raise failure or UserError(f"{folder}: in use, as the first process says")
+        yield
 
 
 class Training:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from common.base.files import atomic_path, write_text
+from common.base.files import save_tensors, write_text
 from common.base.runtime import UserError
 from pretrain.engine.checkpoint import FORMAT, read_checkpoint, require_same_training
 
@@ -51,9 +50,8 @@ class FinetuneState:
 
     def save(self, path: Path) -> None:
         """Write the file; it gets its name when it is complete."""
-        with atomic_path(path) as temporary:
-            content = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-            torch.save({"format": FORMAT} | content, temporary)
+        content = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        save_tensors(path, {"format": FORMAT} | content)
 
     def write_metrics(self, path: Path) -> None:
         """The history as a table, a row per validation."""

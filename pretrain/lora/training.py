@@ -64,7 +64,7 @@ class Finetuning:
         return epochs >= self.options.epochs or self.state.validations_since_best >= self.options.patience
 
     def run(self) -> int:
-        """All remaining epochs; returns the exit code: 0, or 130 when saved after a signal."""
+        """All remaining epochs; returns the exit code: 0, or 129, 130 or 143 when saved after a signal."""
         name, folder = f"LoRA {self.options.model}", self.options.output_folder
         folder.mkdir(parents=True, exist_ok=True)
         self._describe()

@@ -77,7 +77,9 @@ def test_full_disk_names_the_file_and_what_to_do(capsys):
 
 
 def test_other_file_errors_give_no_advice_about_space():
-    assert describe_os_error(PermissionError(errno.EACCES, "Permission denied", "/x")) == "Permission denied (/x)"
+    assert describe_os_error(PermissionError(errno.EACCES, "Permission denied", "/x")) == (
+        "Permission denied (/x); ask its owner for the right to it, or use another folder"
+    )
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), OSError("of a library, without number or file")])

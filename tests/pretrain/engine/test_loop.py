@@ -224,7 +224,7 @@ def test_termination_saves_at_the_end_of_the_step_and_does_not_requeue(tmp_path,
     for name, value in fake_scontrol(tmp_path / "bin").items():
         monkeypatch.setenv(name, value)
     former = signal.getsignal(signal.SIGTERM)
-    assert train_toy(tmp_path / "run", Signalled(signal.SIGTERM), save_every=100) == 130
+    assert train_toy(tmp_path / "run", Signalled(signal.SIGTERM), save_every=100) == 143
     assert list(RunFolder(tmp_path / "run").step_files()) == [3]
     assert not (tmp_path / "bin" / "calls").exists()
     assert signal.getsignal(signal.SIGTERM) is former
@@ -250,7 +250,7 @@ def test_a_reader_that_dies_of_the_same_signal_is_no_error(tmp_path, error):
                 raise error("a process that reads videos died: Terminated")
             yield batch
 
-    assert train_recipe(replace(recipe, batches=dying), options, ALONE) == 130
+    assert train_recipe(replace(recipe, batches=dying), options, ALONE) == 143
     assert max(RunFolder(tmp_path).step_files()) == 3
 
 

@@ -322,7 +322,7 @@ def test_a_training_that_was_stopped_ends_as_if_it_never_was(training, monkeypat
     whole.run()
     stopped = training(output="run", dropout=0.3)
     signal_at_step(stopped, step, monkeypatch)
-    assert stopped.run() == 130
+    assert stopped.run() == 143
     assert stopped.state.step == step + 1
     assert not stopped.is_finished
 
@@ -338,7 +338,7 @@ def test_a_signal_during_validation_repeats_it(training, monkeypatch):
     run = training()
     logits = run._logits
     monkeypatch.setattr(run, "_logits", lambda batch: interrupt_in_evaluation(run, logits, batch))
-    assert run.run() == 130
+    assert run.run() == 143
     assert (run.state.step, run.state.history) == (4, [])
     assert not run.options.best_lora.exists()
     resumed = training()

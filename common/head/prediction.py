@@ -90,6 +90,7 @@ def _provenance(experiment: Experiment, videos: list[VideoFeatures], trained: Ch
             "random_weights": bool(identity) and identity["weights"]["source"] == "random",
             "num_parameters": sidecar.get("num_parameters"),
             "precision": sidecar.get("precision"),
+            "recipe": sidecar.get("recipe"),
         },
         "videos": [video.name for video in videos],
         "damaged_videos": {video.name: video.damage for video in videos if video.damage},

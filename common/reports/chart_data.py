@@ -61,6 +61,31 @@ def efficiency_panels(report: Report) -> tuple[dict[str, dict[str, np.ndarray]],
     return panels, sorted(ticks)
 
 
+class SpacingCurve(NamedTuple):
+    """The headline measure against the seconds that a window spans, percent, with its 95 % interval over videos."""
+
+    seconds: np.ndarray
+    means: np.ndarray
+    below: np.ndarray
+    """From the interval's lower end to the mean; 0 where there is no interval."""
+    above: np.ndarray
+    names: list[str]
+
+
+def spacing_panel(report: Report) -> dict[str, SpacingCurve]:
+    """A curve for each encoder with windows of several lengths in time."""
+    curves = {}
+    for name, points in report.spacing.items():
+        cells = [point.cells[HEADLINE] for point in points]
+        means = 100 * np.array([cell.mean for cell in cells])
+        ends = 100 * np.array([(cell.interval.low, cell.interval.high) for cell in cells]).T
+        # the mean over folds may lie outside an interval around the mean over videos
+        below, above = np.nan_to_num(np.maximum([means - ends[0], ends[1] - means], 0))
+        seconds = np.array([point.window.seconds for point in points])
+        curves[name] = SpacingCurve(seconds, means, below, above, [str(point.window) for point in points])
+    return curves
+
+
 class PhaseMap(NamedTuple):
     """F1 of each phase over all test frames, percent: `(encoders, num_classes)`, NaN for a phase without a frame."""
 

@@ -15,9 +15,10 @@ from common.dataset.patients import read_patients
 from common.dataset.phases import PhaseMapping
 from common.reports.caveats import Remark, data_remarks, left_out_remarks, remarks
 from common.reports.costs import encoder_costs
-from common.reports.leaderboard import Leaderboard, make_leaderboard
+from common.reports.leaderboard import Cell, Leaderboard, make_leaderboard
 from common.reports.published import PublishedRow, quotation
 from common.reports.results import EncoderResult
+from common.reports.run_records import WindowRecord, window_record
 from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import Protocol
 from common.scoring.significance import VarianceComponents, variance_components
@@ -31,6 +32,15 @@ class EfficiencyPoint:
     num_videos: float
     """Training videos of a fold, on average."""
     values: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class SpacingPoint:
+    """One run of an encoder with windows of several lengths in time; `cells` are those of the leaderboard."""
+
+    name: str
+    window: WindowRecord
+    cells: dict[str, Cell]
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,8 @@ class Report:
     per_video: pd.DataFrame
     efficiency: dict[str, list[EfficiencyPoint]]
     """Encoder -> points by rising fraction, for encoders that were trained on several."""
+    spacing: dict[str, list[SpacingPoint]]
+    """Model -> points by rising seconds, for those whose runs differ in the windows of their features alone."""
     seed_variance: list[SeedVariance]
     published: list[PublishedRow]
 
@@ -108,14 +120,16 @@ def make_report(
     num_splits = len(results[0].splits)
     marked = " (synthetic data)" if dataset.is_synthetic else ""
     scheme = f"{num_splits}-fold cross-validation" if num_splits > 1 else f"split {results[0].record['split']}"
+    boards = [make_leaderboard(whole, protocol, patients) for protocol in protocols]
     return Report(
         dataset=dataset,
         mapping=read_phases(dataset),
         title=f"{dataset.name}{marked}, {scheme}",
-        boards=[make_leaderboard(whole, protocol, patients) for protocol in protocols],
+        boards=boards,
         remarks=lines,
         per_video=per_video_table(whole, protocols, patients),
         efficiency=efficiency_curves(results, protocols[0]),
+        spacing=spacing_curves(boards[0]),
         seed_variance=seed_variances(whole, protocols[0]),
         published=list(published),
     )
@@ -187,6 +201,19 @@ def _point(result: EncoderResult, protocol: Protocol) -> EfficiencyPoint:
     counts = [max(1, round(fraction * (len(result.scores) - len(split.scores)))) for split in result.splits]
     values = {measure: (result.mean(measure, protocol), result.std(measure, protocol)) for measure in MEASURES}
     return EfficiencyPoint(fraction, float(np.mean(counts)), values)
+
+
+def spacing_curves(board: Leaderboard) -> dict[str, list[SpacingPoint]]:
+    """Every encoder with windows of several lengths in time, by the encoder's name; seeds are curves of their own."""
+    curves = {}
+    for members in _families(board.results, "variant"):
+        windows = [(member, window_record(member.record)) for member in members]
+        points = [SpacingPoint(member.name, window, board.cells[member.name]) for member, window in windows if window]
+        points.sort(key=lambda point: (point.window.seconds, point.name))
+        if len({point.window for point in points}) > 1:
+            seeds = f" (seed {members[0].record['seed']})" if members[0].model.name in curves else ""
+            curves[members[0].model.name + seeds] = points
+    return curves
 
 
 def seed_variances(results: Sequence[EncoderResult], protocol: Protocol) -> list[SeedVariance]:

@@ -1,7 +1,10 @@
 """Records of runs in words: what identifies a run, and what it took."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from common.reports.results import EncoderResult, SplitResult
 
@@ -26,6 +29,45 @@ def _named(weights: Mapping[str, Any]) -> str:
     said = [f"network {weights['network']}"] if weights.get("network") else []
     said += [UNVERIFIED] if weights.get("verified") is False else []
     return weights["source"] + (f" ({', '.join(said)})" if said else "")
+
+
+@dataclass(frozen=True)
+class WindowRecord:
+    """The window of a clip encoder's features: `spacing` seconds between its `clip_len` frames, and whose choice it is."""
+
+    clip_len: int
+    spacing: float
+    is_neighbours: bool
+    """Whether frames are neighbours, whose spacing is the video's (median of the scored ones), or that of `--fps`."""
+    ends_with_frame: bool
+    recipe: str
+
+    @property
+    def seconds(self) -> float:
+        """From its first to its last frame."""
+        return (self.clip_len - 1) * self.spacing
+
+    def __str__(self) -> str:
+        apart = f"neighbouring ({self.spacing:.3g} s)" if self.is_neighbours else f"{self.spacing:.4g} s apart"
+        place = ", the frame last" if self.ends_with_frame else ""
+        return f"{self.clip_len} frames {apart}{place}, recipe {self.recipe}"
+
+
+def window_record(record: Mapping[str, Any]) -> WindowRecord | None:
+    """The window of a run's features; None for single frames, and where neither sidecar nor frame rate is known."""
+    identity = record["features"]["identity"] or {}
+    window = identity.get("window")
+    rates = [fps for fps in record.get("fps", {}).values() if fps]
+    if not window or not (rates or window.get("spacing")):
+        return None
+    spacing, sampled = window.get("spacing"), identity["sampling"]["fps"]
+    return WindowRecord(
+        window["clip_len"],
+        spacing or 1 / (sampled or float(np.median(rates))),
+        spacing is None,
+        window.get("between") == "held",
+        record["features"].get("recipe") or "study",  # earlier versions knew no other
+    )
 
 
 def commit_name(git: dict[str, str | bool | None]) -> str:
@@ -56,6 +98,7 @@ def run_row(result: EncoderResult, split: SplitResult) -> dict[str, Any]:
         "Encoder": result.name,
         "Split": record["split"],
         "Seed": record["seed"],
+        "Window": str(window) if (window := window_record(record)) else None,
         "Weights": weights.get("source"),
         "Network": weights.get("network"),
         "Weights SHA-256": weights.get("sha256"),

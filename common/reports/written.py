@@ -34,6 +34,7 @@ PICTURES = {
     "cost": charts.cost_picture,
     "learning_curves": charts.learning_curves,
     "label_efficiency": charts.efficiency_picture,
+    "spacing": charts.spacing_picture,
     "features": embedding.feature_map,
 }
 

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from common.base.wording import readable
-from common.reports.chart_data import cost_panels, efficiency_panels, phase_map
+from common.reports.chart_data import cost_panels, efficiency_panels, phase_map, spacing_panel
 from common.reports.comparison import Report
 from common.reports.leaderboard import HEADLINE, Leaderboard
 from common.reports.page.style import (
@@ -218,4 +218,25 @@ def efficiency_chart(report: Report) -> go.Figure:
     figure.update_yaxes(title="percent", col=1)
     figure.update_layout(legend={"y": -0.28})
     left_titles(figure)
+    return figure
+
+
+def spacing_chart(report: Report) -> go.Figure:
+    """Accuracy against the seconds that a window spans, with 95 % intervals over videos."""
+    figure = go.Figure()
+    for index, (name, curve) in enumerate(spacing_panel(report).items()):
+        ends = {"array": curve.above.tolist(), "arrayminus": curve.below.tolist(), "symmetric": False}
+        trace = go.Scatter(
+            x=curve.seconds.tolist(),
+            y=curve.means.tolist(),
+            error_y={"type": "data", "thickness": 1, "width": 3} | ends,
+            name=plain(name),
+            text=[plain(text) for text in curve.names],
+            hovertemplate="<b>%{fullData.name}</b><br>%{text}<br>%{x:.3~g} s: %{y:.1f} %<extra></extra>",
+            **series(index),
+        )
+        figure.add_trace(trace)
+    style(figure, 380, legend=True, top=16)
+    figure.update_xaxes(type="log", dtick="D2", exponentformat="none", title="seconds that a window spans")
+    figure.update_yaxes(title="accuracy, %")
     return figure

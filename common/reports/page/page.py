@@ -104,6 +104,8 @@ def _figures(report: Report, atlas: FailureAtlas) -> dict[str, go.Figure]:
     figures["phases"] = charts.phase_chart(report)
     if report.efficiency:
         figures["efficiency"] = charts.efficiency_chart(report)
+    if report.spacing:
+        figures["spacing"] = charts.spacing_chart(report)
     if (cost := charts.cost_chart(report)) is not None:
         figures["cost"] = cost
     return figures

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from common.base.wording import brief, display_width, readable
 from common.reports.caveats import Remark
-from common.reports.chart_data import CostPanel, cost_panels, efficiency_panels, phase_map
+from common.reports.chart_data import CostPanel, cost_panels, efficiency_panels, phase_map, spacing_panel
 from common.reports.comparison import Report
 from common.reports.leaderboard import HEADLINE
 from common.reports.pictures.style import QUIET, RULE, SERIES_COLOURS, series_style, tidy, write_remarks, write_title
@@ -292,5 +292,25 @@ def efficiency_picture(report: Report) -> Figure | None:
     handles, labels = row[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     write_title(figure, f"{report.title}: what fewer labelled videos cost, protocol {report.board.protocol.name}")
+    write_remarks(figure, report.warnings)
+    return figure
+
+
+def spacing_picture(report: Report) -> Figure | None:
+    """Accuracy against the seconds that a window spans, with 95 % intervals over videos; None without such runs."""
+    if not report.spacing:
+        return None
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for index, (name, curve) in enumerate(spacing_panel(report).items()):
+        look = {"label": brief(name), "linewidth": 1.6, "markersize": 6, "capsize": 3}
+        axes.errorbar(curve.seconds, curve.means, yerr=[curve.below, curve.above], **look, **series_style(index))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.set(xlabel="seconds that a window spans", ylabel="accuracy, percent")
+    tidy(axes, grid="both")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    write_title(figure, f"{report.title}: the time that a clip spans, protocol {report.board.protocol.name}")
     write_remarks(figure, report.warnings)
     return figure

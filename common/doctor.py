@@ -2,20 +2,25 @@
 
 python -m common.doctor                                     # the installation, decoders, weights
 python -m common.doctor --dataset SICS155 --model Base      # and the disk and hours that its extraction needs
+python -m common.doctor --dataset SICS155 --model V-JEPA2-ViT-L --mode tokens --recipe published
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from common.base import paths
-from common.base.options import CommandParser, Positive
+from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import counted, run_main
+from common.features.config import ExtractionConfig
 
 if TYPE_CHECKING:
     from common.checks.machine import Check
+
+PLANNED = {"fps", "dtype", "mode", "stride", "recipe", "clip_len", "clip_spacing", "anchor"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,18 +28,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = CommandParser("common.doctor", __doc__)
     data, machine = parser.groups["data"], parser.groups["machine"]
     data.add_argument("--dataset", help="also plan an extraction of this data set: a name under data/ or a path")
-    data.add_argument(
-        "--fps",
-        type=float,
-        action=Positive,
-        metavar="FPS",
-        help="plan with so many sampled frames per second (default: every frame)",
-    )
+    # of an extraction, those settings on which its disk and hours depend
+    add_options(parser, ExtractionConfig, skip=tuple({entry.name for entry in fields(ExtractionConfig)} - PLANNED))
     parser.groups["model"].add_argument(
         "--model", nargs="+", help="folders under models/ (default: all; only named ones are timed)"
-    )
-    parser.groups["output"].add_argument(
-        "--dtype", choices=("float32", "float16"), default="float32", help="type of the features (default: %(default)s)"
     )
     machine.add_argument("--device", default="auto", help="device of the timing (default: %(default)s)")
     machine.add_argument("--no_timing", action="store_true", help="do not run encoders to estimate hours")
@@ -64,7 +61,9 @@ def _checks(models: list[paths.Model], given: Namespace) -> Iterator[Check]:
     if given.dataset:
         timed = models if given.model and not given.no_timing and torch_check.state == "ok" else []
         dataset = paths.dataset(given.dataset)
-        yield from machine.check_plan(dataset, models, timed, fps=given.fps, dtype=given.dtype, device=given.device)
+        yield from machine.check_plan(
+            dataset, models, timed, plan=resolve(ExtractionConfig, vars(given)), device=given.device
+        )
 
 
 if __name__ == "__main__":

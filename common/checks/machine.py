@@ -18,7 +18,8 @@ from common.base.runtime import UserError, select_device
 from common.dataset.description import require_supported
 from common.encoders.config import read_encoder_config
 from common.encoders.weights import find as weights
-from common.features.estimate import decode_speed, encoder_speed, expected_frames, feature_bytes, hours
+from common.features.config import ExtractionConfig, with_options
+from common.features.estimate import Expected, decode_speed, encoder_speed, expected_frames, feature_bytes, hours
 from common.video.decode import DECODERS, decode, decoder_version
 
 OLDEST_PYTHON = (3, 11)  # pyproject.toml's requires-python
@@ -157,15 +158,9 @@ def check_weights(model: paths.Model, *, needed: bool) -> Check:
 
 
 def check_plan(
-    dataset: paths.Dataset,
-    models: list[paths.Model],
-    timed: list[paths.Model],
-    *,
-    fps: float | None,
-    dtype: str,
-    device: str,
+    dataset: paths.Dataset, models: list[paths.Model], timed: list[paths.Model], *, plan: ExtractionConfig, device: str
 ) -> Iterator[Check]:
-    """Disk for the features of all `models` at `fps` sampled frames per second, and hours for the `timed` ones."""
+    """Disk for the features of all `models` under the `plan`, and hours for the `timed` ones."""
     try:
         require_supported(dataset, "extraction")
         videos = paths.find_videos(dataset.videos)
@@ -175,12 +170,15 @@ def check_plan(
     if not videos:
         yield Check(f"plan {dataset.name}", "PROBLEM", f"no videos in {dataset.videos}", "see data/README.md")
         return
-    decoded, vectors = expected_frames(videos, fps)
-    what = f"{len(videos)} videos, by their headers {decoded:,} frames, {vectors:,} of them to encode (an estimate)"
+    expected = expected_frames(videos, plan.fps)
+    decoded, vectors = sum(video.decoded for video in expected), sum(video.sampled for video in expected)
+    what = (
+        f"{len(videos)} videos, by their headers {decoded:,} frames, {vectors:,} of them with a feature (an estimate)"
+    )
     yield Check(f"plan {dataset.name}", "ok", what)
-    yield from _check_disk(dataset, models, vectors, dtype)
+    yield from _check_disk(dataset, models, vectors, plan.dtype)
     for model in timed:
-        yield _check_hours(model, videos, (decoded, vectors), device)
+        yield _check_hours(model, videos, expected, plan, device)
 
 
 def _check_disk(dataset: paths.Dataset, models: list[paths.Model], vectors: int, dtype: str) -> Iterator[Check]:
@@ -196,21 +194,29 @@ def _check_disk(dataset: paths.Dataset, models: list[paths.Model], vectors: int,
     yield Check("disk together", "ok", found) if total < free else Check("disk together", "PROBLEM", found, advice)
 
 
-def _check_hours(model: paths.Model, videos: dict[str, Path], frames: tuple[int, int], device: str) -> Check:
+def _check_hours(
+    model: paths.Model, videos: dict[str, Path], expected: list[Expected], plan: ExtractionConfig, device: str
+) -> Check:
     name = f"hours {model.name}"
-    decode_rate = decode_speed(videos, read_encoder_config(model.config))
+    try:
+        config = with_options(read_encoder_config(model.config), plan).with_window(plan.window)
+    except UserError as error:
+        return Check(name, "note", f"not planned: {error}")
+    decode_rate = decode_speed(videos, config)
     if decode_rate is None:
         return Check(name, "PROBLEM", "none of the videos decodes", "see data/README.md")
-    speed = encoder_speed(model.config, device)
-    if speed.frames_per_second is None:
+    speed = encoder_speed(config, device, mode=plan.mode)
+    if speed.calls_per_second is None:
         return Check(name, "note", speed.remark)
     overlap = select_device(device).type != "cpu"
-    estimate = hours(*frames, decode_rate, speed.frames_per_second, overlap=overlap)
+    decoded, calls = sum(video.decoded for video in expected), sum(video.calls(config, plan) for video in expected)
+    estimate = hours(decoded, calls, decode_rate, speed.calls_per_second, overlap=overlap)
     about, under = ("more than", "under ") if speed.at_most else ("about", "")
-    rates = f"decoding {_rate(decode_rate)}, encoder {under}{_rate(speed.frames_per_second)}"
+    unit = "frames" if config.clip_len is None else "windows" if plan.mode == "window" else "clips"
+    rates = f"decoding {_rate(decode_rate, 'frames')}, {calls:,} {unit}, encoder {under}{_rate(speed.calls_per_second, unit)}"
     advice = "share it out: sbatch --array=1-8 models/launch_extract.sh " + model.name if estimate > 24 else ""
     return Check(name, "ok", f"{about} {estimate:.2f} h (an estimate: {rates}; {speed.remark})", advice)
 
 
-def _rate(frames_per_second: float) -> str:
-    return f"{frames_per_second:,.0f} frames/s" if frames_per_second >= 100 else f"{frames_per_second:.3g} frames/s"
+def _rate(per_second: float, unit: str) -> str:
+    return f"{per_second:,.0f} {unit}/s" if per_second >= 100 else f"{per_second:.3g} {unit}/s"

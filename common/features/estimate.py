@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from common.base.runtime import UserError, keep_freed_memory, select_device
-from common.encoders.config import EncoderConfig, read_encoder_config
+from common.encoders.config import EncoderConfig
 from common.features.config import ExtractionConfig
 from common.video.decode import decode
 from common.video.probe import VideoError, estimate_frames, probe
+from common.video.timeline import DEFAULT_FPS
 
 BYTES_PER_VALUE = {"float32": 4, "float16": 2}
 DECODE_SECONDS = 3.0
@@ -26,28 +28,45 @@ MEMORY_FACTOR = 2.0  # free memory over the size of the weights, below which a n
 
 @dataclass(frozen=True)
 class EncoderSpeed:
-    """`frames_per_second` of an encoder, None where it could not be measured; `remark` says how, or why not."""
+    """Frames, windows or clips a second, None where it could not be measured; `remark` says how, or why not."""
 
-    frames_per_second: float | None
+    calls_per_second: float | None
     remark: str
     at_most: bool = False
     """The first batch did not end in time: the true speed is lower."""
 
 
-def expected_frames(videos: Mapping[str, Path], fps: float | None) -> tuple[int, int]:
-    """Frames to decode and feature vectors to compute, by the headers (which may lie)."""
-    frames = estimate_frames(videos)
-    if fps is None:
-        return sum(frames.values()), sum(frames.values())
-    sampled = 0
-    for name, path in videos.items():
+class Expected(NamedTuple):
+    """What a video holds by its header, which may lie: decoded frames, those with a feature, seconds."""
+
+    decoded: int
+    sampled: int
+    seconds: float
+
+    def calls(self, config: EncoderConfig, plan: ExtractionConfig) -> int:
+        """Frames, windows or clips that the network gets; `config` has the window that the plan asks for."""
+        if config.clip_len is None:
+            return self.sampled
+        if plan.mode == "window":  # every n-th frame and the last
+            return math.ceil((self.sampled - 1) / plan.stride) + 1 if self.sampled else 0
+        spacing = config.clip_spacing
+        frames = self.sampled if spacing is None else math.ceil(self.seconds / spacing)
+        # clips that half overlap, as many as cover the frames
+        return 1 + math.ceil(max(0, frames - config.clip_len) / max(1, config.clip_len // 2))
+
+
+def expected_frames(videos: Mapping[str, Path], fps: float | None) -> list[Expected]:
+    """What each video holds, by the headers."""
+    expected = []
+    for name, frames in estimate_frames(videos).items():
         try:
-            seconds = probe(path).seconds
+            seconds = probe(videos[name]).seconds
         except VideoError:  # extraction reports it when its turn comes
             seconds = None
-        seconds = seconds or frames[name] / 25  # where no header tells the time, most cameras' rate
-        sampled += min(frames[name], math.ceil(seconds * fps))
-    return sum(frames.values()), sampled
+        seconds = seconds or frames / DEFAULT_FPS
+        sampled = frames if fps is None else min(frames, math.ceil(seconds * fps))
+        expected.append(Expected(frames, sampled, seconds))
+    return expected
 
 
 def feature_bytes(config: EncoderConfig, num_vectors: int, dtype: str) -> int:
@@ -75,15 +94,16 @@ def decode_speed(videos: Mapping[str, Path], config: EncoderConfig) -> float | N
     return None
 
 
-def encoder_speed(config_path: Path, device: str, seconds: float = ENCODE_SECONDS) -> EncoderSpeed:
+def encoder_speed(
+    config: EncoderConfig, device: str, seconds: float = ENCODE_SECONDS, *, mode: str = "window"
+) -> EncoderSpeed:
     """Run an encoder with random weights for about `seconds`, in a process of its own that can be stopped."""
-    config = read_encoder_config(config_path)
     needed = MEMORY_FACTOR * (config.weights_megabytes or 0) * 1e6
     if needed > psutil.virtual_memory().available:
         return EncoderSpeed(None, f"not timed: it needs about {needed / 1e9:.0f} GB of free memory")
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_batch_times, args=(config_path, device, seconds, sender), daemon=True)
+    process = context.Process(target=_send_batch_times, args=(config, device, seconds, mode, sender), daemon=True)
     process.start()
     sender.close()  # so that the end of the process is the end of the pipe
     try:
@@ -120,8 +140,8 @@ def _listen(receiver: Connection) -> EncoderSpeed:
     return EncoderSpeed(sum(frames for frames, _ in counted) / sum(seconds for _, seconds in counted), setting)
 
 
-def _send_batch_times(config_path: Path, device_name: str, seconds: float, sender: Connection) -> None:
-    """Body of the timing process: `(setting, batch size)`, then `(frames, seconds)` of each batch."""
+def _send_batch_times(config: EncoderConfig, device_name: str, seconds: float, mode: str, sender: Connection) -> None:
+    """Body of the timing process: `(setting, batch size)`, then `(calls, seconds)` of each batch."""
     import torch
 
     from common.base.children import end_with_parent
@@ -131,7 +151,7 @@ def _send_batch_times(config_path: Path, device_name: str, seconds: float, sende
     end_with_parent()
     try:
         keep_freed_memory()
-        config, device = read_encoder_config(config_path), select_device(device_name)
+        device = select_device(device_name)
         encoder = build_encoder(config, "random")
         precision = choose_precision(ExtractionConfig().precision, device)
         encoder.prepare(device, precision)
@@ -139,11 +159,12 @@ def _send_batch_times(config_path: Path, device_name: str, seconds: float, sende
         batch_size = (1 if clip else 16) * (1 if device.type == "cpu" else 4)
         sender.send((f"{device}, {precision}, batches of {batch_size}, random weights", batch_size))
         shape = (batch_size, *clip, 3, rule.size, rule.size)
+        encode = encoder.encode_tokens if mode == "tokens" else encoder.encode
         pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         spent = 0.0
         while spent < seconds:
             started = time.monotonic()
-            encoder.encode(pixels)  # its result is on the CPU, so nothing is still running
+            encode(pixels)  # its result is on the CPU, so nothing is still running
             taken = max(time.monotonic() - started, 1e-6)
             sender.send((batch_size, taken))
             spent += taken
@@ -153,7 +174,7 @@ def _send_batch_times(config_path: Path, device_name: str, seconds: float, sende
         sender.send(UserError(str(error).partition("\n")[0]))
 
 
-def hours(decoded: int, vectors: int, decode_rate: float, encode_rate: float, *, overlap: bool) -> float:
+def hours(decoded: int, calls: int, decode_rate: float, encode_rate: float, *, overlap: bool) -> float:
     """Hours of one process; on a GPU decoding and encoding overlap, on a CPU they share the cores."""
-    parts = decoded / decode_rate / 3600, vectors / encode_rate / 3600
+    parts = decoded / decode_rate / 3600, calls / encode_rate / 3600
     return max(parts) if overlap else sum(parts)

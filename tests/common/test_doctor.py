@@ -182,7 +182,9 @@ def test_an_absent_data_set_is_an_error(workspace):
 
 
 def test_hours_are_measured_on_the_spot(clips, capsys, monkeypatch):
-    monkeypatch.setattr(machine, "encoder_speed", lambda path, device: encoder_speed(path, device, 0.2))
+    monkeypatch.setattr(
+        machine, "encoder_speed", lambda config, device, mode: encoder_speed(config, device, 0.2, mode=mode)
+    )
     assert main(["--dataset", "clips", "--model", "ColorHistogram", "--device", "cpu"]) == 0
     found = line(lines(capsys), "hours ColorHistogram")
     assert found.startswith("ok ")
@@ -191,7 +193,7 @@ def test_hours_are_measured_on_the_spot(clips, capsys, monkeypatch):
 
 
 def test_long_extractions_are_told_to_be_shared_out(clips, capsys, monkeypatch):
-    monkeypatch.setattr(machine, "encoder_speed", lambda *_: EncoderSpeed(0.001, "cpu", at_most=True))
+    monkeypatch.setattr(machine, "encoder_speed", lambda *_, **__: EncoderSpeed(0.001, "cpu", at_most=True))
     main(["--dataset", "clips", "--model", "Base", "--device", "cpu"])
     printed = lines(capsys)
     assert "more than 62.50 h" in line(printed, "hours Base")

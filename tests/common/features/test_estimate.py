@@ -8,14 +8,31 @@ from common.base import paths
 from common.base.runtime import UserError
 from common.encoders.config import read_encoder_config
 from common.features import estimate
-from common.features.estimate import encoder_speed, expected_frames, feature_bytes, hours
+from common.features.config import ExtractionConfig
+from common.features.estimate import Expected, encoder_speed, expected_frames, feature_bytes, hours
 
 
 def test_sampled_frames_follow_the_rate(tmp_path, make_clip, solid):
     videos = {f"BL_{index}": make_clip(tmp_path / f"BL_{index}.mp4", solid((9, 99, 9), 75)) for index in range(3)}
-    assert expected_frames(videos, None) == (225, 225)
-    assert expected_frames(videos, 5) == (225, 45)
-    assert expected_frames(videos, 100) == (225, 225)
+    for fps, sampled in ((None, 75), (5, 15), (100, 75)):
+        assert expected_frames(videos, fps) == [Expected(75, sampled, pytest.approx(3.0))] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"),
+    [
+        ({}, 100),
+        ({"stride": 4}, 26),  # 0, 4 ... 96 and the last
+        ({"mode": "tokens"}, 1 + 2),  # 64 frames, then half a clip further for the 36 after them
+        ({"mode": "tokens", "clip_spacing": 1.0}, 1),
+        ({"mode": "tokens", "clip_len": 8, "clip_spacing": 0.25}, 1 + 2),  # 16 grid points
+        ({"recipe": "published"}, 100),
+    ],
+)
+def test_what_the_network_is_asked_depends_on_the_window(options, calls):
+    """100 frames of 4 seconds."""
+    config, plan = read_encoder_config(paths.CHECKOUT / "models/V-JEPA2-ViT-L/config.yaml"), ExtractionConfig(**options)
+    assert Expected(100, 100, 4.0).calls(config.with_window(plan.window), plan) == calls
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("float32", 8192 * 10), ("float16", 4096 * 10)])
@@ -31,10 +48,10 @@ def test_hours_add_up_on_a_cpu_and_overlap_on_a_gpu():
 
 
 def test_an_encoder_larger_than_the_memory_is_not_built(workspace, monkeypatch):
-    path = paths.model("Base").config
+    config = read_encoder_config(paths.model("Base").config)
     monkeypatch.setattr(estimate, "MEMORY_FACTOR", 1e9)
-    speed = encoder_speed(path, "cpu")
-    assert speed.frames_per_second is None
+    speed = encoder_speed(config, "cpu")
+    assert speed.calls_per_second is None
     assert "free memory" in speed.remark
 
 
@@ -51,28 +68,28 @@ class TestListening:
 
     def test_the_first_batch_is_left_out(self):
         speed = self.listen(("cpu, fp32", 16), (16, 9.0), (16, 2.0), (16, 2.0))
-        assert (speed.frames_per_second, speed.remark, speed.at_most) == (8.0, "cpu, fp32", False)
+        assert (speed.calls_per_second, speed.remark, speed.at_most) == (8.0, "cpu, fp32", False)
 
     def test_a_single_batch_counts(self):
-        assert self.listen(("cpu", 1), (1, 4.0)).frames_per_second == 0.25
+        assert self.listen(("cpu", 1), (1, 4.0)).calls_per_second == 0.25
 
     def test_a_process_that_dies_is_no_measurement(self):
         speed = self.listen(("cpu", 16))
-        assert speed.frames_per_second is None
+        assert speed.calls_per_second is None
         assert "died" in speed.remark
 
     def test_its_error_is_handed_on(self):
         speed = self.listen(UserError("no such device"))
-        assert (speed.frames_per_second, speed.remark) == (None, "not timed: no such device")
+        assert (speed.calls_per_second, speed.remark) == (None, "not timed: no such device")
 
     def test_a_batch_that_takes_too_long_is_an_upper_bound(self, monkeypatch):
         monkeypatch.setattr(estimate, "PATIENCE_SECONDS", 0.1)
         speed = self.listen(("cpu", 16), close=False)
         assert speed.at_most
-        assert speed.frames_per_second == pytest.approx(160)
+        assert speed.calls_per_second == pytest.approx(160)
 
     def test_a_network_that_is_never_built_is_no_measurement(self, monkeypatch):
         monkeypatch.setattr(estimate, "BUILD_SECONDS", 0.1)
         speed = self.listen(close=False)
-        assert speed.frames_per_second is None
+        assert speed.calls_per_second is None
         assert "not built" in speed.remark

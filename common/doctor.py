@@ -36,17 +36,18 @@ def main(argv: list[str] | None = None) -> int:
     machine.add_argument("--device", default="auto", help="device of the timing (default: %(default)s)")
     machine.add_argument("--no_timing", action="store_true", help="do not run encoders to estimate hours")
     given = parser.parse_args(argv)
+    plan = resolve(ExtractionConfig, {name: value for name, value in vars(given).items() if name in PLANNED})
     models = [paths.model(name) for name in given.model] if given.model else paths.all_models()
     name_width = max(len(name) for name in ("torch, torchvision", *(f"weights {model.name}" for model in models)))
     problems = 0
-    for check in _checks(models, given):
+    for check in _checks(models, given, plan):
         print(check.text(name_width), flush=True)
         problems += check.state == "PROBLEM"
     print(f"\n{counted(problems, 'problem')}" + (": see the lines with ->" if problems else ""))
     return 1 if problems else 0
 
 
-def _checks(models: list[paths.Model], given: Namespace) -> Iterator[Check]:
+def _checks(models: list[paths.Model], given: Namespace, plan: ExtractionConfig) -> Iterator[Check]:
     from common.checks import machine  # decoders and encoders: slow to import, and --help needs none
 
     yield machine.check_python()
@@ -61,9 +62,7 @@ def _checks(models: list[paths.Model], given: Namespace) -> Iterator[Check]:
     if given.dataset:
         timed = models if given.model and not given.no_timing and torch_check.state == "ok" else []
         dataset = paths.dataset(given.dataset)
-        yield from machine.check_plan(
-            dataset, models, timed, plan=resolve(ExtractionConfig, vars(given)), device=given.device
-        )
+        yield from machine.check_plan(dataset, models, timed, plan=plan, device=given.device)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from common.dataset.description import read_phases
 from common.dataset.kfold import prefix_stratum
 from common.dataset.patients import read_patients
 from common.dataset.phases import PhaseMapping
+from common.head.config import TrainConfig
 from common.reports.caveats import Remark, data_remarks, left_out_remarks, remarks
 from common.reports.costs import encoder_costs
 from common.reports.leaderboard import Cell, Leaderboard, make_leaderboard
@@ -204,16 +205,22 @@ def _point(result: EncoderResult, protocol: Protocol) -> EfficiencyPoint:
 
 
 def spacing_curves(board: Leaderboard) -> dict[str, list[SpacingPoint]]:
-    """Every encoder with windows of several lengths in time, by the encoder's name; seeds are curves of their own."""
-    curves = {}
+    """Every encoder with windows of several lengths in time, by its name; windows that end with their frame are apart.
+
+    So are seeds.
+    """
+    curves: dict[str, list[SpacingPoint]] = {}
     for members in _families(board.results, "variant"):
-        windows = [(member, window_record(member.record)) for member in members]
-        points = [SpacingPoint(member.name, window, board.cells[member.name]) for member, window in windows if window]
-        points.sort(key=lambda point: (point.window.seconds, point.name))
-        if len({point.window for point in points}) > 1:
-            seeds = f" (seed {members[0].record['seed']})" if members[0].model.name in curves else ""
-            curves[members[0].model.name + seeds] = points
-    return curves
+        windows = {member: window for member in members if (window := window_record(member.record))}
+        if len(set(windows.values())) < 2:
+            continue
+        for member, window in windows.items():
+            marks = [f"seed {member.record['seed']}"] if member.record["seed"] != TrainConfig.seed else []
+            marks += ["windows end with the frame"] if window.ends_with_frame else []
+            marks += ["random weights"] if member.record["features"]["random_weights"] else []
+            name = member.model.name + (f" ({', '.join(marks)})" if marks else "")
+            curves.setdefault(name, []).append(SpacingPoint(member.name, window, board.cells[member.name]))
+    return {name: sorted(curves[name], key=lambda point: (point.window.seconds, point.name)) for name in sorted(curves)}
 
 
 def seed_variances(results: Sequence[EncoderResult], protocol: Protocol) -> list[SeedVariance]:

@@ -105,7 +105,7 @@ def test_an_unknown_model_is_an_error_that_lists_the_known(workspace):
 
 @pytest.mark.parametrize("fps", ["0", "-1", "nan"])
 def test_a_rate_must_be_positive(workspace, fps):
-    with pytest.raises(UserError, match="--fps"):
+    with pytest.raises(UserError, match="fps must be greater than 0"):
         main(["--fps", fps])
 
 
@@ -140,7 +140,9 @@ def test_torch_and_torchvision_that_do_not_load_together(workspace, monkeypatch,
 def test_a_plan_counts_frames_and_disk(clips, capsys):
     assert main(["--dataset", "clips", "--model", "Base", "ColorHistogram", "--dtype", "float16", "--no_timing"]) == 0
     printed = lines(capsys)
-    assert "3 videos, by their headers 225 frames, 225 of them to encode (an estimate)" in line(printed, "plan clips")
+    assert "3 videos, by their headers 225 frames, 225 of them with a feature (an estimate)" in line(
+        printed, "plan clips"
+    )
     assert "2048 x 225 float16, an estimate" in line(printed, "disk Base")
     assert line(printed, "disk together").startswith("ok ")
     assert not any("hours" in text for text in printed)

@@ -78,6 +78,9 @@ PARAMETERS = {
     "SurgeNet-CAFormer-S18": 23_237_936,
     "SurgeNet-ConvNeXtV2-T": 27_866_496,
     "SurgeNet-PVTv2-B2": 24_849_856,
+    "SurgeNet-DINOv1-ViT-B": 85_798_656,
+    "SurgeNet-DINOv2-ViT-B": 85_972_992,
+    "SurgeNet-DINOv3-ViT-B": 85_656_576,
     "SurgVISTA-ViT-B": 86_227_200,
     "SurgRec-MAE": 86_225_664 + 1_536,
 }
@@ -91,7 +94,7 @@ TINY = {
     "vjepa1": ("tiny", 48, 32, 8),
     "vjepa2": ("tiny", 48, 32, 8),
     "videomae": ("tiny", 96, 32, 8),
-    "surgenet": ("tiny_{}", {"tiny_vit_base_dinov3": 48}, 64, None),
+    "surgenet": ("tiny_{}", {f"tiny_vit_base_dinov{version}": 48 for version in (1, 2, 3)}, 64, None),
 }
 # ... where one of its architectures has layers that the others do not, by the beginning of its name
 TINY_OF_ARCHITECTURE = {

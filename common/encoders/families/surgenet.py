@@ -1,12 +1,14 @@
 """SurgeNet: surgical self-supervised backbones.
 
 Jaspers et al., Medical Image Analysis 2025; de Jong et al., MIDL 2026. The networks are timm's own. CAFormer,
-ConvNeXt V2 and PVT v2 checkpoints are renamed by timm's `checkpoint_filter_fn`; the DINOv3 vision transformers of that
-group have no register tokens, a bias on the keys and an epsilon of 1e-6, unlike Meta's, so timm's registered DINOv3
-networks would leave parameters at random values.
+ConvNeXt V2, PVT v2, DINOv1 and DINOv2 checkpoints are renamed by timm's `checkpoint_filter_fn`; the DINOv3 vision
+transformers of that group have no register tokens, a bias on the keys and an epsilon of 1e-6, unlike Meta's, so timm's
+registered DINOv3 networks would leave parameters at random values. Two networks depend on the file: a CAFormer has ReLU
+or StarReLU, a DINOv2 has the registers that its file holds.
 """
 
-import importlib
+import logging
+import re
 from functools import partial
 from typing import Any
 
@@ -16,9 +18,10 @@ from torch import Tensor, nn
 
 from common.encoders.base import ImageEncoder, check_grid, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.load import WeightSource, read_network
+from common.encoders.weights.load import WeightSource, read_network, renamed_by_library
 
-PATCH_SIZE = 16
+log = logging.getLogger(__name__)
+
 VIT_OPTIONS = {
     "num_reg_tokens": 0,
     "qkv_bias": True,
@@ -32,15 +35,23 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "caformer_s18": ("caformer_s18", {"depths": (3, 3, 9, 3), "dims": (64, 128, 320, 512)}),
     "convnextv2_tiny": ("convnextv2_tiny", {}),
     "pvt_v2_b2": ("pvt_v2_b2", {}),
+    "vit_small_dinov1": ("vit_small_patch16_224", {}),
+    "vit_base_dinov1": ("vit_base_patch16_224", {}),
+    "vit_small_dinov2": ("vit_small_patch14_reg4_dinov2", {}),
+    "vit_base_dinov2": ("vit_base_patch14_reg4_dinov2", {}),
+    "vit_large_dinov2": ("vit_large_patch14_reg4_dinov2", {}),
     "vit_small_dinov3": ("vit_small_patch16_dinov3", VIT_OPTIONS),
     "vit_base_dinov3": ("vit_base_patch16_dinov3", VIT_OPTIONS),
     "vit_large_dinov3": ("vit_large_patch16_dinov3", VIT_OPTIONS),
     "tiny_caformer_s18": ("caformer_s18", TINY_STAGES),
     "tiny_convnextv2_tiny": ("convnextv2_tiny", TINY_STAGES),
     "tiny_pvt_v2_b2": ("pvt_v2_b2", {"depths": (1, 1, 1, 1), "embed_dims": (8, 16, 24, 32), "num_heads": (1, 1, 1, 2)}),
+    "tiny_vit_base_dinov1": ("vit_base_patch16_224", TINY_VIT),
+    "tiny_vit_base_dinov2": ("vit_base_patch14_reg4_dinov2", TINY_VIT | {"patch_size": 16, "init_values": 1.0}),
     "tiny_vit_base_dinov3": ("vit_base_patch16_dinov3", VIT_OPTIONS | TINY_VIT),
 }
 PRETRAINING_ONLY = ("mask_token", "rope_embed.periods")  # the positions' periods are a constant
+REGISTERS = "register_tokens", "reg_token"  # by their authors, by timm
 
 
 def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
@@ -49,15 +60,36 @@ def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
     Raises `UserError` for an unknown architecture and for a side that a vision transformer cannot cut into patches.
     """
     name, options = choose_architecture(config, ARCHITECTURES)
-    is_vit = name.startswith("vit_")
-    if is_vit:
-        check_grid(config, PATCH_SIZE)
+    rename = partial(_rename_by_timm, heads=config.allowed_unexpected)
     if name == "caformer_s18":
         network = _caformer(plain_relu=_has_plain_relu(source), **options)
+    elif name.startswith("vit_"):
+        check_grid(config, options.get("patch_size") or int(re.search(r"patch(\d+)", name)[1]))
+        if "dinov3" in name:
+            rename = partial(_rename_dinov3, heads=config.allowed_unexpected)
+        else:  # positions for each patch, while those of DINOv3 are rotary
+            options = options | {"img_size": config.preprocessing.size}
+        network = timm.create_model(_with_its_registers(name, source), num_classes=0, **options)
     else:
-        network = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    rename = partial(_rename_vit if is_vit else _rename_by_timm, heads=config.allowed_unexpected)
+        network = timm.create_model(name, num_classes=0, **options)
     return ImageEncoder(config, load_network(network, config, source, rename), source)
+
+
+def _with_its_registers(name: str, source: WeightSource) -> str:
+    """timm's name of a DINOv2 with register tokens, or of the one without where the file holds none.
+
+    The authors' script (`SurgeNetDINO:segmentation_finetuning/models/vit.py`) builds it without, and drops theirs.
+    """
+    if "_reg4" not in name or source.path is None:
+        return name
+    held = [key for key in read_network(source.path, source.network, lazy=True).state if key in REGISTERS]
+    if not held:
+        return name.replace("_reg4", "")
+    log.info(
+        "%s: holds register tokens, which are used; the authors' script leaves them out and gives other features",
+        source.path,
+    )
+    return name
 
 
 def _has_plain_relu(source: WeightSource) -> bool:
@@ -98,10 +130,12 @@ def _rename_by_timm(state: dict[str, Tensor], network: nn.Module, heads: tuple[s
     """
     own = network.state_dict() if any(key.startswith("stem.") for key in state) else {}
     body = {key: value for key, value in state.items() if key in own or not key.startswith(heads)}
-    return importlib.import_module(type(network).__module__).checkpoint_filter_fn(body, network)
+    if REGISTERS[0] in body:
+        body.setdefault("mask_token", body[REGISTERS[0]])  # by this name, which timm drops, it knows DINOv2
+    return renamed_by_library(body, network)
 
 
-def _rename_vit(state: dict[str, Tensor], network: nn.Module, heads: tuple[str, ...]) -> dict[str, Tensor]:
+def _rename_dinov3(state: dict[str, Tensor], network: nn.Module, heads: tuple[str, ...]) -> dict[str, Tensor]:
     """The release's names as timm's: the joint bias in three parts, of which timm keeps the keys' as a buffer."""
     renamed = {}
     for key, value in state.items():

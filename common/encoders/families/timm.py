@@ -6,7 +6,6 @@ network's own `checkpoint_filter_fn`, which also fits positions to another size 
 """
 
 import difflib
-import importlib
 import inspect
 import math
 from functools import cache
@@ -20,14 +19,12 @@ from torch import Tensor, nn
 from common.base.runtime import UserError
 from common.encoders.base import ImageEncoder, check_grid, load_network
 from common.encoders.config import EncoderConfig
-from common.encoders.weights.load import STEP_COUNTER, WeightSource
+from common.encoders.weights.load import MISFITS, STEP_COUNTER, WeightSource, renamed_by_library
 
 # TensorFlow-padded networks whose circulating conversions have other names than timm's, in the same order
 IN_ORDER = "tf_efficientnet_lite"
 # networks that timm pools by the mean of the patches, and their authors by the CLS token
 CLS_BY_AUTHORS = "dinov3"
-# what timm's functions raise for files and sizes that they are not made for
-MISFITS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class TimmFeatures(nn.Module):
@@ -60,7 +57,7 @@ def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
     if config.pooling not in offered:
         raise UserError(f"{config.title}: pooling {config.pooling!r} is unknown; known: {', '.join(offered)}")
     backbone = _backbone(config)
-    rename = _in_order if config.architecture.startswith(IN_ORDER) else _renamed_by_timm
+    rename = _in_order if config.architecture.startswith(IN_ORDER) else renamed_by_library
     backbone = load_network(backbone, config, source, rename)
     if config.architecture.startswith(IN_ORDER):
         backbone.reset_classifier(0)
@@ -145,17 +142,6 @@ def _backbone(config: EncoderConfig) -> nn.Module:
         raise UserError(
             f"{config.title}: size {size} does not suit this network ({error}); usual is {usual}"
         ) from error
-
-
-def _renamed_by_timm(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """The authors' names as timm's, positions at the network's size; names that timm does not know stay."""
-    module = importlib.import_module(type(network).__module__)
-    if not hasattr(module, "checkpoint_filter_fn"):
-        return state
-    try:
-        return module.checkpoint_filter_fn(dict(state), network)
-    except MISFITS:  # weights of another network: strict loading says so, by the names in the file
-        return state
 
 
 def _in_order(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

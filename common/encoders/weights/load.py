@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ LOCAL = "local"
 RANDOM_SEED = 0
 # counts training steps of batch norm: no feature depends on it, and older files have none
 STEP_COUNTER = ".num_batches_tracked"
+# what a library's functions raise for files and sizes that they are not made for
+MISFITS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer
 
 
@@ -93,6 +96,20 @@ def rename_start(name: str, table: dict[str, str]) -> str:
     """`name` with the first beginning that `table` lists replaced by what it says; the same where it lists none."""
     start = next((old for old in table if name.startswith(old)), "")
     return table.get(start, "") + name.removeprefix(start)
+
+
+def renamed_by_library(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The authors' names as timm's, positions at the network's size, by the `checkpoint_filter_fn` of its module.
+
+    Names that timm does not know stay.
+    """
+    module = importlib.import_module(type(network).__module__)
+    if not hasattr(module, "checkpoint_filter_fn"):
+        return state
+    try:
+        return module.checkpoint_filter_fn(dict(state), network)
+    except MISFITS:  # weights of another network: strict loading says so, by the names in the file
+        return state
 
 
 def split_joint(name: str, value: Tensor, *parts: str) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """SurgeNet: the authors' features out of timm's networks, every key used or listed, the DINOv3 release's peculiarities."""
 
 import itertools
+import logging
 from dataclasses import replace
 
 import pytest
@@ -144,19 +145,175 @@ def test_the_dinov3_release_equals_transformers_with_a_bias_of_the_keys(config_o
         assert torch.allclose(ours(pixels), theirs(pixels).pooler_output, atol=1e-5)
 
 
-def test_a_teacher_of_the_training_code_is_unwrapped(config_of, tmp_path):
-    config = tiny(config_of("SurgeNet-ConvNeXtV2-T"))
-    random = surgenet.build(replace(config, feature_dim=32), WeightSource("random"))
-    wrapped = {f"module.backbone.{key}": value for key, value in random.network.state_dict().items()}
-    torch.save({"student": {}, "teacher": wrapped, "epoch": 50}, tmp_path / "full.pth")
-    loaded = surgenet.build(config, find_weights(str(tmp_path / "full.pth")))
-    assert torch.equal(loaded.network.stem[0].weight, random.network.stem[0].weight)
+# --- DINOv1 and DINOv2 --------------------------------------------------------------------------------------------
+
+
+def dinov2_release(*, registers: bool, mask_token: bool = True) -> dict[str, torch.Tensor]:
+    """A DINOv2 of two layers for 4 x 4 patches under its authors' names, made by timm's network and its own rule."""
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) / 10
+
+    release = {"cls_token": random(1, 1, 48), "pos_embed": random(1, 1 + 16, 48)}
+    release |= {"register_tokens": random(1, 4, 48)} if registers else {}
+    release |= {"mask_token": random(1, 48)} if mask_token else {}
+    release |= {"patch_embed.proj.weight": random(48, 3, 16, 16), "patch_embed.proj.bias": random(48)}
+    for layer in range(2):
+        shapes = {"norm1.weight": [48], "norm1.bias": [48], "attn.qkv.weight": [144, 48], "attn.qkv.bias": [144]}
+        shapes |= {"attn.proj.weight": [48, 48], "attn.proj.bias": [48], "ls1.gamma": [48]}
+        shapes |= {"norm2.weight": [48], "norm2.bias": [48], "mlp.fc1.weight": [192, 48], "mlp.fc1.bias": [192]}
+        shapes |= {"mlp.fc2.weight": [48, 192], "mlp.fc2.bias": [48], "ls2.gamma": [48]}
+        release |= {f"blocks.{layer}.{name}": random(*shape) for name, shape in shapes.items()}
+    return release | {"norm.weight": random(48), "norm.bias": random(48)}
+
+
+def by_transformers(release: dict[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
+    """CLS of the same release in transformers' DINOv2, with or without registers."""
+    from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 64, "patch_size": 16}
+    if "register_tokens" in release:
+        theirs = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes, num_register_tokens=4)).eval()
+    else:
+        theirs = Dinov2Model(Dinov2Config(**sizes)).eval()
+    names = {"blocks.": "encoder.layer.", "attn.proj": "attention.o_proj", "ls1.gamma": "layer_scale1.lambda1"}
+    names |= {"ls2.gamma": "layer_scale2.lambda1", "patch_embed.proj": "embeddings.patch_embeddings.projection"}
+    names |= {"cls_token": "embeddings.cls_token", "mask_token": "embeddings.mask_token"}
+    names |= {"pos_embed": "embeddings.position_embeddings", "register_tokens": "embeddings.register_tokens"}
+    renamed = {"embeddings.mask_token": torch.zeros(1, 48)}
+    for key, value in release.items():
+        for old, new in names.items():
+            key = key.replace(old, new)
+        key = f"layernorm.{key[5:]}" if key.startswith("norm.") else key
+        if "attn.qkv" in key:
+            for part, share in zip("qkv", value.chunk(3), strict=True):
+                renamed[key.replace("attn.qkv", f"attention.{part}_proj")] = share
+        else:
+            renamed[key] = value
+    theirs.load_state_dict(renamed)
+    with torch.no_grad():
+        return theirs(pixels).last_hidden_state[:, 0]
+
+
+@pytest.mark.parametrize("mask_token", [True, False])
+@pytest.mark.parametrize("registers", [True, False])
+def test_a_dinov2_has_the_registers_that_its_file_holds(registers, mask_token, config_of, tmp_path, caplog):
+    """As transformers' own network of each kind, with the same weights."""
+    config = config_of("SurgeNet-DINOv2-ViT-B")
+    config = tiny(replace(config, preprocessing=replace(config.preprocessing, size=64)))
+    release = dinov2_release(registers=registers, mask_token=mask_token)
+    torch.save(release, tmp_path / "vitb.pth")
+    with caplog.at_level(logging.INFO):
+        network = surgenet.build(config, find_weights(str(tmp_path / "vitb.pth"), config)).network
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(network(pixels), by_transformers(release, pixels), atol=1e-5)
+    assert (
+        "vitb.pth: holds register tokens, which are used; the authors' script leaves them out" in caplog.text
+    ) is registers
+
+
+def test_a_dinov2_without_its_positions_is_refused(config_of, tmp_path):
+    config = config_of("SurgeNet-DINOv2-ViT-B")
+    config = tiny(replace(config, preprocessing=replace(config.preprocessing, size=64)))
+    release = dinov2_release(registers=True)
+    del release["pos_embed"]
+    torch.save(release, tmp_path / "vitb.pth")
+    with pytest.raises(UserError, match=r"vitb\.pth: these weights are not for this network"):
+        surgenet.build(config, find_weights(str(tmp_path / "vitb.pth"), config))
+
+
+def full_training(state: dict[str, torch.Tensor], *heads: str) -> dict:
+    """A checkpoint of DINO: both networks wrapped, each with the heads of its training, an optimiser, numbers."""
+    body = {f"backbone.{key}": value for key, value in state.items()}
+    teacher = body | {
+        f"{head}.{name}": torch.zeros(2) for head in heads for name in ("mlp.0.weight", "last_layer.weight_g")
+    }
+    student = {f"module.{key}": value + 1 for key, value in teacher.items()}
+    return {
+        "student": student,
+        "teacher": teacher,
+        "optimizer": {"state": {}},
+        "epoch": 50,
+        "dino_loss": {"center": 1.0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("folder", "heads", "size"),
+    [
+        ("SurgeNet-CAFormer-S18", ["head"], 64),
+        ("SurgeNet-ConvNeXtV2-T", ["head"], 64),
+        ("SurgeNet-PVTv2-B2", ["head"], 64),
+        ("SurgeNet-DINOv1-ViT-B", ["head"], 64),
+        ("SurgeNet-DINOv3-ViT-B", ["dino_head", "ibot_head"], 64),
+    ],
+)
+def test_the_teacher_of_a_whole_training_is_taken(folder, heads, size, config_of, tmp_path):
+    """The bare state dict of the teacher gives the same network."""
+    config = tiny(config_of(folder))
+    config = replace(config, preprocessing=replace(config.preprocessing, size=size))
+    random = surgenet.build(config, WeightSource("random"))
+    state = vit_release(random) if "DINOv3" in folder else random.network.state_dict()
+    torch.save(state, tmp_path / "teacher.pth")
+    torch.save(full_training(state, *heads), tmp_path / "full.pth")
+    bare = surgenet.build(config, find_weights(str(tmp_path / "teacher.pth"), config))
+    source = find_weights(str(tmp_path / "full.pth"), config)
+    assert source.network == "teacher"
+    whole = surgenet.build(config, source).network.state_dict()
+    assert all(torch.equal(value, whole[key]) for key, value in bare.network.state_dict().items())
+
+
+# --- published weights --------------------------------------------------------------------------------------------
 
 
 def test_published_names_stand_for_addresses(config_of):
     names = config_of("SurgeNet-CAFormer-S18").named_weights
-    assert list(names) == ["surgenetxl", "surgenet", "small", "cholec", "ramie", "rarp", "public"]
-    assert all(url.startswith("https://huggingface.co/TimJaspersTue/SurgeNetModels/") for url in names.values())
+    sets = ["surgenetxl", "surgenet", "small", "cholec", "ramie", "rarp", "public"]
+    assert list(names) == [*sets, *(f"{name}-full" for name in sets), "imagenet1k"]
+    addresses = [names[name] for name in names if name != "imagenet1k"]
+    assert all(url.startswith("https://huggingface.co/TimJaspersTue/SurgeNetModels/") for url in addresses)
+    assert names["public"].endswith("/Public_checkpoint_epoch0050_teacher.pth")
+    assert names["public-full"].endswith("/Public_checkpoint0050.pth")
+
+
+def test_the_control_is_the_network_with_starrelu(config_of, golden, ruled_input, tmp_path):
+    """Its authors' names and head; no feature of SurgeNet's file depends on the activation's parameters."""
+    config = config_of("SurgeNet-CAFormer-S18").with_weights("imagenet1k")
+    assert (config.licence, config.domain, config.feature_dim) == ("Apache-2.0", "general", 512)
+    torch.save(golden.state("surgenet_caformer_s18"), tmp_path / "caformer_s18.pth")
+    encoder = surgenet.build(config, find_weights(str(tmp_path / "caformer_s18.pth"), config))
+    assert encoder.num_parameters == 23_237_936
+    with torch.no_grad():
+        features = encoder.network(ruled_input((1, 3, 224, 224)))
+    assert (features - torch.from_numpy(golden.features["surgenet_caformer_s18"])).abs().max().item() < 1e-5
+
+
+VITS = [
+    ("DINOv1", "vits", 384, 21_665_664),
+    ("DINOv1", "vitb", 768, 85_798_656),
+    ("DINOv2", "vits", 384, 21_752_832),
+    ("DINOv2", "vitb", 768, 85_972_992),
+    ("DINOv2", "vitl", 1024, 303_558_656),
+    ("DINOv3", "vits", 384, 21_594_624),
+    ("DINOv3", "vitb", 768, 85_656_576),
+    ("DINOv3", "vitl", 1024, 303_124_480),
+]
+
+
+@pytest.mark.parametrize(("method", "name", "width", "num_parameters"), VITS)
+def test_all_eight_vision_transformers_have_their_name_and_size(method, name, width, num_parameters, config_of):
+    config = config_of(f"SurgeNet-{method}-ViT-B").with_weights(name)
+    with torch.device("meta"):
+        encoder = surgenet.build(config, WeightSource("none"))
+    assert (encoder.feature_dim, encoder.num_parameters) == (width, num_parameters)
+    patch, size = ("14", 336) if method == "DINOv2" else ("16", {"DINOv1": 224, "DINOv3": 336}[method])
+    assert config.weights.endswith(
+        f"/SurgeNetXL_DINOv1-v3/resolve/main/{method}_ViT{name[3]}{patch}_size{size}_SurgeNetXL.pth"
+    )
+    assert config.preprocessing.size == size
+    assert config.licence.startswith("CC-BY-NC-SA-4.0")
 
 
 def test_unknown_architecture_and_uneven_sizes_are_refused(config_of):

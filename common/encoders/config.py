@@ -136,14 +136,15 @@ class EncoderConfig:
                     f"--recipe, --clip_len, --clip_spacing, --anchor: {self.title} sees single frames; use --fps to sample"
                 )
             return self
-        recipe = asked.recipe or self.recipe
+        # weights that do not say what they were trained with are taken as in the study
+        recipe = asked.recipe or ("study" if self.recipe == "weights" and trained is None else self.recipe)
         usual = {"clip_len": self.clip_len, "clip_spacing": self.clip_spacing, "anchor": self.anchor}
         if recipe == "published":
             if self.published is None:
                 raise UserError(f"--recipe published: the authors of {self.title} publish no other window than its own")
             usual = {name: getattr(self.published, name) or usual[name] for name in usual}
         elif recipe == "weights":
-            usual |= {"clip_len": trained.clip_len, "clip_spacing": trained.clip_spacing} if trained else {}
+            usual |= {"clip_len": trained.clip_len, "clip_spacing": trained.clip_spacing}
         elif trained and asked.recipe is None and "clip_spacing" not in given:
             here = usual | given
             if (here["clip_len"], here["clip_spacing"]) != (trained.clip_len, trained.clip_spacing):

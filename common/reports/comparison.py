@@ -216,7 +216,7 @@ def spacing_curves(board: Leaderboard) -> dict[str, list[SpacingPoint]]:
             continue
         for member, window in windows.items():
             marks = [f"seed {member.record['seed']}"] if member.record["seed"] != TrainConfig.seed else []
-            marks += ["windows end with the frame"] if window.ends_with_frame else []
+            marks += ["frame last"] if window.ends_with_frame else []
             marks += ["random weights"] if member.record["features"]["random_weights"] else []
             name = member.model.name + (f" ({', '.join(marks)})" if marks else "")
             curves.setdefault(name, []).append(SpacingPoint(member.name, window, board.cells[member.name]))

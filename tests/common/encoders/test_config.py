@@ -157,7 +157,7 @@ def test_a_cataractft_folder_has_the_window_that_its_weights_were_trained_with(c
     assert window_of(config, TRAINED) == (16, 0.25, "centre", "weights")
     assert window_of(config, TRAINED, recipe="study") == (64, None, "centre", "study")
     assert window_of(config, TRAINED, clip_len=8) == (8, 0.25, "centre", "own")
-    assert window_of(config) == (64, None, "centre", "weights")  # made before weights said it
+    assert window_of(config) == (64, None, "centre", "study")  # made before weights said it
 
 
 def test_elsewhere_weights_of_another_window_are_an_error_that_names_both(clip_config):

@@ -1,8 +1,10 @@
 """Rankings, intervals and ties of encoders, and what a report says of them."""
 
 import json
+import shutil
 
 import numpy as np
+import openpyxl
 import pytest
 
 from common.base import paths
@@ -10,8 +12,12 @@ from common.dataset.phases import write_prediction
 from common.head.experiment import load_experiment
 from common.reports.comparison import make_report
 from common.reports.leaderboard import make_leaderboard
+from common.reports.page.page import save_page
+from common.reports.pictures.charts import spacing_picture
+from common.reports.pictures.style import save
 from common.reports.published import read_published
 from common.reports.results import collect_all
+from common.reports.workbook.workbook import HEADER_ROW, save_comparison
 from common.run_k_folds import main as run_k_folds
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, PROTOCOLS
@@ -97,6 +103,45 @@ def test_runs_on_part_of_the_training_videos_make_a_curve_and_no_row(made):
     (points,) = report.efficiency.values()
     assert [(point.fraction, point.num_videos) for point in points] == [(0.34, 1), (0.67, 2), (1.0, 3)]
     assert len(points[0].values["accuracy"]) == 2
+
+
+WINDOW = {"clip_len": 9, "dilation": 1, "padding": "edge frames repeated", "mode": "window", "stride": 1}
+
+
+def make_variant(dataset, variant, **window):
+    """A copy of the features that says to be of these windows."""
+    folder = dataset.features("ColorHistogram", variant)
+    shutil.copytree(dataset.features("ColorHistogram"), folder)
+    for sidecar in folder.glob("*.json"):
+        content = json.loads(sidecar.read_text())
+        sidecar.write_text(json.dumps(content | {"window": WINDOW | window, "recipe": "own"}))
+
+
+def test_windows_of_several_lengths_are_compared_by_the_seconds_they_span(made, tmp_path):
+    make_variant(made.dataset, "near", spacing=None, between="linear")
+    make_variant(made.dataset, "far", spacing=0.5, between="linear")
+    make_variant(made.dataset, "end", spacing=0.5, between="held")
+    run_k_folds([*WORDS, "--variants", "default", "near", "far", "end"])
+    report = make_report(made.dataset, collect_all(made.dataset, 2).results, [CHALLENGE])
+    fps = next(iter(report.results[0].record["fps"].values()))
+    assert {
+        name: [(point.name, pytest.approx(point.window.seconds)) for point in points]
+        for name, points in report.spacing.items()
+    } == {
+        "ColorHistogram": [("ColorHistogram (near)", 8 / fps), ("ColorHistogram (far)", 4.0)],
+        "ColorHistogram (frame last)": [("ColorHistogram (end)", 4.0)],
+    }
+    text = save_page(report, tmp_path / "report.html").read_text()
+    assert "<td>0.50</td>" in text.split('id="spacing"')[1]
+    assert "8 frames" not in text  # frames are 9, steps 8
+    assert "9 frames 0.5 s apart, the frame last, recipe own" in text
+    assert save(spacing_picture(report), tmp_path / "spacing.png")
+    book = openpyxl.load_workbook(save_comparison(report, tmp_path / "report.xlsx"))
+    rows = [[cell.value for cell in row[:7]] for row in book["spacing"].iter_rows(min_row=HEADER_ROW + 1)]
+    assert ["ColorHistogram", "ColorHistogram (far)", "own", 9, 0.5, "in the middle", 4] in rows
+    report.spacing.clear()
+    assert spacing_picture(report) is None
+    assert "Spacing" not in save_page(report, tmp_path / "report.html").read_text().split("<main>")[1]
 
 
 def test_a_leak_is_the_first_remark_and_alarming(results, made):

@@ -82,6 +82,7 @@ PARAMETERS = {
     "SurgeNet-DINOv2-ViT-B": 85_972_992,
     "SurgeNet-DINOv3-ViT-B": 85_656_576,
     "SurgVISTA-ViT-B": 86_227_200,
+    "Endo-FM": 121_258_752,
     "SurgRec-MAE": 86_225_664 + 1_536,
 }
 # a family's small network: architecture (`{}`: the config's own), features, input size, frames of a window
@@ -94,6 +95,7 @@ TINY = {
     "vjepa1": ("tiny", 48, 32, 8),
     "vjepa2": ("tiny", 48, 32, 8),
     "videomae": ("tiny", 96, 32, 8),
+    "timesformer": ("tiny", 48, 32, 8),
     "surgenet": ("tiny_{}", {f"tiny_vit_base_dinov{version}": 48 for version in (1, 2, 3)}, 64, None),
 }
 # ... where one of its architectures has layers that the others do not, by the beginning of its name
@@ -109,7 +111,7 @@ TINY_OF_ARCHITECTURE = {
     "convnext_large": ("convnext_tiny", 768),
     "convnext_": ("test_convnext.r160_in1k", 64),
 }
-CUT_INTO_PATCHES = ("dinov3", "vjepa1", "vjepa2", "videomae")
+CUT_INTO_PATCHES = ("dinov3", "vjepa1", "vjepa2", "videomae", "timesformer")
 
 
 def tiny(folder: str) -> EncoderConfig:

@@ -17,7 +17,7 @@ from common.video.preprocess import Preprocessing
 # what `family:` in a config.yaml may say: the modules of `common/encoders/families/`, each loaded where it is asked for
 FAMILIES = (
     *("timm", "torchvision", "transformers"),  # any network of these libraries
-    *("color_histogram", "i3d", "dinov3", "vjepa1", "vjepa2", "surgenet", "videomae"),
+    *("color_histogram", "i3d", "dinov3", "vjepa1", "vjepa2", "surgenet", "videomae", "timesformer"),
 )
 # Families that know their networks themselves, by the key that names one: their modules have a function
 # `<family>_facts(NAME)` with what the library says of it, so that a config.yaml need not repeat it.

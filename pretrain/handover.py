@@ -77,7 +77,7 @@ def stage_1_manifest(export: Path) -> Path | None:
     return next(filter(Path.is_file, places), None)
 
 
-def window_record(options: Mapping[str, Any], clip_len: int) -> dict[str, Any] | None:
+def stage_window(options: Mapping[str, Any], clip_len: int) -> dict[str, Any] | None:
     """The window that Stage 3 is to use: `clip_len` frames (the model's, where options have none), `1 / fps` s apart.
 
     None for networks that see single frames.

@@ -15,7 +15,7 @@ from common.base.runtime import git_state, versions
 from pretrain.engine.checkpoint import TrainingState
 from pretrain.engine.method import Method
 from pretrain.engine.run_folder import RunFolder
-from pretrain.handover import window_record
+from pretrain.handover import stage_window
 from pretrain.ssl_config import SslModel, find_model
 
 
@@ -43,7 +43,7 @@ def provenance(state: TrainingState, model: SslModel, folder: RunFolder) -> dict
         "step": state.step,
         "init": state.init,
         "config": state.config,
-        "window": window_record(state.config, model.clip_len),
+        "window": stage_window(state.config, model.clip_len),
         "manifest_sha256": sha256_of_file(manifest) if manifest.is_file() else None,
         **git_state(paths.CHECKOUT),
         "versions": versions(),

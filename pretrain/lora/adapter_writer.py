@@ -20,7 +20,7 @@ from common.encoders.base import build_encoder
 from common.encoders.config import EncoderConfig
 from common.encoders.weights.load import WeightSource
 from common.video.preprocess import normalise
-from pretrain.handover import stage_1_manifest, window_record
+from pretrain.handover import stage_1_manifest, stage_window
 from pretrain.lora.adapters import load_adapter, relative_difference, write_adapter
 from pretrain.lora.options import FinetuneOptions
 from pretrain.lora.phase_classifier import PhaseClassifier
@@ -82,7 +82,7 @@ class AdapterWriter:
             "datasets": [corpus.name for corpus in self.corpora],
             "classes": list(self.classes),
             "options": self.options.to_json(),
-            "window": window_record(self.options.to_json(), find_model(self.options.model).clip_len),
+            "window": stage_window(self.options.to_json(), find_model(self.options.model).clip_len),
             **git_state(paths.CHECKOUT),
             "versions": versions() | {"peft": importlib.metadata.version("peft")},
         }

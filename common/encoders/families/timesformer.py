@@ -4,8 +4,11 @@ The feature is the CLS token after the last norm, as in the authors' own evaluat
 of another size, and times of another length, take those of the nearest.
 """
 
+import math
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import TimesformerConfig, TimesformerModel
 
@@ -16,13 +19,7 @@ from common.encoders.weights.load import WeightSource, rename_start
 # `architecture` -> what differs from transformers' defaults, which are Endo-FM's: ViT-B, 8 frames of 224 pixels
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "timesformer-vitb": {},
-    "tiny": {
-        "hidden_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "intermediate_size": 192,
-        "image_size": 32,
-    },
+    "tiny": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 192},
 }
 # the authors' names -> transformers'
 NETWORK_NAMES = {
@@ -64,18 +61,41 @@ def build(config: EncoderConfig, source: WeightSource) -> ClipEncoder:
 
     Raises `UserError` for an unknown architecture and a side that is not a whole number of patches.
     """
-    sizes = TimesformerConfig(**choose_architecture(config, ARCHITECTURES))
+    sizes = TimesformerConfig(
+        image_size=config.preprocessing.size, num_frames=config.clip_len, **choose_architecture(config, ARCHITECTURES)
+    )
     check_grid(config, sizes.patch_size)
     return ClipEncoder(config, load_network(TimesformerFeatures(sizes), config, source, _rename), source)
 
 
 def _rename(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """transformers' names of a state under the authors'; other names stay."""
+    """transformers' names of a state under the authors', its positions at the network's size; other names stay."""
+    embeddings = network.backbone.embeddings
     renamed = {}
     for key, value in state.items():
         name = rename_start(key, NETWORK_NAMES)
-        if key.startswith("blocks."):
+        if key.startswith("blocks.") and key.count(".") > 1:
             _, number, part = key.split(".", 2)
             name = f"{NETWORK_NAMES['blocks.']}{number}.{rename_start(part, BLOCK_NAMES)}"
+        elif key == "time_embed" and value.ndim == 3:
+            value = _nearest(value, (embeddings.time_embeddings.shape[1],))
+        elif key == "pos_embed" and value.ndim == 3 and value.shape[1] > 1:
+            value = _at_size(value, math.isqrt(embeddings.position_embeddings.shape[1] - 1))
         renamed[name] = value
     return renamed
+
+
+def _at_size(positions: Tensor, side: int) -> Tensor:
+    """Positions `(1, 1 + patches, width)` of the CLS token and of `side` x `side` patches; no square stays as it is."""
+    old = math.isqrt(positions.shape[1] - 1)
+    if old == side or old**2 != positions.shape[1] - 1:
+        return positions
+    patches = _nearest(positions[:, 1:].unflatten(1, (old, old)), (side, side))
+    return torch.cat([positions[:, :1], patches.flatten(1, 2)], dim=1)
+
+
+def _nearest(positions: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Positions `(1, *old sizes, width)` of another number of times, or of rows and columns."""
+    if tuple(positions.shape[1:-1]) == sizes:
+        return positions
+    return F.interpolate(positions.movedim(-1, 1), size=sizes, mode="nearest").movedim(1, -1)

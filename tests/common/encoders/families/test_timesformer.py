@@ -108,15 +108,15 @@ def test_the_teacher_of_a_published_file_is_taken_without_its_head(config, state
 
 
 def test_positions_of_another_size_and_length_are_the_nearest(config, state, tmp_path):
-    """Twice as many frames and rows of a repeated picture: each position twice, and so the same feature."""
+    """Twice as many frames, rows and columns: each position twice."""
     torch.save(state, tmp_path / "w.pth")
-    encoder = build_encoder(config, str(tmp_path / "w.pth"))
-    embeddings = encoder.network.backbone.embeddings
+    larger = replace(config, clip_len=16, preprocessing=replace(config.preprocessing, size=64))
+    usual, twice = (build_encoder(each, str(tmp_path / "w.pth")) for each in (config, larger))
     with torch.no_grad():
-        usual = embeddings(torch.zeros(1, 8, 3, 32, 32))[0, 1:].unflatten(0, (2, 2, 8))
-        longer = embeddings(torch.zeros(1, 16, 3, 64, 64))[0, 1:].unflatten(0, (4, 4, 16))
-    repeated = usual.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
-    assert torch.allclose(longer, repeated, atol=1e-6)
+        few = usual.network.backbone.embeddings(torch.zeros(1, 8, 3, 32, 32))[0, 1:].unflatten(0, (2, 2, 8))
+        many = twice.network.backbone.embeddings(torch.zeros(1, 16, 3, 64, 64))[0, 1:].unflatten(0, (4, 4, 16))
+    assert torch.allclose(many, few.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2), atol=1e-6)
+    assert run(twice, torch.zeros(1, 16, 3, 64, 64)).shape == (1, 48)
 
 
 def test_a_key_that_is_neither_used_nor_listed_is_an_error(config, state, tmp_path):

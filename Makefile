@@ -2,10 +2,12 @@
 # make demo-scale    the same with four encoders: does a larger one help? (EfficientNet-Lite0, 1, 2 and the floor)
 # make demo-pretrain    the three stages of pretraining on drawn videos, with tiny networks
 # make test    the test suite
+# make test-faults    kills, two writers, signals and full disks; KILLS=30 make test-faults for more kills of each command
 # make lint    the linter
 # Everything runs in .venv, which the first of them makes. PYTHON=python3.12 make demo chooses another Python.
 
 PYTHON ?= python3
+KILLS ?= 3
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
@@ -43,7 +45,10 @@ demo-pretrain: $(INSTALLED)
 	PYTHON=$(PY) bash pretrain/demo.sh
 
 test: $(INSTALLED)
-	$(PY) -m pytest --numprocesses 2 --dist loadfile
+	$(PY) -m pytest --numprocesses 2 --dist loadfile --ignore=tests/faults
+
+test-faults: $(INSTALLED)
+	KILLS=$(KILLS) $(PY) -m pytest --numprocesses 2 tests/faults
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

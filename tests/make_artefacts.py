@@ -132,8 +132,8 @@ class Commands:
             time.sleep(0.001)
         process.send_signal(by)
         code = process.wait()
-        if code != 130:
-            sys.exit(f"{name}: ended with {code} before it could be interrupted, expected 130; start again")
+        if code != 128 + by:
+            sys.exit(f"{name}: ended with {code} before it could be interrupted, expected {128 + by}; start again")
 
     def _start(self, name: str, words: tuple[str, ...]) -> list[str]:
         """Modules are named by `-m`, scripts by their path in the checkout."""

@@ -1,0 +1,70 @@
+"""Disks that are full or read-only, videos that vanish, a clock that goes back: one line, and a second run ends it."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import COMMANDS, make_root
+
+EXTRACT = COMMANDS["extract"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 3 MB of one's own, where there are rights to make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True)
+    if made.returncode:
+        pytest.skip("no right to mount a disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(folder: Path, *, free: int) -> Path:
+    """Leave so many bytes of a disk."""
+    path = folder / "full"
+    status = os.statvfs(folder)
+    path.write_bytes(b"0" * max(0, status.f_bavail * status.f_frsize - free))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["extract", "run_k_folds", "finetune", "pretrain"])
+def test_a_full_disk_is_one_line_and_a_second_run_ends_it(small_disk, tmp_path, name):
+    root = make_root(small_disk / "root")
+    if name == "run_k_folds":
+        root.with_features()
+    filling = fill(small_disk, free=8192)
+    last = root.run(COMMANDS[name], code=1).splitlines()[-1]
+    assert last.startswith("error: "), last
+    assert "No space left on device" in last
+    assert str(root.path) in last
+    assert "free some space" in last
+    filling.unlink()
+    shutil.rmtree(root.path / "start") if name in ("extract", "run_k_folds") else None
+    root.run(COMMANDS[name])
+    assert [path for path in root.leftovers() if ".partial" in path.name] == []
+
+
+@pytest.mark.slow
+def test_a_disk_that_can_only_be_read_is_one_line(small_disk):
+    root = make_root(small_disk / "root")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    said = root.run(EXTRACT, code=1).splitlines()[-1]
+    assert "Read-only file system" in said
+    assert "use another folder" in said
+
+
+@pytest.mark.slow
+def test_a_clock_that_goes_back_changes_nothing(root):
+    """Features that seem to be of tomorrow are as finished as others."""
+    root.run(EXTRACT)
+    expected = root.content("data/mini/features/*/*.npy")
+    for path in root.features.iterdir():
+        os.utime(path, (4e9, 4e9))
+    assert "0 extracted, 8 already there, 0 failed" in root.run(EXTRACT)
+    assert root.content("data/mini/features/*/*.npy") == expected

@@ -1,0 +1,64 @@
+"""SIGKILL at random moments, again and again until all is done: the same bytes, no leftovers, no process alive.
+
+KILLS=30 pytest tests/faults        kills of each command (default 3)
+"""
+
+import random
+import shutil
+import time
+
+import pytest
+
+from tests.faults.conftest import COMMANDS, KILLS, Root, make_root
+
+EXTRACT = COMMANDS["extract"]
+SHARDS = [[*EXTRACT, "--shard", f"{number}/2"] for number in (1, 2)]
+# commands of one piece of work, and the files that must be the same; times in records differ
+WORK = {
+    "extraction": ([EXTRACT], ["data/mini/features/*/*.npy"]),
+    "two decoders": ([[*EXTRACT, "--num_decoders", "2"]], ["data/mini/features/*/*.npy"]),
+    "two shards": (SHARDS, ["data/mini/features/*/*.npy"]),
+    "head": ([COMMANDS["train_interrupted"], [*COMMANDS["train_interrupted"], "--action", "predict"]], ["models/*/results/**/*.npy"]),
+    "folds": ([COMMANDS["run_k_folds"]], ["models/*/results/**/*.npy", "models/*/results/**/*.txt"]),
+    "report": ([COMMANDS["report"]], ["comparison_results/per_video.csv"]),
+    "stage 1": ([COMMANDS["pretrain"]], ["pretrain/checkpoints/ssl/*/export/model.safetensors"]),
+    "stage 2": ([COMMANDS["finetune"]], ["pretrain/checkpoints/*/best_lora/*.safetensors"]),
+}  # fmt: skip
+RESUMED = {"head": ["--resume"]}
+
+
+def prepared(path, name: str) -> Root:
+    """A root with what the work needs."""
+    root = make_root(path)
+    if name in ("head", "folds", "report"):
+        root.with_features()
+    if name == "report":
+        root.run(COMMANDS["run_k_folds"])
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("name", WORK)
+def test_killed_at_any_moment_it_ends_the_same(name, tmp_path):
+    commands, patterns = WORK[name]
+    whole = prepared(tmp_path / "whole", name)
+    started = time.monotonic()
+    for words in commands:
+        whole.run(words)
+    seconds = (time.monotonic() - started) / len(commands)
+    expected = whole.content(*patterns)
+    assert expected
+
+    killed = prepared(tmp_path / "killed", name)
+    moments = random.Random(name)
+    for kill in range(KILLS):
+        words = commands[kill % len(commands)] if name == "two shards" else commands[0]
+        killed.kill([*words, *RESUMED.get(name, [])], moments.uniform(0.3, 1.0) * seconds)
+        killed.assert_quiet()
+    for words in commands:
+        killed.run(words)
+    assert killed.content(*patterns) == expected
+    assert killed.leftovers() == []
+    killed.assert_quiet()
+    shutil.rmtree(tmp_path)

@@ -1,0 +1,93 @@
+"""Two processes at the same work, one beginning at any moment of the other's: shared or refused, and never wrong."""
+
+import hashlib
+import json
+import random
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from tests.faults.conftest import COMMANDS, PATIENCE_SECONDS
+
+OFFSETS = 10
+EXTRACT = COMMANDS["extract"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_extractions_share_the_videos_and_make_none_twice(root):
+    started = time.monotonic()
+    root.run(EXTRACT)
+    seconds = time.monotonic() - started
+    expected = root.content("data/mini/features/*/*.npy")
+    moments = random.Random(1)
+    for _ in range(OFFSETS):
+        shutil.rmtree(root.features)
+        first = root.start(EXTRACT)
+        time.sleep(moments.uniform(0, 1) * seconds)
+        second = root.start([*EXTRACT, "--num_decoders", "2"])
+        said = [process.communicate(timeout=PATIENCE_SECONDS)[1] for process in (first, second)]
+        assert [first.returncode, second.returncode] == [0, 0], said
+        made = [int(re.search(r"(\d+) extracted", text)[1]) for text in said]
+        assert sum(made) == len(expected)
+        assert root.content("data/mini/features/*/*.npy") == expected
+        for path in root.features.glob("*.npy"):
+            sidecar = json.loads(path.with_suffix(".json").read_text())
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == sidecar["sha256"]
+        assert root.leftovers() == []
+
+
+def start_second_once_held(root, words, lock):
+    """The first process, which has the lock, and what the second one said."""
+    first = root.start(words)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not any(root.path.rglob(lock)) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "lock", "more"),
+    [
+        ("train_interrupted", ".last.pt.lock", ["--num_epochs", "3000"]),
+        ("pretrain", ".vjepa2-tiny.lock", ["--max_steps", "3000"]),
+        ("finetune", ".vjepa2-tiny.lock", ["--epochs", "300", "--steps_per_epoch", "50"]),
+    ],
+)
+def test_a_second_training_is_refused_and_told_who_is_at_it(root, name, lock, more):
+    words = [*COMMANDS[name], *more]
+    first = start_second_once_held(root.with_features(), words, lock)
+    try:
+        said = root.run(words, code=1)
+        assert f"in use by process {first.pid} on " in said.splitlines()[-1]
+    finally:
+        first.kill()
+        first.communicate()
+
+
+@pytest.mark.slow
+def test_a_second_run_of_the_folds_leaves_the_first_ones_to_it(root):
+    words = [*COMMANDS["run_k_folds"], "--num_epochs", "2000", "--only", "1"]
+    first = start_second_once_held(root.with_features(), words, ".split_1.lock")
+    try:
+        said = root.run(words)
+        assert re.search(rf"fold 1 of 2: skipped: .*in use by process {first.pid} ", said)
+    finally:
+        first.kill()
+        first.communicate()
+
+
+@pytest.mark.slow
+def test_a_second_report_is_refused(root):
+    root.with_features().run(COMMANDS["run_k_folds"])
+    first = start_second_once_held(root, COMMANDS["report"], ".report.lock")
+    first.send_signal(subprocess.signal.SIGSTOP)
+    try:
+        assert f"in use by process {first.pid} on " in root.run(COMMANDS["report"], code=1)
+    finally:
+        first.send_signal(subprocess.signal.SIGCONT)
+        first.communicate()

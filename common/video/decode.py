@@ -8,6 +8,7 @@ images is read as a video too, whichever decoder is asked for.
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from common.video.probe import (
     indexed_frames,
     lost_frames,
     open_container,
+    packets_a_frame,
     probe,
 )
 from common.video.timeline import DEFAULT_FPS, Frame, ShownT, strictly_increasing
@@ -134,14 +136,9 @@ class Decoding:
         except VideoError as error:
             if error.promised is not None or not record.decoded or not info.indexed_frames:
                 raise
-            numbers = f"{info.indexed_frames} frames promised, {record.decoded} decoded"
-            raise VideoError(
-                self.path,
-                f"{numbers}; {error.reason}",
-                record.decoded,
-                advice=error.advice,
-                promised=info.indexed_frames,
-            ) from error
+            promised = info.indexed_frames
+            reason = f"{promised} frames promised, {record.decoded} decoded; {error.reason}"
+            raise VideoError(self.path, reason, record.decoded, advice=error.advice, promised=promised) from error
         if not record.decoded:
             reason = f"no frame decodes: {record.first_error}" if record.first_error else "no frame decodes"
             raise VideoError(self.path, reason)
@@ -194,7 +191,11 @@ class Decoding:
         else:
             # asked for again: the index of a fragmented file grows while it is read
             with open_container(self.path) as container:
-                record.promised = indexed_frames(container, choose_stream(self.path, container)[0])
+                stream, _ = choose_stream(self.path, container)
+                record.promised = indexed_frames(container, stream, info.packets_a_frame)
+                # the header of an MP4 does not say that it holds fields
+                if lost_frames(record.promised, record.decoded) and packets_a_frame(self.path) == 2:
+                    record.promised = indexed_frames(container, stream, 2)
         record.estimated = info.promised_frames
         errors = f"{counted(record.errors, 'decode error')}, the first: {record.first_error}" if record.errors else None
         lacking, cut = lost_frames(record.promised, record.decoded), cut_off(self.path, info, record.decoded, last)
@@ -221,16 +222,21 @@ def with_stored_times(path: Path, info: VideoInfo, frames: Iterator[ShownT]) -> 
     """The frames with the times that the file really has, which PyAV does not tell in every container."""
     if info.has_false_times:
         return (frame.at(None) for frame in frames)
-    return frames if info.has_presentation_times else _timed_in_order_of_decoding(path, frames)
+    if info.has_presentation_times:
+        return frames
+    if info.packets_a_frame is None:
+        reason = "fields and whole frames alternate, and nothing says when they are shown"
+        raise VideoError(path, reason, advice="wrap the original recording as MP4, Matroska or MPEG-TS instead")
+    return _timed_in_order_of_decoding(path, info.packets_a_frame, frames)
 
 
-def _timed_in_order_of_decoding(path: Path, frames: Iterator[ShownT]) -> Iterator[ShownT]:
+def _timed_in_order_of_decoding(path: Path, packets_a_frame: int, frames: Iterator[ShownT]) -> Iterator[ShownT]:
     """Give the i-th frame shown the i-th of the times that are stored in order of decoding.
 
     Files without presentation times store one a frame, and show the frames in that order but for a constant delay. The
     packets are read a second time, beside the frames, without decoding.
     """
-    times = _packet_seconds(path)
+    times = itertools.islice(_packet_seconds(path), 0, None, packets_a_frame)
     for frame in frames:
         yield frame.at(next(times, None))
 

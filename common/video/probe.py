@@ -7,6 +7,7 @@ that decode. A video is a file, or a folder of numbered images.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import statistics
@@ -31,6 +32,7 @@ LARGEST_DISAGREEMENT = 2.0  # between a header's frame count and its duration ti
 TYPICAL_BYTES_PER_FRAME = 4000  # where no header tells: only proportions matter
 INDEXED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"  # its index lists every sample: the only promise that is kept to the frame
 PACKETS_LOOKED_AT = 64  # to learn whether a stream says when its frames are shown: far more than decoders reorder
+MOSTLY_FRAMES, MOSTLY_FIELDS = 0.9, 0.55  # pictures a packet
 PICTURE_CODECS = {"mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpeg2000", "jpegxl"}
 # frames that may be missing before a video counts as damaged: a decoder may drop those that lean on what was cut away
 LOST_FRAMES, LOST_SHARE = 2, 0.005
@@ -81,6 +83,8 @@ class VideoInfo:
     """False where only the order of decoding is stored (AVI), or written in place of presentation times."""
     has_false_times: bool = False
     """Whether times contradict the index: where a writer never set durations, FFmpeg takes each frame for the whole."""
+    packets_a_frame: int | None = 1
+    """2 where each field of an interlaced picture is stored alone; None where some are and others not."""
     indexed_frames: int | None = None
     """Samples in the index of an MP4 or MOV less those that its edit list hides; None for other containers."""
     stated_fps: float | None = None
@@ -115,6 +119,9 @@ def probe(path: Path) -> VideoInfo:
         stated = (stream.average_rate, stream.guessed_rate, context.framerate)
         rates = [float(rate) for rate in stated if rate]
         by_index = stream.frames / seconds if is_indexed(container) and stream.frames and seconds else None
+        fields = packets_a_frame(path) if context.field_order > 1 else 1
+        if container.format.name == "avi" and fields:
+            rates = [rate / fields for rate in rates]  # of packets
         has_false_times = bool(by_index and rates and not _agree(rates[0], by_index))
         if by_index and (has_false_times or not rates):
             rates.insert(0, by_index)
@@ -123,7 +130,7 @@ def probe(path: Path) -> VideoInfo:
             width=context.width,
             height=context.height,
             fps=next(filter(is_plausible_fps, rates), None),
-            header_frames=stream.frames or None,
+            header_frames=_whole_frames(stream.frames, fields),
             seconds=seconds,
             format=container.format.name,
             stream=stream.index,
@@ -131,7 +138,8 @@ def probe(path: Path) -> VideoInfo:
             other_streams=tuple(_describe(other) for other in others),
             is_interlaced=context.field_order > 1,  # 0 unknown, 1 progressive, else the order of the fields
             has_false_times=has_false_times,
-            indexed_frames=indexed_frames(container, stream),
+            packets_a_frame=fields,
+            indexed_frames=indexed_frames(container, stream, fields),
             stated_fps=rates[0] if rates else None,
             has_presentation_times=_has_presentation_times(container, stream),  # reads on: the last question
         )
@@ -202,14 +210,39 @@ def is_indexed(container: InputContainer) -> bool:
     return container.format.name == INDEXED_FORMAT
 
 
-def indexed_frames(container: InputContainer, stream: VideoStream) -> int | None:
+def indexed_frames(container: InputContainer, stream: VideoStream, packets_a_frame: int | None) -> int | None:
     """Frames that the index of an MP4 or MOV promises: its samples less those that an edit list hides; else None.
 
     A file that was trimmed without encoding keeps what the first frames lean on, and hides it.
     """
     if not is_indexed(container):
         return None
-    return sum(not entry.is_discard for entry in stream.index_entries) or None
+    return _whole_frames(sum(not entry.is_discard for entry in stream.index_entries), packets_a_frame)
+
+
+def _whole_frames(packets: int, packets_a_frame: int | None) -> int | None:
+    return packets // packets_a_frame or None if packets_a_frame else None
+
+
+def packets_a_frame(path: Path) -> int | None:
+    """How many of the first packets make a picture: 1, 2 (fields), or None where that changes; decodes them.
+
+    Packets that do not decode are left out: this is found when the whole file is decoded.
+    """
+    packets, pictures, are_interlaced = 0, 0, False
+    with contextlib.suppress(VideoError), open_container(path) as container:
+        stream, _ = choose_stream(path, container)
+        for packet in itertools.islice(container.demux(stream), PACKETS_LOOKED_AT):
+            with contextlib.suppress(Exception):
+                decoded = packet.decode()
+                packets, pictures = packets + bool(packet.size), pictures + len(decoded)
+                are_interlaced |= any(picture.interlaced_frame for picture in decoded)
+        pictures += len(stream.codec_context.decode(None))
+    share = pictures / packets if packets else 1
+    # a few pictures may lean on what was cut away
+    if not are_interlaced or share > MOSTLY_FRAMES:
+        return 1
+    return 2 if share < MOSTLY_FIELDS else None
 
 
 def lost_frames(promised: int | None, decoded: int) -> str | None:

@@ -68,7 +68,12 @@ def write_pictures(
 
 
 def rewrap(
-    source: Path, target: Path, change: Callable[[int, av.Packet], None] = lambda index, packet: None, *, first: int = 0
+    source: Path,
+    target: Path,
+    change: Callable[[int, av.Packet], None] = lambda index, packet: None,
+    *,
+    first: int = 0,
+    packets_a_frame: int = 1,
 ) -> Path:
     """The same packets from the `first` on in another container, each after `change(index, packet)`."""
     with av.open(str(source)) as given, av.open(str(target), "w") as made:
@@ -76,7 +81,7 @@ def rewrap(
         stream = made.add_stream_from_template(read)
         packets = [packet for packet in given.demux(read) if packet.size]
         if target.suffix == ".avi":  # counts frames: at a finer clock empty ones would lie between them
-            stream.time_base = 1 / read.average_rate
+            stream.time_base = 1 / (packets_a_frame * read.average_rate)
             start_codes = BitStreamFilterContext("h264_mp4toannexb", read)
             packets = [changed for packet in packets for changed in start_codes.filter(packet)]
         for index, packet in enumerate(packets[first:]):

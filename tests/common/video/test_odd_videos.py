@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from common.base.runtime import UserError
 from common.video.decode import DECODERS, Decoding, decode
 from common.video.probe import VideoError, probe
 from common.video.seek import open_to_seek
-from tests.common import odd_videos
+from tests.common import field_pictures, odd_videos
 from tests.common.odd_videos import FPS, NUM_FRAMES, ODD, number_of
 
 LEANING = {"x264-params": "keyint=30:bframes=0", "qp": "20"}  # a damaged frame takes those after it along
@@ -112,6 +113,29 @@ def test_opencv_refuses_interlaced_video(tmp_path):
     assert numbers(decode(path)) == tuple(range(NUM_FRAMES))
     with pytest.raises(VideoError, match=r"interlaced\.mkv: .*wrong pictures of interlaced video.*--decoder pyav"):
         list(decode(path, "opencv"))
+
+
+@pytest.mark.parametrize("suffix", ["h264", "ts", "mkv", "mp4", "mov", "avi", "flv"])
+def test_two_fields_that_are_stored_alone_are_one_frame(tmp_path, suffix):
+    """Recorders write them so (PAFF): an index counts fields, and an AVI has a time for each."""
+    count = 20
+    path = tmp_path / f"BL_1.{suffix}"
+    stream = field_pictures.write_fields(tmp_path / "stream.h264", range(count))
+    if suffix == "h264":
+        path = stream
+    else:
+        odd_videos.rewrap(stream, path, timed_as_fields, packets_a_frame=2)
+    decoding = Decoding(path)
+    frames = list(decoding)
+    assert numbers(frames) == tuple(range(count))
+    assert np.diff([frame.seconds for frame in frames]) == pytest.approx(np.full(count - 1, 1 / FPS), abs=2e-3)
+    assert decoding.record.damage is None
+    for decoder in filter(installed, OTHERS):
+        assert frames_or_refusal(path, decoder) is None
+
+
+def timed_as_fields(index, packet):
+    packet.pts = packet.dts = round(Fraction(index, 2 * FPS) / packet.time_base)
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base import paths
-from common.base.entries import is_frame_folder, printable, reason_against, same_name, video_name_of
+from common.base.entries import is_frame_folder, reason_against, same_name, video_name_of
 from common.base.options import CommandParser, Positive
-from common.base.runtime import UserError, run_main
+from common.base.runtime import UserError, printable, run_main
 from common.video.timeline import DEFAULT_FPS
 
 if TYPE_CHECKING:

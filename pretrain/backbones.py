@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     DINOv3ViTConfig,
@@ -21,6 +22,7 @@ from common.base.runtime import UserError
 from common.encoders.base import check_width
 from common.encoders.config import EncoderConfig
 from common.encoders.families import dinov3, surgenet, videomae, vjepa2
+from common.encoders.weights.files import READ_ERRORS, in_one_line
 from common.encoders.weights.find import find_weights
 from common.encoders.weights.load import RANDOM, WeightSource
 from pretrain.ssl_config import SslModel
@@ -151,7 +153,8 @@ def _resized(model: SslModel, config: EncoderConfig, source: WeightSource) -> Pr
     if model.family == "videomae":
         sizes = {"image_size": config.preprocessing.size, "num_frames": config.clip_len}
     _, network_config = _transformers_network(model, config)
-    stored = type(network_config).from_dict(source.folder_config | sizes)
+    with source.config_errors():
+        stored = type(network_config).from_dict(source.folder_config | sizes)
     check_width(stored.hidden_size, config, source)
     return stored
 
@@ -165,9 +168,8 @@ def _from_folder(
         network, found = network_class.from_pretrained(
             source.path, config=network_config, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{source.path}: these weights are not for {config.title} ({reason})") from error
+    except (*READ_ERRORS, SafetensorError) as error:
+        raise UserError(f"{source.path}: these weights are not for {config.title} ({in_one_line(error)})") from error
     lacking = sorted(key for key in found["missing_keys"] if not key.startswith(optional))
     stray = sorted(key for key in found["unexpected_keys"] if not key.startswith(SUPERVISED_PARTS))
     if lacking or stray:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.base.runtime import UserError, describe_os_error, listed
+from common.base.runtime import UserError, describe_os_error, listed, printable
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ NO_VIDEO, NO_FRAMES, NO_LABELS = (
 NO_RIGHTS = "no right to look into it"
 LEFT_OUT_BY_KIND = frozenset({NO_VIDEO, NO_FRAMES, NO_LABELS, NO_RIGHTS})  # not by name
 FORBIDDEN_CHARACTERS = '/\\:*?"<>|'
+LONGEST_NAME = 120  # of a folder: a path of them stays below what systems allow
+FOLDER_NAME = re.compile(r"[\w.@+=-]+")
 # Windows opens a device for these, with any suffix behind them
 DEVICE_NAMES = frozenset({"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}) | {
     f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"
@@ -58,11 +60,6 @@ def nfc(name: str) -> str:
 def same_name(name: str) -> str:
     """The key under which two names are one: disks of macOS and Windows do not tell them apart."""
     return nfc(nfc(name).casefold())
-
-
-def printable(name: str) -> str:
-    """A name for messages: what cannot be shown, or be seen, is spelled as in Python (`\\udce9`, `\\n`, `\\xa0`)."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
 
 
 def visible(folder: Path, pattern: str = "*") -> list[Path]:
@@ -115,6 +112,15 @@ def reason_against(name: str) -> str | None:
     return None
 
 
+def reason_against_folder(name: str) -> str | None:
+    """Why a run, a variant, a model or a data set may not have this name, which folders take; None: it may."""
+    if len(name) > LONGEST_NAME:
+        return f"expected at most {LONGEST_NAME} characters"
+    if not FOLDER_NAME.fullmatch(name):
+        return "expected letters, digits and . _ - @ + = only"
+    return reason_against(name)
+
+
 @dataclass(frozen=True)
 class Listing:
     """Files of a folder by video, sorted, and the names of what is left out by reason; `noun` says what each is.
@@ -146,12 +152,12 @@ class Listing:
                 )
         if self.left_out:
             what = "; ".join(f"{listed(names)} ({reason})" for reason, names in self.left_out.items())
-            _warn_once(f"{self.folder}: {sum(map(len, self.left_out.values()))} left out: {what}")
+            warn_once(f"{self.folder}: {sum(map(len, self.left_out.values()))} left out: {what}")
         return self.first
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
     """A command lists a folder many times: its message comes again only when the folder has changed."""
     log.warning("%s", message)
 

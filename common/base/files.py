@@ -1,6 +1,6 @@
 """Files as every command reads and writes them: whole or not at all, checked as they are read, known by their hashes.
 
-Writing is atomic; text, JSON and YAML are read here alone, so that a damaged file is an error that names it.
+Writing is atomic; text, JSON, YAML and arrays are read here alone, so that a damaged file is an error that names it.
 """
 
 from __future__ import annotations
@@ -10,18 +10,34 @@ import errno
 import functools
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+import tokenize
+import typing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from common.base.runtime import UserError, naming_target, shortened, shown
+from common.base.runtime import UserError, first_line, listed, naming_target, shortened, shown
+
+if TYPE_CHECKING:
+    import numpy as np
 
 STEM_CHARACTERS = 40  # of a temporary name: no longer than file systems take, whatever the script
 NUM_BLOCKS, BLOCK_BYTES = 64, 1 << 16  # of a fingerprint
+MOST_TEXT_BYTES = 1 << 28  # no text file of a data set comes near
+KINDS_IN_WORDS = {
+    str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "an object",
+    type(None): "null",
+}  # fmt: skip
+ARRAY_MAGIC = b"\x93NUMPY"
+# files under the name of an array, by their first bytes
+NO_ARRAYS = {b"PK": "an archive of arrays, .npz", b"\x80": "a pickle, which nobody opens"}
+# what numpy raises for damaged headers, which it takes for expressions of Python
+HEADER_ERRORS = (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 
 
 @contextlib.contextmanager
@@ -174,9 +190,9 @@ def write_json(path: Path, content: Any) -> None:
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8, with or without a byte order mark; every end of a line becomes `\\n`.
 
-    Raises `UserError` naming file and line for UTF-16, another encoding, and what is no text.
+    Raises `UserError` naming file and line for UTF-16, another encoding, and what is no text, no file, or too large.
     """
-    content = Path(path).read_bytes()
+    content = _content(Path(path))
     wanted = "expected plain text in UTF-8; save it again as that"
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f'{path}, line 1: text in UTF-16 ("Unicode" in some editors), {wanted}')
@@ -191,22 +207,108 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; a damaged one is a `UserError` that names it."""
+def _content(path: Path) -> bytes:
+    """The bytes of a regular file: a pipe would be waited for, a device never end."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        require_regular(path)
+        if (size := path.stat().st_size) > MOST_TEXT_BYTES:
+            raise UserError(f"{path}: expected a text file, found {size:,} bytes; name another file")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def require_regular(path: Path) -> None:
+    """Raise `UserError` for a folder, a pipe or a device, and `OSError` for nothing at all."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise UserError(f"{path}: expected a file, found {found}; move it away, or name another")
+
+
+def read_json(path: Path, advice: str = "delete it and run the command that wrote it") -> Any:
+    """Read a JSON file. Raises `UserError` as `parse_json` does, and for what is no text file."""
+    return parse_json(read_text(path), str(path), advice)
+
+
+def parse_json(text: str, where: str, advice: str) -> Any:
+    """A value of JSON as the standard has it (RFC 8259), with each key once, finite numbers, whole characters.
+
+    Raises `UserError` in one line that begins with `where`, names the place in the text and ends with `advice`.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in content:
+                raise ValueError(f"the key {shown(key)} is there twice")
+            content[key] = value
+        return content
+
+    def finite(word: str) -> float:
+        number = float(word)
+        if not math.isfinite(number):
+            raise ValueError(f"{shown(word)} is no finite number")
+        return number
+
+    try:
+        content = json.loads(text, object_pairs_hook=once, parse_float=finite, parse_constant=finite)
+        if "\\ud" in text.lower():  # half of a pair of surrogates is no character, and cannot be written again
+            json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
         raise UserError(
-            f"{path}: not a readable JSON file ({error}); delete it and run the command that wrote it"
+            f"{where}: not a readable JSON file (half a character, \\u without its pair); {advice}"
         ) from error
+    except RecursionError as error:
+        raise UserError(f"{where}: not a readable JSON file (brackets in each other without end); {advice}") from error
+    except ValueError as error:  # of `json`: with line and column; of Python: a number of thousands of digits
+        reason = shortened(str(error)).partition("; use sys")[0]
+        raise UserError(f"{where}: not a readable JSON file ({reason}); {advice}") from error
+    return content
 
 
-def lacking(record: Any, keys: Mapping[str, type]) -> str:
-    """Those of `keys` that a JSON record has not, or not with a value of its type, in words; empty when it has all."""
-    if not isinstance(record, dict):
-        return "not an object"
-    wrong = [key for key, kind in keys.items() if not isinstance(record.get(key), kind)]
-    return f"without a proper {', '.join(wrong)}" if wrong else ""
+def misfit(value: Any, shape: Any, place: str = "") -> str:
+    """The first place where a value of JSON is not of a shape, with what is expected and found; empty where it is.
+
+    A shape is a type or several (`str | None`), a mapping of keys to shapes (`"key?"`: may be absent or null; others
+    may be there too), `[shape]` for a list of it, and `{str: shape}` for a mapping of any keys. Whole numbers are numbers
+    (`float`); truth values and infinity are none.
+    """
+    if isinstance(shape, dict) and isinstance(value, dict):
+        if str in shape:
+            entries = [(key, value[key], shape[str]) for key in value]
+        else:
+            known = {key.removesuffix("?"): inner for key, inner in shape.items()}
+            absent = [key for key in shape if key not in value and not key.endswith("?")]
+            if absent:
+                return f"{place and f'{place}: '}{listed(absent)} missing"
+            optional = {key.removesuffix("?") for key in shape if key.endswith("?")}
+            entries = [
+                (key, value[key], inner)
+                for key, inner in known.items()
+                if key in value and not (key in optional and value[key] is None)
+            ]
+        places = ((f"{place}.{shortened(str(key))}" if place else shortened(str(key)), *rest) for key, *rest in entries)
+        return next(filter(None, (misfit(inner, wanted, where) for where, inner, wanted in places)), "")
+    if isinstance(shape, list) and isinstance(value, list):
+        if isinstance(shape[0], type) and set(map(type, value)) <= {shape[0], *([int] if shape[0] is float else [])}:
+            return ""  # lists of times and of frames are long
+        found = (misfit(inner, shape[0], f"{place}[{index}]") for index, inner in enumerate(value))
+        return next(filter(None, found), "")
+    if isinstance(shape, dict | list):
+        return _not_as_expected(place, "an object" if isinstance(shape, dict) else "a list", value)
+    kinds = typing.get_args(shape) or (shape,)
+    if isinstance(value, bool):
+        fits = bool in kinds
+    elif isinstance(value, float):
+        fits = float in kinds and math.isfinite(value)
+    else:
+        fits = isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
+    return "" if fits else _not_as_expected(place, " or ".join(KINDS_IN_WORDS[kind] for kind in kinds), value)
+
+
+def _not_as_expected(place: str, expected: str, value: Any) -> str:
+    return f"{place and f'{place}: '}expected {expected}, found {shown(value)}"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -217,18 +319,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     import yaml
 
+    if not os.path.exists(path):
+        raise UserError(f"{path}: no such configuration file")
     try:
         content = yaml.load(read_text(path), _loader())
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         place = f"line {mark.line + 1}: " if mark else ""
         raise UserError(f"{path}: not readable as YAML ({place}{shortened(problem or error.reason)})") from error
-    except (ValueError, RecursionError) as error:  # 2024-02-31 is no date; a thousand brackets in each other
+    except RecursionError as error:
+        raise UserError(f"{path}: not readable as YAML (brackets in each other without end)") from error
+    except (ValueError, TypeError, LookupError) as error:  # 2024-02-31 is no date; what a tag such as !!int cannot take
         raise UserError(f"{path}: not readable as YAML ({shortened(str(error))})") from error
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such configuration file") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as a configuration file: {error.strerror}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected 'key: value' lines, found {type(content).__name__}")
     return content
@@ -259,6 +361,38 @@ def _loader() -> type:
             return super().construct_mapping(node, deep)
 
     return Loader
+
+
+def map_array(path: Path, advice: str) -> np.ndarray:
+    """The array of a `.npy` file, mapped from the disk and read-only.
+
+    Raises `UserError` naming the file and ending with `advice` for another kind of file, a damaged header, other than
+    real numbers, no number at all, and fewer or more bytes than the header promises.
+    """
+    from numpy.lib.format import open_memmap
+
+    try:
+        require_regular(path)
+        with path.open("rb") as stream:
+            start = stream.read(len(ARRAY_MAGIC))
+        size = path.stat().st_size
+        if start != ARRAY_MAGIC:
+            found = next(
+                (what for magic, what in NO_ARRAYS.items() if start.startswith(magic)), "it does not begin as one"
+            )
+            raise UserError(f"{path}: truncated or not a .npy array ({found if size else 'it is empty'}); {advice}")
+        array = open_memmap(path, mode="r")
+    except HEADER_ERRORS as error:
+        raise UserError(f"{path}: truncated or not a .npy array ({shortened(first_line(error))}); {advice}") from error
+    except EOFError as error:
+        raise UserError(f"{path}: truncated or not a .npy array (it ends too early); {advice}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {advice}") from error
+    if array.dtype.kind not in "fiu":
+        raise UserError(f"{path}: expected real numbers, found {shortened(str(array.dtype))}; {advice}")
+    if array.offset + array.nbytes != size:
+        raise UserError(f"{path}: {size:,} bytes, but its header promises {array.offset + array.nbytes:,}; {advice}")
+    return array
 
 
 def sha256_of_file(path: Path) -> str:

@@ -16,6 +16,7 @@ import datetime
 import difflib
 import inspect
 import itertools
+import math
 import re
 import textwrap
 import types
@@ -24,16 +25,18 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from common.base.files import read_yaml
-from common.base.runtime import UserError, shown
+from common.base.runtime import SHOWN, UserError, shown
 
 ConfigT = TypeVar("ConfigT")
 
 
+MOST = (1 << 31) - 1  # of whole numbers that say no maximum
+OPTIONS = "options"  # the source of values that a command line gives
 GROUPS = ("data", "model", "training", "output", "machine")  # of every `--help`, in this order
 
 
 def option(
-    default: Any,
+    default: Any = dataclasses.MISSING,
     *,
     group: str = "training",
     unit: str = "",
@@ -59,6 +62,10 @@ def check_ranges(settings: Any) -> None:
     """
     for entry in dataclasses.fields(settings):
         value, (at_least, above, at_most, below) = getattr(settings, entry.name), _bounds(entry)
+        if isinstance(value, float) and not math.isfinite(value) and not math.isnan(value):
+            raise UserError(f"{entry.name} must be finite, found {value}")
+        if isinstance(value, int) and at_most is below is None:
+            at_most = MOST  # what arithmetic in 32 bits still counts
         if value is None or (at_least is above is at_most is below is None):
             continue
         inside = (
@@ -68,7 +75,8 @@ def check_ranges(settings: Any) -> None:
             and (below is None or value < below)
         )
         if not inside:
-            raise UserError(f"{entry.name} must {_range_in_words(entry)}, found {value}")
+            words = f"be at most {MOST}" if at_most == MOST < value else _range_in_words(entry)
+            raise UserError(f"{entry.name} must {words}, found {shown(value)}")
 
 
 def _bounds(entry: dataclasses.Field) -> tuple[float | None, ...]:
@@ -136,7 +144,7 @@ def from_mapping(cls: type[ConfigT], values: dict[str, Any], source: object) -> 
     known = {entry.name: entry for entry in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
+            near = difflib.get_close_matches(str(key)[:SHOWN], known, n=1)
             nearest = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"{source}: unknown key {shown(key)}{nearest}; known: {', '.join(known)}")
     without_default = {
@@ -144,8 +152,12 @@ def from_mapping(cls: type[ConfigT], values: dict[str, Any], source: object) -> 
     }
     required = sorted(without_default - values.keys())
     if required:
-        raise UserError(f"{source}: missing key {required[0]!r}")
-    return cls(**{key: _convert(value, hints[key], f"{source}, {key}") for key, value in values.items()})
+        raise UserError(f"{source}: missing key {shown(required[0])}")
+    converted = {key: _convert(value, hints[key], f"{source}, {key}") for key, value in values.items()}
+    try:
+        return cls(**converted)
+    except UserError as error:  # a value outside its range
+        raise error if source == OPTIONS else UserError(f"{source}: {error}") from error
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
@@ -164,7 +176,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin is dict and isinstance(value, dict):
         return {str(key): _convert(item, arguments[1], where) for key, item in value.items()}
     if hint is float and not isinstance(value, bool):
-        with contextlib.suppress(TypeError, ValueError):  # YAML reads 5e-4 as text
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # YAML reads 5e-4 as text
             return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
@@ -231,4 +243,4 @@ def resolve(cls: type[ConfigT], given: dict[str, Any], config_file: str | None =
     known = {entry.name for entry in dataclasses.fields(cls)}
     values = read_yaml(Path(config_file)) if config_file else {}
     from_mapping(cls, values, config_file)  # names the file when a key is wrong
-    return from_mapping(cls, values | {key: value for key, value in given.items() if key in known}, "options")
+    return from_mapping(cls, values | {key: value for key, value in given.items() if key in known}, OPTIONS)

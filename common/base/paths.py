@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.base.entries import VIDEOS_IN_WORDS, list_labels, list_videos, visible
-from common.base.runtime import UserError
+from common.base.entries import VIDEOS_IN_WORDS, list_labels, list_videos, reason_against_folder, visible, warn_once
+from common.base.runtime import UserError, shown
 
 DEFAULT_DATASET = "SICS155"
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
@@ -28,6 +28,16 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def repository_root() -> Path:
     """The folder that holds `data/`, `models/` and `comparison_results/`."""
     return Path(os.environ["SICS155_ROOT"]).resolve() if os.environ.get("SICS155_ROOT") else CHECKOUT
+
+
+def require_name(noun: str, name: str) -> str:
+    """`name`, which a folder of this project takes: of a run, a variant, a model or a data set.
+
+    Raises `UserError` for one that leads elsewhere, or that some system cannot store.
+    """
+    if reason := reason_against_folder(name):
+        raise UserError(f"{noun}: {shown(name)} cannot be the name of a folder ({reason})")
+    return name
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,8 @@ class Dataset:
 
     def features(self, encoder: str, variant: str | None = None) -> Path:
         """`features/<Encoder>` or `features/<Encoder>@<variant>`."""
-        return self.root / "features" / (f"{encoder}@{variant}" if variant else encoder)
+        name = f"{encoder}@{variant}" if variant else encoder
+        return self.root / "features" / require_name("variant" if variant else "model", name)
 
 
 @dataclass(frozen=True)
@@ -130,21 +141,25 @@ class Model:
 
     def results(self, dataset: str, run: str | None = None) -> Path:
         """`results/<dataset>[/<run>]`: one folder a split below it."""
-        folder = self.root / "results" / dataset
-        return folder / run if run else folder
+        return _below(self.root / "results", dataset, run)
 
     def split_results(self, dataset: str, split: int | str, run: str | None = None) -> Path:
         """`results/<dataset>[/<run>]/split_<k>`: predictions, probabilities and `run.json`."""
-        return self.results(dataset, run) / f"split_{split}"
+        return self.results(dataset, run) / require_name("split", f"split_{split}")
 
     def unlabelled_results(self, dataset: str, folder: str, split: int | str, run: str | None = None) -> Path:
         """Predictions for a folder of videos without labels, by the head trained on `split`."""
-        return self.results(dataset, run) / f"videos_{folder}" / f"split_{split}"
+        return self.split_results(dataset, split, run).parent / f"videos_{folder}" / f"split_{split}"
 
     def checkpoint(self, dataset: str, split: int | str, run: str | None = None) -> Path:
         """`checkpoints/<dataset>[/<run>]/split_<k>/last.pt`."""
-        folder = self.root / "checkpoints" / dataset
-        return (folder / run if run else folder) / f"split_{split}" / LAST_STATE
+        return _below(self.root / "checkpoints", dataset, run) / require_name("split", f"split_{split}") / LAST_STATE
+
+
+def _below(folder: Path, dataset: str, run: str | None) -> Path:
+    """`<dataset>[/<run>]` in a folder of a model."""
+    inner = folder / require_name("data set", dataset)
+    return inner / require_name("run", run) if run else inner
 
 
 def dataset(name_or_path: str) -> Dataset:
@@ -157,7 +172,9 @@ def dataset(name_or_path: str) -> Dataset:
     bare_name = len(Path(name_or_path).parts) == 1
     for candidate in reversed(candidates) if bare_name else candidates:
         if candidate.is_dir():
-            return Dataset(candidate.resolve())
+            root = candidate.resolve()
+            require_name(f"data set {candidate}", root.name)  # its results are in folders called so
+            return Dataset(root)
     present = [path.parent.name for path in visible(root / "data", "*/mapping.txt")]
     raise UserError(
         f"no data set {name_or_path!r}: expected the folder {candidates[-1] if bare_name else candidates[0]}; "
@@ -203,7 +220,11 @@ def comparison_results() -> Path:
 
 def all_models() -> list[Model]:
     """Every folder under `models/` that has a `config.yaml`, by name."""
-    return [Model(path.parent) for path in visible(repository_root() / "models", "*/config.yaml")]
+    found = [Model(path.parent) for path in visible(repository_root() / "models", "*/config.yaml")]
+    for model in found:
+        if reason := reason_against_folder(model.name):
+            warn_once(f"{model.root}: left out: no name of a model ({reason})")
+    return [model for model in found if not reason_against_folder(model.name)]
 
 
 def model(name: str | None) -> Model:

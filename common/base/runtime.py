@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 LISTED = 8  # names spelled out before "and n more"
+LONGEST_PATH = 600  # characters that a message shows of one
 SHOWN = 100  # characters of a found value or name: a message stays a line, whatever a file holds
 RECORDED_PACKAGES = ("numpy", "torch", "torchvision", "transformers", "timm", "av", "scikit-learn")
 TERMINATING = ("SIGTERM", "SIGHUP")
@@ -120,7 +121,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
 
 def describe_os_error(error: OSError) -> str:
     """One line for a failed file operation: what, where, and for a full disk what to do."""
-    place = f" ({error.filename})" if error.filename else ""
+    place = f" ({shortened_path(error.filename)})" if error.filename else ""
     hint = ""
     if error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", None)}:
         hint = "; free some space and run the same command again: finished files are kept, nothing half-written is used"
@@ -148,9 +149,20 @@ def first_line(error: object) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def printable(text: str) -> str:
+    """A text for messages: what cannot be shown, or be seen, is spelled as in Python (`\\udce9`, `\\n`, `\\xa0`)."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def shortened(text: str) -> str:
-    """The first `SHOWN` characters of a text, and how many it has where these are not all."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
+    """The first `SHOWN` characters of a text, printable, and how many it has where these are not all."""
+    return printable(text) if len(text) <= SHOWN else f"{printable(text[:SHOWN])}... ({len(text):,} characters)"
+
+
+def shortened_path(path: object) -> str:
+    """A path, printable; one of thousands of characters without its middle."""
+    text = printable(str(path))
+    return text if len(text) <= LONGEST_PATH else f"{text[: LONGEST_PATH // 2]}...{text[-LONGEST_PATH // 2 :]}"
 
 
 def shown(value: object) -> str:

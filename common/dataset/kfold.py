@@ -4,6 +4,7 @@ Every choice depends on names, patients and a seed only, so that another machine
 """
 
 import hashlib
+import os
 import re
 import shutil
 from collections import Counter
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.base.entries import video_named, visible
-from common.base.files import lacking, link_file, read_json, read_text, sha256_of_json, write_json, write_text
+from common.base.files import link_file, misfit, read_json, read_text, sha256_of_json, write_json, write_text
 from common.base.paths import Dataset, label_paths
 from common.base.runtime import UserError, listed, shown
 
@@ -22,7 +23,7 @@ BUNDLE_HEAD = "#bundle"
 # names of what a fold is made of; others in the same places are nobody's business here
 LIST_NAME = re.compile(r"(train|test)\.split(0|[1-9][0-9]*)\.bundle")
 FOLDER_NAME = re.compile(r"groundTruth_split_(0|[1-9][0-9]*)")
-RECORD_KEYS = {"seed": int, "patients": dict, "hash": str}
+RECORD_SHAPE = {"num_folds": int, "seed": int, "patients": {str: str}, "hash": str}
 
 
 def prefix_stratum(video: str) -> str:
@@ -90,8 +91,8 @@ def write_folds(
     """
     if others := [] if force else not_written_here(dataset):
         raise UserError(
-            f"{dataset.root}: {', '.join(others)} would be replaced, but are not as generate_k_folds.py wrote them; move "
-            "them elsewhere, or give --force to remove them"
+            f"{dataset.root}: {', '.join(others)} would be replaced, but are not as {dataset.folds_record.name} says that "
+            "generate_k_folds.py wrote them; move them elsewhere, or give --force to remove them"
         )
     # Killed from here on, the record says that all of these are unfinished folds: nobody uses them, and the next run
     # may remove them. It is written again last.
@@ -157,11 +158,11 @@ def _as_written(dataset: Dataset, record: Mapping[str, Any]) -> set[Path]:
 def _read_record(dataset: Dataset) -> dict[str, Any]:
     """The record of the folds; empty where there is none. Raises `UserError` for a file that is no such record."""
     path = dataset.folds_record
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     record = read_json(path)
     unfinished = isinstance(record, dict) and record.get("unfinished")
-    wrong = lacking(record, {"num_folds": int} | ({} if unfinished else RECORD_KEYS))
+    wrong = misfit(record, {"num_folds": int} if unfinished else RECORD_SHAPE)
     if wrong:
         command = f"python generate_k_folds.py {dataset.root} {max(2, len(fold_numbers(dataset)))} --force"
         raise UserError(f"{path}: not a record of folds ({wrong}); replace these folds: {command}")

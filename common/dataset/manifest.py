@@ -18,13 +18,13 @@ from typing import Any
 
 from common.base import paths
 from common.base.entries import visible
-from common.base.files import lacking, read_json
-from common.base.runtime import UserError
+from common.base.files import misfit, read_json
+from common.base.runtime import UserError, shown
 
 FORMAT = 1
 STAGES = {"ssl": "self-supervised pretraining", "lora": "LoRA fine-tuning"}
-KEYS = {"format": int, "stage": str, "model": str, "videos": list, "based_on": list}
 VIDEO_KEYS = {"corpus": str, "name": str, "size_bytes": int, "fingerprint": str}
+SHAPE = {"format": int, "stage": str, "model": str, "videos": [VIDEO_KEYS], "based_on": [str]}
 
 
 @dataclass(frozen=True)
@@ -70,21 +70,20 @@ def read_manifest(path: Path) -> Manifest:
             "the file away if it is of something else"
         )
     videos = tuple(SeenVideo(**{key: entry[key] for key in VIDEO_KEYS}) for entry in record["videos"])
-    guesses = [_guesses(str(name), path.parent) for name in record["based_on"]]
+    guesses = [_guesses(name, path.parent) for name in record["based_on"]]
     earlier = tuple(next(filter(Path.is_file, places), places[0]) for places in guesses)
     return Manifest(path, record["stage"], record["model"], videos, earlier)
 
 
 def _what_is_wrong(record: Any) -> str:
     """The reason that a record is no manifest; empty for one that is."""
-    if wrong := lacking(record, KEYS):
+    if wrong := misfit(record, SHAPE):
         return wrong
     if record["format"] != FORMAT:
         return f"format {record['format']}, expected {FORMAT}"
     if record["stage"] not in STAGES:
-        return f"stage {record['stage']!r}, expected one of {', '.join(STAGES)}"
-    each = ((index, lacking(video, VIDEO_KEYS)) for index, video in enumerate(record["videos"]))
-    return next((f"videos[{index}]: {wrong}" for index, wrong in each if wrong), "")
+        return f"stage {shown(record['stage'])}, expected one of {', '.join(STAGES)}"
+    return ""
 
 
 def _guesses(name: str, start: Path) -> list[Path]:

@@ -3,15 +3,14 @@
 A line that matches nothing is an error: its video would be dealt on its own, and its patient be learned from and tested.
 """
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 
 from common.base.entries import list_labels, list_videos, same_name, video_named
-from common.base.files import read_text
 from common.base.paths import Dataset
 from common.base.runtime import UserError, listed, shortened, shown
 from common.dataset.kfold import how_to_remake, split_patients
+from common.dataset.tables import read_table
 
 COLUMNS = ("video", "patient")
 DELIMITERS = ",;\t"  # of spreadsheets all over the world
@@ -27,14 +26,15 @@ def read_patients(dataset: Dataset) -> dict[str, str]:
 
     Raises `UserError` naming the lines with a video that the data set lacks, or of another patient than in a line above.
     """
-    if not dataset.patients.is_file():
+    if not os.path.lexists(dataset.patients):
         return {}
     folders = (list_labels(dataset.ground_truth), list_labels(dataset.ground_truth_val), list_videos(dataset.videos))
     known = {same_name(video): video for folder in folders for video in folder.files}
     patients: dict[str, str] = {}
     line_of: dict[str, int] = {}
     wrong = []
-    for line, written, patient in _rows(dataset):
+    for line, row in read_table(dataset.patients, COLUMNS, DELIMITERS):
+        written, patient = row["video"] or "", row["patient"] or ""
         video = known.get(same_name(written)) or known.get(same_name(video_named(written)))
         if video is None:
             wrong.append(f"line {line}: no video {shown(written)} in {dataset.root}")
@@ -70,27 +70,3 @@ def require_whole_patients(dataset: Dataset, folds: Sequence[Sequence[str]]) -> 
             f"{dataset.patients}: patient {shortened(patient)} is in {len(numbers)} test folds ({where}), so videos of one "
             f"person are learned from and tested; {how_to_remake(dataset, num_folds)}"
         )
-
-
-def _rows(dataset: Dataset) -> Iterator[tuple[int, str, str]]:
-    """Line (from 1), video and patient of each row that is not blank."""
-    path = dataset.patients
-    text = read_text(path)
-    head = text.partition("\n")[0]
-    titles = {mark: [cell.strip().casefold() for cell in head.split(mark)] for mark in DELIMITERS}
-    delimiter = next((mark for mark, cells in titles.items() if set(COLUMNS) <= set(cells)), None)
-    if delimiter is None:
-        raise UserError(f"{path}, line 1: expected the columns {','.join(COLUMNS)}, found {shown(head)}")
-    places = [titles[delimiter].index(column) for column in COLUMNS]
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-    try:
-        next(reader)
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                # a row that ends early has a blank patient
-                video, patient = (cells[place].strip() if place < len(cells) else "" for place in places)
-                yield reader.line_num, video, patient
-    except csv.Error as error:
-        raise UserError(
-            f"{path}, line {reader.line_num}: not readable as CSV ({error}); save it again as CSV"
-        ) from error

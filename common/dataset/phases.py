@@ -16,6 +16,7 @@ from common.base.runtime import SHOWN, UserError, listed, shown
 
 BACKGROUND = "background"  # the phase that counts as background where a data set names no other
 LENGTH_TOLERANCE = 16  # frames by which labels and frames of a video may differ, but see `allowed_difference`
+MOST_DIGITS = 9  # of an id
 RATIO_TOLERANCE = 0.01  # of a whole number of labels for each frame, or the other way round
 
 
@@ -62,16 +63,20 @@ def read_mapping(path: Path) -> PhaseMapping:
     if not path.is_file():
         raise UserError(f"{path}: no mapping file; expected lines such as '0 background'")
     by_id: dict[int, str] = {}
+    names: set[str] = set()
     for number, line in enumerate(read_text(path).split("\n"), 1):
         words = line.split()
         if not words:
             continue
-        if len(words) != 2 or not words[0].isdecimal():
+        if len(words) != 2 or not words[0].isdecimal() or len(words[0]) > MOST_DIGITS:
             raise UserError(f"{path}, line {number}: expected 'ID NAME', found {shown(line)}")
         phase_id, name = int(words[0]), words[1]
-        if phase_id in by_id or name in by_id.values():
+        if not name.isprintable():
+            raise UserError(f"{path}, line {number}: a control character in the name {shown(name)}; write it again")
+        if phase_id in by_id or name in names:
             raise UserError(f"{path}, line {number}: {shown(line)} repeats an id or a name")
         by_id[phase_id] = name
+        names.add(name)
     if not by_id or sorted(by_id) != list(range(len(by_id))):
         raise UserError(f"{path}: ids must run from 0 without gaps, found {shown(sorted(by_id))}")
     return PhaseMapping(tuple(by_id[index] for index in range(len(by_id))))

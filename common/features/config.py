@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from common.base.options import check_ranges, option
-from common.base.paths import DEFAULT_DATASET
+from common.base.paths import DEFAULT_DATASET, require_name
 from common.base.runtime import UserError
 from common.encoders.config import EncoderConfig, WindowChoice
 
@@ -71,6 +71,8 @@ class ExtractionConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.variant is not None:
+            require_name("variant", self.variant)
 
     @property
     def window(self) -> WindowChoice:

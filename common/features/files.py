@@ -19,6 +19,8 @@ import numpy as np
 from common.base.entries import on_disk
 from common.base.files import (
     cached_fingerprint,
+    map_array,
+    misfit,
     new_temporary,
     publish,
     read_json,
@@ -35,6 +37,16 @@ log = logging.getLogger(__name__)
 HEADER_BYTES = 128
 # what must agree before a feature file is used again; the rest of a sidecar is information
 IDENTITY = ("encoder", "weights", "pooling", "window", "preprocessing", "sampling", "dtype", "decoder")
+WEIGHTS = {"source": str, "sha256?": str, "file?": str, "network?": str, "verified?": bool}
+# the shape of that part, in a sidecar or in a checkpoint (`common.base.files.misfit`)
+IDENTITY_SHAPE = {
+    "encoder": str, "weights": WEIGHTS | {"adapter?": WEIGHTS}, "pooling?": str, "preprocessing": {"crop?": str},
+    "window?": {"mode?": str, "clip_len": int, "stride?": int}, "sampling": {"fps?": float}, "dtype": str, "decoder": str,
+}  # fmt: skip
+SIDECAR = IDENTITY_SHAPE | {
+    "shape": [int], "sha256": str, "timeline": dict, "fingerprint?": str, "video_bytes?": int, "frames_fps?": float,
+    "num_parameters?": int, "precision?": str, "decoding?": {"damage?": str},
+}  # fmt: skip
 # what versions that did not record it took out of a file of weights that holds several networks
 EARLIER_NETWORKS = ("teacher", "state_dict", "model", "model_state", "encoder", "module")
 
@@ -129,7 +141,7 @@ class FeatureFile:
 
     def identity(self) -> dict[str, Any] | None:
         """The part of the sidecar that says how the features were made."""
-        return {key: self.sidecar[key] for key in IDENTITY} if self.sidecar else None
+        return {key: self.sidecar.get(key) for key in IDENTITY} if self.sidecar else None
 
     def digest(self) -> str:
         """SHA-256 of the features, from the sidecar where there is one."""
@@ -145,12 +157,7 @@ def open_features(path: Path, feature_dim: int | None = None) -> FeatureFile:
     path = on_disk(path)
     if not path.is_file():
         raise UserError(f"{path}: no features for this video; run extract_features.py for this encoder and data set")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(
-            f"{path}: truncated or not a .npy array ({error}); extract this video again with --force"
-        ) from error
+    array = map_array(path, "extract this video again with --force")
     if array.ndim != 2 or array.shape[1] == 0:
         raise UserError(
             f"{path}: expected an array (feature_dim, T) with at least one frame, found shape {array.shape}"
@@ -166,19 +173,29 @@ def open_features(path: Path, feature_dim: int | None = None) -> FeatureFile:
             f"{path}: shape {list(array.shape)}, but its sidecar says {sidecar['shape']}; extract this video again "
             "with --force"
         )
-    timeline = Timeline.from_json(sidecar["timeline"]) if sidecar else Timeline.every_frame(array.shape[1])
+    timeline = _timeline(path, sidecar) if sidecar else Timeline.every_frame(array.shape[1])
     return FeatureFile(path, array, sidecar, timeline)
 
 
+def _timeline(path: Path, sidecar: dict[str, Any]) -> Timeline:
+    try:
+        timeline = Timeline.from_json(sidecar["timeline"])
+    except UserError as error:
+        raise UserError(f"{sidecar_path(path)}: {error}; extract this video again with --force") from error
+    if len(timeline.sampled) != sidecar["shape"][1]:
+        raise UserError(
+            f"{sidecar_path(path)}: its timeline has {len(timeline.sampled)} sampled frames for {sidecar['shape'][1]} "
+            "features; extract this video again with --force"
+        )
+    return timeline
+
+
 def _read_sidecar(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    sidecar = read_json(path)
-    lacking = (
-        sorted({"shape", "sha256", "timeline", *IDENTITY} - set(sidecar)) if isinstance(sidecar, dict) else ["all"]
-    )
-    if lacking:
-        raise UserError(f"{path}: not a sidecar of this project (without {', '.join(lacking)}); move it away")
+    sidecar = read_json(path, "extract this video again with --force")
+    if wrong := misfit(sidecar, SIDECAR):
+        raise UserError(f"{path}: not a sidecar of this project ({wrong}); move it away")
     return sidecar
 
 

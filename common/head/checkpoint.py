@@ -3,21 +3,29 @@
 A checkpoint holds tensors and plain Python values only. A bare state dict of the original implementation is read too.
 """
 
-import pickle
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from common.base.files import save_tensors
+from common.base.files import misfit, save_tensors
 from common.base.options import from_mapping
-from common.base.runtime import UserError
+from common.base.runtime import UserError, first_line, listed
 from common.dataset.phases import BACKGROUND
+from common.encoders.weights.files import READ_ERRORS, read_content
+from common.features.files import IDENTITY_SHAPE
 from common.head.config import TrainConfig
 from common.head.networks.mstcn import MS_TCN2
 
 FORMAT = 1
+# what every version has kept; `common.base.files.misfit` holds a file to it
+SHAPE = {
+    "config": dict, "phases": [str], "inputs_hash": str, "feature_identity?": IDENTITY_SHAPE, "num_threads": int,
+    "epoch": int, "history": [{"loss": float, "accuracy": float, "seconds": float}], "model": dict, "optimizer": dict,
+    "background?": str,
+}  # fmt: skip
 
 
 @dataclass
@@ -53,7 +61,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = load_content(path)
     if not is_own(content):
         raise UserError(f"{path}: not a checkpoint of this project; train again without --resume")
-    return Checkpoint(**{key: value for key, value in content.items() if key != "format"})
+    return Checkpoint(**{entry.name: content[entry.name] for entry in fields(Checkpoint) if entry.name in content})
 
 
 def is_own(content: Any) -> bool:
@@ -68,11 +76,14 @@ def load_content(path: Path) -> Any:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; run --action train first")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:  # OSError: a short file
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{path}: damaged or unsafe checkpoint ({reason}); train again") from error
+    content = read_content(path, "damaged or unsafe checkpoint ({reason}); train again")
+    if is_own(content):
+        wrong = misfit(content, SHAPE)
+        if not wrong and not 0 <= content["epoch"] == len(content["history"]):
+            wrong = f"epoch {content['epoch']} with a history of {len(content['history'])}"
+        if wrong:
+            raise UserError(f"{path}: damaged checkpoint ({wrong}); train again")
+    return content
 
 
 def build_head(config: TrainConfig, num_classes: int) -> MS_TCN2:
@@ -106,8 +117,53 @@ def load_head(path: Path, config: TrainConfig, num_classes: int) -> MS_TCN2:
     else:
         state = content
     head = build_head(config, num_classes)
-    try:
-        head.load_state_dict(state)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"{path}: these parameters do not fit the head: {error}") from error
+    fill_head(head, state, path)
     return head.eval()
+
+
+def fill_head(head: MS_TCN2, state: Any, path: Path) -> None:
+    """Put the parameters of a file into a head.
+
+    Raises `UserError` naming the file and those that are missing, unknown, of another shape or kind, or not finite.
+    """
+    own, given = head.state_dict(), state if isinstance(state, Mapping) else {}
+    faults = {
+        "missing": own.keys() - given.keys(),
+        "unknown": given.keys() - own.keys(),
+        "of another shape or kind": {key for key in own.keys() & given.keys() if not _is_like(given[key], own[key])},
+    }
+    faults["not finite"] = {
+        key for key in own.keys() & given.keys() - faults["of another shape or kind"] if not given[key].isfinite().all()
+    }
+    if any(faults.values()):
+        words = [
+            f"{len(keys)} {fault} ({listed(sorted(map(str, keys)), most=3)})" for fault, keys in faults.items() if keys
+        ]
+        raise UserError(f"{path}: these parameters do not fit the head: {', '.join(words)}; train again")
+    head.load_state_dict(given)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
+    """Put Adam's moments of a file into an optimizer. Raises `UserError` naming the file when they are not for it."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    try:
+        optimizer.load_state_dict(state)
+        moments = [optimizer.state[parameter][name] for parameter in parameters for name in ("exp_avg", "exp_avg_sq")]
+        steps = [float(optimizer.state[parameter]["step"]) for parameter in parameters]
+        fits = all(map(_is_like, moments, [each for each in parameters for _ in range(2)])) and min(steps) > 0
+        reason = "" if fits and all(moment.isfinite().all() for moment in moments) else "they are of other parameters"
+    except READ_ERRORS as error:
+        reason = first_line(error)
+    if reason:
+        raise UserError(f"{path}: damaged moments of the optimizer ({reason}); train again without --resume")
+
+
+def _is_like(value: Any, own: torch.Tensor) -> bool:
+    """Whether a value of a file is a dense tensor of the shape of `own`, and of real floating-point numbers."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.shape == own.shape
+        and value.layout == torch.strided
+        and value.is_floating_point()
+        and not value.is_meta
+    )

@@ -6,8 +6,8 @@ from itertools import product
 from typing import Any, Literal
 
 from common.base.options import CommandParser, add_options, check_ranges, help_texts, option, resolve
-from common.base.paths import DEFAULT_DATASET
-from common.base.runtime import UserError
+from common.base.paths import DEFAULT_DATASET, require_name
+from common.base.runtime import UserError, shown
 from common.dataset.phases import LENGTH_TOLERANCE
 
 # settings of which `run_k_folds` takes several values at once: their type, and what a list looks like
@@ -16,6 +16,8 @@ LISTED: dict[str, tuple[type[float] | type[int], str]] = {
     "train_fraction": (float, "0.1,0.25,1"),
     "seed": (int, "42,43,44"),
 }
+
+MOST_LAYERS = 30  # dilations double: of more, one layer would span more frames than any video has
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,15 @@ class TrainConfig:
     """Name that keeps this run apart from others (default: from what differs from defaults)."""
     features_dim: int | None = option(None, group="data")
     """Feature dimension (default: the model's config; a wrong value is an error)."""
-    num_epochs: int = option(100, unit="epochs", above=0)
+    num_epochs: int = option(100, unit="epochs", above=0, maximum=1_000_000)
     """Length of the training; the last epoch is scored."""
-    num_layers_PG: int = option(13, group="model", above=0)
+    num_layers_PG: int = option(13, group="model", above=0, maximum=MOST_LAYERS)
     """Dual dilated layers of the prediction generation stage."""
-    num_layers_R: int = option(13, group="model", above=0)
+    num_layers_R: int = option(13, group="model", above=0, maximum=MOST_LAYERS)
     """Dilated residual layers of each refinement stage."""
-    num_R: int = option(4, group="model", minimum=0)
+    num_R: int = option(4, group="model", minimum=0, maximum=100)
     """Refinement stages."""
-    num_f_maps: int = option(64, group="model", unit="channels", above=0)
+    num_f_maps: int = option(64, group="model", unit="channels", above=0, maximum=65_536)
     """Width inside the head."""
     bz: int = option(1, unit="videos", above=0)
     """Size of a batch."""
@@ -62,7 +64,7 @@ class TrainConfig:
     """Use every n-th feature; predictions are expanded back."""
     causal: bool = option(False, group="model")
     """The output at a frame depends on earlier frames only (online recognition)."""
-    seed: int = option(42)
+    seed: int = option(42, minimum=-(1 << 63), maximum=(1 << 63) - 1)
     """Seed of initial weights, dropout and video order."""
     length_tolerance: int = option(LENGTH_TOLERANCE, group="data", unit="frames", minimum=0)
     """By how much features and labels may differ, never more than 1% of a video; the end is trimmed for training."""
@@ -75,8 +77,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.split != "val" and not (self.split.isdecimal() and int(self.split) > 0):
-            raise UserError(f"split must be a fold number from 1 or 'val', found {self.split!r}")
+        for noun in ("run", "variant", "model"):
+            if (name := getattr(self, noun)) is not None:
+                require_name(noun, name)
+        if self.split != "val" and not (self.split.isascii() and self.split.isdecimal() and int(self.split) > 0):
+            raise UserError(f"split must be a fold number from 1 or 'val', found {shown(self.split)}")
 
     @property
     def run_name(self) -> str | None:

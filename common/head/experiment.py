@@ -57,7 +57,7 @@ class Experiment:
         if self.config.split == VALIDATION:
             return None
         folds = read_folds(self.dataset)
-        if self.dataset.patients.is_file():
+        if os.path.lexists(self.dataset.patients):
             from common.dataset.patients import require_whole_patients
 
             require_whole_patients(self.dataset, folds)

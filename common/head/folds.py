@@ -6,13 +6,13 @@ from typing import Any
 
 from common.base import paths
 from common.base.entries import on_disk
-from common.base.files import read_json
 from common.base.locks import Held, hold
 from common.base.runtime import UserError
 from common.dataset.kfold import how_to_remake, read_folds
 from common.head.config import TrainConfig, config_differences
 from common.head.experiment import Experiment, load_experiment
 from common.head.prediction import predict
+from common.head.run_record import read_run_record
 from common.head.training import train
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def is_fold_finished(experiment: Experiment) -> bool:
     path = experiment.results / paths.RUN_RECORD
     if not path.is_file():
         return False
-    record = read_json(path)
+    record = read_run_record(path)
     differences = config_differences(asdict(experiment.config), record["config"])
     if differences:
         raise UserError(
@@ -75,7 +75,7 @@ def is_fold_finished(experiment: Experiment) -> bool:
         )
     train_videos, test_videos = experiment.open(experiment.train_labels), experiment.open(experiment.test_labels)
     return (
-        record["train_inputs_hash"] == experiment.inputs_hash(train_videos, experiment.train_labels)
-        and record["test_inputs_hash"] == experiment.inputs_hash(test_videos, experiment.test_labels)
+        record.get("train_inputs_hash") == experiment.inputs_hash(train_videos, experiment.train_labels)
+        and record.get("test_inputs_hash") == experiment.inputs_hash(test_videos, experiment.test_labels)
         and all(on_disk(experiment.results / f"{name}.txt").is_file() for name in experiment.test_labels)
     )

@@ -13,17 +13,18 @@ import torch
 
 from common.base import paths
 from common.base.entries import on_disk, visible
-from common.base.files import read_json
 from common.base.options import from_mapping
-from common.base.runtime import UserError
+from common.base.runtime import UserError, listed
 from common.base.wording import format_table
 from common.features.files import identity_differences
 from common.head.config import TrainConfig
 from common.head.experiment import Experiment, load_experiment
 from common.head.prediction import predict
+from common.head.run_record import read_run_record
 from common.head.training import train
 
 MOST_NAMED = 6  # files in a sentence
+COMPARED = ("train_inputs_hash", "test_inputs_hash", "num_threads", "metrics")
 
 
 def reproduce(path: Path, *, device: str = "auto", keep: Path | None = None) -> int:
@@ -59,9 +60,9 @@ def reproduce(path: Path, *, device: str = "auto", keep: Path | None = None) -> 
 def _read_record(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected the {paths.RUN_RECORD} of a finished run")
-    record = read_json(path)
-    if not isinstance(record, dict) or "train_inputs_hash" not in record:
-        raise UserError(f"{path}: not the record of a run; expected the {paths.RUN_RECORD} beside a run's predictions")
+    record = read_run_record(path)
+    if absent := [key for key in COMPARED if key not in record]:
+        raise UserError(f"{path}: {listed(absent)} not recorded, so that it is unknown what to compare; predict again")
     if record["train_inputs_hash"] is None:
         raise UserError(
             f"{path}: predicted with a file given by --checkpoint, so it is not recorded what that was trained on; "

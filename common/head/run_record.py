@@ -4,46 +4,52 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.base.files import lacking, read_json
-from common.base.runtime import UserError
+from common.base.entries import reason_against
+from common.base.files import misfit, read_json
+from common.base.options import from_mapping
+from common.base.runtime import UserError, shown
+from common.features.files import IDENTITY_SHAPE
 from common.head.config import TrainConfig
 
-# what every version has recorded, by part of the record; the rest is looked at where it is there
-PARTS: dict[str, dict[str, Any]] = {
-    "": {
-        "synthetic": bool, "split": str, "seed": int, "phases": list, "config": dict, "videos": list, "fps": dict,
-        "features": dict, "folds_hash": str | None, "train_seconds": float | int | None, "history": list | None,
-        "versions": dict, "git": dict,
-    },
-    "features": {"identity": dict | None, "random_weights": bool, "num_parameters": int | None},
-    "git": {"commit": str | None, "dirty": bool | None},
+# what every version has recorded; what a later one has added may be absent
+SHAPE = {
+    "synthetic": bool, "split": str, "seed": int, "phases": [str], "config": dict, "videos": [str], "fps": {str: float | None},
+    "features": {"identity?": IDENTITY_SHAPE, "random_weights": bool, "num_parameters?": int, "precision?": str},
+    "folds_hash?": str, "train_seconds?": float, "history?": [{"loss": float, "accuracy": float, "learning_rate?": float}],
+    "versions": {str: str}, "git": {"commit?": str, "dirty?": bool}, "train_inputs_hash?": str, "test_inputs_hash?": str,
+    "labels_hash?": str, "num_threads?": int, "num_train_videos?": int, "num_parameters?": int, "device?": str,
+    "predict_seconds?": float, "peak_memory_bytes?": int, "metrics?": {str: {str: float | None}},
+    "damaged_videos?": {str: str}, "look_ahead_seconds?": float, "repeated_rows?": {str: int},
 }  # fmt: skip
 UNKNOWN = {"folds_hash": None, "train_seconds": None, "history": None}
+UNKNOWN_PARTS = {"features": {"identity": None, "num_parameters": None}, "git": {"commit": None, "dirty": None}}
+MOST_THREADS = 4096
 
 
 def read_run_record(path: Path) -> dict[str, Any]:
     """A run's record; settings that its version did not have yet are at their defaults, as they were then.
 
-    Raises `UserError` naming the file and what is damaged or missing in it.
+    Raises `UserError` naming the file and what is damaged or missing in it: names that no file may have, too.
     """
-    record = read_json(path)
-    if isinstance(record, dict):
-        record = UNKNOWN | record
-    for part, keys in PARTS.items():
-        if wrong := lacking(record[part] if part else record, keys):
-            raise _unsound(path, f"{part}: {wrong}" if part else wrong)
-    weights = (record["features"]["identity"] or {}).get("weights", {"source": ""})
-    epoch = {"loss": float | int, "accuracy": float | int}
-    sound = {
-        "videos": bool(record["videos"]) and all(isinstance(name, str) for name in record["videos"]),
-        "fps": all(isinstance(rate, float | int) and rate > 0 for rate in record["fps"].values()),
-        "history": not any(lacking(row, epoch) for row in record["history"] or []),
-        "weights": not lacking(weights, {"source": str}),
-    }
-    if not all(sound.values()):
-        raise _unsound(path, f"without proper {', '.join(key for key, is_sound in sound.items() if not is_sound)}")
-    return record | {"config": asdict(TrainConfig()) | record["config"]}
+    record = read_json(path, "predict this split again")
+    if wrong := misfit(record, SHAPE) or _impossible(record):
+        raise UserError(f"{path}: not the record of a finished run ({wrong}); predict this split again")
+    config = asdict(TrainConfig()) | record["config"]
+    from_mapping(TrainConfig, config, path)  # its names become folders
+    parts = {name: unknown | record[name] for name, unknown in UNKNOWN_PARTS.items()}
+    return UNKNOWN | record | parts | {"config": config}
 
 
-def _unsound(path: Path, wrong: str) -> UserError:
-    return UserError(f"{path}: not the record of a finished run ({wrong}); predict this split again")
+def _impossible(record: dict[str, Any]) -> str:
+    """The first value that no run has, in words; empty where all are possible."""
+    if not record["videos"]:
+        return "videos: expected some, found none"
+    for name in record["videos"]:
+        if reason := reason_against(name):
+            return f"videos: {shown(name)}, {reason.partition(';')[0]}"
+    for name, rate in record["fps"].items():
+        if rate is not None and rate <= 0:
+            return f"fps: expected more than 0, found {rate} for {shown(name)}"
+    if not 0 < (record.get("num_threads") or 1) <= MOST_THREADS:
+        return f"num_threads: expected 1 to {MOST_THREADS}, found {record['num_threads']}"
+    return ""

@@ -1,6 +1,7 @@
 """The training of the head: epochs over one split's features, resumable at every epoch's end."""
 
 import logging
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 
 from common.base import paths
-from common.base.runtime import UserError, generator, keep_freed_memory, listed, progress, select_device
+from common.base.files import read_text
+from common.base.runtime import UserError, generator, keep_freed_memory, listed, progress, select_device, shown
 from common.dataset.phases import PhaseMapping
 from common.head.batch_gen import Batch, BatchGenerator, VideoFeatures
-from common.head.checkpoint import Checkpoint, build_head, load_checkpoint
+from common.head.checkpoint import Checkpoint, build_head, fill_head, load_checkpoint, restore_optimizer
 from common.head.config import TrainConfig, config_differences
 from common.head.experiment import Experiment
 from common.head.losses import IGNORED, head_loss
@@ -51,8 +53,8 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     # Nothing else has to be restored: the learning rate, the order of the videos and the dropout masks of an epoch
     # follow from its number and the seed. The optimizer comes after the head is on its device, its moments go there.
     if checkpoint.epoch:
-        head.load_state_dict(checkpoint.model)
-        optimizer.load_state_dict(checkpoint.optimizer)
+        fill_head(head, checkpoint.model, experiment.checkpoint)
+        restore_optimizer(optimizer, checkpoint.optimizer, experiment.checkpoint)
     network = (
         f"MS-TCN++ of {config.num_layers_PG} + {config.num_R} x {config.num_layers_R} layers, {config.num_f_maps} maps"
     )
@@ -184,14 +186,28 @@ def class_weights(choice: str, videos: list[VideoFeatures], mapping: PhaseMappin
         # a phase without a frame would weigh infinitely much; it has no term in the loss, so that 0 is as good as any
         weights = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0)
         return torch.tensor(weights / weights[counts > 0].mean(), dtype=torch.float32)
-    try:
-        pairs = [line.split() for line in Path(choice).read_text(encoding="utf-8").splitlines() if line.strip()]
-        by_name = {name: float(weight) for name, weight in pairs}
-    except (OSError, ValueError) as error:
-        raise UserError(f"--class_weights {choice}: expected lines 'PHASE WEIGHT' ({error})") from error
-    if by_name.keys() != mapping.ids.keys() or min(by_name.values()) < 0:
+    by_name = _read_class_weights(Path(choice))
+    if by_name.keys() != mapping.ids.keys():
         wrong = sorted(by_name.keys() ^ mapping.ids.keys())
-        raise UserError(
-            f"--class_weights {choice}: expected each phase once, none negative; wrong or missing: {listed(wrong)}"
-        )
+        raise UserError(f"--class_weights {choice}: expected each phase once; wrong or missing: {listed(wrong)}")
     return torch.tensor([by_name[name] for name in mapping.names], dtype=torch.float32)
+
+
+def _read_class_weights(path: Path) -> dict[str, float]:
+    """The lines `PHASE WEIGHT` of a file."""
+    by_name: dict[str, float] = {}
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            name, word = line.split()
+            weight = float(word)
+        except ValueError:
+            name, weight = "", math.nan
+        if name in by_name or not 0 <= weight < math.inf:
+            raise UserError(
+                f"--class_weights {path}, line {number}: expected 'PHASE WEIGHT', each phase once and its weight from 0, "
+                f"found {shown(line)}"
+            )
+        by_name[name] = weight
+    return by_name

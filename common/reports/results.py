@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.base import paths
-from common.base.entries import nfc, visible
+from common.base.entries import nfc, reason_against_folder, visible, warn_once
 from common.base.paths import label_paths
 from common.base.runtime import UserError, describe_os_error, listed
 from common.dataset.description import read_phases, require_supported
@@ -217,7 +217,10 @@ def run_names(model: paths.Model, dataset: paths.Dataset) -> list[str | None]:
     """The runs of a model on a data set: None for the default one, then the named ones."""
     root = model.results(dataset.name)
     default: list[str | None] = [None] if visible(root, f"split_*/{paths.RUN_RECORD}") else []
-    return default + sorted({path.parents[1].name for path in visible(root, f"*/split_*/{paths.RUN_RECORD}")})
+    named = sorted({path.parents[1].name for path in visible(root, f"*/split_*/{paths.RUN_RECORD}")})
+    if strange := [name for name in named if reason_against_folder(name)]:
+        warn_once(f"{root}: left out {listed(strange)}: no name of a run ({reason_against_folder(strange[0])})")
+    return default + [name for name in named if name not in strange]
 
 
 def chosen_runs(

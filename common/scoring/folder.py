@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base.entries import on_disk
+from common.base.files import map_array
 from common.base.runtime import UserError, progress
 from common.dataset.phases import PhaseMapping, read_labels
 from common.scoring.video_score import VideoScore
@@ -66,12 +67,10 @@ def read_probabilities(path: Path, num_frames: int, num_classes: int) -> np.ndar
     Raises `UserError` for another shape and for values that are not finite. Values outside 0..1 (raw logits) too:
     ranked within a class over frames, they give another PR-AUC than probabilities.
     """
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a readable .npy file ({error}); predict again") from error
+    values = map_array(path, "predict again")
     if values.shape != (num_frames, num_classes):
         raise UserError(f"{path}: expected shape {(num_frames, num_classes)} (frames, phases), found {values.shape}")
+    values = np.array(values)  # in memory: those of a thousand videos would be as many open maps
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1 + 1e-6:
         raise UserError(f"{path}: expected probabilities between 0 and 1, found {values.min():g} to {values.max():g}")
     return values

@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
+from common.base.files import misfit
 from common.base.runtime import UserError
 
 CONSTANT_RATE_TOLERANCE_SECONDS = 2e-3  # containers round timestamps to a millisecond
@@ -23,6 +24,12 @@ SHORTEST_STEP_SECONDS = 1e-4  # a nearer time counts as the same: no camera film
 LONGEST_STEP_SECONDS, LONGEST_STEP_FRAMES = 10.0, 100  # a step over both is no pause but a damaged time
 LATEST_START_SECONDS = 3e8  # ten years: a clock that starts later holds garbage
 PLAUSIBLE_FPS = (0.01, 999.0)  # from 1000 on it is the clock's ticks: those of Matroska are milliseconds
+MOST_FRAMES = 1 << 31  # of a video: two years of a camera
+# the shape of a timeline in a sidecar
+RECORD = {
+    "num_frames": int, "frame_indices?": [int],
+    "timestamps": {"policy": str, "start?": float, "fps?": float, "seconds?": [float]},
+}  # fmt: skip
 DEFAULT_FPS = 25.0  # of most cameras: where nothing tells
 
 
@@ -280,11 +287,20 @@ class Timeline:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Timeline:
-        """Inverse of `to_json`, up to its rounding."""
-        times, count = record["timestamps"], record["num_frames"]
-        if times["policy"] == "constant":
-            seconds = times["start"] + np.arange(count) / times["fps"]
-        else:
-            seconds = _mended(np.array(times["seconds"], dtype=np.float64))
-        indices = record["frame_indices"]
-        return cls(seconds, np.arange(count) if indices is None else np.array(indices))
+        """Inverse of `to_json`, up to its rounding. Raises `UserError` for what is no timeline."""
+        if wrong := misfit(record, RECORD):
+            raise UserError(f"not a timeline ({wrong})")
+        times, count, indices = record["timestamps"], record["num_frames"], record.get("frame_indices")
+        is_constant = times["policy"] == "constant"
+        fps, listed_seconds = times.get("fps"), times.get("seconds")
+        if not 0 < count <= MOST_FRAMES or (not fps or fps <= 0 if is_constant else len(listed_seconds or ()) != count):
+            raise UserError(
+                f"not a timeline ({count} frames, {'at' if is_constant else 'with'} other times than these)"
+            )
+        seconds = (
+            (times.get("start") or 0.0) + np.arange(count) / fps if is_constant else _mended(np.array(listed_seconds))
+        )
+        sampled = np.arange(count) if indices is None else np.array(indices, dtype=object)
+        if not (len(sampled) and sampled[0] >= 0 and sampled[-1] < count and (np.diff(sampled) > 0).all()):
+            raise UserError(f"not a timeline (the frames with a feature are not some of its {count}, in order)")
+        return cls(seconds, sampled.astype(np.int64))

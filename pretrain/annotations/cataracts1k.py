@@ -30,6 +30,7 @@ from pretrain.annotations.importing import (
 from pretrain.annotations.phase_classes import PhaseClasses
 
 RELEASE = "Cataracts-1K"
+LONGEST_HEAD = 10_000  # characters of a first line that may be one
 COLUMNS = ("caseId", "comment", "frame", "endFrame", "sec", "endSec")
 IDLE = 1  # its id in mapping.txt
 SECONDS_TOLERANCE = 1.0  # between a row's frame and its second; larger is a wrong row
@@ -78,7 +79,7 @@ class EndRule:
 def is_case_file(path: Path) -> bool:
     """Whether a file's first line names `comment` and `endFrame`; other CSV files of the release do not."""
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
-        first_line = stream.readline()
+        first_line = stream.readline(LONGEST_HEAD)
     return {"comment", "endFrame"} <= {word.strip(' "\r\n') for word in first_line.replace(";", ",").split(",")}
 
 
@@ -88,10 +89,8 @@ def read_case(path: Path, classes: PhaseClasses) -> Case:
     Raises `UserError` naming file and line for numbers that are none, a phase that ends before it starts, unknown
     phases, a second case in the file, and a frame that is more than a second from its `sec`.
     """
-    with open(path, encoding="utf-8-sig", errors="replace") as stream:
-        delimiter = ";" if ";" in stream.readline() else ","
     names, rows = set(), []
-    for where, row in table_rows(path, COLUMNS, delimiter):
+    for where, row in table_rows(path, COLUMNS, ",;"):
         names.add(video_name(row["caseId"]))
         rows.append(_read_row(row, where, classes))
         if len(names) > 1:

@@ -1,6 +1,5 @@
 """Common to the importers of annotated releases: options, tables, video names, and the data set that they write."""
 
-import csv
 import math
 import os
 import re
@@ -12,11 +11,20 @@ from typing import Any
 import numpy as np
 
 from common.base import paths
-from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, list_videos, nfc, video_name_of, visible
-from common.base.files import link_file, read_json, write_json, write_text
+from common.base.entries import (
+    LEFT_OUT_BY_KIND,
+    is_frame_folder,
+    list_videos,
+    nfc,
+    reason_against,
+    video_name_of,
+    visible,
+)
+from common.base.files import link_file, misfit, read_json, read_text, write_json, write_text
 from common.base.options import CommandParser
-from common.base.runtime import UserError, listed, progress, shortened, shown
+from common.base.runtime import UserError, listed, progress, shown
 from common.dataset.phases import PhaseMapping
+from common.dataset.tables import read_table
 from common.video.probe import VideoError, probe
 from pretrain.annotations.phase_classes import PhaseClasses
 
@@ -65,22 +73,12 @@ def table_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[t
     wanted = delimiter.join(columns)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a table with the columns {wanted}")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, delimiter=delimiter)
-            header = reader.fieldnames or ()
-            if not set(columns) <= set(header):
-                raise UserError(
-                    f"{path}, line 1: expected the columns {wanted}, found {shortened(delimiter.join(header)) or 'none'}"
-                )
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                lacking = [column for column in columns if row[column] is None]
-                if lacking:
-                    raise UserError(f"{where}: no value for {', '.join(lacking)}")
-                yield where, row
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8 ({error}); save it as plain text again") from error
+    for line, row in read_table(path, columns, delimiter):
+        where = f"{path}, line {line}"
+        lacking = [column for column in columns if row[column] is None]
+        if lacking:
+            raise UserError(f"{where}: no value for {', '.join(lacking)}")
+        yield where, row
 
 
 def number(row: dict[str, str], column: str, where: str) -> float:
@@ -155,11 +153,19 @@ def write_dataset(
     folder holds a data set with other phases, or another file in the place of a link.
     """
     record = dataset.import_record
+    for name in annotated:
+        if reason := reason_against(name):
+            raise UserError(f"the annotations name a video {shown(name)}, which no file may be called: {reason}")
     names = "".join(f"{index} {name}\n" for index, name in enumerate(mapping.names))
-    if dataset.mapping.is_file() and dataset.mapping.read_text(encoding="utf-8-sig") != names:
+    if dataset.mapping.is_file() and read_text(dataset.mapping) != names:
         raise UserError(f"{dataset.mapping}: another data set is here already; choose another --output or remove it")
     if record.is_file():
-        for name in sorted(read_json(record)["videos"].keys() - annotated.keys()):
+        former = read_json(record)
+        if wrong := misfit(former, {"videos": dict}):
+            raise UserError(
+                f"{record}: not the record of an import ({wrong}); remove it, and the labels that are no more"
+            )
+        for name in sorted(name for name in former["videos"].keys() - annotated.keys() if not reason_against(name)):
             print(f"note: {name}: imported before, now left out; its labels are removed")
             (dataset.ground_truth / f"{name}.txt").unlink(missing_ok=True)
     record.unlink(missing_ok=True)  # an import that stops half-way must not look finished

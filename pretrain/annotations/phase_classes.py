@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.base.files import read_yaml
 from common.base.options import from_mapping
-from common.base.runtime import UserError
+from common.base.runtime import SHOWN, UserError, shown
 from common.dataset.phases import PhaseMapping
 
 TABLE = Path(__file__).with_suffix(".yaml")
@@ -51,9 +51,9 @@ class PhaseClasses:
         by_letters = {_letters(name): index for index, name in enumerate(phases)}
         if _letters(phase) in by_letters:
             return by_letters[_letters(phase)]
-        near = difflib.get_close_matches(_letters(phase), by_letters, n=1)
+        near = difflib.get_close_matches(_letters(phase)[:SHOWN], by_letters, n=1)
         hint = f"nearest known phase: {phases[by_letters[near[0]]]!r}" if near else f"known: {', '.join(phases)}"
-        raise UserError(f"unknown phase {phase!r} of {dataset}; {hint}; {self.source.name} holds the known ones")
+        raise UserError(f"unknown phase {shown(phase)} of {dataset}; {hint}; {self.source.name} holds the known ones")
 
     def class_of(self, dataset: str, phase: str) -> int | None:
         """The class of a phase, None where it is not learned from.
@@ -81,7 +81,7 @@ def read_phase_classes(path: Path = TABLE) -> PhaseClasses:
         _refuse_repeated(map(_letters, classes), f"{path}, {dataset}")
         for phase, name in classes.items():
             if name is not None and name not in table.classes:
-                raise UserError(f"{path}, {dataset}, {phase}: class {name!r} is not listed under 'classes'")
+                raise UserError(f"{path}, {dataset}, {phase}: class {shown(name)} is not listed under 'classes'")
     return PhaseClasses(table.classes, table.datasets, path)
 
 
@@ -89,5 +89,5 @@ def _refuse_repeated(names: Iterable[str], where: str) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise UserError(f"{where}: {name!r} is there twice")
+            raise UserError(f"{where}: {shown(name)} is there twice")
         seen.add(name)

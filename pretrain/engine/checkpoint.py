@@ -4,13 +4,11 @@ A file holds tensors by parameter name and plain Python values only. It gets its
 """
 
 import logging
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -20,8 +18,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from common.base.files import save_tensors
+from common.base.files import misfit, save_tensors
 from common.base.runtime import UserError
+from common.encoders.weights.files import READ_ERRORS, in_one_line, read_content
 from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Method
 from pretrain.engine.run_folder import RunFolder
@@ -29,6 +28,12 @@ from pretrain.engine.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+# what each file holds, besides the format (`common.base.files.misfit`)
+SHAPE = {
+    "model": dict, "optimizer": dict, "recipe": str, "config": dict, "total_steps": int, "world_size": int,
+    "num_threads": int, "init": dict, "step": int, "samples": int, "skipped": int, "monitor": dict,
+}  # fmt: skip
+DELETE = "delete it to resume from the one before"
 # by name and whole, however the parameters are spread: on the CPU, and on the first process alone
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 # options of either stage that may change between the parts of a training without changing its numbers
@@ -86,28 +91,23 @@ def restore_training(path: Path, method: Method, optimizer: Optimizer, processes
             optim_state_dict=content["optimizer"],
             options=StateDictOptions(full_state_dict=True),
         )
-    except (RuntimeError, KeyError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    except READ_ERRORS as error:
         raise UserError(
-            f"{path}: this checkpoint is of another model or recipe ({reason}); give --output another folder"
+            f"{path}: this checkpoint is of another model or recipe ({in_one_line(error)}); give --output another folder"
         ) from error
     return state_of(content)
 
 
-def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """The content of a checkpoint on the CPU; `mapped` reads tensors only when they are used.
+def read_checkpoint(path: Path, shape: dict[str, Any] | None = None, *, mapped: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint on the CPU; `mapped` reads tensors only when they are used, `shape`: default Stage 1's.
 
     Raises `UserError` naming the file when it is damaged or something else.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:  # OSError: a short file
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"{path}: damaged or unsafe checkpoint ({reason}); delete it to resume from the one before"
-        ) from error
+    content = read_content(path, f"damaged or unsafe checkpoint ({{reason}}); {DELETE}", lazy=mapped)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this training; give --output another folder")
+    if wrong := misfit(content, shape or SHAPE):
+        raise UserError(f"{path}: damaged or unsafe checkpoint ({wrong}); {DELETE}")
     return content
 
 

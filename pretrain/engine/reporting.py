@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.base.files import write_text
-from common.base.runtime import peak_memory_bytes, progress
+from common.base.files import misfit, parse_json, read_text, write_text
+from common.base.runtime import UserError, peak_memory_bytes, progress
 from common.base.tracking import track
 from pretrain.engine.checkpoint import TrainingState
 from pretrain.engine.distributed import Processes
@@ -143,8 +144,8 @@ class MetricsFile:
         """Drop what a killed training wrote after its last checkpoint, of `finished_steps`; without one, everything."""
         self.path = path
         # records beyond the checkpoint are written again by the resumed run, and would stand there twice
-        kept = [line for line in _lines(path) if finished_steps and json.loads(line)["step"] <= finished_steps]
-        write_text(path, "".join(f"{line}\n" for line in kept))
+        kept = [record for record in read_metrics(path) if finished_steps and record["step"] <= finished_steps]
+        write_text(path, "".join(f"{json.dumps(record)}\n" for record in kept))
 
     def append(self, record: dict[str, float]) -> None:
         """Write one record at once, so that a kill can leave at most the last line short."""
@@ -154,10 +155,20 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """All whole records of a metrics file, by step."""
-    return [json.loads(line) for line in _lines(path)]
-
-
-def _lines(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-    return [line for line in lines[:-1] if line]  # what follows the last line end is short
+    """All whole records of a metrics file, by step; what a disk has damaged is named and left out."""
+    records = []
+    try:
+        lines = read_text(path).split("\n") if os.path.lexists(path) else []
+    except UserError as error:
+        log.warning("%s; its records are left out", error)
+        return []
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last line end is short
+        try:
+            record = parse_json(line, f"{path}, line {number}", "left out") if line else None
+            if wrong := line and misfit(record, {"step": int}):
+                raise UserError(f"{path}, line {number}: {wrong}; left out")
+        except UserError as error:
+            log.warning("%s", error)
+            continue
+        records += [record] if line else []
+    return records

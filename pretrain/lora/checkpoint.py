@@ -11,8 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from common.base.files import save_tensors, write_text
-from common.base.runtime import UserError
 from pretrain.engine.checkpoint import FORMAT, read_checkpoint, require_same_training
+
+# what the file holds, besides the format (`common.base.files.misfit`)
+SHAPE = {
+    "options": {"model": str, "rank": int, "mlp": bool}, "base_sha256": str, "classes": [str], "steps_per_epoch": int,
+    "step": int, "loss_sum": float, "history": [{"balanced_accuracy": float}], "trainable": dict, "optimizer": dict,
+}  # fmt: skip
 
 
 @dataclass
@@ -68,11 +73,8 @@ class FinetuneState:
         Raises `UserError` for a damaged file, and for one of another model, base, set of classes, epoch or adapter;
         logs other changes.
         """
-        content = read_checkpoint(path)
-        names = [entry.name for entry in fields(cls)]
-        if any(name not in content for name in names):
-            raise UserError(f"{path}: not a checkpoint of LoRA fine-tuning; give --output another folder")
-        old = cls(**{name: content[name] for name in names})
+        content = read_checkpoint(path, SHAPE)
+        old = cls(**{entry.name: content[entry.name] for entry in fields(cls)})
         identity = [
             ("model", old.options["model"], fresh.options["model"]),
             ("base", old.base_sha256, fresh.base_sha256),

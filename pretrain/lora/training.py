@@ -17,6 +17,7 @@ from torch import Tensor
 from common.base import paths
 from common.base.runtime import UserError, generator, progress
 from common.base.tracking import track
+from common.encoders.weights.files import READ_ERRORS, in_one_line
 from pretrain.engine.interruption import Interruption, end_saved
 from pretrain.lora.adapter_writer import AdapterWriter
 from pretrain.lora.checkpoint import FinetuneState
@@ -119,8 +120,14 @@ class Finetuning:
                 "to resume it"
             )
         state = FinetuneState.read(self.last, fresh)
-        self.classifier.load_trainable_state(state.trainable)
-        self.optimizer.load_state_dict(state.optimizer)
+        try:
+            self.classifier.load_trainable_state(state.trainable)
+            self.optimizer.load_state_dict(state.optimizer)
+        except READ_ERRORS as error:
+            raise UserError(
+                f"{self.last}: this checkpoint is of another model or adapter ({in_one_line(error)}); give --output another "
+                "folder"
+            ) from error
         log.info("%s: resuming after step %d of %d", self.last, state.step, self.total_steps)
         return state
 

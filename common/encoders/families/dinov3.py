@@ -114,10 +114,11 @@ def _timm_backbone(config: EncoderConfig) -> nn.Module:
 
 def _transformers_backbone(config: EncoderConfig, source: WeightSource) -> tuple[nn.Module, int]:
     """The loaded network and its number of registers; a folder of transformers' own says what network it is for."""
-    hf_config = _transformers_config(config, source)
     on_disk = source.path is not None
-    with torch.device("meta") if on_disk else nullcontext():
-        backbone = DINOv3ViTModel(hf_config)
+    with source.config_errors():
+        hf_config = _transformers_config(config, source)
+        with torch.device("meta") if on_disk else nullcontext():
+            backbone = DINOv3ViTModel(hf_config)
     if on_disk:  # the positions' frequencies are no part of the weights
         backbone.rope_embeddings = DINOv3ViTRopePositionEmbedding(hf_config)
     rename = partial(_to_transformers, width=hf_config.hidden_size)

@@ -141,14 +141,15 @@ def build(config: EncoderConfig, source: WeightSource) -> ClipEncoder:
     is not the weights' own: positions are counted from `crop_size`, and another input would be accepted silently with
     wrong rows and columns.
     """
-    hf_config = _network_config(config, source)
+    with source.config_errors():
+        hf_config = _network_config(config, source)
     size = config.preprocessing.size
     check_grid(config, hf_config.patch_size, hf_config.tubelet_size)
     if size != hf_config.crop_size:
         raise UserError(
             f"{config.title}: size {size}, but these weights are for {hf_config.crop_size} x {hf_config.crop_size}"
         )
-    with torch.device("meta") if source.path is not None else nullcontext():
+    with source.config_errors(), torch.device("meta") if source.path is not None else nullcontext():
         network = VJEPA2Features(hf_config, is_2_1=config.architecture in ARCHITECTURES_2_1)
     return ClipEncoder(config, load_network(network, config, source, partial(_rename, source=source)), source)
 

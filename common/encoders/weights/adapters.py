@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from common.base import paths
 from common.base.entries import visible
-from common.base.files import lacking, read_json, sha256_of_file
-from common.base.runtime import UserError, counted, listed
+from common.base.files import misfit, read_json, sha256_of_file
+from common.base.runtime import UserError, counted, listed, shortened, shown
 from common.encoders.config import TrainedWindow
-from common.encoders.weights.files import sha256_of_weights
+from common.encoders.weights.files import READ_ERRORS, in_one_line, sha256_of_weights
 from common.encoders.weights.load import WeightSource, read_network
 
 if TYPE_CHECKING:
@@ -32,19 +32,30 @@ log = logging.getLogger(__name__)
 
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 ADAPTER_FILE_OF_OLD = "adapter_model.bin"
-PROVENANCE_FILE, PROVENANCE_KEYS = "provenance.json", ("base_checkpoint", "base_sha256", "model")
+PROVENANCE_FILE = "provenance.json"
+PROVENANCE = {"base_checkpoint": str, "base_sha256": str, "model": str}  # its shape
 # around the names of tensors by peft, and between a layer's name and its factors
 PEFT_PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?=\.lora_)")
 # entries of adapter_config.json that the arithmetic of merging depends on
-SETTINGS = ("r", "lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out", "lora_bias")
-PATTERNS = ("rank_pattern", "alpha_pattern")  # other values for layers whose names end as a pattern says
+SETTINGS = {
+    "r": int,
+    "lora_alpha": float,
+    "use_rslora": bool,
+    "use_dora": bool,
+    "fan_in_fan_out": bool,
+    "lora_bias": bool,
+}
+# other values for layers whose names end as a pattern says
+PATTERNS = {"rank_pattern": {str: int}, "alpha_pattern": {str: float}}
+SHAPE = {f"{key}?": kind for key, kind in (SETTINGS | PATTERNS).items()} | {"peft_type": str}
 # entries by which an adapter is more than two factors a layer
 BEYOND_LORA = (
     *("bias", "alora_invocation_tokens"),
     *("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "megatron_config"),
     *("use_bdlora", "use_qalora", "arrow_config", "monteclora_config", "velora_config", "kasa_config"),
 )
+DEFAULT_RANK = 8  # of peft, where the settings say none
 PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")  # the others subtract the start from the base
 
 
@@ -103,8 +114,8 @@ def trained_window(source: WeightSource) -> TrainedWindow | None:
         window = record.get("window") if isinstance(record, dict) else None
         if window is None:
             continue
-        if wrong := lacking(window, {"clip_len": int, "clip_spacing": float}):
-            raise UserError(f"{file}, window: expected clip_len (frames) and clip_spacing (seconds), found one {wrong}")
+        if wrong := misfit(window, {"clip_len": int, "clip_spacing": float}):
+            raise UserError(f"{file}, window: expected clip_len (frames) and clip_spacing (seconds): {wrong}")
         return TrainedWindow(window["clip_len"], window["clip_spacing"], file)
     return None
 
@@ -156,12 +167,9 @@ def _read_provenance(folder: Path) -> dict[str, Any]:
             f"{folder}: expected an adapter of pretrain/finetune_lora.py, but {', '.join(absent)} "
             f"{'is' if len(absent) == 1 else 'are'} not there; name the best_lora folder itself"
         )
-    provenance = read_json(folder / PROVENANCE_FILE)
-    lacking = [key for key in PROVENANCE_KEYS if key not in provenance]
-    if lacking:
-        raise UserError(
-            f"{folder / PROVENANCE_FILE}: {', '.join(lacking)} missing: run pretrain/finetune_lora.py again"
-        )
+    provenance = read_json(folder / PROVENANCE_FILE, "run pretrain/finetune_lora.py again")
+    if wrong := misfit(provenance, PROVENANCE):
+        raise UserError(f"{folder / PROVENANCE_FILE}: {wrong}; run pretrain/finetune_lora.py again")
     return provenance
 
 
@@ -185,20 +193,23 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     file = folder / ADAPTER_CONFIG
     if not file.is_file():
         raise UserError(f"{folder}: expected a peft adapter, but {ADAPTER_CONFIG} is not there; name its own folder")
-    stored = read_json(file)
-    kind = stored.get("peft_type") if isinstance(stored, dict) else None
-    if kind != "LORA":
-        raise UserError(f"{file}: expected a LoRA adapter of peft, found peft_type {kind!r}; only LoRA can be merged")
+    stored = read_json(file, "copy the adapter again")
+    if wrong := misfit(stored, SHAPE):
+        raise UserError(f"{file}: expected a LoRA adapter of peft ({wrong}); copy the adapter again")
+    if (kind := stored["peft_type"]) != "LORA":
+        raise UserError(
+            f"{file}: expected a LoRA adapter of peft, found peft_type {shown(kind)}; only LoRA can be merged"
+        )
     beyond = [key for key in BEYOND_LORA if stored.get(key) and stored[key] != "none"]
     start = stored.get("init_lora_weights", True)
     if start not in PLAIN_STARTS:
-        beyond.append(f"init_lora_weights: {start}")
+        beyond.append(f"init_lora_weights: {shortened(str(start))}")
     if beyond:
         raise UserError(
             f"{file}: this adapter changes more than LoRA's two factors ({', '.join(beyond)}); merge it with the program "
             "that trained it, and give the merged weights by --weights"
         )
-    return {key: stored[key] for key in (*SETTINGS, *PATTERNS) if key in stored}
+    return {key: stored[key] for key in (*SETTINGS, *PATTERNS) if stored.get(key) is not None}
 
 
 def apply_adapter(network: nn.Module, folder: Path, unexpected: tuple[str, ...] = ()) -> nn.Module:
@@ -223,6 +234,12 @@ def apply_adapter(network: nn.Module, folder: Path, unexpected: tuple[str, ...] 
     placed = {PEFT_PREFIX + layers[_layer(name)] + _end(name): value for name, value in tensors.items()}
     refusal = f"{folder}: this adapter is not for {type(network).__name__}"
     try:
+        for name, value in tensors.items():  # before any memory is taken for what the settings say
+            if name.endswith(".lora_A.weight") and value.ndim:
+                ranks = settings.get("rank_pattern") or {}
+                rank = ranks.get(get_pattern_key(ranks, _layer(name)), settings.get("r", DEFAULT_RANK))
+                if rank != len(value):
+                    raise ValueError(f"rank {shown(rank)} in {ADAPTER_CONFIG}, but {len(value)} in its tensors")
         # of the adapter's own names, which may be others here
         for name in PATTERNS:
             values, settings[name] = settings.get(name) or {}, {}
@@ -233,12 +250,11 @@ def apply_adapter(network: nn.Module, folder: Path, unexpected: tuple[str, ...] 
         adapted = get_peft_model(network.float(), config)
         set_peft_model_state_dict(adapted, placed)
         unused = set(placed) ^ set(get_peft_model_state_dict(adapted))
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{refusal} ({reason})") from error
-    if unused:
-        raise UserError(f"{refusal}: {len(unused)} of its tensors do not fit, first {min(unused)}")
-    return adapted.merge_and_unload(safe_merge=True)
+        if unused:
+            raise ValueError(f"{len(unused)} of its tensors do not fit, first {shown(min(unused))}")
+        return adapted.merge_and_unload(safe_merge=True)
+    except READ_ERRORS as error:
+        raise UserError(f"{refusal} ({in_one_line(error)})") from error
 
 
 def _layer(name: str) -> str:

@@ -7,19 +7,21 @@ another suffix is read.
 from __future__ import annotations
 
 import re
+import struct
 import warnings
 import zipfile
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from common.base.entries import visible
-from common.base.files import read_json, sha256_of_file, sha256_of_json
-from common.base.runtime import UserError, listed, shortened, shown
+from common.base.files import misfit, read_json, require_regular, sha256_of_file, sha256_of_json
+from common.base.runtime import UserError, describe_os_error, listed, shortened, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 INDEX_SUFFIX = ".index.json"
+LONGEST_NAME = 250  # of a file: longer ones no system stores
 # written by training beside the weights in one folder
 BESIDE_WEIGHTS = re.compile(r"optim|scheduler|scaler|rng_state|random_states|training_args|trainer_state|adapter_")
 FIRST_BYTES = 1024
@@ -40,6 +42,8 @@ MAGIC = {
 }
 # what torch raises for damaged files, whose bytes it takes for instructions
 READ_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, LookupError, OSError, MemoryError)
+READ_ERRORS += (ArithmeticError, BufferError, ImportError, struct.error)
+REFUSAL = "not a weight file that can be read safely ({reason}); fetch it again or convert it to safetensors"
 CONTROL_BYTES = set(range(32)) - set(b"\t\n\r\f")  # of no text
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 ANSI_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -88,18 +92,21 @@ def _refuse_distributed(folder: Path) -> None:
 
 
 def _shards(index: Path) -> list[Path]:
-    folder, content = index.parent, read_json(index)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(n, str) for n in weight_map.values()):
+    folder, content = index.parent, read_json(index, "copy the index again")
+    wrong = misfit(content, {"weight_map": {str: str}})
+    if wrong or not content["weight_map"]:
         raise UserError(
-            f"{index}: expected 'weight_map', the file of each tensor, and found none; copy the index again"
+            f"{index}: expected 'weight_map', the file of each tensor, and found none "
+            f"({wrong or 'it is empty'}); copy the index again"
         )
-    names = sorted(set(weight_map.values()))
+    names = sorted(set(content["weight_map"].values()))
     for name in names:
         refuse_outside(name, index)
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
-        raise UserError(f"{folder}: {len(absent)} of {len(names)} shards are missing, first {absent[0]}; copy all")
+        raise UserError(
+            f"{folder}: {len(absent)} of {len(names)} shards are missing, first {shortened(absent[0])}; copy all"
+        )
     return [folder / name for name in names]
 
 
@@ -108,9 +115,11 @@ def refuse_outside(name: str, where: Path) -> None:
     parts = PureWindowsPath(name)  # knows both separators, and drives
     if not name or parts.anchor or ".." in parts.parts:
         raise UserError(
-            f"{where}: names {name!r}, which is outside its own folder; put all files into one folder and correct the "
-            "name there"
+            f"{where}: names {shown(name)}, which is outside its own folder; put all files into one folder and correct "
+            "the name there"
         )
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise UserError(f"{where}: names {shown(name)}, which no file is called; correct the name there")
 
 
 def sha256_of_weights(path: Path) -> str:
@@ -142,31 +151,39 @@ UNREAD = (
 )
 
 
-def read_content(path: Path, *, lazy: bool = False) -> Any:
+def read_content(path: Path, refusal: str = REFUSAL, *, lazy: bool = False) -> Any:
     """What a weight file holds, on the CPU; of a folder the tensors of all its files, by name.
 
     `lazy` leaves the tensors' values on the disk as far as the format allows: for a look at names and shapes.
-    Raises `UserError` naming the file and the reason when it is no weight file, damaged, or needs code to be read.
+    Raises `UserError` naming the file and the reason when it is no weight file, damaged, or needs code to be read;
+    `refusal` is the sentence for it, with a place for the `{reason}`.
     """
     files = weight_files(path)
     if len(files) == 1:
-        return _read_file(files[0], lazy=lazy)
+        return _read_file(files[0], refusal, lazy=lazy)
     state: dict[str, Tensor] = {}
     for file in files:
-        state |= _read_file(file, lazy=lazy)
+        part = _read_file(file, refusal, lazy=lazy)
+        if not isinstance(part, dict):
+            raise _unreadable(file, refusal, f"a part with tensors by name is expected, it holds {type(part).__name__}")
+        state |= part
     return state
 
 
-def _read_file(path: Path, *, lazy: bool) -> Any:
+def _read_file(path: Path, refusal: str, *, lazy: bool) -> Any:
     import pickle
 
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    reason = _why_unreadable(path)
+    try:
+        require_regular(path)
+        reason = _why_unreadable(path)
+    except OSError as error:
+        reason = describe_os_error(error)
     if reason:
-        raise _unreadable(path, reason)
+        raise _unreadable(path, refusal, reason)
     try:
         if _is_safetensors(path):
             return load_file(path)  # maps the file, and reads no value before it is used
@@ -178,18 +195,14 @@ def _read_file(path: Path, *, lazy: bool) -> Any:
             warnings.catch_warnings(action="ignore"),  # of pickles that are refused below anyway
         ):
             return torch.load(path if mapped else stream, map_location="cpu", weights_only=True, mmap=mapped)
-    except READ_ERRORS as error:
-        raise _unreadable(path, _why_not_read(error)) from error
     except EOFError as error:
-        raise _unreadable(path, "it ends too early") from error
-    except (pickle.UnpicklingError, SafetensorError) as error:
-        raise _unreadable(path, _why_not_read(error)) from error
+        raise _unreadable(path, refusal, "it ends too early") from error
+    except (*READ_ERRORS, pickle.UnpicklingError, SafetensorError) as error:
+        raise _unreadable(path, refusal, _why_not_read(error)) from error
 
 
-def _unreadable(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"{path}: not a weight file that can be read safely ({reason}); fetch it again or convert it to safetensors"
-    )
+def _unreadable(path: Path, refusal: str, reason: str) -> UserError:
+    return UserError(f"{path}: {refusal.format(reason=reason)}")
 
 
 def _why_unreadable(path: Path) -> str | None:

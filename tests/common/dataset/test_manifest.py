@@ -48,13 +48,10 @@ def test_a_manifest_elsewhere_is_called_by_its_whole_folder(workspace, tmp_path)
     [
         ({"format": 2}, "format 2, expected 1"),
         ({"stage": "mae"}, "stage 'mae', expected one of ssl, lora"),
-        ({"videos": {}}, "without a proper videos"),
-        ({"model": None, "based_on": "x"}, "without a proper model, based_on"),
-        (
-            {"videos": [{"corpus": "c", "name": "n", "size_bytes": "9"}]},
-            r"videos\[0\]: without a proper size_bytes, fing",
-        ),
-        ({"videos": ["BL_1"]}, r"videos\[0\]: not an object"),
+        ({"videos": {}}, "videos: expected a list, found {}"),
+        ({"model": None, "based_on": "x"}, "model: expected text, found None"),
+        ({"videos": [{"corpus": "c", "name": "n", "size_bytes": "9"}]}, r"videos\[0\]: fingerprint missing"),
+        ({"videos": ["BL_1"]}, r"videos\[0\]: expected an object"),
     ],
 )
 def test_an_unsuitable_manifest_is_an_error_that_names_it(tmp_path, changes, what):
@@ -63,7 +60,7 @@ def test_an_unsuitable_manifest_is_an_error_that_names_it(tmp_path, changes, wha
         read_manifest(path)
 
 
-@pytest.mark.parametrize(("content", "what"), [("{", "not a readable JSON"), ("[]", "not an object")])
+@pytest.mark.parametrize(("content", "what"), [("{", "not a readable JSON"), ("[]", "expected an object")])
 def test_a_damaged_manifest_is_an_error_that_names_it(tmp_path, content, what):
     path = tmp_path / "manifest.json"
     path.write_text(content)

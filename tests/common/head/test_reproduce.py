@@ -197,8 +197,8 @@ def test_the_recorded_number_of_threads_is_used_and_put_back(run, monkeypatch):
     ("content", "message"),
     [
         (None, r"run\.json: no such file; expected the run\.json of a finished run"),
-        ("{}", r"run\.json: not the record of a run"),
-        ("[1]", r"run\.json: not the record of a run"),
+        ("{}", r"run\.json: not the record of a finished run"),
+        ("[1]", r"run\.json: not the record of a finished run"),
         ("{", r"run\.json: not a readable JSON file"),
     ],
 )

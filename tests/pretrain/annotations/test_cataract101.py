@@ -185,9 +185,9 @@ def test_missing_and_double_videos(run, release, dataset, films, tmp_path):
         (
             "annotations.csv",
             "VideoID,FrameNo,Phase\n",
-            r"line 1: expected the columns VideoID;FrameNo;Phase, found VideoID,",
+            r"line 1: expected the columns VideoID;FrameNo;Phase, found 'VideoID,",
         ),
-        ("annotations.csv", "", r"line 1: expected the columns VideoID;FrameNo;Phase, found none"),
+        ("annotations.csv", "", r"line 1: expected the columns VideoID;FrameNo;Phase, found ''"),
         ("videos.csv", VIDEOS + "007;12;25;4;1\n", r"videos.csv, line 4: video 007 is there twice"),
         ("videos.csv", VIDEOS.replace("7;12", "7;0"), r"videos.csv, line 2: Frames and FPS must be above 0, found 0"),
         ("phases.csv", PHASES.replace("3;Rhexis", "3;Rexis"), r"phases.csv, line 4: unknown phase 'Rexis' .*'Rhexis'"),
@@ -207,7 +207,7 @@ def test_wrong_rows_are_named_by_file_and_line(run, release, dataset, file, text
 
 def test_missing_and_binary_tables(run, release):
     (release / "videos.csv").write_bytes(b"VideoID;Frames;FPS;Surgeon\n\xff\xfe\n")
-    with pytest.raises(UserError, match=r"videos.csv: not a text file in UTF-8"):
+    with pytest.raises(UserError, match=r"videos.csv, line 2: no text in UTF-8"):
         run("--annotations_only")
     (release / "videos.csv").unlink()
     with pytest.raises(UserError, match=r"videos.csv: no such file; expected a table with the columns VideoID;Frames"):

@@ -323,5 +323,5 @@ def test_a_file_that_lacks_columns(tmp_path):
     path = tmp_path / "case.csv"
     path.write_text("caseId,comment,frame,endFrame,sec\n")
     assert is_case_file(path)
-    with pytest.raises(UserError, match=r"case.csv, line 1: expected the columns .*,endSec, found caseId,comment"):
+    with pytest.raises(UserError, match=r"case.csv, line 1: expected the columns .*,endSec, found 'caseId,comment"):
         read_case(path)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from common.base.runtime import UserError
-from pretrain.engine import checkpoint
 from pretrain.engine.checkpoint import newest_checkpoint, read_checkpoint, restore_training, state_of
 from pretrain.engine.run_folder import RunFolder
 from pretrain.engine.step import TrainingStep
@@ -84,7 +83,7 @@ def test_a_save_that_is_cut_off_leaves_the_one_before(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     train_toy(tmp_path, max_steps=4)
-    monkeypatch.setattr(checkpoint.torch, "save", half)
+    monkeypatch.setattr(torch, "save", half)
     with pytest.raises(OSError, match="No space"):
         train_toy(tmp_path, max_steps=8)
     assert newest_checkpoint(RunFolder(tmp_path)) == tmp_path / "final.pt"

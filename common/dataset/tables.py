@@ -1,0 +1,41 @@
+"""Tables: CSV files as spreadsheets and releases have them, a row for each line that is not blank."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from common.base.files import read_text
+from common.base.runtime import UserError, shown
+
+
+def read_table(
+    path: Path, columns: Sequence[str], delimiters: str = ",;\t"
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Rows of a CSV file that are not blank: the number of their last line, and the values of `columns`, stripped.
+
+    Titles may have other capitals, further columns are passed over, the delimiter is found out. What a short row lacks
+    is None.
+
+    Raises `UserError` naming file and line for a missing column, a quote without its end and a cell of no end.
+    """
+    text = read_text(path)
+    head = text.partition("\n")[0]
+    titles = {mark: [cell.strip().strip('"').casefold() for cell in head.split(mark)] for mark in delimiters}
+    wanted = [column.casefold() for column in columns]
+    delimiter = next((mark for mark, cells in titles.items() if set(wanted) <= set(cells)), None)
+    if delimiter is None:
+        names = delimiters[0].join(columns)
+        raise UserError(f"{path}, line 1: expected the columns {names}, found {shown(head)}; correct the head")
+    places = [titles[delimiter].index(column) for column in wanted]
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        next(reader)
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                values = (cells[place].strip() if place < len(cells) else None for place in places)
+                yield reader.line_num, dict(zip(columns, values, strict=True))
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {reader.line_num}: not readable as CSV ({error}); save it again as CSV"
+        ) from error

@@ -1,0 +1,194 @@
+"""Runs commands on damaged inputs, many in one process: torch is imported once, each command has a fork of its own.
+
+python -m tests.faults.driver WORLD WORK_FOLDER FIRST LAST RESULTS_FILE
+
+Writes a list of `Outcome`s as JSON. Each input is damaged in a fresh copy of the world, in which its command then runs
+as it does from a shell: same messages, same exit code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.faults.mutators import Damage, damages_of
+from tests.faults.world import TARGETS, Command, Target
+
+LIMIT_SECONDS = 20
+MEMORY_BYTES = 12 << 30  # of addresses: what grows without end stops here, and not when the machine swaps
+MOST_SAID = 20_000  # characters kept of what a command said
+SEED = "13"
+KILLED = -1
+# what the commands import as they run: here once, or every fork would
+IMPORTED = {
+    "common.audit": ("common.checks.dataset",),
+    "common.evaluation": ("sklearn.metrics", "scipy.stats"),
+    "common.export_to_excel": ("common.reports.results", "openpyxl", "sklearn.metrics", "scipy.stats"),
+    "common.extract_features": ("common.features.extract", "common.encoders.families.vjepa2", "transformers", "peft",
+                                "transformers.models.vjepa2.modeling_vjepa2"),
+    "common.kfold_summary": ("common.reports.results", "common.reports.text", "sklearn.metrics", "scipy.stats"),
+    "common.predict_video": ("common.head.new_videos", "common.features.extract", "common.reports.pictures.overlay",
+                             "common.reports.pictures.timeline"),
+    "common.run_k_folds": ("common.head.reproduce", "common.head.folds", "common.reports.results",
+                           "common.reports.text", "sklearn.metrics", "scipy.stats"),
+    "common.train": ("common.head.training", "common.head.prediction", "sklearn.metrics", "scipy.stats"),
+    "compute_results": ("common.reports.comparison", "common.reports.written", "sklearn.metrics", "scipy.stats",
+                        "plotly.graph_objects", "matplotlib.pyplot"),
+    "pretrain.finetune_lora": ("pretrain.lora.training", "transformers.models.vjepa2.modeling_vjepa2", "peft"),
+    "pretrain.ssl_pretrain_vjepa2": ("pretrain.engine.loop", "pretrain.methods.vjepa2",
+                                     "transformers.models.vjepa2.modeling_vjepa2"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A damage of a target, and the command that meets it."""
+
+    target: Target
+    damage: Damage
+    command: Command
+
+    @property
+    def name(self) -> str:
+        return f"{self.target.path}: {self.damage.name} -> {self.command.module} {' '.join(self.command.words[:4])}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did with a damaged input."""
+
+    name: str
+    code: int
+    seconds: float
+    said: str
+    missing: list[str]
+    """Files that should be there whatever the one input is like."""
+    has_run_code: bool
+    has_written_outside: bool
+
+
+def all_cases(world: Path) -> list[Case]:
+    """Every target's damages, evenly chosen, its commands in turn; the same list for the same world."""
+    cases = []
+    for target in TARGETS:
+        damages = damages_of(target.form, (world / target.path).read_bytes(), f"{SEED}: {target.path}")
+        share = max(1.0, len(damages) / target.most)
+        chosen = [damages[int(place * share)] for place in range(min(target.most, len(damages)))]
+        cases += [
+            Case(target, damage, target.commands[number % len(target.commands)]) for number, damage in enumerate(chosen)
+        ]
+    return cases
+
+
+def put(damage: Damage, path: Path) -> None:
+    """Leave the damaged input at `path`."""
+    path.unlink()
+    if damage.stands_for == "folder":
+        path.mkdir()
+    elif damage.stands_for == "pipe":
+        os.mkfifo(path)
+    elif damage.stands_for == "dangling link":
+        path.symlink_to("nowhere")
+    else:
+        path.write_bytes(damage.content)
+
+
+def run(case: Case, world: Path, folder: Path) -> Outcome:
+    """Run a case in a copy of the world below `folder`, which is removed."""
+    root = folder / "inner" / "root"
+    shutil.copytree(world, root, symlinks=True)
+    before = set(folder.rglob("outside*"))
+    put(case.damage, root / case.target.path)
+    start = time.monotonic()
+    code, said = run_command(case.command, root, folder / "said.txt")
+    seconds = time.monotonic() - start
+    outcome = Outcome(
+        case.name,
+        code,
+        round(seconds, 2),
+        said,
+        [name for name in case.command.leaves if not (root / name).is_file()],
+        any(folder.rglob("MARKER")),
+        set(folder.rglob("outside*")) != before
+        or {path.name for path in folder.iterdir()} - {"inner", "said.txt"} != set(),
+    )
+    shutil.rmtree(folder)
+    return outcome
+
+
+def run_command(command: Command, root: Path, said: Path) -> tuple[int, str]:
+    """Exit code (`KILLED` after the limit) and output of a command in a fork of this process."""
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        _become(command, root, said)
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status), _read(said)
+        time.sleep(0.005)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return KILLED, _read(said)
+
+
+def _read(said: Path) -> str:
+    text = said.read_text(encoding="utf-8", errors="replace")
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]} ... {len(text)} characters"
+
+
+def _become(command: Command, root: Path, said: Path) -> None:
+    """Be the command, in a process that was forked for it: never returns."""
+    stream = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, source in ((0, nothing), (1, stream), (2, stream)):
+        os.dup2(source, number)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.chdir(root)
+    os.environ |= {
+        "SICS155_ROOT": str(root), "HF_HUB_OFFLINE": "1", "HOME": str(root), "XDG_CACHE_HOME": str(root / "cache"),
+        "TMPDIR": str(root),
+    }  # fmt: skip
+    code = 70
+    try:
+        from common.base.runtime import run_main
+
+        main = importlib.import_module(command.module).main
+        run_main(lambda: main(list(command.words), **dict(command.keywords)))
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    """Entry point of `python -m tests.faults.driver`."""
+    world, work, first, last, results = sys.argv[1:]
+    cases = all_cases(Path(world))[int(first) : int(last)]
+    import torch  # noqa: F401 - here, so that no fork imports it again
+
+    for module in {case.command.module for case in cases}:
+        for name in (module, *IMPORTED.get(module, ())):
+            importlib.import_module(name)
+    outcomes = [asdict(run(case, Path(world), Path(work) / f"case_{number}")) for number, case in enumerate(cases)]
+    Path(results).write_text(json.dumps(outcomes), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What is wrong with the way in which a command met a damaged input."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from tests.faults.driver import KILLED, Case, Outcome
+
+DOCUMENTED_CODES = (0, 1, 2, 3)
+LONGEST_LINE = 1500  # characters: a message with a few paths and names
+BAD_CHARACTERS = {chr(code) for code in range(32)} - set("\t\n\r")  # that a terminal would obey
+
+
+def faults_of(case: Case, outcome: Outcome) -> list[str]:
+    """Words on each rule that was broken; empty when none was."""
+    said, names = outcome.said, {PurePosixPath(case.target.path).name, *case.target.also}
+    is_named = any(name in said for name in names)
+    rules = {
+        "took too long": outcome.code == KILLED,
+        f"ended with {outcome.code}": outcome.code not in (*DOCUMENTED_CODES, KILLED),
+        "ended with a traceback": "Traceback (most recent call last)" in said,
+        "does not name the file": outcome.code != 0 and not is_named,
+        "passed it over in silence": outcome.code == 0 and case.damage.is_certain and not is_named,
+        "says several errors": sum(line.startswith("error:") for line in said.splitlines()) > 1,
+        "has a line without end": max(map(len, said.splitlines()), default=0) > LONGEST_LINE,
+        "prints control characters": any(character in BAD_CHARACTERS for character in said),
+        f"left undone: {', '.join(outcome.missing)}": bool(outcome.missing),
+        "ran code of the file": outcome.has_run_code,
+        "wrote outside its folders": outcome.has_written_outside,
+    }
+    return [fault for fault, is_broken in rules.items() if is_broken]

@@ -1,0 +1,248 @@
+"""A root of every kind of file that the project reads, small and sound, and the commands that read each of them.
+
+It is made from the artefacts that the suite keeps: a drawn data set with features, heads and runs, and the stages of
+pretraining with tiny networks. `TARGETS` names the files that are damaged, `Command` what must still hold then.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ARTEFACTS = CHECKOUT / "tests" / "artefacts" / "0.1.0"
+MODELS = ("ColorHistogram", "V-JEPA2-Tiny")
+LEFT_OUT = ("ColorHistogram@*", "V-JEPA2-Tiny*", "seed7", "README.md", "commands.json")  # of the artefacts
+CPU = ("--device", "cpu")
+MINI = ("--dataset", "mini")
+HISTOGRAM = (*MINI, "--model", "ColorHistogram")
+LAYERS = ("--num_layers_PG", "3", "--num_layers_R", "2", "--num_R", "1", "--num_f_maps", "8", "--lr", "2e-2")
+HEAD = (*HISTOGRAM, *CPU, *LAYERS)
+RUN = "models/ColorHistogram/results/mini/split_1"
+TINY = ("--model", "vjepa2-tiny", "--num_workers", "0", *CPU)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: the module whose `main` it is, its words, and files that it leaves whatever one input is like.
+
+    `keywords` are those of `main`; a `script` without a package is loaded by its path in the checkout.
+    """
+
+    module: str
+    words: tuple[str, ...]
+    leaves: tuple[str, ...] = ()
+    keywords: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file of the world (its path), its format, the commands that read it, and how many damages of it are tried.
+
+    `also` are names by which a message may call it besides its own, such as that of its folder.
+    """
+
+    path: str
+    form: str
+    commands: tuple[Command, ...]
+    most: int = 30
+    also: tuple[str, ...] = ()
+
+
+def extract(*words: str, model: str = "ColorHistogram", leaves: Sequence[str] = ()) -> Command:
+    """An extraction by the folder of a model."""
+    return Command("common.extract_features", (*MINI, *CPU, *words), tuple(leaves), (("model", model),))
+
+
+EVALUATE = Command(
+    "common.evaluation", ("data/mini/groundTruth_split_1", RUN, "--mapping_path", "data/mini/mapping.txt")
+)
+AUDIT = Command("common.audit", ("mini", "--json", "audit.json"), ("audit.json",))
+TRAIN = Command("common.train", ("--action", "train", "--split", "1", "--run", "new", "--num_epochs", "1", *HEAD))
+VALIDATE = Command("common.train", ("--action", "train", "--split", "val", "--run", "new", "--num_epochs", "1", *HEAD))
+RESUME = Command(
+    "common.train",
+    ("--action", "train", "--split", "1", "--run", "interrupted", "--num_epochs", "30", "--resume", *HEAD),
+)
+PREDICT = Command("common.train", ("--action", "predict", "--split", "1", "--num_epochs", "30", *HEAD))
+NEW_VIDEO = Command("common.predict_video", ("data/mini/videos/BL_8.mp4", "--split", "1", *HISTOGRAM, *CPU))
+FOLDS = Command("generate_k_folds", ("mini", "2"))
+RUN_FOLDS = Command("common.run_k_folds", ("--folds", "2", "--num_epochs", "30", *HEAD))
+SUMMARY = Command("common.kfold_summary", ("--folds", "2", "--verbose", *HISTOGRAM))
+EXCEL = Command("common.export_to_excel", HISTOGRAM)
+COMPARE = Command("compute_results", ("--compare-kfold", "2", *MINI))
+REPRODUCE = Command("common.run_k_folds", ("--reproduce", f"{RUN}/run.json", *CPU))
+EXTRACT = extract()
+EXTRACT_SSL = extract("--ssl_checkpoint", "pretrain/checkpoints/ssl/vjepa2-tiny", "--variant", "ssl", model=MODELS[1])
+EXTRACT_FILE = extract("--weights", "weights/tiny.pth", "--variant", "file", model=MODELS[1])
+EXTRACT_SAFE = extract("--weights", "weights/tiny.safetensors", "--variant", "file", model=MODELS[1])
+EXTRACT_PARTS = extract("--weights", "weights/parts", "--variant", "parts", model=MODELS[1])
+EXTRACT_ADAPTED = extract(model=MODELS[1])
+WEIGHTS = Command("common.weights", ("list",))
+STAGE_1 = Command(
+    "pretrain.ssl_pretrain_vjepa2",
+    (*TINY, "--init", "start", "--videos", "unlabelled", "--exclude", "mini", "annotated", "--max_steps", "8",
+     "--save_every", "4", "--batch_size", "2", "--fps", "5", "--learning_rate", "1e-3", "--monitor_every", "4",
+     "--monitor_samples", "4"),
+)  # fmt: skip
+STAGE_1_LONGER = Command(STAGE_1.module, (*STAGE_1.words[:-4], "--monitor_every", "0", "--output", "pretrain/stopped"))
+STAGE_1_CLUSTERS = Command(STAGE_1.module, (*STAGE_1_LONGER.words, "--clusters", "clusters.json"))
+STAGE_1_CONFIG = Command(STAGE_1.module, (*TINY, "--output", "pretrain/new", "--config", "stage_1.yaml"))
+STAGE_2 = Command(
+    "pretrain.finetune_lora",
+    (*TINY, "--datasets", "annotated", "--classes", "classes.yaml", "--fps", "5", "--rank", "2", "--grid_seconds", "0.5",
+     "--validation_share", "0.34", "--epochs", "3", "--steps_per_epoch", "4", "--batch_size", "2",
+     "--learning_rate", "1e-2", "--output", "pretrain/checkpoints/vjepa2-tiny-interrupted"),
+)  # fmt: skip
+IMPORT_101 = Command("pretrain.cataract101.import_annotations", ("releases/101", "--annotations_only"))
+IMPORT_1K = Command("pretrain.cataracts1k.import_annotations", ("releases/1k", "--annotations_only"))
+
+LEARNED = tuple(f"data/mini/features/ColorHistogram/{video}" for video in ("SD_1", "BL_1"))
+ADAPTER = "pretrain/checkpoints/vjepa2-tiny/best_lora"
+STOPPED = "pretrain/checkpoints/vjepa2-tiny-interrupted"
+CONTAINERS = {
+    "mp4": "libx264", "mov": "mpeg4", "mkv": "libx264", "webm": "libvpx-vp9", "avi": "mpeg4", "ts": "libx264",
+    "mpg": "mpeg2video", "flv": "flv1",
+}  # fmt: skip
+
+
+def clip_target(suffix: str) -> Target:
+    """A video in one of the containers, extracted beside two sound ones whose features must come all the same."""
+    leaves = [f"data/clips_{suffix}/features/ColorHistogram/{name}.npy" for name in ("a", "z")]
+    words = ("--dataset", f"clips_{suffix}", *CPU)
+    command = Command("common.extract_features", words, tuple(leaves), (("model", "ColorHistogram"),))
+    return Target(f"data/clips_{suffix}/videos/middle.{suffix}", "video", (command,), 24, ("middle",))
+
+
+TARGETS = (
+    Target("data/mini/mapping.txt", "text", (EVALUATE, TRAIN, AUDIT, SUMMARY), 24),
+    Target("data/mini/groundTruth/BL_1.txt", "text", (TRAIN, AUDIT, SUMMARY), 24, ("BL_1",)),
+    Target(f"{RUN}/BL_1.txt", "text", (EVALUATE, SUMMARY, EXCEL), 20, ("BL_1", "split_1")),
+    Target("data/mini/splits/train.split1.bundle", "text", (TRAIN, AUDIT), 22, ("splits", "groundTruth")),
+    Target("data/mini/splits/folds.json", "json", (TRAIN, AUDIT, FOLDS), 24, ("splits",)),
+    Target("data/mini/patients.csv", "csv", (FOLDS, TRAIN, AUDIT), 26),
+    Target("data/mini/dataset.yaml", "yaml", (TRAIN, AUDIT, SUMMARY), 36),
+    Target("class_weights.txt", "text", (Command(TRAIN.module, (*TRAIN.words, "--class_weights", "class_weights.txt")),), 22),
+    Target("head.yaml", "yaml", (Command(TRAIN.module, (*TRAIN.words[:4], *HISTOGRAM, *CPU, "--config", "head.yaml")),), 40),
+    Target("models/ColorHistogram/config.yaml", "yaml", (EXTRACT, TRAIN, WEIGHTS), 40, ("ColorHistogram",)),
+    Target(f"{RUN}/run.json", "json", (SUMMARY, RUN_FOLDS, REPRODUCE), 52, ("split_1",)),
+    Target(f"{RUN}/BL_3.txt", "text", (COMPARE,), 4, ("BL_3", "split_1")),
+    Target(f"{LEARNED[0]}.json", "json", (TRAIN, AUDIT, EXTRACT), 50, ("SD_1",)),
+    Target(f"{LEARNED[0]}.npy", "npy", (TRAIN, AUDIT, EXTRACT), 50, ("SD_1",)),
+    Target(f"{RUN}/BL_1.npy", "npy", (SUMMARY, EVALUATE), 36, ("BL_1", "split_1")),
+    Target("models/ColorHistogram/checkpoints/mini/interrupted/split_1/last.pt", "torch", (RESUME,), 40),
+    Target("models/ColorHistogram/checkpoints/mini/split_1/last.pt", "torch", (PREDICT, NEW_VIDEO), 50),
+    Target("weights/tiny.pth", "torch", (EXTRACT_FILE,), 30),
+    Target("weights/tiny.safetensors", "safetensors", (EXTRACT_SAFE,), 30),
+    Target("weights/parts/model.safetensors.index.json", "json", (EXTRACT_PARTS,), 30, ("parts",)),
+    Target("pretrain/checkpoints/ssl/vjepa2-tiny/export/config.json", "json", (EXTRACT_SSL, STAGE_2), 30, ("export",)),
+    Target("pretrain/checkpoints/ssl/vjepa2-tiny/export/model.safetensors", "safetensors", (EXTRACT_SSL,), 24, ("export",)),
+    Target(f"{ADAPTER}/adapter_config.json", "json", (EXTRACT_ADAPTED,), 40, ("best_lora",)),
+    Target(f"{ADAPTER}/adapter_model.safetensors", "safetensors", (EXTRACT_ADAPTED,), 24, ("best_lora",)),
+    Target(f"{ADAPTER}/provenance.json", "json", (EXTRACT_ADAPTED,), 24, ("best_lora", "adapter")),
+    Target("pretrain/checkpoints/ssl/vjepa2-tiny/manifest.json", "json", (AUDIT,), 20),
+    Target("pretrain/stopped/step_000004.pt", "torch", (STAGE_1_LONGER,), 12, ("stopped",)),
+    Target("pretrain/stopped/metrics.jsonl", "text", (STAGE_1_LONGER,), 6),
+    Target("stage_1.yaml", "yaml", (STAGE_1_CONFIG,), 12),
+    Target("clusters.json", "json", (STAGE_1_CLUSTERS,), 8),
+    Target(f"{STOPPED}/last.pt", "torch", (STAGE_2,), 24, ("vjepa2-tiny-interrupted",)),
+    Target(f"{STOPPED}/best_lora/metrics.json", "json", (STAGE_2,), 12, ("best_lora",)),
+    Target("classes.yaml", "yaml", (STAGE_2,), 22),
+    Target("data/annotated/manifest.json", "json", (STAGE_2,), 22),
+    Target("releases/101/annotations.csv", "csv", (IMPORT_101,), 22),
+    Target("releases/101/phases.csv", "csv", (IMPORT_101,), 14),
+    Target("releases/1k/case_1/case_1_annotations_phases.csv", "csv", (IMPORT_1K,), 22),
+    *map(clip_target, CONTAINERS),
+)  # fmt: skip
+
+
+def make_world(root: Path) -> None:
+    """Fill `root` with the files of `TARGETS` and what their commands need besides."""
+    from common.base.files import write_json, write_text
+
+    shutil.copytree(ARTEFACTS, root, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
+    shutil.copytree(ARTEFACTS / "pretrain", root / "pretrain", dirs_exist_ok=True)
+    for model in MODELS:
+        (root / "models" / model).mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHECKOUT / "models" / model / "config.yaml", root / "models" / model)
+    videos = sorted(path.stem for path in (root / "data" / "mini" / "videos").iterdir())
+    rows = "".join(f"{video},patient_{number}\n" for number, video in enumerate(videos))
+    write_text(root / "data" / "mini" / "patients.csv", f"video,patient\n{rows}")
+    write_text(root / "data" / "mini" / "dataset.yaml", "source: drawn\nlicence: free\nbackground: background\n")
+    write_text(root / "class_weights.txt", "background 1\nincision 2\nwash 1.5\nsuture 1\n")
+    write_text(root / "head.yaml", "num_epochs: 1\nnum_layers_PG: 3\nnum_layers_R: 2\nnum_R: 1\nlr: 0.01\nrun: new\n")
+    write_text(
+        root / "stage_1.yaml", "init: start\nvideos: [unlabelled]\nmax_steps: 1\nbatch_size: 2\nmonitor_every: 0\n"
+    )
+    segments = {f"unlabelled/film_{number}": [[0.0, 2.0, 0], [2.0, 4.0, 1]] for number in (1, 2)}
+    write_json(root / "clusters.json", {"format": 1, "made_by": {}, "videos": segments})
+    stopped, stage_1 = root / "pretrain" / "stopped", root / "pretrain" / "checkpoints" / "ssl" / "vjepa2-tiny"
+    stopped.mkdir()
+    for name in ("step_000004.pt", "metrics.jsonl"):
+        shutil.copy(stage_1 / name, stopped)
+    _write_weights(root / "weights", stage_1 / "export")
+    _write_releases(root / "releases")
+    for suffix, codec in CONTAINERS.items():
+        _write_clips(root / "data" / f"clips_{suffix}" / "videos", suffix, codec)
+
+
+def _write_weights(folder: Path, export: Path) -> None:
+    """A network as a file of torch and as safetensors, and that of an export in two parts with their index."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from common.base.files import write_json
+    from common.encoders.base import build_encoder
+    from common.encoders.config import read_encoder_config
+
+    whole = build_encoder(read_encoder_config(CHECKOUT / "models" / MODELS[1] / "config.yaml"), "random")
+    tensors = {name: value.detach().contiguous() for name, value in whole.network.state_dict().items()}
+    state = load_file(export / "model.safetensors")
+    names = sorted(state)
+    halves = {"a.safetensors": names[: len(names) // 2], "b.safetensors": names[len(names) // 2 :]}
+    (folder / "parts").mkdir(parents=True)
+    save_file(tensors, folder / "tiny.safetensors")
+    torch.save(tensors, folder / "tiny.pth")
+    shutil.copy(export / "config.json", folder / "parts")
+    for file, keys in halves.items():
+        save_file({key: state[key] for key in keys}, folder / "parts" / file)
+    weight_map = {key: file for file, keys in halves.items() for key in keys}
+    write_json(folder / "parts" / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
+
+
+def _write_releases(folder: Path) -> None:
+    """Annotations of the two releases that have importers, for two short videos each."""
+    from common.base.files import write_text
+
+    phases = (
+        "Incision", "Viscous agent injection", "Rhexis", "Hydrodissection", "Phacoemulsificiation",
+        "Irrigation and aspiration", "Capsule polishing", "Lens implant setting-up", "Viscous agent removal",
+        "Tonifying and antibiotics",
+    )  # fmt: skip
+    rows = "".join(f"{number};{phase}\n" for number, phase in enumerate(phases, 1))
+    write_text(folder / "101" / "phases.csv", f"Phase;Meaning\n{rows}")
+    write_text(folder / "101" / "videos.csv", "VideoID;Frames;FPS;Surgeon;Experience\n7;12;25;4;1\n12;6;25;3;2\n")
+    write_text(folder / "101" / "annotations.csv", "VideoID;FrameNo;Phase\n7;2;1\n7;5;3\n7;8;3\n7;10;1\n12;0;2\n")
+    head = "caseId,comment,frame,endFrame,sec,endSec\n"
+    for case in (1, 2):
+        body = f"{case},Incision,5,10,0.2,0.4\n{case},Capsulorhexis,12,20,0.48,0.8\n"
+        write_text(folder / "1k" / f"case_{case}" / f"case_{case}_annotations_phases.csv", head + body)
+
+
+def _write_clips(folder: Path, suffix: str, codec: str) -> None:
+    """Three clips of 12 frames with moving content, the one in the middle in the container under test."""
+    import av
+    import numpy as np
+
+    folder.mkdir(parents=True)
+    for seed, (name, own_codec) in enumerate(((f"middle.{suffix}", codec), ("a.mp4", "libx264"), ("z.mp4", "libx264"))):
+        picture = np.random.default_rng(seed).integers(0, 255, (48, 76, 3), dtype=np.uint8)
+        with av.open(str(folder / name), "w") as container:
+            stream = container.add_stream(own_codec, rate=25, width=64, height=48, pix_fmt="yuv420p")
+            stream.codec_context.thread_count = 1
+            for shift in range(12):
+                frame = np.ascontiguousarray(picture[:, shift : shift + 64])
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())

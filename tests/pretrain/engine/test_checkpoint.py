@@ -78,8 +78,8 @@ def test_another_method_is_refused(folder):
 def test_a_save_that_is_cut_off_leaves_the_one_before(tmp_path, monkeypatch):
     """As when the disk is full, or the process is killed: the name is given last."""
 
-    def half(content, path):
-        path.write_bytes(b"half")
+    def half(content, stream):
+        stream.write(b"half")
         raise OSError(28, "No space left on device")
 
     train_toy(tmp_path, max_steps=4)

@@ -8,6 +8,7 @@ from common.base import paths
 from common.base.files import read_json
 from common.extract_features import main as extract
 from common.train import main as train
+from tests.common.odd_videos import joined, write
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -48,6 +49,8 @@ def least_cosine(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> 
         ("DinoV3-Tiny", ["--weights", "random"]),
         ("V-JEPA2-Tiny", ["--weights", "random", "--stride", "4"]),
         ("V-JEPA2-Tiny", ["--weights", "random", "--mode", "tokens"]),
+        ("V-JEPA2-Tiny", ["--weights", "random", "--clip_spacing", "0.1", "--fps", "5"]),
+        ("V-JEPA2-Tiny", ["--weights", "random", "--mode", "tokens", "--clip_spacing", "0.1"]),
     ],
 )
 def test_features_are_those_of_the_cpu(clips, model, options):
@@ -55,6 +58,18 @@ def test_features_are_those_of_the_cpu(clips, model, options):
     on_cpu = features(clips, model, "cpu", *options, "--precision", "fp32")
     on_gpu = features(clips, model, "cuda", *options, "--precision", "fp32")
     assert {name: rows.shape for name, rows in on_gpu.items()} == {name: rows.shape for name, rows in on_cpu.items()}
+    assert least_cosine(on_gpu, on_cpu) > 0.9995
+
+
+def test_a_picture_that_changes_its_size_is_resized_on_the_gpu_too(clips):
+    """Frames cross as they were decoded: chunks end where the size changes."""
+    parts = [write(clips.root / "0.ts", range(30)), write(clips.root / "1.ts", range(30, 60), size=(72, 128))]
+    joined(*parts, clips.videos / "BL_2.ts")
+    on_cpu, on_gpu = (
+        features(clips, "EfficientNet-Lite0", device, "--precision", "fp32") for device in ("cpu", "cuda")
+    )
+    assert on_gpu["BL_2"].shape == on_cpu["BL_2"].shape
+    assert on_gpu["BL_2"].shape[1] == 60
     assert least_cosine(on_gpu, on_cpu) > 0.9995
 
 

@@ -102,7 +102,7 @@ def check_decoders() -> Iterator[Check]:
         try:
             clip = _make_clip(Path(folder) / "clip.mp4", CLIP_FRAMES, (96, 128))
         except (ImportError, ValueError, OSError) as error:  # FFmpeg's errors are OSErrors or ValueErrors
-            yield Check("decoders", "PROBLEM", f"PyAV cannot make a clip ({error})", 'pip install "av>=17"')
+            yield Check("decoders", "PROBLEM", f"PyAV cannot make a clip ({error})", 'pip install "av>=17,<19"')
             return
         for decoder in DECODERS:
             yield _check_decoder(decoder, clip)
@@ -120,7 +120,7 @@ def _check_decoder(decoder: str, clip: Path) -> Check:
     found = f"{version}, {len(frames)} of {CLIP_FRAMES} frames, colour off by {levels:.1f} levels"
     if len(frames) == CLIP_FRAMES and levels <= COLOUR_LEVELS:
         return Check(name, "ok", found)
-    advice = 'pip install "av>=17"' if decoder == "pyav" else "use --decoder pyav"
+    advice = 'pip install "av>=17,<19"' if decoder == "pyav" else "use --decoder pyav"
     return Check(name, broken, found, advice)
 
 

@@ -83,5 +83,5 @@ def test_a_failure_to_make_a_clip_is_a_problem(monkeypatch):
 
     monkeypatch.setattr(machine, "_make_clip", fail)
     (check,) = machine.check_decoders()
-    assert (check.state, check.advice) == ("PROBLEM", 'pip install "av>=17"')
+    assert (check.state, check.advice) == ("PROBLEM", 'pip install "av>=17,<19"')
     assert "libx264" in check.found

@@ -150,3 +150,19 @@ def test_odd_windows_and_uneven_sizes_are_refused(config):
         videomae.build(replace(config, preprocessing=replace(config.preprocessing, size=100)), WeightSource("random"))
     with pytest.raises(UserError, match="architecture 'x' is unknown"):
         videomae.build(replace(config, architecture="x"), WeightSource("random"))
+
+
+def test_surgrecs_file_of_pretraining_gives_the_same_backbone(config, clips, golden, tmp_path, checkout):
+    """Video MAE's layout: an encoder with its own norm, a decoder and an optimiser beside it, under `model`."""
+    recipe = read_encoder_config(checkout / "models" / "SurgRec-MAE" / "config.yaml")
+    settings = replace(config, network=recipe.network, allowed_unexpected=recipe.allowed_unexpected)
+    body = {key: value for key, value in pretraining_state(golden).items() if key.startswith(("patch_embed", "blocks"))}
+    model = {f"encoder.{key}": value for key, value in body.items()} | {"encoder.norm.weight": torch.ones(96)}
+    model |= {"encoder_to_decoder.weight": torch.ones(48, 96), "mask_token": torch.ones(1, 1, 48)}
+    model |= {"decoder.blocks.0.norm1.weight": torch.ones(48), "decoder.head.bias": torch.ones(1536)}
+    torch.save({"model": model, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, tmp_path / "surgrec_mae.pth")
+    torch.save({"model": pretraining_state(golden)}, tmp_path / "other.pth")
+    source = find_weights(str(tmp_path / "surgrec_mae.pth"), settings)
+    assert source.network == "model"
+    ours, other = videomae.build(settings, source), videomae.build(config, find_weights(str(tmp_path / "other.pth")))
+    assert torch.equal(run(ours, clips), run(other, clips))

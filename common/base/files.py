@@ -142,9 +142,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        yield partial
-        for file in partial.iterdir():
-            publish(file, file)  # flushed, and readable for all
+        with naming_target(folder):
+            yield partial
+            for file in partial.iterdir():
+                publish(file, file)  # flushed, and readable for all
         former = _former(folder)
         if folder.exists():
             folder.rename(former)

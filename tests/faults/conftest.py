@@ -18,6 +18,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DRAWN = CHECKOUT / "tests" / "artefacts" / "0.1.0"  # data, and the words of commands that fit them
+STAGE_1 = Path("pretrain") / "checkpoints" / "ssl" / "vjepa2-tiny"
 KILLS = int(os.environ.get("KILLS", "3"))
 PATIENCE_SECONDS = 120
 COMMANDS = json.loads((DRAWN / "commands.json").read_text(encoding="utf-8"))
@@ -93,6 +94,16 @@ class Root:
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.1)
         assert self.processes() == []
+
+    def with_input_of(self, name: str) -> Root:
+        """The same with what a command needs: features of ColorHistogram, a network of Stage 1."""
+        if name in ("train_interrupted", "run_k_folds", "report"):
+            self.with_features()
+        if name == "finetune":
+            shutil.copytree(DRAWN / STAGE_1, self.path / STAGE_1, ignore=shutil.ignore_patterns("*.pt"))
+        if name == "report":
+            self.run(COMMANDS["run_k_folds"])
+        return self
 
     def with_features(self) -> Root:
         """The same with features of ColorHistogram."""

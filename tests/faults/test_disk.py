@@ -1,7 +1,6 @@
 """Disks that are full or read-only, videos that vanish, a clock that goes back: one line, and a second run ends it."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,10 +13,10 @@ EXTRACT = COMMANDS["extract"]
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 3 MB of one's own, where there are rights to make one."""
+    """A disk of 12 MB of one's own, where there are rights to make one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], capture_output=True)
     if made.returncode:
         pytest.skip("no right to mount a disk")
     yield folder
@@ -35,9 +34,7 @@ def fill(folder: Path, *, free: int) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["extract", "run_k_folds", "finetune", "pretrain"])
 def test_a_full_disk_is_one_line_and_a_second_run_ends_it(small_disk, tmp_path, name):
-    root = make_root(small_disk / "root")
-    if name == "run_k_folds":
-        root.with_features()
+    root = make_root(small_disk / "root").with_input_of(name)
     filling = fill(small_disk, free=8192)
     last = root.run(COMMANDS[name], code=1).splitlines()[-1]
     assert last.startswith("error: "), last
@@ -45,7 +42,6 @@ def test_a_full_disk_is_one_line_and_a_second_run_ends_it(small_disk, tmp_path, 
     assert str(root.path) in last
     assert "free some space" in last
     filling.unlink()
-    shutil.rmtree(root.path / "start") if name in ("extract", "run_k_folds") else None
     root.run(COMMANDS[name])
     assert [path for path in root.leftovers() if ".partial" in path.name] == []
 

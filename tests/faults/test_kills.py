@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.faults.conftest import COMMANDS, KILLS, Root, make_root
+from tests.faults.conftest import COMMANDS, KILLS, make_root
 
 EXTRACT = COMMANDS["extract"]
 SHARDS = [[*EXTRACT, "--shard", f"{number}/2"] for number in (1, 2)]
@@ -24,17 +24,8 @@ WORK = {
     "stage 1": ([COMMANDS["pretrain"]], ["pretrain/checkpoints/ssl/*/export/model.safetensors"]),
     "stage 2": ([COMMANDS["finetune"]], ["pretrain/checkpoints/*/best_lora/*.safetensors"]),
 }  # fmt: skip
+INPUTS = {"head": "train_interrupted", "folds": "run_k_folds", "stage 2": "finetune"}
 RESUMED = {"head": ["--resume"]}
-
-
-def prepared(path, name: str) -> Root:
-    """A root with what the work needs."""
-    root = make_root(path)
-    if name in ("head", "folds", "report"):
-        root.with_features()
-    if name == "report":
-        root.run(COMMANDS["run_k_folds"])
-    return root
 
 
 @pytest.mark.slow
@@ -42,7 +33,7 @@ def prepared(path, name: str) -> Root:
 @pytest.mark.parametrize("name", WORK)
 def test_killed_at_any_moment_it_ends_the_same(name, tmp_path):
     commands, patterns = WORK[name]
-    whole = prepared(tmp_path / "whole", name)
+    whole = make_root(tmp_path / "whole").with_input_of(INPUTS.get(name, name))
     started = time.monotonic()
     for words in commands:
         whole.run(words)
@@ -50,7 +41,7 @@ def test_killed_at_any_moment_it_ends_the_same(name, tmp_path):
     expected = whole.content(*patterns)
     assert expected
 
-    killed = prepared(tmp_path / "killed", name)
+    killed = make_root(tmp_path / "killed").with_input_of(INPUTS.get(name, name))
     moments = random.Random(name)
     for kill in range(KILLS):
         words = commands[kill % len(commands)] if name == "two shards" else commands[0]

@@ -16,7 +16,7 @@ WORK = ["extract", "train_interrupted", "run_k_folds", "report", "pretrain", "fi
 @pytest.mark.parametrize("name", WORK)
 def test_a_signal_ends_a_command_with_one_message(root, name):
     """The first comes among the imports, the next later."""
-    root.with_features() if name != "extract" else None
+    root.with_input_of(name)
     moments = random.Random(name)
     for number, code in SIGNALS.items():
         process = root.start(COMMANDS[name])

@@ -40,7 +40,7 @@ def test_two_extractions_share_the_videos_and_make_none_twice(root):
         assert root.leftovers() == []
 
 
-def start_second_once_held(root, words, lock):
+def start_until_held(root, words, lock):
     """The first process, which has the lock, and what the second one said."""
     first = root.start(words)
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -60,7 +60,7 @@ def start_second_once_held(root, words, lock):
 )
 def test_a_second_training_is_refused_and_told_who_is_at_it(root, name, lock, more):
     words = [*COMMANDS[name], *more]
-    first = start_second_once_held(root.with_features(), words, lock)
+    first = start_until_held(root.with_input_of(name), words, lock)
     try:
         said = root.run(words, code=1)
         assert f"in use by process {first.pid} on " in said.splitlines()[-1]
@@ -72,7 +72,7 @@ def test_a_second_training_is_refused_and_told_who_is_at_it(root, name, lock, mo
 @pytest.mark.slow
 def test_a_second_run_of_the_folds_leaves_the_first_ones_to_it(root):
     words = [*COMMANDS["run_k_folds"], "--num_epochs", "2000", "--only", "1"]
-    first = start_second_once_held(root.with_features(), words, ".split_1.lock")
+    first = start_until_held(root.with_features(), words, ".split_1.lock")
     try:
         said = root.run(words)
         assert re.search(rf"fold 1 of 2: skipped: .*in use by process {first.pid} ", said)
@@ -84,7 +84,7 @@ def test_a_second_run_of_the_folds_leaves_the_first_ones_to_it(root):
 @pytest.mark.slow
 def test_a_second_report_is_refused(root):
     root.with_features().run(COMMANDS["run_k_folds"])
-    first = start_second_once_held(root, COMMANDS["report"], ".report.lock")
+    first = start_until_held(root, COMMANDS["report"], ".report.lock")
     first.send_signal(subprocess.signal.SIGSTOP)
     try:
         assert f"in use by process {first.pid} on " in root.run(COMMANDS["report"], code=1)

@@ -1,0 +1,55 @@
+"""Many short clips: the time of an extraction's decoding with two decoder processes, against that with one thread.
+
+python tests/benchmarks/short_clips.py [--num_clips 23] [--num_frames 40]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from common.base.runtime import run_main
+from common.features.decode_ahead import DecodePlan, decode_in_processes, decode_in_thread
+from common.video.preprocess import Preprocessing
+from tests.conftest import write_clip
+
+LARGEST_RATIO = 1.2
+REPEATS = 3
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num_clips", type=int, default=23)
+    parser.add_argument("--num_frames", type=int, default=40)
+    given = parser.parse_args(argv)
+    plan = DecodePlan(decoder="pyav", fps=None, chunk_frames=16, rule=Preprocessing())
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        videos = {}
+        for number in range(given.num_clips):
+            frames = random.integers(0, 255, (given.num_frames, 45, 80, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+            videos[f"clip_{number}"] = write_clip(Path(folder) / f"clip_{number}.mp4", frames, options={"crf": "23"})
+        ways = {
+            "one thread": lambda: decode_in_thread(videos.items(), plan),
+            "two processes": lambda: decode_in_processes(videos.items(), plan, 2),
+        }
+        seconds = {name: min(timed(decode) for _ in range(REPEATS)) for name, decode in ways.items()}
+    for name, taken in seconds.items():
+        print(f"{name:<15} {taken:.2f} s")
+    ratio = seconds["two processes"] / seconds["one thread"]
+    print(f"ratio {ratio:.2f}, at most {LARGEST_RATIO}")
+    return int(ratio > LARGEST_RATIO)
+
+
+def timed(decode) -> float:
+    started = time.monotonic()
+    assert sum(1 for _ in decode())
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -15,7 +15,6 @@ import numpy as np
 from common.base.runtime import run_main
 from common.features.decode_ahead import DecodePlan, decode_in_processes, decode_in_thread
 from common.video.preprocess import Preprocessing
-from tests.conftest import write_clip
 
 LARGEST_RATIO = 1.2
 REPEATS = 3
@@ -26,6 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--num_clips", type=int, default=23)
     parser.add_argument("--num_frames", type=int, default=40)
     given = parser.parse_args(argv)
+    from tests.conftest import write_clip  # here: the processes read this file too, and need none of it
+
     plan = DecodePlan(decoder="pyav", fps=None, chunk_frames=16, rule=Preprocessing())
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     # torch loads only now (--help is answered at once), and decoders and encoders only for videos without features
     from common.head.experiment import load_experiment
 
-    experiment = load_experiment(resolve(TrainConfig, given, given["config"]))
+    experiment = load_experiment(resolve(TrainConfig, given, given["config"]), verify=not given["no_verify"])
     device, checkpoint = given["device"], given["checkpoint"]
     if given["action"] == "train":
         from common.head.training import train

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 # Test tensors are small: on them two threads mostly wait for each other (4 times slower on a busy machine). Set before
 # torch is imported; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# what a test's commands remember of files is no business of the user who runs it
+os.environ.setdefault("SICS155_CACHE", str(Path(tempfile.gettempdir()) / "sics155-tests-cache"))
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CLIP_SIZE = (48, 64)  # height, width

@@ -6,6 +6,7 @@ environment variable `SICS155_ROOT` names (a scratch disk, a test's folder). No 
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,6 +207,18 @@ def pretrained_backbone(name: str) -> Path:
 def pretrained_adapter(name: str) -> Path:
     """The LoRA adapter that `pretrain/finetune_lora.py` keeps under a model's short name (`vjepa2-l`)."""
     return pretraining_checkpoints() / name / "best_lora"
+
+
+def user_cache() -> Path:
+    """The folder in which this machine remembers things for its user; `SICS155_CACHE` names another.
+
+    Raises `RuntimeError` for a user without a home.
+    """
+    if named := os.environ.get("SICS155_CACHE"):
+        return Path(named)
+    usual = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
+    own = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    return (Path(own) if own else Path.home() / usual) / "sics155-encoders"
 
 
 def default_mapping() -> Path:

@@ -42,6 +42,7 @@ def open_all_features(folders: list[Path], findings: list[Finding]) -> dict[str,
     for path in progress(files, description="features", unit="file"):
         try:
             file = open_features(path)
+            file.verify()
         except (UserError, OSError) as error:
             advice = "extract this video again with --force"
             findings.append(

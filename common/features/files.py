@@ -28,7 +28,7 @@ from common.base.files import (
     video_bytes,
     write_json,
 )
-from common.base.runtime import UserError
+from common.base.runtime import UserError, describe_os_error
 from common.video.timeline import Timeline
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ IDENTITY_SHAPE = {
 }  # fmt: skip
 SIDECAR = IDENTITY_SHAPE | {
     "shape": [int], "sha256": str, "timeline": dict, "fingerprint?": str, "video_bytes?": int, "frames_fps?": float,
-    "num_parameters?": int, "precision?": str, "decoding?": {"damage?": str},
+    "num_parameters?": int, "precision?": str, "decoding?": {"damage?": str, "header_frames?": float, "times_mended?": {str: int}, "notes?": [str]},
 }  # fmt: skip
 # what versions that did not record it took out of a file of weights that holds several networks
 EARLIER_NETWORKS = ("teacher", "state_dict", "model", "model_state", "encoder", "module")
@@ -144,8 +144,27 @@ class FeatureFile:
         return {key: self.sidecar.get(key) for key in IDENTITY} if self.sidecar else None
 
     def digest(self) -> str:
-        """SHA-256 of the features, from the sidecar where there is one."""
-        return self.sidecar["sha256"] if self.sidecar else sha256_of_file(self.path)
+        """SHA-256 of the features: of the sidecar where there is one, which `verify` holds the content to."""
+        return self.sidecar["sha256"] if self.sidecar else self._content_sha256()
+
+    def verify(self) -> None:
+        """Hold the content to the sidecar's hash, read once a file and machine; nothing to hold to without a sidecar.
+
+        Raises `UserError` naming the file when it is not what was written.
+        """
+        if self.sidecar and self._content_sha256() != self.sidecar["sha256"]:
+            raise UserError(
+                f"{self.path}: its content is not what was written (another SHA-256 than its sidecar says): damaged on the "
+                "disk or by a copy; extract this video again with --force"
+            )
+
+    def _content_sha256(self) -> str:
+        from common.base.content import known_sha256  # not needed to make features
+
+        try:
+            return known_sha256(self.path)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read: {describe_os_error(error)}") from error
 
 
 def open_features(path: Path, feature_dim: int | None = None) -> FeatureFile:

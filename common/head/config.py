@@ -120,6 +120,11 @@ def add_train_options(parser: CommandParser, *, series: bool = False) -> None:
                 help=f"{texts[entry.name]}; several with commas, a run for each",
             )
     parser.add_device()
+    parser.groups["machine"].add_argument(
+        "--no_verify",
+        action="store_true",
+        help="take features as they are, without a look at their SHA-256 (once a file and machine)",
+    )
     parser.groups["output"].add_argument(
         "--wandb", action="store_true", help="log to Weights & Biases (WANDB_MODE=offline works)"
     )

@@ -13,7 +13,7 @@ from common.base import paths
 from common.base.entries import on_disk
 from common.base.files import sha256_of_file, sha256_of_json
 from common.base.paths import find_videos
-from common.base.runtime import UserError, listed
+from common.base.runtime import UserError, listed, progress
 from common.dataset.description import DatasetDescription, read_description, read_phases, require_supported
 from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_folds
 from common.dataset.phases import PhaseMapping, require_labels
@@ -38,6 +38,8 @@ class Experiment:
     model: paths.Model
     encoder: EncoderConfig
     mapping: PhaseMapping
+    verify: bool = True
+    """Whether features are held to the hashes of their sidecars before they are used."""
 
     @property
     def checkpoint(self) -> Path:
@@ -90,7 +92,7 @@ class Experiment:
         return {name: labels[name] for name in self.folds[int(self.config.split) - 1]}
 
     def open(self, labels: dict[str, Path]) -> list[VideoFeatures]:
-        """Open features and labels; all features must have been made in the same way."""
+        """Open features and labels; all features must have been made in the same way, and be what was written."""
         videos = open_split(
             self.features,
             labels,
@@ -100,6 +102,8 @@ class Experiment:
             feature_strides=self._feature_strides(list(labels)),
             length_tolerance=self.config.length_tolerance,
         )
+        for video in progress(videos, description="check features", unit="files") if self.verify else ():
+            video.source.verify()
         if damaged := [video.name for video in videos if video.damage]:
             log.warning("features of damaged videos, taken as they were: %s", listed(damaged))
         ahead = max(video.look_ahead_seconds for video in videos)
@@ -170,7 +174,7 @@ class Experiment:
         )
 
 
-def load_experiment(config: TrainConfig) -> Experiment:
+def load_experiment(config: TrainConfig, *, verify: bool = True) -> Experiment:
     """Resolve a configuration: the model (default: the current folder), its feature_dim, portable paths.
 
     Raises `UserError` when the model, the data set, its mapping or the split does not exist.
@@ -191,6 +195,6 @@ def load_experiment(config: TrainConfig) -> Experiment:
         features_dim=config.features_dim or encoder.feature_dim,
         class_weights=weights if weights in ("none", "inverse") else os.path.abspath(weights),
     )
-    experiment = Experiment(resolved, dataset, model, encoder, read_phases(dataset))
+    experiment = Experiment(resolved, dataset, model, encoder, read_phases(dataset), verify)
     _ = experiment.test_labels, experiment.train_labels  # looked up now, so that a wrong split is an error at once
     return experiment

@@ -36,7 +36,7 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
     is_complete = True
     for config in configs:
         for number in numbers:
-            experiment = load_experiment(replace(config, split=str(number)))
+            experiment = load_experiment(replace(config, split=str(number)), verify=not given["no_verify"])
             name = " ".join(part for part in (experiment.model.name, config.run_name) if part)
             title = f"{name} fold {number} of {asked}"
             try:

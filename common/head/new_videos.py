@@ -233,7 +233,9 @@ class Predictor:
     def is_usable(self, features: Path, video: Path) -> bool:
         """Whether a feature file is whole, of this video, and made in the way of the head's own features."""
         try:
-            return is_extracted(features, self.trained.identity, video, frames_fps=self.frames_fps)
+            if is_usable := is_extracted(features, self.trained.identity, video, frames_fps=self.frames_fps):
+                open_features(features).verify()
+            return is_usable
         except UserError as error:
             log.info("made again: %s", str(error).partition(";")[0])
             return False

@@ -71,6 +71,8 @@ class Outcome:
     said: str
     missing: list[str]
     """Files that should be there whatever the one input is like."""
+    is_replaced: bool
+    """Whether a sound file is in the place of the damaged one now: what can be made again is."""
     has_run_code: bool
     has_written_outside: bool
 
@@ -101,6 +103,11 @@ def put(damage: Damage, path: Path) -> None:
         path.write_bytes(damage.content)
 
 
+def is_replaced(damage: Damage, path: Path) -> bool:
+    """Whether a command has put another file in the place of the damaged one."""
+    return path.is_file() and (damage.stands_for != "file" or path.read_bytes() != damage.content)
+
+
 def run(case: Case, world: Path, folder: Path) -> Outcome:
     """Run a case in a copy of the world below `folder`, which is removed."""
     root = folder / "inner" / "root"
@@ -116,6 +123,7 @@ def run(case: Case, world: Path, folder: Path) -> Outcome:
         round(seconds, 2),
         said,
         [name for name in case.command.leaves if not (root / name).is_file()],
+        is_replaced(case.damage, root / case.target.path),
         any(folder.rglob("MARKER")),
         set(folder.rglob("outside*")) != before
         or {path.name for path in folder.iterdir()} - {"inner", "said.txt"} != set(),

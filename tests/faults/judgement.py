@@ -20,7 +20,9 @@ def faults_of(case: Case, outcome: Outcome) -> list[str]:
         f"ended with {outcome.code}": outcome.code not in (*DOCUMENTED_CODES, KILLED),
         "ended with a traceback": "Traceback (most recent call last)" in said,
         "does not name the file": outcome.code != 0 and not is_named,
-        "passed it over in silence": outcome.code == 0 and case.damage.is_certain and not is_named,
+        "passed it over in silence": outcome.code == 0
+        and case.damage.is_certain
+        and not (is_named or outcome.is_replaced),
         "says several errors": sum(line.startswith("error:") for line in said.splitlines()) > 1,
         "has a line without end": max(map(len, said.splitlines()), default=0) > LONGEST_LINE,
         "prints control characters": any(character in BAD_CHARACTERS for character in said),

@@ -117,7 +117,7 @@ def clip_target(suffix: str) -> Target:
 
 
 TARGETS = (
-    Target("data/mini/mapping.txt", "text", (EVALUATE, TRAIN, AUDIT, SUMMARY), 24),
+    Target("data/mini/mapping.txt", "text", (EVALUATE, TRAIN, AUDIT, SUMMARY), 24, ("unknown phase",)),
     Target("data/mini/groundTruth/BL_1.txt", "text", (TRAIN, AUDIT, SUMMARY), 24, ("BL_1",)),
     Target(f"{RUN}/BL_1.txt", "text", (EVALUATE, SUMMARY, EXCEL), 20, ("BL_1", "split_1")),
     Target("data/mini/splits/train.split1.bundle", "text", (TRAIN, AUDIT), 22, ("splits", "groundTruth")),
@@ -125,7 +125,7 @@ TARGETS = (
     Target("data/mini/patients.csv", "csv", (FOLDS, TRAIN, AUDIT), 26),
     Target("data/mini/dataset.yaml", "yaml", (TRAIN, AUDIT, SUMMARY), 36),
     Target("class_weights.txt", "text", (Command(TRAIN.module, (*TRAIN.words, "--class_weights", "class_weights.txt")),), 22),
-    Target("head.yaml", "yaml", (Command(TRAIN.module, (*TRAIN.words[:4], *HISTOGRAM, *CPU, "--config", "head.yaml")),), 40),
+    Target("head.yaml", "yaml", (Command(TRAIN.module, (*TRAIN.words[:4], *HISTOGRAM, *CPU, "--num_epochs", "1", "--config", "head.yaml")),), 40),
     Target("models/ColorHistogram/config.yaml", "yaml", (EXTRACT, TRAIN, WEIGHTS), 40, ("ColorHistogram",)),
     Target(f"{RUN}/run.json", "json", (SUMMARY, RUN_FOLDS, REPRODUCE), 52, ("split_1",)),
     Target(f"{RUN}/BL_3.txt", "text", (COMPARE,), 4, ("BL_3", "split_1")),

@@ -301,6 +301,18 @@ def test_digest_is_the_hash_of_the_file_with_and_without_a_sidecar(path):
     assert with_sidecar == open_features(path).digest() == sha256_of_file(path)
 
 
+def test_content_is_held_to_the_hash_of_the_sidecar(path):
+    write(path)
+    open_features(path).verify()
+    with open(path, "r+b") as stream:
+        stream.seek(200)
+        stream.write(b"\x00\x01")
+    with pytest.raises(UserError, match=r"BL_0001\.npy: its content is not what was written.*--force"):
+        open_features(path).verify()
+    sidecar_path(path).unlink()
+    open_features(path).verify()  # nothing to hold it to
+
+
 def test_features_that_come_without_a_sidecar_have_a_frame_for_each_column(path):
     path.parent.mkdir()
     np.save(path, rows(30).T)

@@ -114,3 +114,17 @@ def test_folds_that_split_a_patient_are_not_trained_on(made):
     with pytest.raises(UserError, match="patient p1 is in 2 test folds"):
         load_experiment(made.config())
     load_experiment(made.config(split="val"))
+
+
+def test_features_that_are_not_what_was_written_are_refused_unless_nobody_looks(made):
+    """A bit that a disk has flipped: neither the header nor any shape tells."""
+    path = made.features / "BL_1.npy"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    experiment = load_experiment(made.config(split="val"))
+    with pytest.raises(UserError, match=r"BL_1\.npy: its content is not what was written"):
+        experiment.open(experiment.train_labels)
+    assert len(experiment.open(experiment.test_labels)) == 2
+    hasty = load_experiment(made.config(split="val"), verify=False)
+    assert len(hasty.open(hasty.train_labels)) == 6

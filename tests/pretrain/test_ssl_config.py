@@ -69,7 +69,7 @@ NETWORKS = {
     "videomae-b": ("videomae-vitb", 768, 224, "hub:MCG-NJU/videomae-base"),
     "dinov3-tiny": ("tiny", 48, 64, DINOV3.format("vitb16")),
     "vjepa2-tiny": ("tiny", 48, 64, VJEPA2.format("vitl-fpc64-256")),
-    "videomae-tiny": ("tiny", 96, 64, "local"),
+    "videomae-tiny": ("tiny", 96, 64, "hub:SichengLu/SurgRec/surgrec_mae.pth"),
     "caformer-tiny": ("tiny_caformer_s18", 32, 64, None),
     "caformer-s18": ("caformer_s18", 512, 224, None),
 }

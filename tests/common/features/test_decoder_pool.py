@@ -108,6 +108,9 @@ def test_what_is_wrong_with_all_videos_is_raised():
 
 
 PARENT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests run under ignores
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from functools import partial
 from pathlib import Path
 from tests.common.features.test_decoder_pool import endless

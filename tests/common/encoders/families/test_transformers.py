@@ -157,7 +157,7 @@ def test_the_same_weights_by_timm_and_by_transformers_agree(pair, tmp_path, fram
         ours = build_encoder(replace(encoder.config, pooling=here)).encode(pixels)
         theirs = build_encoder(encoder_config(by_name | {"pooling": there}, "timm")).encode(pixels)
         assert theirs.std() > 0.05
-        assert (ours - theirs).abs().max().item() < 2e-4 * max(1.0, theirs.abs().max().item())
+        assert (ours - theirs).abs().max().item() < 5e-4 * max(1.0, theirs.abs().max().item())
 
 
 # --- folders ------------------------------------------------------------------------------------------------------

@@ -203,7 +203,7 @@ FIELD = [
     ("classifier_head.pth", "DinoV3-Tiny", "dinov3_meta_release.pth", "state_dict", "head.bias, head.weight"),
     ("lightning.ckpt", "DinoV3-Tiny", "dinov3_meta_release.pth", "state_dict", ""),
     ("numpy_scalar.pth", "DinoV3-Tiny", "dinov3_meta_release.pth", "state_dict", ""),
-    ("vjepa2_posembed.pt", "V-JEPA2-Tiny", "vjepa2_encoder_flat.pth", "encoder", "pos_embed is left out"),
+    ("vjepa2_posembed.pt", "V-JEPA2-Tiny", "vjepa2_encoder_flat.pth", "encoder", "left out pos_embed"),
     ("vjepa2_vitl.pt::encoder", "V-JEPA2-Tiny", "vjepa2_encoder_flat.pth", "encoder", "another (target_encoder)"),
     ("vjepa2_vitl.pt", "V-JEPA2-Tiny", None, "target_encoder", "takes the network target_encoder"),
 ]

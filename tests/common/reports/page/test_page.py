@@ -16,6 +16,7 @@ from common.base import paths
 from common.base.files import write_json
 from common.dataset.kfold import folds_hash, read_folds
 from common.dataset.phases import read_labels, read_mapping, write_prediction
+from common.features.files import IDENTITY
 from common.reports.caveats import Remark
 from common.reports.comparison import make_report
 from common.reports.page.charts import ranks
@@ -50,7 +51,9 @@ def finished_run(made, encoder, share_wrong, *, run=None, weights="hub:made", pr
                 likely = np.full((len(predicted), mapping.num_classes), 0.1, dtype=np.float32)
                 likely[np.arange(len(predicted)), predicted] = 0.7
                 np.save(folder / f"{video}.npy", likely)
-        identity = {"weights": {"source": weights, "sha256": "abcdef" * 8}}
+        identity = dict.fromkeys(IDENTITY) | {"weights": {"source": weights, "sha256": "abcdef" * 8}}
+        identity |= {"encoder": encoder, "preprocessing": {}, "sampling": {"fps": None}}
+        identity |= {"dtype": "float32", "decoder": "pyav"}
         record = {
             "synthetic": False, "split": str(number), "run": run, "seed": SEED, "phases": list(mapping.names),
             "config": asdict(made.config(model=encoder, split=str(number), run=run, **config)),

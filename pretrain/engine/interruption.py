@@ -47,7 +47,12 @@ class Interruption:
     def __enter__(self) -> Interruption:
         for name in REQUESTS:
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            if number is None:
+                continue
+            # ignored at the start stays ignored, as under nohup; but in a job step launch_node.sh ignores for torchrun
+            # what the processes that train are to heed
+            is_heeded = "SLURM_STEP_ID" in os.environ or signal.getsignal(number) != signal.SIG_IGN
+            if is_heeded:
                 self._former[number] = signal.signal(number, self._note)
         # blocked after the handler is set: processes started from here inherit the mask and are spared, while this
         # one sees the signal as pending

@@ -40,19 +40,20 @@ def find_head(model: paths.Model, dataset: str, *, split: str | None = None, run
 
     Raises `UserError` naming the heads that there are.
     """
+
+    def trained(pattern: Path) -> list[Path]:
+        return visible(model.root, str(pattern.relative_to(model.root)))
+
     name = Path(dataset).name
-    of_validation = model.checkpoint(name, VALIDATION, run)
     if split:
         candidates = [model.checkpoint(name, split, run)]
     else:
-        splits = visible(of_validation.parents[1], f"split_*/{of_validation.name}")
-        numbers = [path.parent.name.removeprefix("split_") for path in splits]
-        folds = sorted(int(number) for number in numbers if number.isdecimal())
-        candidates = [of_validation, *(model.checkpoint(name, str(number), run) for number in folds)]
+        folds = trained(model.checkpoint(name, "[0-9]*", run))
+        folds.sort(key=lambda path: int(path.parent.name.removeprefix("split_")))  # 2 before 10
+        candidates = [model.checkpoint(name, VALIDATION, run), *folds]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
-        everywhere = model.checkpoint(name, VALIDATION).parents[2]
-        there = [str(path) for path in visible(everywhere, f"**/split_*/{of_validation.name}")]
+        there = [str(path) for path in trained(model.checkpoint("**", "*"))]
         raise UserError(
             f"{candidates[0]}: no such checkpoint; trained heads of {model.name}: {', '.join(there) or 'none'}. Choose "
             "one with --checkpoint (or --dataset, --split, --run), or train with python -m common.train"

@@ -156,6 +156,10 @@ class Model:
         """`checkpoints/<dataset>[/<run>]/split_<k>/last.pt`."""
         return _below(self.root / "checkpoints", dataset, run) / require_name("split", f"split_{split}") / LAST_STATE
 
+    def trained_heads(self) -> list[Path]:
+        """The checkpoints of all data sets, runs and splits."""
+        return visible(self.root, f"checkpoints/**/split_*/{LAST_STATE}")
+
 
 def _below(folder: Path, dataset: str, run: str | None) -> Path:
     """`<dataset>[/<run>]` in a folder of a model."""

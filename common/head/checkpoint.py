@@ -12,7 +12,7 @@ import torch
 
 from common.base.files import misfit, save_tensors
 from common.base.options import from_mapping
-from common.base.runtime import UserError, first_line, listed
+from common.base.runtime import UserError, first_line, listed, shortened
 from common.dataset.phases import BACKGROUND
 from common.encoders.weights.files import READ_ERRORS, read_content
 from common.features.files import IDENTITY_SHAPE
@@ -145,17 +145,19 @@ def fill_head(head: MS_TCN2, state: Any, path: Path) -> None:
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
     """Put Adam's moments of a file into an optimizer. Raises `UserError` naming the file when they are not for it."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     try:
         optimizer.load_state_dict(state)
-        moments = [optimizer.state[parameter][name] for parameter in parameters for name in ("exp_avg", "exp_avg_sq")]
-        steps = [float(optimizer.state[parameter]["step"]) for parameter in parameters]
-        fits = all(map(_is_like, moments, [each for each in parameters for _ in range(2)])) and min(steps) > 0
-        reason = "" if fits and all(moment.isfinite().all() for moment in moments) else "they are of other parameters"
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                moments = [optimizer.state[parameter][name] for name in ("exp_avg", "exp_avg_sq")]
+                is_sound = all(_is_like(each, parameter) and each.isfinite().all() for each in moments)
+                if not is_sound or not float(optimizer.state[parameter]["step"]) > 0:
+                    raise ValueError("they are of other parameters, or not finite")
     except READ_ERRORS as error:
-        reason = first_line(error)
-    if reason:
-        raise UserError(f"{path}: damaged moments of the optimizer ({reason}); train again without --resume")
+        raise UserError(
+            f"{path}: damaged moments of the optimizer ({shortened(first_line(error))}); train without --resume, or give "
+            "another folder"
+        ) from error
 
 
 def _is_like(value: Any, own: torch.Tensor) -> bool:

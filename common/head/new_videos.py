@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.base import paths
-from common.base.entries import on_disk, same_name, video_name_of, visible
+from common.base.entries import on_disk, same_name, video_name_of
 from common.base.files import cached_fingerprint, read_json
 from common.base.options import from_mapping
 from common.base.runtime import UserError, choose_precision, keep_freed_memory, progress, select_device
@@ -40,20 +40,17 @@ def find_head(model: paths.Model, dataset: str, *, split: str | None = None, run
 
     Raises `UserError` naming the heads that there are.
     """
-
-    def trained(pattern: Path) -> list[Path]:
-        return visible(model.root, str(pattern.relative_to(model.root)))
-
     name = Path(dataset).name
-    if split:
-        candidates = [model.checkpoint(name, split, run)]
-    else:
-        folds = trained(model.checkpoint(name, "[0-9]*", run))
-        folds.sort(key=lambda path: int(path.parent.name.removeprefix("split_")))  # 2 before 10
-        candidates = [model.checkpoint(name, VALIDATION, run), *folds]
+    candidates = [model.checkpoint(name, split or VALIDATION, run)]
+    if not split:
+        of_run = [path for path in model.trained_heads() if path.parents[1] == candidates[0].parents[1]]
+        numbers = {path: path.parent.name.removeprefix("split_") for path in of_run}
+        candidates += sorted(
+            (path for path in of_run if numbers[path].isdecimal()), key=lambda path: int(numbers[path])
+        )
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
-        there = [str(path) for path in trained(model.checkpoint("**", "*"))]
+        there = [str(path) for path in model.trained_heads()]
         raise UserError(
             f"{candidates[0]}: no such checkpoint; trained heads of {model.name}: {', '.join(there) or 'none'}. Choose "
             "one with --checkpoint (or --dataset, --split, --run), or train with python -m common.train"

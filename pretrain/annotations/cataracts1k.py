@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base.entries import visible
-from common.base.runtime import UserError, progress
+from common.base.runtime import UserError, listed, progress
 from common.dataset.phases import LENGTH_TOLERANCE
 from common.video.probe import VideoInfo, probe
 from pretrain.annotations.importing import (
@@ -78,6 +78,8 @@ class EndRule:
 
 def is_case_file(path: Path) -> bool:
     """Whether a file's first line names `comment` and `endFrame`; other CSV files of the release do not."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
         first_line = stream.readline(LONGEST_HEAD)
     return {"comment", "endFrame"} <= {word.strip(' "\r\n') for word in first_line.replace(";", ",").split(",")}
@@ -189,9 +191,12 @@ def read_cases(folder: Path, classes: PhaseClasses, problems: list[str]) -> dict
     Raises `UserError` when there is no file of a case at all, and for two files of one case.
     """
     cases: dict[str, Case] = {}
-    files = [path for path in visible(folder, "**/*.csv") if is_case_file(path)]
+    tables = visible(folder, "**/*.csv")
+    files = [path for path in tables if is_case_file(path)]
     if not files:
         raise UserError(f"{folder}: no CSV file with the columns {','.join(COLUMNS)} here or below")
+    if others := [str(path.relative_to(folder)) for path in tables if path not in files]:
+        print(f"note: {folder}: left out, without the columns of a case: {listed(others)}")
     for path in files:
         try:
             case = read_case(path, classes)

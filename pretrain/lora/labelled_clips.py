@@ -18,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from common.base import paths
 from common.base.entries import nfc, on_disk
-from common.base.files import read_json
+from common.base.files import misfit, read_json
 from common.base.runtime import UserError, generator
 from common.dataset.description import require_supported
 from common.dataset.phases import read_labels, read_mapping
@@ -30,6 +30,8 @@ from pretrain.annotations.phase_classes import PhaseClasses
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "validation"]
+# of the record of an import, what Stage 2 takes from it (`common.base.files.misfit`)
+IMPORTED = {"release": str, "videos": {str: {"fps": float, "stratum": str}}}
 EXCLUDED = -1  # frames that are not learned from
 
 
@@ -72,7 +74,9 @@ def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[
     record = dataset.import_record
     if not record.is_file():
         raise UserError(f"{record}: no such file; import the data set with pretrain/<data set>/import_annotations.py")
-    manifest = read_json(record)
+    manifest = read_json(record, "import the data set again")
+    if wrong := misfit(manifest, IMPORTED):
+        raise UserError(f"{record}: not the record of an import ({wrong}); import the data set again")
     require_supported(dataset, "training")
     mapping = read_mapping(dataset.mapping)
     files = paths.find_videos(dataset.videos)

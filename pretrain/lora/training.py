@@ -18,6 +18,7 @@ from common.base import paths
 from common.base.runtime import UserError, generator, progress
 from common.base.tracking import track
 from common.encoders.weights.files import READ_ERRORS, in_one_line
+from common.head.checkpoint import restore_optimizer
 from pretrain.engine.interruption import Interruption, end_saved
 from pretrain.lora.adapter_writer import AdapterWriter
 from pretrain.lora.checkpoint import FinetuneState
@@ -122,12 +123,12 @@ class Finetuning:
         state = FinetuneState.read(self.last, fresh)
         try:
             self.classifier.load_trainable_state(state.trainable)
-            self.optimizer.load_state_dict(state.optimizer)
         except READ_ERRORS as error:
             raise UserError(
                 f"{self.last}: this checkpoint is of another model or adapter ({in_one_line(error)}); give --output another "
                 "folder"
             ) from error
+        restore_optimizer(self.optimizer, state.optimizer, self.last)
         log.info("%s: resuming after step %d of %d", self.last, state.step, self.total_steps)
         return state
 

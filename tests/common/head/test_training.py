@@ -109,7 +109,7 @@ def test_an_exploding_loss_stops_with_the_names_of_the_videos(made):
     array.flush()
     split = next(k for k in ("1", "2") if "BL_1" in load_experiment(made.config(split=k)).train_labels)
     with pytest.raises(UserError, match=r"the loss became (nan|inf) in epoch 1 on BL_1"):
-        train(load_experiment(made.config(split=split)), device="cpu")
+        train(load_experiment(made.config(split=split), verify=False), device="cpu")
 
 
 def test_phases_without_a_training_frame_in_a_subset_are_named_once(made, caplog):

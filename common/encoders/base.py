@@ -9,7 +9,7 @@ and everything else (finding weights, device, precision, batching, windows, file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -158,6 +158,21 @@ def merge_adapter(network: nn.Module, config: EncoderConfig, source: WeightSourc
     from common.encoders.weights.adapters import apply_adapter
 
     return apply_adapter(network, source.adapter.path.parent, config.allowed_unexpected)
+
+
+def check_pooling(config: EncoderConfig, offered: Sequence[str]) -> None:
+    """Raise `UserError` for a pooling that a network does not have, listing those `offered`."""
+    if config.pooling not in offered:
+        raise UserError(f"{config.title}: pooling {config.pooling!r} is unknown; known: {', '.join(offered)}")
+
+
+def pooled_parts(tokens: Tensor, pooling: str, first_patch: int) -> list[Tensor]:
+    """The vectors `(N, width)` that `cls`, `mean` (of the patches alone) or `cls+mean` puts side by side.
+
+    `tokens` `(N, tokens, width)` have CLS in front, if any, and patches from `first_patch` on.
+    """
+    parts = {"cls": lambda: tokens[:, 0], "mean": lambda: tokens[:, first_patch:].mean(dim=1)}
+    return [parts[name]() for name in pooling.split("+")]
 
 
 def check_width(width: int, config: EncoderConfig, source: WeightSource) -> None:

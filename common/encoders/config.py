@@ -123,6 +123,11 @@ class EncoderConfig:
     ssl_checkpoint: str | None = None
     """A Stage 1 export of `pretrain/`: where the adapter's base now is, or alone without any adapter."""
 
+    @property
+    def pooled_dim(self) -> int:
+        """Width of a feature: `feature_dim` for each of the parts that the pooling puts side by side."""
+        return self.feature_dim * len(self.pooling.split("+"))
+
     def with_window(self, asked: WindowChoice, trained: TrainedWindow | None = None) -> EncoderConfig:
         """This configuration with the window that its recipe, or what is `asked`, gives it.
 

@@ -7,6 +7,7 @@ The processes decode only, and read this module for it: torch is imported by wha
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -171,9 +172,9 @@ def decode_in_processes(videos: Videos, plan: DecodePlan, num_processes: int) ->
 
 def _events(decoded: Iterable[tuple[str, object]], plan: DecodePlan) -> Iterator[Event]:
     """Frames of several videos by turns to their chunks, and the outcome of each."""
-    collectors: dict[str, _Collector] = {}
+    collectors: defaultdict[str, _Collector] = defaultdict(partial(_Collector, plan))
     for name, item in decoded:
-        collector = collectors.setdefault(name, _Collector(plan))
+        collector = collectors[name]
         if isinstance(item, tuple):
             yield from ((name, chunk) for chunk in collector.add(*item))
             continue

@@ -126,9 +126,9 @@ class WindowStream:
                 else:
                     self.targets.append(target)
                     self.skipped = None
-        rows = []
+        rows, times = [], np.array(self.seconds)
         while self.targets and self.window.is_complete(self.targets[0][1], self.seconds):
-            rows.append(self._evaluate(*self.targets.popleft()))
+            rows.append(self._evaluate(*self.targets.popleft(), times))
         self._forget()
         return _rows(rows)
 
@@ -136,7 +136,8 @@ class WindowStream:
         """See `FeatureStream`."""
         if self.skipped is not None:  # else the rows after the last evaluated one would have nothing to interpolate to
             self.targets.append(self.skipped)
-        rows = [self._evaluate(*target) for target in self.targets]
+        times = np.array(self.seconds)
+        rows = [self._evaluate(*target, times) for target in self.targets]
         rows.append(self._receive(self.batcher.flush()))
         return _rows(rows)
 
@@ -144,18 +145,19 @@ class WindowStream:
         """Drop the frames that no later window holds; the newest one stays, it may be repeated."""
         if not self.frames:
             return
-        # the next window may be that of the next frame, or the video may end here, and then of the one skipped last
-        open_targets = [frame for _, frame in (*list(self.targets)[:1], *([self.skipped] if self.skipped else []))]
-        first = self.window.first_needed(min(open_targets, default=len(self.frames) - 1), self.seconds)
+        # the next window; where none waits, that of the wanted frame skipped last, if the video ends here, else of the
+        # frame that comes next
+        _, oldest = self.targets[0] if self.targets else self.skipped or (None, len(self.frames) - 1)
+        first = self.window.first_needed(oldest, self.seconds)
         for _ in range(first):
             self.frames.popleft()
         del self.seconds[:first]
         self.targets = deque((row, frame - first) for row, frame in self.targets)
         self.skipped = self.skipped and (self.skipped[0], self.skipped[1] - first)
 
-    def _evaluate(self, row: int, frame: int) -> np.ndarray:
+    def _evaluate(self, row: int, frame: int, seconds: np.ndarray) -> np.ndarray:
         """Send a frame's clip off; returns the rows that became final, of this one or of clips before it."""
-        indices = self.window.indices(frame, np.array(self.seconds))
+        indices = self.window.indices(frame, seconds)
         self.waiting.append(row)
         return self._receive(self.batcher.add([torch.stack([self.frames[index] for index in indices])]))
 

@@ -16,7 +16,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
 
 from common.base.runtime import UserError
-from common.encoders.base import ImageEncoder, check_grid, check_width, choose_architecture, load_network
+from common.encoders.base import ImageEncoder, check_grid, check_width, choose_architecture, load_network, pooled_parts
 from common.encoders.config import EncoderConfig
 from common.encoders.weights.load import WeightSource, rename_start, split_joint
 
@@ -81,8 +81,7 @@ class DINOv3Features(nn.Module):
             tokens = self.backbone(pixels).last_hidden_state
         else:
             tokens = self.backbone.forward_features(pixels)
-        parts = {"cls": lambda: tokens[:, 0], "mean": lambda: tokens[:, self.first_patch :].mean(dim=1)}
-        return torch.cat([parts[name]() for name in self.pooling.split("+")], dim=1)
+        return torch.cat(pooled_parts(tokens, self.pooling, self.first_patch), dim=1)
 
 
 def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
@@ -102,8 +101,7 @@ def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
     else:
         backbone, num_registers = _transformers_backbone(config, source)
     network = DINOv3Features(backbone, config.pooling, num_registers)
-    width = config.feature_dim * len(config.pooling.split("+"))
-    return ImageEncoder(config, network, source, feature_dim=width)
+    return ImageEncoder(config, network, source, feature_dim=config.pooled_dim)
 
 
 def _timm_backbone(config: EncoderConfig) -> nn.Module:

@@ -17,7 +17,7 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from common.base.runtime import UserError
-from common.encoders.base import ImageEncoder, check_grid, load_network
+from common.encoders.base import ImageEncoder, check_grid, check_pooling, load_network, pooled_parts
 from common.encoders.config import EncoderConfig
 from common.encoders.weights.load import MISFITS, STEP_COUNTER, WeightSource, renamed_by_library
 
@@ -43,9 +43,10 @@ class TimmFeatures(nn.Module):
         if self.pooling in ("average", "map"):
             return self.backbone(pixels)
         tokens, first_patch = self.backbone.forward_features(pixels), self.backbone.num_prefix_tokens
-        parts = {"cls": lambda: tokens[:, 0], "mean": lambda: tokens[:, first_patch:].mean(dim=1)}
         # networks that norm what they have pooled have no norm before
-        return torch.cat([self.backbone.fc_norm(parts[name]()) for name in self.pooling.split("+")], dim=1)
+        return torch.cat(
+            [self.backbone.fc_norm(part) for part in pooled_parts(tokens, self.pooling, first_patch)], dim=1
+        )
 
 
 def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
@@ -53,9 +54,7 @@ def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
 
     Raises `UserError` when timm has no such network, and for a size or a pooling that it does not have.
     """
-    offered = _poolings(config.architecture)
-    if config.pooling not in offered:
-        raise UserError(f"{config.title}: pooling {config.pooling!r} is unknown; known: {', '.join(offered)}")
+    check_pooling(config, _poolings(config.architecture))
     backbone = _backbone(config)
     rename = _in_order if config.architecture.startswith(IN_ORDER) else renamed_by_library
     backbone = load_network(backbone, config, source, rename)
@@ -63,8 +62,7 @@ def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
         backbone.reset_classifier(0)
     # networks without tokens stay themselves, as their features were always made
     network = backbone if config.pooling == "average" else TimmFeatures(backbone, config.pooling)
-    width = config.feature_dim * len(config.pooling.split("+"))
-    return ImageEncoder(config, network, source, feature_dim=width)
+    return ImageEncoder(config, network, source, feature_dim=config.pooled_dim)
 
 
 @cache

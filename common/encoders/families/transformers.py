@@ -18,7 +18,15 @@ from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedConfig, PreTra
 
 from common.base.files import read_json
 from common.base.runtime import UserError, listed
-from common.encoders.base import ImageEncoder, check_grid, check_width, load_network, merge_adapter
+from common.encoders.base import (
+    ImageEncoder,
+    check_grid,
+    check_pooling,
+    check_width,
+    load_network,
+    merge_adapter,
+    pooled_parts,
+)
 from common.encoders.config import EncoderConfig
 from common.encoders.weights.download import hub_folder
 from common.encoders.weights.layouts import is_head
@@ -59,8 +67,7 @@ class TransformersFeatures(nn.Module):
         states = output.last_hidden_state
         if self.pooling == "average":
             return states.mean(dim=(2, 3))
-        parts = {"cls": lambda: states[:, 0], "mean": lambda: states[:, self.first_patch :].mean(dim=1)}
-        return torch.cat([parts[name]() for name in self.pooling.split("+")], dim=1)
+        return torch.cat(pooled_parts(states, self.pooling, self.first_patch), dim=1)
 
 
 @dataclass(frozen=True)
@@ -85,12 +92,10 @@ def build(config: EncoderConfig, source: WeightSource) -> ImageEncoder:
     if isinstance(patch, int):
         check_grid(config, patch)
     output = _output(network_config, config.preprocessing.size, where)
-    if config.pooling not in output.poolings:
-        known = ", ".join(output.poolings)
-        raise UserError(f"{config.title}: pooling {config.pooling!r} is unknown; known: {known}")
+    check_pooling(config, output.poolings)
     check_width(output.width, config, source)
     network = TransformersFeatures(_loaded(network_config, config, source), config.pooling, output.num_prefix_tokens)
-    return ImageEncoder(config, network, source, feature_dim=config.feature_dim * len(config.pooling.split("+")))
+    return ImageEncoder(config, network, source, feature_dim=config.pooled_dim)
 
 
 def transformers_facts(name: str) -> dict[str, Any]:

@@ -27,16 +27,6 @@ def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.fixture
-def yaml_file(tmp_path):
-    def write(text: str) -> str:
-        path = tmp_path / "run.yaml"
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
 def test_atomic_file_appears_whole(tmp_path):
     path = tmp_path / "new" / "result.txt"
     with atomic_path(path) as temporary:

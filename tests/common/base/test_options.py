@@ -46,16 +46,6 @@ def parse(cls: type, words: list[str], config_file: str | None = None, **others)
     return resolve(cls, vars(parser.parse_args(words)) | others, config_file)
 
 
-@pytest.fixture
-def yaml_file(tmp_path):
-    def write(text: str) -> str:
-        path = tmp_path / "run.yaml"
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
 def test_a_choice_that_may_be_absent_is_a_flag_with_choices(capsys):
     assert parse(Config, ["--crop", "center"]).crop == "center"
     assert parse(Config, []).crop is None

@@ -29,11 +29,6 @@ from common.base.runtime import (
     versions,
 )
 
-
-def names(folder) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
 # --- exit codes ---------------------------------------------------------------------------------------------------
 
 

@@ -41,11 +41,12 @@ WEIGHTS = {"source": str, "sha256?": str, "file?": str, "network?": str, "verifi
 # the shape of that part, in a sidecar or in a checkpoint (`common.base.files.misfit`)
 IDENTITY_SHAPE = {
     "encoder": str, "weights": WEIGHTS | {"adapter?": WEIGHTS}, "pooling?": str, "preprocessing": {"crop?": str},
-    "window?": {"mode?": str, "clip_len": int, "stride?": int}, "sampling": {"fps?": float}, "dtype": str, "decoder": str,
+    "window?": {"mode?": str, "clip_len": int, "stride?": int, "spacing?": float, "anchor?": str, "between?": str},
+    "sampling": {"fps?": float}, "dtype": str, "decoder": str,
 }  # fmt: skip
 SIDECAR = IDENTITY_SHAPE | {
     "shape": [int], "sha256": str, "timeline": dict, "fingerprint?": str, "video_bytes?": int, "frames_fps?": float,
-    "num_parameters?": int, "precision?": str, "decoding?": {"damage?": str, "header_frames?": float, "times_mended?": {str: int}, "notes?": [str]},
+    "num_parameters?": int, "precision?": str, "recipe?": str, "decoding?": {"damage?": str, "header_frames?": float, "times_mended?": {str: int}, "notes?": [str]},
 }  # fmt: skip
 # what versions that did not record it took out of a file of weights that holds several networks
 EARLIER_NETWORKS = ("teacher", "state_dict", "model", "model_state", "encoder", "module")

@@ -56,11 +56,11 @@ class VideoFeatures:
         times = self.source.timeline.seconds[self.source.timeline.sampled]
         step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
         spacing = step if window.get("spacing") is None else window["spacing"]
-        if window["mode"] == "tokens":  # the first frame of a clip sees all others; its grid point may be after it
+        if window.get("mode") == "tokens":  # the first frame of a clip sees all others; its grid point may be after it
             return round((window["clip_len"] - 1) * spacing + (0.0 if spacing == step else spacing / 2), 3)
         # the frames after the centre; between two windows, features lean on the later one
         after = window["clip_len"] - 1 - window["clip_len"] // 2
-        return round(after * spacing + (window["stride"] - 1) * step, 3)
+        return round(after * spacing + (window.get("stride", 1) - 1) * step, 3)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from common.head.config import TrainConfig
 # what every version has recorded; what a later one has added may be absent
 SHAPE = {
     "synthetic": bool, "split": str, "seed": int, "phases": [str], "config": dict, "videos": [str], "fps": {str: float | None},
-    "features": {"identity?": IDENTITY_SHAPE, "random_weights": bool, "num_parameters?": int, "precision?": str},
+    "features": {"identity?": IDENTITY_SHAPE, "random_weights": bool, "num_parameters?": int, "precision?": str, "recipe?": str},
     "folds_hash?": str, "train_seconds?": float, "history?": [{"loss": float, "accuracy": float, "learning_rate?": float}],
     "versions": {str: str}, "git": {"commit?": str, "dirty?": bool}, "train_inputs_hash?": str, "test_inputs_hash?": str,
     "labels_hash?": str, "num_threads?": int, "num_train_videos?": int, "num_parameters?": int, "device?": str,

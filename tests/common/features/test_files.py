@@ -295,6 +295,24 @@ def test_identity_is_the_part_of_the_sidecar_that_decides(path):
     assert open_features(path).identity() == AS_MADE
 
 
+@pytest.mark.parametrize(("key", "value"), [("spacing", "0.25"), ("spacing", True), ("anchor", 7), ("between", [])])
+def test_a_window_that_no_extraction_wrote_is_named(path, key, value):
+    window = {
+        "clip_len": 8,
+        "mode": "window",
+        "stride": 1,
+        "spacing": 0.25,
+        "anchor": "clip_len // 2",
+        "between": "linear",
+    }
+    write(path, window=window)
+    assert open_features(path).identity()["window"] == window
+    record = json.loads(sidecar_path(path).read_text())
+    sidecar_path(path).write_text(json.dumps(record | {"window": window | {key: value}}))
+    with pytest.raises(UserError, match=rf"BL_0001\.json: .*window\.{key}: expected"):
+        open_features(path)
+
+
 def test_digest_is_the_hash_of_the_file_with_and_without_a_sidecar(path):
     with_sidecar = open_features(write(path)).digest()
     sidecar_path(path).unlink()

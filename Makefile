@@ -20,7 +20,7 @@ ONE_THREAD := env OMP_NUM_THREADS=1
 DEMO_MODELS := EfficientNet-Lite0 ColorHistogram
 SCALE_MODELS := EfficientNet-Lite0 EfficientNet-Lite1 EfficientNet-Lite2 ColorHistogram
 
-.PHONY: demo demo-scale demo-pretrain test lint
+.PHONY: demo demo-scale demo-pretrain test test-faults lint
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     import torch
 
 LISTED = 8  # names spelled out before "and n more"
@@ -48,9 +50,20 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
-def _raise_interrupted(number: int, frame: object) -> None:
+def _raise_interrupted(number: int, frame: FrameType | None) -> None:
+    if _is_importing(frame):  # an exception there can meet C++ that ends the process with a trace of its own
+        _exit_at_once(number, frame)
     _handle_signals(signal.SIG_IGN, TERMINATING)  # a scheduler may send it again, while temporary files are removed
     raise Interrupted(number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether what runs in `frame` was called by an import."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _exit_at_once(number: int, frame: object) -> None:

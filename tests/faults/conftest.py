@@ -120,7 +120,7 @@ def make_root(path: Path) -> Root:
     shutil.copytree(DRAWN / "data", path / "data", ignore=shutil.ignore_patterns("features"))
     shutil.copytree(DRAWN / "start", path / "start")
     shutil.copy(DRAWN / "classes.yaml", path)
-    for name in ("ColorHistogram", "V-JEPA2-Tiny"):
+    for name in ("ColorHistogram", "V-JEPA2-Tiny", "V-JEPA2-ViT-L"):  # the last one's window is that of Stage 1
         (path / "models" / name).mkdir(parents=True)
         shutil.copy(CHECKOUT / "models" / name / "config.yaml", path / "models" / name)
     return Root(path)

@@ -13,7 +13,7 @@ from common.base import paths
 from common.base.files import write_json
 from common.base.options import CommandParser
 from common.base.runtime import UserError, run_main, shortened
-from common.dataset.description import require_supported
+from common.dataset.description import read_description
 from common.dataset.phases import BACKGROUND, PhaseMapping, read_mapping, require_labels
 from common.scoring.folder import score_folder, to_json
 from common.scoring.further_measures import FURTHER_MEASURES, RELAXED_SECONDS, further_name, further_summary, per_phase
@@ -83,7 +83,7 @@ def _read_phases(ground_truth: Path, mapping_path: Path | None, background: str 
     parents = (Path(os.path.abspath(ground_truth)).parent, ground_truth.resolve().parent)
     datasets = [paths.Dataset(folder) for folder in parents]
     dataset = next((each for each in datasets if each.mapping.is_file()), datasets[0])
-    description = require_supported(dataset, "scoring")
+    description = read_description(dataset)
     if mapping_path is None:
         mapping_path = dataset.mapping if dataset.mapping.is_file() else paths.default_mapping()
     mapping = read_mapping(mapping_path)
@@ -91,7 +91,7 @@ def _read_phases(ground_truth: Path, mapping_path: Path | None, background: str 
         raise UserError(
             f"--background {shortened(background)}: expected a phase of {mapping_path}; {mapping.advice(background)}"
         )
-    return replace(mapping, background=background or description.background)
+    return replace(mapping, background=background or description.background, ignored=description.ignored)
 
 
 def _print_summary(summary: dict[str, float], protocol: Protocol, background: str | None) -> None:

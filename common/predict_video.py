@@ -140,7 +140,7 @@ def _predict(predictor: Predictor, video: Path, folder: Path, *, overlay: bool) 
     write_segments(folder / f"{name}_segments.csv", phases)
     timeline_plot(phases, folder / f"{name}_ribbon.png")
     if overlay:
-        write_overlay(video, phases, _overlay_path(video, folder), decoder=head.identity["decoder"])
+        write_overlay(video, phases.every_frame, _overlay_path(video, folder), decoder=head.identity["decoder"])
 
 
 def _refuse_collisions(videos: dict[Path, Path], *, overlay: bool) -> None:

@@ -15,7 +15,8 @@ from common.checks.labels import MIN_SECONDS, label_files, read_all_labels, shor
 from common.checks.leaks import leak_findings
 from common.checks.orders import order_findings
 from common.checks.timing import collect_timings, length_findings, rate_findings, variable_rates
-from common.dataset.description import read_description
+from common.dataset.description import DatasetDescription, features_owner, read_description
+from common.video.label_grid import LabelGrid
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,22 @@ class Audit:
 def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, fps: float | None = None) -> Audit:
     """Every check on a data set, whatever state it is in; nothing is changed."""
     findings: list[Finding] = []
-    files, videos = label_files(dataset), list_videos(dataset.videos).first
+    description = _description(dataset)
+    grid = LabelGrid(description.label_fps, description.label_every)
+    owner = _features_owner(dataset)
+    files, videos = label_files(dataset), list_videos(owner.videos).first
     mapping, labels = read_all_labels(dataset, files, findings)
-    folders = feature_folders(dataset)
+    folders = feature_folders(owner)
     there = {video: path for video, path in videos.items() if is_readable_file(path) or is_frame_folder(path)}
     extracted = open_all_features(folders, findings)
     timings = collect_timings(there, extracted, findings)
-    rates = {video: next((timing.fps for timing in timings.get(video, ()) if timing.fps), fps) for video in labels}
+    # an fps that is given is that of the labels
+    known = {video: next((timing.fps for timing in timings.get(video, ()) if timing.fps), None) for video in labels}
+    rates = {video: grid.rate(rate) or fps for video, rate in known.items()}
     findings += [*description_findings(dataset), *listing_findings(dataset), *file_findings(dataset, videos, files)]
     findings += short_phases(labels, rates, mapping, min_seconds)
     findings += order_findings(labels, rates, mapping)
-    findings += length_findings(labels, timings, from_elsewhere=not _says_feature_fps(dataset))
+    findings += length_findings(labels, timings, grid, from_elsewhere=description.feature_fps is None)
     findings += [*rate_findings(timings), *variable_rates(extracted)]
     findings += feature_findings(extracted, there)
     findings += copy_findings(dataset, labels)
@@ -72,9 +78,15 @@ def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, f
     return Audit(dataset, findings, looked_at)
 
 
-def _says_feature_fps(dataset: paths.Dataset) -> bool:
-    """Whether features without sidecars have a rate of their own, so that they are not as many as the frames."""
+def _description(dataset: paths.Dataset) -> DatasetDescription:
     try:
-        return read_description(dataset).feature_fps is not None
+        return read_description(dataset)
     except UserError:  # a finding of the files
-        return False
+        return DatasetDescription()
+
+
+def _features_owner(dataset: paths.Dataset) -> paths.Dataset:
+    try:
+        return features_owner(dataset)
+    except UserError:  # so is this
+        return dataset

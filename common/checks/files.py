@@ -10,7 +10,7 @@ from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, is_readable_f
 from common.base.files import cached_fingerprint
 from common.base.runtime import UserError, counted, listed, progress
 from common.checks.findings import Finding
-from common.dataset.description import require_supported
+from common.dataset.description import read_description
 
 KIND, COPIES_KIND = "files", "copies"
 
@@ -21,9 +21,9 @@ def video_files(dataset: paths.Dataset) -> dict[Path, str]:
 
 
 def description_findings(dataset: paths.Dataset) -> Iterator[Finding]:
-    """What is wrong with `dataset.yaml`, or not supported by a training and its scores."""
+    """What is wrong with `dataset.yaml`."""
     try:
-        require_supported(dataset, "training")
+        read_description(dataset)
     except UserError as error:
         yield Finding("error", KIND, str(error), "commands stop at this; data/README.md has the keys")
 

@@ -11,7 +11,7 @@ from common.base.runtime import UserError, listed, shortened
 from common.checks.findings import Finding
 from common.dataset.kfold import fold_numbers, folds_hash, how_to_remake, read_bundle, read_folds
 from common.dataset.patients import read_patients
-from common.dataset.phases import PhaseMapping
+from common.dataset.phases import IGNORED, PhaseMapping
 
 KIND = "folds"
 VALIDATION = "groundTruth_val"
@@ -73,7 +73,7 @@ def untrained_findings(
     folds: Sequence[Sequence[str]], labels: Mapping[str, np.ndarray], mapping: PhaseMapping
 ) -> Iterator[Finding]:
     """Phases that no training frame of a fold has, so that its head can never predict them; `labels`: ids by video."""
-    frames = {video: np.bincount(ids, minlength=mapping.num_classes) for video, ids in labels.items()}
+    frames = {video: np.bincount(ids[ids != IGNORED], minlength=mapping.num_classes) for video, ids in labels.items()}
     none = np.zeros(mapping.num_classes, dtype=int)
     everywhere = sum(frames.values(), start=none)
     if absent := [mapping.names[phase] for phase in np.flatnonzero(everywhere == 0)]:

@@ -14,8 +14,8 @@ from common.base.wording import place, seconds_of
 from common.checks.findings import Finding
 from common.dataset.description import read_phases
 from common.dataset.label_forms import NotLabels
-from common.dataset.phases import PhaseMapping, UnknownPhases, read_labels, read_mapping
-from common.dataset.segments import find_segments
+from common.dataset.phases import IGNORED, PhaseMapping, UnknownPhases, read_labels, read_mapping
+from common.dataset.segments import find_segments, without
 
 KIND, SHORT_KIND = "labels", "short phases"
 MIN_SECONDS = 0.4  # below it a phase is a slip of the hand
@@ -96,7 +96,7 @@ def short_phases(
     advice = "a slip of the annotation tool? Give these frames to a neighbouring phase, or lower --min_seconds"
     for video, ids in labels.items():
         rate = fps[video]
-        segments = find_segments(ids)
+        segments = without(find_segments(ids), IGNORED)
         lengths = segments.ends - segments.starts
         # 0.4 s of 25 fps are 10 frames, also where a float says 10.000000000000002
         short = (lengths == 1) | (lengths < min_seconds * rate - 1e-6 if rate else False)

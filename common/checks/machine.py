@@ -15,10 +15,10 @@ import numpy as np
 
 from common.base import paths
 from common.base.runtime import UserError, select_device
-from common.dataset.description import require_supported
+from common.dataset.description import read_description
 from common.encoders.config import read_encoder_config
 from common.encoders.weights import find as weights
-from common.features.config import ExtractionConfig, with_options
+from common.features.config import ExtractionConfig, on_label_grid, with_options
 from common.features.estimate import Expected, decode_speed, encoder_speed, expected_frames, feature_bytes, hours
 from common.video.decode import DECODERS, decode, decoder_version
 
@@ -162,7 +162,7 @@ def check_plan(
 ) -> Iterator[Check]:
     """Disk for the features of all `models` under the `plan`, and hours for the `timed` ones."""
     try:
-        require_supported(dataset, "extraction")
+        plan = on_label_grid(plan, read_description(dataset))
         videos = paths.find_videos(dataset.videos)
     except UserError as error:
         yield Check(f"plan {dataset.name}", "PROBLEM", "an extraction stops at this", str(error))
@@ -170,7 +170,7 @@ def check_plan(
     if not videos:
         yield Check(f"plan {dataset.name}", "PROBLEM", f"no videos in {dataset.videos}", "see data/README.md")
         return
-    expected = expected_frames(videos, plan.fps)
+    expected = expected_frames(videos, plan.fps, plan.every)
     decoded, vectors = sum(video.decoded for video in expected), sum(video.sampled for video in expected)
     what = (
         f"{len(videos)} videos, by their headers {decoded:,} frames, {vectors:,} of them with a feature (an estimate)"

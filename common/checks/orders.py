@@ -17,8 +17,8 @@ import numpy as np
 from common.base.runtime import listed
 from common.base.wording import place, seconds_of
 from common.checks.findings import Finding
-from common.dataset.phases import PhaseMapping
-from common.dataset.segments import Segments, find_segments
+from common.dataset.phases import IGNORED, PhaseMapping
+from common.dataset.segments import Segments, find_segments, without
 
 KIND = "order"
 MIN_OTHERS = 20
@@ -78,10 +78,12 @@ def order_findings(
 
     `labels`: phase ids `(T,)` by video. Transitions of a video with a warning are not named: their fault is the same.
     """
-    if not labels:
+    cut = {video: without(find_segments(ids), IGNORED) for video, ids in labels.items()}
+    segments = {video: order for video, order in cut.items() if len(order)}  # others have no label that counts
+    if not segments:
         return
-    videos = list(labels)
-    orders = PhaseOrders([find_segments(ids) for ids in labels.values()], mapping.num_classes)
+    videos = list(segments)
+    orders = PhaseOrders(list(segments.values()), mapping.num_classes)
 
     def finding(severity: str, row: int, segment: int, text: str) -> Finding:
         video, frame = videos[row], int(orders.segments[row].starts[segment])

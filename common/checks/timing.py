@@ -5,7 +5,7 @@ Sidecars of features hold what was decoded. A video without features is probed: 
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from common.base.wording import place, seconds_of
 from common.checks.features import ExtractedVideo
 from common.checks.findings import Finding
 from common.dataset.phases import LENGTH_TOLERANCE, allowed_difference, length_ratio
+from common.video.label_grid import LabelGrid
 from common.video.probe import VideoError, VideoInfo, probe
 from common.video.timeline import is_plausible_fps
 
@@ -88,9 +89,16 @@ def _header_findings(video: str, info: VideoInfo) -> Iterator[Finding]:
 
 
 def length_findings(
-    labels: Mapping[str, np.ndarray], timings: Mapping[str, list[Timing]], *, from_elsewhere: bool = True
+    labels: Mapping[str, np.ndarray],
+    timings: Mapping[str, list[Timing]],
+    grid: LabelGrid,
+    *,
+    from_elsewhere: bool = True,
 ) -> Iterator[Finding]:
-    """Labels that are more or fewer than the frames of their video; those of features `from_elsewhere` where asked for."""
+    """Labels that are more or fewer than their video has frames to carry one, by the `grid` of the labels.
+
+    Those of features `from_elsewhere` where asked for.
+    """
     for video, ids in labels.items():
         known = [
             each for each in timings.get(video, []) if each.num_frames and (from_elsewhere or not each.from_elsewhere)
@@ -101,17 +109,23 @@ def length_findings(
             message = f"{video}: features disagree on the decoded frames: {counts}"
             yield Finding("warning", LENGTH_KIND, message, advice, video=video)
         for timing in known:
-            if timing.num_frames != len(ids):
-                yield from _length_finding(video, len(ids), timing)
+            # features from elsewhere stand for labels, whatever these stand for
+            is_plain = grid.is_every_frame or timing.from_elsewhere
+            reached = timing.num_frames if is_plain else grid.count(timing.num_frames, timing.fps)
+            if reached not in (None, len(ids)):
+                what = "" if is_plain else f" at {grid}"
+                counted = replace(timing, num_frames=reached, fps=timing.fps if is_plain else grid.rate(timing.fps))
+                yield from _length_finding(video, len(ids), counted, what)
 
 
-def _length_finding(video: str, num_labels: int, timing: Timing) -> Iterator[Finding]:
+def _length_finding(video: str, num_labels: int, timing: Timing, grid: str) -> Iterator[Finding]:
+    """`timing` counts what a label can stand for: frames, or those on the `grid`, in words."""
     difference, allowed = abs(num_labels - timing.num_frames), allowed_difference(timing.num_frames)
     if difference <= LENGTH_TOLERANCE and not timing.decoded:  # within what headers are wrong by
         return
     ratio = length_ratio(num_labels, timing.num_frames)
     rate = f" at {timing.fps:.3f} fps" if timing.fps else ""
-    what = "decoded frames" if timing.decoded else "frames"
+    what = f"frames to label{grid}" if grid else "decoded frames" if timing.decoded else "frames"
     start = min(num_labels, timing.num_frames)
     message = (
         f"{video}: {num_labels} labels, {timing.num_frames} {what}{rate} by {timing.source}; they part at "
@@ -125,7 +139,8 @@ def _length_finding(video: str, num_labels: int, timing: Timing) -> Iterator[Fin
             f"if these features are of every n-th frame, train with --feature_stride {ratio[0]}",
         )
     elif timing.decoded:
-        severity, advice = "error", "label every decoded frame; training refuses this video"
+        severity = "error"
+        advice = f"label {'every decoded frame' if not grid else 'as dataset.yaml says'}; training refuses this video"
     else:
         severity, advice = "warning", "headers can be wrong: extract features, which counts the frames, and audit again"
     seconds = seconds_of(start, timing.fps)

@@ -16,16 +16,9 @@ from common.base.entries import nfc, same_name, visible
 from common.base.files import read_yaml
 from common.base.options import check_ranges, from_mapping, option
 from common.base.runtime import SHOWN, UserError, listed, naming, shown
-from common.dataset.phases import BACKGROUND, PhaseMapping, read_mapping
+from common.dataset.phases import BACKGROUND, UNLABELLED, PhaseMapping, read_mapping
 
 MOST_FPS = 1000  # a higher rate is a slip
-# Keys that would change the numbers of some work and that it does not act on yet; one that it acts on goes from here.
-# A training ends in scores, so that it has all of theirs.
-UNSUPPORTED = {
-    "extraction": ("features_of",),
-    "training": ("label_fps", "label_every", "ignored", "features_of"),
-    "scoring": ("label_fps", "label_every", "ignored", "features_of"),
-}
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ class DatasetDescription:
     background: str | None = BACKGROUND
     """Phase that counts as background, where `mapping.txt` has it; None: no phase does."""
     ignored: tuple[str, ...] = ()
-    """Phases of `mapping.txt` that nobody learns from or is scored on."""
+    """Names in label files that nobody learns from or is scored on: phases of `mapping.txt`, or `unlabelled`."""
     release_names: dict[str, str] | None = None
     """Phase of `mapping.txt` -> its name in the release."""
     features_of: str | None = None
@@ -89,27 +82,19 @@ def read_phases(dataset: paths.Dataset) -> PhaseMapping:
 
     Raises `UserError` as `read_mapping` and `read_description` do.
     """
-    return replace(read_mapping(dataset.mapping), background=read_description(dataset).background)
+    description = read_description(dataset)
+    return replace(read_mapping(dataset.mapping), background=description.background, ignored=description.ignored)
+
+
+def features_owner(dataset: paths.Dataset) -> paths.Dataset:
+    """The data set whose videos and features this one uses: that of `features_of`, or itself."""
+    name = read_description(dataset).features_of
+    return dataset if name is None else paths.dataset(name)
 
 
 def frames_fps_of(video: Path) -> float | None:
     """Images a second of a video that is a folder of images, by the `dataset.yaml` of the data set that it lies in."""
-    return read_description(paths.Dataset(video.resolve().parents[1])).frames_fps
-
-
-def require_supported(dataset: paths.Dataset, work: str) -> DatasetDescription:
-    """As `read_description`, for `work` of `UNSUPPORTED`.
-
-    Raises `UserError` for a key that would change its numbers, and that it would pass over.
-    """
-    description = read_description(dataset)
-    for key in UNSUPPORTED[work]:
-        if _is_unusual(description, key):
-            raise UserError(
-                f"{dataset.description}: {key} ({shown(getattr(description, key))}) is not supported by {work} yet, whose "
-                "numbers would be wrong without it; prepare the data so that it needs no such key"
-            )
-    return description
+    return read_description(paths.Dataset(Path(os.path.abspath(video)).parents[1])).frames_fps
 
 
 def _read_keys(dataset: paths.Dataset) -> DatasetDescription:
@@ -150,13 +135,15 @@ def _check_features_of(dataset: paths.Dataset, name: str) -> None:
 
 def _with_phases(description: DatasetDescription, mapping: PhaseMapping) -> DatasetDescription:
     """The description with phases spelled as in the mapping."""
-    ignored = _spelled("ignored", description.ignored, mapping)
+    phases = [name for name in description.ignored if name != UNLABELLED]
+    ignored = _spelled("ignored", phases, mapping)
     if len(ignored) == mapping.num_classes:
         raise UserError("ignored: expected some phases of mapping.txt, found all of them: nothing is left to learn")
     background = description.background
     if background not in (None, BACKGROUND):
         (background,) = _spelled("background", [background], mapping)
-    return replace(description, ignored=ignored, background=background)
+    of_none = (UNLABELLED,) if UNLABELLED in description.ignored else ()
+    return replace(description, ignored=ignored + of_none, background=background)
 
 
 def _spelled(key: str, names: Sequence[str], mapping: PhaseMapping) -> tuple[str, ...]:
@@ -170,11 +157,3 @@ def _spelled(key: str, names: Sequence[str], mapping: PhaseMapping) -> tuple[str
                 f"{key}: expected phases of mapping.txt, found {shown(name)}{nearest}; known: {listed(mapping.names)}"
             )
     return tuple(known[nfc(name)] for name in names)
-
-
-def _is_unusual(description: DatasetDescription, key: str) -> bool:
-    """Whether a key says something else than what holds without it."""
-    value = getattr(description, key)
-    if key == "label_fps" and description.feature_fps is not None:  # then it says how the two meet, and is acted on
-        return False
-    return value not in ((None, 1) if key == "label_every" else (None, ()))

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from common.base.paths import Dataset, label_paths
 from common.base.runtime import SHOWN, UserError, listed, shown
 
 BACKGROUND = "background"  # the phase that counts as background where a data set names no other
+UNLABELLED = "unlabelled"  # in place of a phase where a release has none; no phase of any mapping
+IGNORED = -100  # the id of a label that nobody learns from or is scored on; the one that torch's losses leave out
 LENGTH_TOLERANCE = 16  # frames by which labels and frames of a video may differ, but see `allowed_difference`
 MOST_DIGITS = 9  # of an id
 RATIO_TOLERANCE = 0.01  # of a whole number of labels for each frame, or the other way round
@@ -24,11 +26,13 @@ RATIO_TOLERANCE = 0.01  # of a whole number of labels for each frame, or the oth
 class PhaseMapping:
     """The phases of a data set: `names[i]` is the phase with id i; `background` is the one that counts as background.
 
-    A background that is no phase is None: then every phase counts in every measure.
+    A background that is no phase is None: then every phase counts in every measure. Labels called as one of `ignored`,
+    phases or not, are neither learned from nor scored on.
     """
 
     names: tuple[str, ...]
     background: str | None = BACKGROUND
+    ignored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.background not in self.names:
@@ -41,6 +45,11 @@ class PhaseMapping:
     @cached_property
     def ids(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.names)}
+
+    @cached_property
+    def label_ids(self) -> dict[str, int]:
+        """The id of each name that a ground truth may hold: `IGNORED` for those that do not count."""
+        return self.ids | dict.fromkeys(self.ignored, IGNORED)
 
     @property
     def background_id(self) -> int | None:
@@ -76,6 +85,11 @@ def read_mapping(path: Path) -> PhaseMapping:
         if phase_id in by_id or name in names:
             raise UserError(f"{path}, line {number}: {shown(line)} repeats an id or a name")
         by_id[phase_id] = name
+        if name == UNLABELLED:
+            raise UserError(
+                f"{path}, line {number}: {UNLABELLED!r} stands for no phase in label files; take it out here, and write "
+                f"`ignored: [{UNLABELLED}]` into dataset.yaml"
+            )
         names.add(name)
     if not by_id or sorted(by_id) != list(range(len(by_id))):
         raise UserError(f"{path}: ids must run from 0 without gaps, found {shown(sorted(by_id))}")
@@ -88,14 +102,19 @@ class UnknownPhases(UserError):
     def __init__(self, path: Path, names: Sequence[str], lines: Sequence[int], mapping: PhaseMapping):
         self.places: dict[str, list[tuple[int, int]]] = {}
         for frame, (name, line) in enumerate(zip(names, lines, strict=True)):
-            if name not in mapping.ids:
+            if name not in mapping.label_ids:
                 self.places.setdefault(name, []).append((line, frame))
         first, ((line, _), *_) = next(iter(self.places.items()))
         super().__init__(f"{path}, line {line}: unknown phase {shown(first)}; {mapping.advice(first)}")
 
 
+def read_predictions(path: Path, mapping: PhaseMapping) -> np.ndarray:
+    """As `read_labels`, of a file of predictions: whatever a head predicts is a phase, one that is not scored too."""
+    return read_labels(path, replace(mapping, ignored=()))
+
+
 def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
-    """Read a ground-truth or prediction file as phase ids, `(T,)` int64.
+    """Read a ground truth as phase ids, `(T,)` int64, with `IGNORED` for the labels that do not count.
 
     Both forms are read: one name a line, and the challenge's header line followed by one line of names.
 
@@ -104,14 +123,14 @@ def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such label file")
-    text, ids = read_text(path), mapping.ids
+    text, ids = read_text(path), mapping.label_ids
     names: Sequence[str] = [line.strip() for line in text.rstrip().split("\n")]
     if len(names) == 2 and names[0] == CHALLENGE_HEADER:
         names = names[1].split()
     if not ids.keys() >= set(names):  # few files: another spelling of the header, or what is no labels
         from common.dataset.label_forms import frame_names
 
-        names, lines = frame_names(path, text, mapping.names)
+        names, lines = frame_names(path, text, list(ids))
         if not ids.keys() >= set(names):
             raise UnknownPhases(path, names, lines, mapping)
     return np.fromiter((ids[name] for name in names), dtype=np.int64, count=len(names))

@@ -1,12 +1,15 @@
 """Settings of an extraction, and the settings under which existing features were made."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from common.base.options import check_ranges, option
 from common.base.paths import DEFAULT_DATASET, require_name
 from common.base.runtime import UserError
 from common.encoders.config import EncoderConfig, WindowChoice
+
+if TYPE_CHECKING:
+    from common.dataset.description import DatasetDescription
 
 # a window's anchor as sidecars spell it
 CENTRE, END = "clip_len // 2", "clip_len - 1"
@@ -35,7 +38,11 @@ class ExtractionConfig:
     """The weights under the adapter (default: the recorded or published ones); alone, a Stage 1 export for CataractFT
     without any adapter."""
     fps: float | None = option(None, group="data", unit="frames per second", above=0)
-    """Frames per second to sample, by nearest timestamp (default: every frame)."""
+    """Frames per second to sample, by nearest timestamp (default: every frame, or those that carry labels)."""
+    every: int | None = option(None, group="data", unit="frames", above=0)
+    """Take every n-th decoded frame, from the first."""
+    all_frames: bool = option(False, group="data")
+    """Take every frame, also where dataset.yaml says that labels have a rate of their own."""
     pooling: str | None = option(None, group="model")
     """How tokens become one vector, such as cls, mean, cls+mean (default: the config's)."""
     crop: Literal["none", "center"] | None = option(None, group="model")
@@ -71,6 +78,9 @@ class ExtractionConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        chosen = [name for name in ("fps", "every", "all_frames") if getattr(self, name)]
+        if len(chosen) > 1:
+            raise UserError(f"--{' and --'.join(chosen)}: each says which frames to take; give one of them")
         if self.variant is not None:
             require_name("variant", self.variant)
 
@@ -78,6 +88,13 @@ class ExtractionConfig:
     def window(self) -> WindowChoice:
         """What is asked of a clip encoder's window."""
         return WindowChoice(self.recipe, self.clip_len, self.clip_spacing, self.anchor)
+
+
+def on_label_grid(options: ExtractionConfig, description: "DatasetDescription") -> ExtractionConfig:
+    """Options that take the frames which carry labels, where `dataset.yaml` gives labels a rate and no option another."""
+    if options.fps or options.every or options.all_frames:
+        return options
+    return replace(options, fps=description.label_fps, every=description.label_every)
 
 
 def with_options(config: EncoderConfig, options: ExtractionConfig) -> EncoderConfig:
@@ -136,6 +153,8 @@ def extraction_like(identity: dict[str, Any], encoder: EncoderConfig, weights: s
         weight_options = {"ssl_checkpoint" if encoder.weights.startswith("pretrain:") else "weights": source}
     return ExtractionConfig(
         fps=identity["sampling"]["fps"],
+        every=identity["sampling"].get("every"),
+        all_frames=not (identity["sampling"]["fps"] or identity["sampling"].get("every")),
         # an encoder that lists no poolings takes none as an option
         pooling=identity["pooling"] if encoder.poolings else None,
         crop=identity["preprocessing"]["crop"],

@@ -34,7 +34,7 @@ CHUNK_BYTES = 64 << 20  # of frames as they were decoded: 24 of 720p; a chunk of
 class DecodePlan:
     """Settings of decoding: `rule` None leaves frames as they are (a GPU resizes them).
 
-    `fps` says which frames get a feature; `keep_all` keeps the others too, for windows whose frames lie apart in time.
+    `fps` or `every` says which frames get a feature; `keep_all` keeps the others too, for windows whose frames lie apart in time.
 
     A chunk has at most `chunk_frames`, fewer where they would be over `CHUNK_BYTES` or change their size.
     `frames_fps` is the rate of folders of images, where it is known.
@@ -48,6 +48,7 @@ class DecodePlan:
     accept_damaged: bool = False
     frames_fps: float | None = None
     keep_all: bool = False
+    every: int = 1
 
 
 @dataclass(eq=False)
@@ -79,7 +80,8 @@ def sampled_frames(path: Path, plan: DecodePlan) -> Iterator[tuple[int, Frame, b
     """
     decoding = Decoding(path, plan.decoder, accept_damaged=plan.accept_damaged, frames_fps=plan.frames_fps)
     try:
-        for index, frame, wanted in sample_at_fps(decoding, plan.fps):
+        for index, frame, is_chosen in sample_at_fps(decoding, plan.fps):
+            wanted = is_chosen and index % plan.every == 0
             yield index, frame if wanted or plan.keep_all else Frame(NO_IMAGE, frame.seconds), wanted
     except OSError as error:  # it has vanished, or its disk has
         raise VideoError(path, describe_os_error(error), decoding.record.decoded) from error

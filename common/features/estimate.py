@@ -55,8 +55,8 @@ class Expected(NamedTuple):
         return 1 + math.ceil(max(0, frames - config.clip_len) / max(1, config.clip_len // 2))
 
 
-def expected_frames(videos: Mapping[str, Path], fps: float | None) -> list[Expected]:
-    """What each video holds, by the headers."""
+def expected_frames(videos: Mapping[str, Path], fps: float | None, every: int | None = None) -> list[Expected]:
+    """What each video holds, by the headers; a feature at `fps` a second, or at `every` n-th frame."""
     expected = []
     for name, frames in estimate_frames(videos).items():
         try:
@@ -64,7 +64,7 @@ def expected_frames(videos: Mapping[str, Path], fps: float | None) -> list[Expec
         except VideoError:  # extraction reports it when its turn comes
             seconds = None
         seconds = seconds or frames / DEFAULT_FPS
-        sampled = frames if fps is None else min(frames, math.ceil(seconds * fps))
+        sampled = math.ceil(frames / (every or 1)) if fps is None else min(frames, math.ceil(seconds * fps))
         expected.append(Expected(frames, sampled, seconds))
     return expected
 

@@ -33,7 +33,7 @@ from common.base.runtime import (
 )
 from common.encoders.base import ClipEncoder, Encoder, build_encoder
 from common.encoders.config import read_encoder_config
-from common.features.config import CENTRE, END, ExtractionConfig, variant_of, with_options
+from common.features.config import CENTRE, END, ExtractionConfig, on_label_grid, variant_of, with_options
 from common.features.decode_ahead import Chunk, DecodePlan, decode_in_processes, decode_in_thread
 from common.features.files import FeatureWriter, is_extracted
 from common.features.streams import (
@@ -63,11 +63,17 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     Raises `UserError` for what concerns the whole run (weights, device, disk, features made in another way).
     """
     # here: of all that it knows of phases and labels, an extraction asks for the rate of images
-    from common.dataset.description import require_supported
+    from common.dataset.description import read_description
 
     keep_freed_memory()
     dataset = paths.dataset(config.dataset)
-    description = require_supported(dataset, "extraction")
+    description = read_description(dataset)
+    config = on_label_grid(config, description)
+    if description.features_of is not None:
+        raise UserError(
+            f"{dataset.description}: its features are those of {description.features_of}; extract that one: --dataset "
+            f"{description.features_of}"
+        )
     video_folder = Path(config.videos).resolve() if config.videos else dataset.videos
     all_videos = videos = paths.require_videos(video_folder)
     if config.shard is not None:
@@ -122,7 +128,7 @@ def _identity(encoder_name: str, encoder: Encoder, config: ExtractionConfig) -> 
         "pooling": encoder.config.pooling,
         "window": window,
         "preprocessing": encoder.config.preprocessing.to_json(),
-        "sampling": {"fps": config.fps},
+        "sampling": {"fps": config.fps} | ({"every": config.every} if config.every not in (None, 1) else {}),
         "dtype": config.dtype,
         "decoder": config.decoder,
     }
@@ -174,6 +180,7 @@ class ExtractionLoop:
         self.plan = DecodePlan(
             decoder=config.decoder,
             fps=config.fps,
+            every=config.every or 1,
             chunk_frames=CHUNK_FRAMES if is_clip else self.batch_size,
             rule=None if self.on_gpu else rule,
             pin_memory=self.on_gpu,

@@ -42,7 +42,7 @@ WEIGHTS = {"source": str, "sha256?": str, "file?": str, "network?": str, "verifi
 IDENTITY_SHAPE = {
     "encoder": str, "weights": WEIGHTS | {"adapter?": WEIGHTS}, "pooling?": str, "preprocessing": {"crop?": str},
     "window?": {"mode?": str, "clip_len": int, "stride?": int, "spacing?": float, "anchor?": str, "between?": str},
-    "sampling": {"fps?": float}, "dtype": str, "decoder": str,
+    "sampling": {"fps?": float, "every?": int}, "dtype": str, "decoder": str,
 }  # fmt: skip
 SIDECAR = IDENTITY_SHAPE | {
     "shape": [int], "sha256": str, "timeline": dict, "fingerprint?": str, "video_bytes?": int, "frames_fps?": float,

@@ -12,33 +12,45 @@ import torch
 from torch import Tensor
 
 from common.base.runtime import UserError, counted, generator, prefetch
-from common.dataset.phases import LENGTH_TOLERANCE, PhaseMapping, allowed_difference, length_ratio, read_labels
+from common.dataset.phases import IGNORED, LENGTH_TOLERANCE, PhaseMapping, allowed_difference, length_ratio, read_labels
 from common.features.files import FeatureFile, open_features
-from common.head.losses import IGNORED
-from common.video.timeline import Timeline
+from common.video.label_grid import LabelGrid
+from common.video.timeline import Timeline, nearest_in_time
 
 log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.4  # of the free memory may hold features; larger sets stay memory-mapped
 PREFETCHED_BATCHES = 2
+EVERY_FRAME = LabelGrid()
 
 
 @dataclass(eq=False)
 class VideoFeatures:
     """One video as the head sees it: its features, which frames they stand for, and its labels (None: unlabelled).
 
-    `rows` `(T, feature_dim)` is a view of the feature file; `target` `(T,)` the phase at each feature's frame;
-    `num_labels` the rows of a prediction: one a label, or without labels one a decoded frame; `feature_stride` what was
-    said of features without a sidecar.
+    `rows` `(T, feature_dim)` is a view of the feature file; `label_frames` `(n,)` the decoded frame of each label that
+    the video reaches; `target` `(T,)` the phase at each feature's frame, `IGNORED` where none counts; `num_labels` the
+    rows of a prediction: one a label, or without labels `n`; `feature_stride` what was said of features without a
+    sidecar; `label_fps` labels a second, None where unknown.
     """
 
     name: str
     source: FeatureFile
     rows: np.ndarray
     timeline: Timeline
+    label_frames: np.ndarray
     num_labels: int
     target: np.ndarray | None = None
     feature_stride: float = 1
+    label_fps: float | None = None
+
+    def rows_of_labels(self, *, causal: bool = False) -> np.ndarray:
+        """For each of the `num_labels` rows of a prediction, the position in `rows` of the feature that stands for it.
+
+        `(num_labels,)`: see `Timeline.nearest_sample`; labels beyond the video's end take its last.
+        """
+        reached = self.timeline.nearest_sample(self.label_frames[: self.num_labels], causal=causal)
+        return np.pad(reached, (0, self.num_labels - len(reached)), mode="edge")
 
     @property
     def damage(self) -> str | None:
@@ -65,7 +77,9 @@ class VideoFeatures:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Padded videos: `features` `(B, feature_dim, T)`, `target` `(B, T)` (`IGNORED` = padding), `mask` `(B, 1, T)`.
+    """Padded videos: `features` `(B, feature_dim, T)`, `target` `(B, T)`, `mask` `(B, 1, T)`.
+
+    Targets are `IGNORED` in padding and where no label counts; the mask is of padding alone.
 
     `mask` is None where there is no padding.
     """
@@ -77,11 +91,18 @@ class Batch:
 
 
 def open_video(
-    path: Path, feature_dim: int, *, sample_rate: int = 1, feature_stride: float = 1, num_labels: int | None = None
+    path: Path,
+    feature_dim: int,
+    *,
+    grid: LabelGrid = EVERY_FRAME,
+    sample_rate: int = 1,
+    feature_stride: float = 1,
+    num_labels: int | None = None,
 ) -> VideoFeatures:
     """Open one video's features, every `sample_rate`-th of them, without labels.
 
-    Features without a sidecar stand for every `feature_stride`-th frame, from the first; how many frames follow the
+    Where labels have a `grid` of their own, the features that stand for a label are taken, whatever else there is, so
+    that a head learns the same from features of all frames and of labelled ones alone. Features without a sidecar stand for every `feature_stride`-th frame, from the first; how many frames follow the
     last of these is not known, so as many are taken as `num_labels` has.
 
     Raises `UserError` for unsuitable files, and for a stride of features whose sidecar says which frames they are of.
@@ -98,9 +119,18 @@ def open_video(
             f"{path}: its sidecar says which frames the features are of, so --feature_stride {feature_stride:g} is not "
             "for them; leave it out"
         )
-    timeline = timeline.every_nth(sample_rate)
-    rows = file.array.T[::sample_rate]
-    return VideoFeatures(path.stem, file, rows, timeline, timeline.num_frames, feature_stride=feature_stride)
+    rate = grid.rate(timeline.fps if file.sidecar else None)
+    if file.sidecar is None:  # what such features are of is said in labels, not in frames
+        grid = EVERY_FRAME
+    label_frames, rows = grid.frames(timeline.seconds), file.array.T
+    if not grid.is_every_frame:
+        standing = np.unique(timeline.nearest_sample(label_frames))
+        if len(standing) < len(rows):  # else all of them, which need no copy
+            timeline, rows = timeline.keeping(standing), rows[standing]
+    timeline, rows = timeline.keeping(slice(None, None, sample_rate)), rows[::sample_rate]
+    return VideoFeatures(
+        path.stem, file, rows, timeline, label_frames, len(label_frames), feature_stride=feature_stride, label_fps=rate
+    )
 
 
 def open_split(
@@ -109,6 +139,7 @@ def open_split(
     mapping: PhaseMapping,
     *,
     feature_dim: int,
+    grid: LabelGrid = EVERY_FRAME,
     sample_rate: int = 1,
     feature_strides: Mapping[str, float] | None = None,
     length_tolerance: int = LENGTH_TOLERANCE,
@@ -116,7 +147,7 @@ def open_split(
     """Open features and labels of the videos in `labels` (name -> label file), in that order.
 
     A video whose counts differ by at most `allowed_difference(frames, length_tolerance)` is trimmed at the end, and one
-    warning lists all such videos; no file is changed. `feature_strides`: see `open_video`, by video (absent: 1).
+    warning lists all such videos; no file is changed. `grid`, `feature_strides` (by video; absent: 1): see `open_video`.
 
     Raises `UserError` for missing or unsuitable files, and for a larger difference with both counts and the fps.
     """
@@ -127,21 +158,22 @@ def open_split(
         video = open_video(
             features / f"{name}.npy",
             feature_dim,
+            grid=grid,
             sample_rate=sample_rate,
             feature_stride=stride,
             num_labels=len(phase_ids),
         )
-        num_frames = video.timeline.num_frames
-        difference = len(phase_ids) - num_frames
-        if abs(difference) > allowed_difference(num_frames, length_tolerance):
-            unequal.append(_length_error(video, label_path, len(phase_ids), length_tolerance))
+        reached = len(video.label_frames)
+        difference = len(phase_ids) - reached
+        if abs(difference) > allowed_difference(reached, length_tolerance):
+            unequal.append(_length_error(video, label_path, len(phase_ids), grid, length_tolerance))
         elif difference:
-            trimmed.append(f"{name} ({num_frames} frames, {len(phase_ids)} labels)")
-        # One label per decoded frame, but features at the sampled frames only: each feature learns the label of its own
-        # frame. Frames without a label are trimmed; labels without a frame get their row at prediction (`num_labels`).
+            what = "frames" if grid.is_every_frame else "labels that a frame reaches"
+            trimmed.append(f"{name} ({reached} {what}, {len(phase_ids)} labels)")
+        # Features at the sampled frames only: each learns the label of its own frame, or of the nearest one that has a
+        # label. Frames without a label are trimmed; labels without a frame get their row at prediction (`num_labels`).
         video.num_labels = len(phase_ids)
-        kept = video.timeline.sampled[video.timeline.sampled < len(phase_ids)]
-        video.target = phase_ids[kept]
+        video.target = phase_ids[_labels_of(video, min(len(phase_ids), reached))]
         videos.append(video)
     if unequal:
         more = f" (and {counted(len(unequal) - 1, 'other video')} like this)" if len(unequal) > 1 else ""
@@ -151,21 +183,29 @@ def open_split(
     return videos
 
 
-def _length_error(video: VideoFeatures, label_path: Path, num_labels: int, length_tolerance: int) -> str:
+def _labels_of(video: VideoFeatures, num_labels: int) -> np.ndarray:
+    """The label of each feature, `(T,)`, of the first `num_labels`; features beyond the last label have none."""
+    frames, seconds = video.label_frames[:num_labels], video.timeline.seconds
+    sampled = video.timeline.sampled[video.timeline.sampled <= frames[-1]]
+    return nearest_in_time(seconds[frames], seconds[sampled])
+
+
+def _length_error(
+    video: VideoFeatures, label_path: Path, num_labels: int, grid: LabelGrid, length_tolerance: int
+) -> str:
     """What is wrong with features and labels of two lengths: both counts, the fps, their ratio, and what to do."""
-    num_frames, sidecar = video.timeline.num_frames, video.source.sidecar
+    num_frames, sidecar = len(video.label_frames), video.source.sidecar
     rate = f" at {video.timeline.fps:.3f} fps" if sidecar and video.timeline.fps else ""
     ratio = length_ratio(num_labels, num_frames)
     if ratio and num_labels > num_frames and sidecar is None:
         advice = f"If these features are of every n-th frame, n = {ratio[0]}, add --feature_stride {ratio[0]}"
     else:
-        advice = (
-            "Labels at another frame rate, features of another video, or a video cut short: one label a decoded frame "
-            "is needed"
-        )
+        expected = "one label a decoded frame is needed" if grid.is_every_frame else f"dataset.yaml says {grid}"
+        advice = f"Labels at another frame rate, features of another video, or a video cut short: {expected}"
+    what = "decoded frames" if grid.is_every_frame else "labels that a frame reaches"
     allowed = counted(allowed_difference(num_frames, length_tolerance), "frame")
     return (
-        f"{video.name}: {num_frames} decoded frames{rate} in {video.source.path}, but {num_labels} labels in "
+        f"{video.name}: {num_frames} {what}{rate} in {video.source.path}, but {num_labels} labels in "
         f"{label_path}{f' ({ratio[1]})' if ratio else ''}; they may differ by {allowed} (--length_tolerance "
         f"{length_tolerance}, and at most 1 % of a video). {advice}"
     )
@@ -236,4 +276,5 @@ def pad_batch(videos: Sequence[tuple[str, Tensor, np.ndarray]]) -> Batch:
     pad = torch.nn.utils.rnn.pad_sequence
     features = pad([rows for _, rows, _ in videos], batch_first=True).transpose(1, 2)
     target = pad(targets, batch_first=True, padding_value=IGNORED)
-    return Batch(names, features, target, (target != IGNORED).unsqueeze(1).float())
+    mask = torch.arange(target.shape[1]) < torch.tensor(lengths)[:, None]
+    return Batch(names, features, target, mask.unsqueeze(1).float())

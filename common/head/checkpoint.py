@@ -24,7 +24,7 @@ FORMAT = 1
 SHAPE = {
     "config": dict, "phases": [str], "inputs_hash": str, "feature_identity?": IDENTITY_SHAPE, "num_threads": int,
     "epoch": int, "history": [{"loss": float, "accuracy": float, "seconds": float}], "model": dict, "optimizer": dict,
-    "background?": str,
+    "background?": str, "label_fps?": float, "label_every?": int,
 }  # fmt: skip
 
 
@@ -34,7 +34,7 @@ class Checkpoint:
 
     `inputs_hash` identifies the training features and labels; `feature_identity` says how the features were made
     (None for features without sidecar); `history` has one record an epoch; `background` is the phase that counts as that,
-    if any, which files of earlier versions do not say.
+    if any, and `label_fps` or `label_every` the rate of the labels, which files of earlier versions do not say.
     """
 
     config: dict[str, Any]
@@ -47,6 +47,8 @@ class Checkpoint:
     model: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     background: str | None = BACKGROUND
+    label_fps: float | None = None
+    label_every: int | None = None
 
     def save(self, path: Path) -> None:
         """Write the checkpoint atomically."""

@@ -14,12 +14,13 @@ from common.base.entries import on_disk
 from common.base.files import sha256_of_file, sha256_of_json
 from common.base.paths import find_videos
 from common.base.runtime import UserError, listed, progress
-from common.dataset.description import DatasetDescription, read_description, read_phases, require_supported
+from common.dataset.description import DatasetDescription, features_owner, read_description, read_phases
 from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_folds
 from common.dataset.phases import PhaseMapping, require_labels
 from common.features.files import identity_differences, sidecar_path
 from common.head.batch_gen import VideoFeatures, open_split
 from common.head.config import TrainConfig
+from common.video.label_grid import LabelGrid
 
 if TYPE_CHECKING:
     from common.encoders.config import EncoderConfig
@@ -51,7 +52,12 @@ class Experiment:
 
     @property
     def features(self) -> Path:
-        return self.dataset.features(self.model.name, self.config.variant)
+        return features_owner(self.dataset).features(self.model.name, self.config.variant)
+
+    @cached_property
+    def label_grid(self) -> LabelGrid:
+        description = read_description(self.dataset)
+        return LabelGrid(description.label_fps, description.label_every)
 
     @cached_property
     def folds(self) -> list[list[str]] | None:
@@ -98,6 +104,7 @@ class Experiment:
             labels,
             self.mapping,
             feature_dim=self.config.features_dim,
+            grid=self.label_grid,
             sample_rate=self.config.sample_rate,
             feature_strides=self._feature_strides(list(labels)),
             length_tolerance=self.config.length_tolerance,
@@ -132,16 +139,11 @@ class Experiment:
         description = read_description(self.dataset)
         if description.feature_fps is None:
             return {}
-        strides, videos = {}, find_videos(self.dataset.videos)
+        strides, videos = {}, find_videos(features_owner(self.dataset).videos)
         for name in names:
             is_own = sidecar_path(on_disk(self.features / f"{name}.npy")).is_file()  # it says which frames it has
             if not is_own:
                 strides[name] = self._label_fps(name, videos.get(name), description) / description.feature_fps
-            elif description.label_fps is not None:
-                raise UserError(
-                    f"{self.dataset.description}: label_fps is only used with features without sidecars, and "
-                    f"{self.features} has one of {name}; prepare one label a decoded frame"
-                )
             if strides.get(name, 1) < 1:
                 raise UserError(
                     f"{self.dataset.description}: feature_fps {description.feature_fps:g} is more than the "
@@ -168,9 +170,11 @@ class Experiment:
 
     def inputs_hash(self, videos: list[VideoFeatures], labels: dict[str, Path]) -> str:
         """Identity of features and labels: SHA-256 over the content of every file, and what was said of them."""
+        of_all = [] if self.label_grid.is_every_frame else [str(self.label_grid)]
+        of_all += [list(self.mapping.ignored)] if self.mapping.ignored else []
         said = {video.name: [video.feature_stride] if video.feature_stride != 1 else [] for video in videos}
         return sha256_of_json(
-            {v.name: [v.source.digest(), sha256_of_file(labels[v.name]), *said[v.name]] for v in videos}
+            {v.name: [v.source.digest(), sha256_of_file(labels[v.name]), *said[v.name], *of_all] for v in videos}
         )
 
 
@@ -182,7 +186,6 @@ def load_experiment(config: TrainConfig, *, verify: bool = True) -> Experiment:
     from common.encoders.config import read_encoder_config  # of all that it says, a head asks for the width alone
 
     dataset, model = paths.dataset(config.dataset), paths.model(config.model)
-    require_supported(dataset, "training")
     # a variant that is called as named weights are has their width
     encoder = read_encoder_config(model.config).with_weights(config.variant)
     inside = dataset.root.parent == (paths.repository_root() / "data").resolve()

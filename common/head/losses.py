@@ -1,15 +1,15 @@
 """Training losses of the head: cross-entropy or focal loss, plus the truncated smoothing loss, over valid frames only.
 
-Targets `(B, T)` hold phase ids, and `IGNORED` where a sequence is padding.
+Targets `(B, T)` hold phase ids, and `IGNORED` where a frame has no label that counts or a sequence is padding.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.dataset.phases import IGNORED
 from common.head.config import TrainConfig
 
-IGNORED = -100
 T_MSE_CLAMP = 16.0  # = tau squared, tau 4: Farha and Gall, CVPR 2019, eq. 4
 LOWEST_WEIGHT = 0.1  # of the smoothing term, in the two frames at a true phase change
 
@@ -45,8 +45,8 @@ def smoothing_weights(target: Tensor, window: int) -> Tensor:
     ramp = torch.logspace(0, -1, half, base=1 / LOWEST_WEIGHT, dtype=torch.float64)
     profile = torch.cat((ramp, ramp.flip(0))).to(target.device, torch.float32)
     weights = torch.ones(target.shape, device=target.device)
-    # the step from the last frame into padding is no phase change
-    valid_change = (target[:, 1:] != target[:, :-1]) & (target[:, 1:] != IGNORED)
+    # a step into padding, or from or to a frame that does not count, is no phase change
+    valid_change = (target[:, 1:] != target[:, :-1]) & _with_predecessor(target)
     item, frame = valid_change.nonzero(as_tuple=True)
     # `frame` is the one before the change, so c = frame + 1; one row of positions per change
     positions = frame[:, None] + 1 + torch.arange(-half, half, device=target.device)
@@ -57,16 +57,22 @@ def smoothing_weights(target: Tensor, window: int) -> Tensor:
     return weights.view(-1).scatter_reduce(0, flat, values, reduce="amin").view_as(weights)
 
 
+def _with_predecessor(target: Tensor) -> Tensor:
+    """Whether each frame but the first `(B, T - 1)` counts, and the one before it too."""
+    valid = target != IGNORED
+    return valid[:, 1:] & valid[:, :-1]
+
+
 def truncated_mse(logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Truncated mean squared change of log-probabilities between frames (Farha and Gall, CVPR 2019, eq. 3-5).
 
     Log-softmax at t minus the detached one at t-1, squared, clamped to 0..16, averaged over classes and over the valid
-    frames that have a predecessor. `weights` `(B, T)` multiplies the term of frame t. 0 when no frame has one.
+    frames after a valid one. `weights` `(B, T)` multiplies the term of frame t. 0 when no frame has one.
     """
     log_p = F.log_softmax(logits, dim=1)
     # the earlier frame is detached: gradients draw each frame to its predecessor, never the past to the future
     change = (log_p[:, :, 1:] - log_p.detach()[:, :, :-1]).square().clamp(max=T_MSE_CLAMP)
-    valid = (target[:, 1:] != IGNORED).to(logits.dtype)  # padding is at the end: a valid frame's predecessor is valid
+    valid = _with_predecessor(target).to(logits.dtype)
     per_frame = change.mean(dim=1) * valid
     if weights is not None:
         per_frame = per_frame * weights[:, 1:]

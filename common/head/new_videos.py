@@ -28,6 +28,7 @@ from common.head.checkpoint import is_own, load_checkpoint, load_content, load_h
 from common.head.config import TrainConfig
 from common.head.experiment import VALIDATION, Experiment, load_experiment
 from common.head.prediction import write_phases
+from common.video.label_grid import LabelGrid
 
 if TYPE_CHECKING:
     from common.features.extract import ExtractionLoop, Summary
@@ -71,6 +72,8 @@ class TrainedHead:
     mapping: PhaseMapping
     model: paths.Model
     encoder: EncoderConfig
+    grid: LabelGrid
+    """Which frames its training had labels for."""
 
     @property
     def dataset(self) -> str:
@@ -172,7 +175,8 @@ def open_head(path: Path, model_name: str | None = None) -> TrainedHead:
             f"extract the training features with models/{model.name}/extract_features.py and train again"
         )
     mapping = PhaseMapping(tuple(checkpoint.phases), checkpoint.background)
-    return TrainedHead(path, config, checkpoint.feature_identity, mapping, model, encoder)
+    grid = LabelGrid(checkpoint.label_fps, checkpoint.label_every)
+    return TrainedHead(path, config, checkpoint.feature_identity, mapping, model, encoder, grid)
 
 
 class Predictor:
@@ -200,18 +204,34 @@ class Predictor:
     def predict(self, video: Path, features: Path, folder: Path) -> VideoPhases:
         """Write `<video>.txt` and `<video>.npy` into `folder`, a row per decoded frame, from a video's features.
 
+        Where the head has learned from labels at a rate of their own, rows are at that rate.
+
         Raises `UserError` when the features do not fit the head, or are not finite.
         """
         trained = self.trained
         config = trained.config
         opened = open_video(
-            features, config.features_dim, sample_rate=config.sample_rate, feature_stride=config.feature_stride
+            features,
+            config.features_dim,
+            grid=trained.grid,
+            sample_rate=config.sample_rate,
+            feature_stride=config.feature_stride,
         )
         rows = write_phases(self.head, opened, folder, trained.mapping, causal=config.causal)
         remarks = trained.remarks_on(video)
         for remark in remarks[len(trained.remarks) :]:
             log.warning("%s: %s", video.name, remark)
-        return VideoPhases(video.name, opened.timeline.seconds, rows, trained.mapping, trained.description, remarks)
+        frames, seconds = opened.label_frames, opened.timeline.seconds
+        return VideoPhases(
+            video.name,
+            seconds[frames],
+            rows,
+            trained.mapping,
+            trained.description,
+            remarks,
+            frames=frames,
+            frame_seconds=seconds,
+        )
 
     def make_features(self, videos: dict[str, Path], folder: Path) -> Summary:
         """Leave features of `videos` in `folder`, made as the head's own were; those that are there already stay.
@@ -277,7 +297,7 @@ def predict_videos(
     checkpoint: Path | None = None,
     accept_damaged: bool = False,
 ) -> Path:
-    """Predict the unlabelled videos of `folder`, one row a decoded frame; returns the folder of the predictions.
+    """Predict the unlabelled videos of `folder`, a row for each label that they could have; returns where they are.
 
     Features that the data set has of these very videos are used. Others are made as the head's own were and stay
     beside the predictions: in the data set's folder they could take the name of one of its videos.
@@ -323,7 +343,15 @@ def _head_of(experiment: Experiment, path: Path) -> TrainedHead:
     else:
         first = next(iter(experiment.train_labels))
         identity = open_features(experiment.features / f"{first}.npy").identity()
-    return TrainedHead(path, experiment.config, identity, experiment.mapping, experiment.model, experiment.encoder)
+    return TrainedHead(
+        path,
+        experiment.config,
+        identity,
+        experiment.mapping,
+        experiment.model,
+        experiment.encoder,
+        experiment.label_grid,
+    )
 
 
 def _require_features_from_elsewhere(experiment: Experiment, videos: dict[str, Path]) -> None:
@@ -358,7 +386,9 @@ class VideoPhases:
     """A head's answer for one video, frame by frame, and where the numbers come from.
 
     `seconds` `(T,)` are the presentation times of the frames, `probabilities` `(T, num_classes)` their phases';
-    `source` names encoder and head, `remarks` what a reader must know before believing a number.
+    `source` names encoder and head, `remarks` what a reader must know before believing a number. With labels at a rate
+    of their own these are the frames that carry one: `frames` `(T,)` are their numbers, `frame_seconds` the times of all
+    decoded ones (None: all are here).
     """
 
     name: str
@@ -367,6 +397,24 @@ class VideoPhases:
     mapping: PhaseMapping
     source: str = ""
     remarks: tuple[str, ...] = ()
+    frames: np.ndarray | None = None
+    frame_seconds: np.ndarray | None = None
+
+    @cached_property
+    def first_frames(self) -> np.ndarray:
+        """The decoded frame at which each row begins, and the number of decoded frames, `(T + 1,)`."""
+        if self.frames is None:
+            return np.arange(len(self.seconds) + 1)
+        return np.append(self.frames, len(self.frame_seconds))
+
+    @cached_property
+    def every_frame(self) -> VideoPhases:
+        """The same with a row for every decoded frame: that of the last label at or before it."""
+        if self.frames is None or len(self.frames) == len(self.frame_seconds):
+            return self
+        rows = np.searchsorted(self.frames, np.arange(len(self.frame_seconds)), side="right") - 1
+        probabilities = self.probabilities[np.maximum(rows, 0)]
+        return VideoPhases(self.name, self.frame_seconds, probabilities, self.mapping, self.source, self.remarks)
 
     @cached_property
     def phase_ids(self) -> np.ndarray:

@@ -50,13 +50,17 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
         earlier.unlink(missing_ok=True)  # macOS removes `._x.txt` with `x.txt`
     for video in progress(videos, description=f"predict split {experiment.config.split}", unit="videos"):
         write_phases(head, video, experiment.results, experiment.mapping, causal=experiment.config.causal)
-    repeated = {video.name: max(0, video.num_labels - video.timeline.num_frames) for video in videos}
+    repeated = {video.name: max(0, video.num_labels - len(video.label_frames)) for video in videos}
+    # labels at a rate of their own may lie past the last frame: none of them can be predicted
+    unreached = {} if experiment.label_grid.is_every_frame else {name: n for name, n in repeated.items() if n}
     # scored as everybody else will: from the files
-    scores = score_folder(experiment.test_labels, experiment.results, experiment.mapping, experiment.results)
+    labels, folder = experiment.test_labels, experiment.results
+    scores = score_folder(labels, folder, experiment.mapping, folder, unreached=unreached)
     trained = None if checkpoint else load_checkpoint(path)
     record = _provenance(experiment, videos, trained) | {
         "num_parameters": sum(parameter.numel() for parameter in head.parameters()),
         "repeated_rows": {name: count for name, count in repeated.items() if count},
+        "unreached_labels": unreached,
         "metrics": {"challenge": to_json(summarise(scores.values(), CHALLENGE))},
         "device": device_name(target_device),
         "predict_seconds": round(time.monotonic() - started, 3),
@@ -95,7 +99,7 @@ def _provenance(experiment: Experiment, videos: list[VideoFeatures], trained: Ch
         "videos": [video.name for video in videos],
         "damaged_videos": {video.name: video.damage for video in videos if video.damage},
         "look_ahead_seconds": max(video.look_ahead_seconds for video in videos),
-        "fps": {video.name: video.timeline.fps for video in videos if video.source.sidecar},
+        "fps": {video.name: video.label_fps for video in videos if video.label_fps},
         "history": trained.history if trained else None,
         "train_seconds": round(sum(entry["seconds"] for entry in trained.history), 3) if trained else None,
         "num_train_videos": len(experiment.train_labels) if trained else None,
@@ -114,7 +118,7 @@ def write_phases(
     is not known yet; labels after the video's end take the last.
     """
     probabilities = phase_probabilities(head, video)
-    rows = probabilities[video.timeline.nearest_sample(video.num_labels, causal=causal)]
+    rows = probabilities[video.rows_of_labels(causal=causal)]
     write_prediction(folder / f"{video.name}.txt", rows.argmax(axis=1), mapping)
     with atomic_path(folder / f"{video.name}.npy") as temporary:
         np.save(temporary, rows)

@@ -12,12 +12,12 @@ import torch
 from common.base import paths
 from common.base.files import read_text
 from common.base.runtime import UserError, generator, keep_freed_memory, listed, progress, select_device, shown
-from common.dataset.phases import PhaseMapping
+from common.dataset.phases import IGNORED, PhaseMapping
 from common.head.batch_gen import Batch, BatchGenerator, VideoFeatures
 from common.head.checkpoint import Checkpoint, build_head, fill_head, load_checkpoint, restore_optimizer
 from common.head.config import TrainConfig, config_differences
 from common.head.experiment import Experiment
-from common.head.losses import IGNORED, head_loss
+from common.head.losses import head_loss
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,15 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     keep_freed_memory()
     target_device = select_device(device)
     config = experiment.config
-    videos = experiment.open(experiment.train_labels)
+    opened = experiment.open(experiment.train_labels)
+    videos = _with_labels(opened)
     # a head never predicts what it has not seen
     trained = np.unique(np.concatenate([video.target for video in videos]))
     without = [name for number, name in enumerate(experiment.mapping.names) if number not in trained]
     if without:
         part = f" (train_fraction {config.train_fraction:g})" if config.train_fraction < 1 else ""
         log.warning("split %s%s: no training frame of %s: it is never predicted", config.split, part, listed(without))
-    checkpoint = _start(experiment, videos, resume)
+    checkpoint = _start(experiment, opened, resume)
     head = build_head(config, experiment.mapping.num_classes).to(target_device)
     optimizer = torch.optim.Adam(head.parameters(), lr=config.lr)
     # Nothing else has to be restored: the learning rate, the order of the videos and the dropout masks of an epoch
@@ -83,6 +84,16 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     return checkpoint
 
 
+def _with_labels(videos: list[VideoFeatures]) -> list[VideoFeatures]:
+    """The videos that have a label which counts. Raises `UserError` when none has."""
+    silent = [video.name for video in videos if (video.target == IGNORED).all()]
+    if len(silent) == len(videos):
+        raise UserError("no label of any training video counts: see `ignored` in dataset.yaml")
+    if silent:
+        log.warning("not learned from, since no label of it counts: %s", listed(silent))
+    return [video for video in videos if video.name not in silent]
+
+
 def _start(experiment: Experiment, videos: list[VideoFeatures], resume: bool) -> Checkpoint:
     """A checkpoint at epoch 0, or the one on the disk when it may be continued."""
     fresh = Checkpoint(
@@ -92,6 +103,7 @@ def _start(experiment: Experiment, videos: list[VideoFeatures], resume: bool) ->
         feature_identity=videos[0].source.identity(),
         num_threads=torch.get_num_threads(),
         background=experiment.mapping.background,
+        **asdict(experiment.label_grid),
     )
     if not resume or not experiment.checkpoint.is_file():
         return fresh
@@ -182,7 +194,8 @@ def class_weights(choice: str, videos: list[VideoFeatures], mapping: PhaseMappin
     if choice == "none":
         return None
     if choice == "inverse":
-        counts = np.bincount(np.concatenate([video.target for video in videos]), minlength=mapping.num_classes)
+        targets = np.concatenate([video.target for video in videos])
+        counts = np.bincount(targets[targets != IGNORED], minlength=mapping.num_classes)
         # a phase without a frame would weigh infinitely much; it has no term in the loss, so that 0 is as good as any
         weights = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0)
         return torch.tensor(weights / weights[counts > 0].mean(), dtype=torch.float32)

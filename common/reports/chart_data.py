@@ -122,7 +122,7 @@ def score_ribbons(scores: Mapping[str, VideoScore | None]) -> list[Ribbon]:
         if score is None:
             ribbons.append(Ribbon(label, (), [], None))
         else:
-            wrong = [(start, end) for is_wrong, start, end in find_segments(score.true != score.predicted) if is_wrong]
+            wrong = [(start, end) for is_wrong, start, end in find_segments(score.is_wrong) if is_wrong]
             ribbons.append(Ribbon(label, score.segments[0], wrong, score))
     return ribbons
 
@@ -132,6 +132,6 @@ def video_ribbons(report: Report, video: str) -> list[Ribbon]:
     scores = {}
     for result in report.results:
         score = result.scores.get(video)
-        accuracy = "n/a" if score is None else f"{100 * np.mean(score.true == score.predicted):.0f} %"
+        accuracy = "n/a" if score is None else f"{100 * score.accuracy:.0f} %"
         scores[f"{result.name}  {accuracy}"] = score
     return score_ribbons(scores)

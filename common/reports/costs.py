@@ -7,6 +7,7 @@ import numpy as np
 from common.base import paths
 from common.base.entries import on_disk
 from common.base.runtime import UserError
+from common.dataset.description import features_owner
 from common.features.files import open_features
 from common.reports.results import EncoderResult
 
@@ -24,7 +25,7 @@ COSTS = {
 def encoder_costs(result: EncoderResult, dataset: paths.Dataset) -> dict[str, float]:
     """The costs of `COSTS` of one encoder; NaN where unknown (features without sidecars, or no longer on this disk)."""
     parameters = result.record["features"]["num_parameters"]
-    folder = dataset.features(result.model.name, result.record["config"]["variant"])
+    folder = features_owner(dataset).features(result.model.name, result.record["config"]["variant"])
     seconds, sizes = [], []
     for name in result.scores:
         path = on_disk(folder / f"{name}.npy")

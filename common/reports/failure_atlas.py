@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from common.dataset.kfold import prefix_stratum
-from common.dataset.segments import find_segments
+from common.dataset.phases import IGNORED
 from common.reports.results import EncoderResult
 from common.scoring.video_score import VideoScore
 
@@ -98,7 +98,7 @@ def video_accuracies(results: Sequence[EncoderResult]) -> list[VideoAccuracies]:
     accuracies: dict[str, dict[str, float]] = {name: {} for name in sorted(_truths(results))}
     for result in results:
         for name, score in result.scores.items():
-            accuracies[name][result.name] = 1 - float((score.true != score.predicted).mean())
+            accuracies[name][result.name] = score.accuracy
     return [VideoAccuracies(name, of_encoders) for name, of_encoders in accuracies.items()]
 
 
@@ -144,10 +144,10 @@ def by_segment_length(results: Sequence[EncoderResult], truths: Mapping[str, Vid
     lengths = {name: (s.segments[1].ends - s.segments[1].starts) / rates[name] for name, s in truths.items()}
     every = np.concatenate(list(lengths.values()))
     edges = np.unique(np.quantile(every, np.linspace(0, 1, LENGTH_GROUPS + 1)[1:-1]))
-    places = {
-        name: np.repeat(np.digitize(lengths[name], edges), s.segments[1].ends - s.segments[1].starts)
-        for name, s in truths.items()
-    }
+    places = {name: np.zeros(s.num_frames, dtype=int) for name, s in truths.items()}
+    for name, score in truths.items():
+        for group, (_, start, end) in zip(np.digitize(lengths[name], edges), score.segments[1], strict=True):
+            places[name][start:end] = group
     return stratify(results, places, _between(edges, unit), "length of the true segment")
 
 
@@ -160,8 +160,9 @@ def by_distance(results: Sequence[EncoderResult], truths: Mapping[str, VideoScor
 
 
 def change_distances(true: np.ndarray) -> np.ndarray:
-    """Frames from the middle of each frame to the nearest change between two frames `(T,)`; infinite without one."""
-    changes = find_segments(true).starts[1:]
+    """Frames from the middle of each frame to the nearest change between two phases `(T,)`; infinite without one."""
+    is_change = (true[1:] != true[:-1]) & (true[1:] != IGNORED) & (true[:-1] != IGNORED)
+    changes = np.flatnonzero(is_change) + 1
     if not changes.size:
         return np.full(len(true), np.inf)
     middles = np.arange(len(true)) + 0.5
@@ -187,13 +188,18 @@ def _between(edges: np.ndarray, unit: str) -> list[str]:
 def stratify(
     results: Sequence[EncoderResult], places: Mapping[str, np.ndarray], groups: list[str], axis: str
 ) -> Strata:
-    """Share of wrong frames of every group and encoder; `places` holds the group of each frame `(T,)` of each video."""
-    frames = sum(np.bincount(place, minlength=len(groups)) for place in places.values())
+    """Share of wrong frames of every group and encoder, of those whose label counts.
+
+    `places` holds the group of each frame `(T,)` of each video.
+    """
+    frames = np.zeros(len(groups), dtype=int)
+    for name, score in _truths(results).items():
+        frames += np.bincount(places[name][score.counts], minlength=len(groups))
     errors = {}
     for result in results:
         wrong, total = np.zeros(len(groups)), np.zeros(len(groups))
         for name, score in result.scores.items():
-            wrong += np.bincount(places[name], weights=score.true != score.predicted, minlength=len(groups))
-            total += np.bincount(places[name], minlength=len(groups))
+            wrong += np.bincount(places[name], weights=score.is_wrong, minlength=len(groups))
+            total += np.bincount(places[name][score.counts], minlength=len(groups))
         errors[result.name] = np.divide(wrong, total, out=np.full(len(groups), np.nan), where=total > 0)
     return Strata(axis, groups, frames, errors)

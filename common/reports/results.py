@@ -14,7 +14,7 @@ from common.base import paths
 from common.base.entries import nfc, reason_against_folder, visible, warn_once
 from common.base.paths import label_paths
 from common.base.runtime import UserError, describe_os_error, listed
-from common.dataset.description import read_phases, require_supported
+from common.dataset.description import read_phases
 from common.dataset.kfold import folds_hash, read_folds
 from common.dataset.phases import PhaseMapping, labels_hash
 from common.head.run_record import read_run_record
@@ -153,9 +153,6 @@ class _Present:
 
     dataset: paths.Dataset
 
-    def __post_init__(self) -> None:
-        require_supported(self.dataset, "scoring")
-
     @cached_property
     def mapping(self) -> PhaseMapping:
         return read_phases(self.dataset)
@@ -206,7 +203,8 @@ def _read_split(folder: Path, split: str, present: _Present) -> SplitResult:
             "it again"
         )
     fps = {nfc(name): rate for name, rate in record["fps"].items()}
-    scores = score_folder(labels, folder, present.mapping, folder, fps=fps)
+    unreached = {nfc(name): count for name, count in record["unreached_labels"].items()}
+    scores = score_folder(labels, folder, present.mapping, folder, fps=fps, unreached=unreached)
     for score in scores.values():
         _ = score.average_precision  # reads the probabilities: damaged ones are found here, and nothing is read twice
     known = record.get("labels_hash")  # earlier versions did not record it

@@ -11,7 +11,7 @@ import numpy as np
 from common.base.entries import on_disk
 from common.base.files import map_array
 from common.base.runtime import UserError, progress
-from common.dataset.phases import PhaseMapping, read_labels
+from common.dataset.phases import IGNORED, PhaseMapping, read_labels, read_predictions
 from common.scoring.video_score import VideoScore
 
 log = logging.getLogger(__name__)
@@ -29,16 +29,21 @@ def score_folder(
     probabilities: Path,
     *,
     fps: Mapping[str, float | None] | None = None,
+    unreached: Mapping[str, int] | None = None,
 ) -> dict[str, VideoScore]:
     """Score every video of `labels` (name -> file) against `<video>.txt` and, where it is there, `<video>.npy`.
+
+    `unreached`: labels at the end of a video that none of its frames reaches; they do not count.
 
     Raises `UserError` naming the video for a missing prediction, another length, or unsuitable probabilities.
     """
     scores = {}
     for name, path in progress(labels.items(), description="score", unit="videos"):
         true = read_labels(path, mapping)
+        if beyond := (unreached or {}).get(name, 0):
+            true[-beyond:] = IGNORED
         predicted_path = on_disk(predictions / f"{name}.txt")
-        predicted = read_labels(predicted_path, mapping)
+        predicted = read_predictions(predicted_path, mapping)
         if len(predicted) != len(true):
             raise UserError(
                 f"{predicted_path}: {len(predicted)} frames, but {len(true)} labels in {path}; predict again"

@@ -64,7 +64,7 @@ def further_name(key: str, relaxed_seconds: float = RELAXED_SECONDS) -> str:
 def relaxed_confusion(score: VideoScore, seconds: float) -> np.ndarray:
     """Frame counts `(num_classes, num_classes)` with boundaries relaxed by `seconds`; the video's fps must be known."""
     relaxed = relaxed_prediction(score.true, score.predicted, round(seconds * score.fps))
-    return metrics.confusion_matrix(score.true, relaxed, score.num_classes)
+    return metrics.confusion_matrix(score.true[score.counts], relaxed[score.counts], score.num_classes)
 
 
 def jaccard_phases(scores: Sequence[VideoScore]) -> float:

@@ -148,8 +148,8 @@ def _pooled_pr_auc(scores: tuple[VideoScore, ...]) -> float:
     """Macro mean over the true classes of the average precision over all frames; NaN unless all have probabilities."""
     if any(score.load_probabilities is None for score in scores):
         return float("nan")
-    true = np.concatenate([score.true for score in scores])
-    probabilities = np.concatenate([score.load_probabilities() for score in scores])
+    true = np.concatenate([score.true[score.counts] for score in scores])
+    probabilities = np.concatenate([score.load_probabilities()[score.counts] for score in scores])
     return float(metrics.mean_of_defined(metrics.average_precision_per_class(true, probabilities)))
 
 

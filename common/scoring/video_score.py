@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from common.dataset.phases import IGNORED
 from common.dataset.segments import Segments, count_overlaps, edit_similarity, find_segments, legacy_last_end, without
 from common.scoring.metrics import OVERLAP_PERCENTS, average_precision_per_class, calibration_bins, confusion_matrix
 
@@ -30,7 +32,11 @@ class SegmentScore:
 
 @dataclass(frozen=True, eq=False)
 class VideoScore:
-    """One scored video; `true` and `predicted` are phase ids `(T,)`, `fps` frames a second where known."""
+    """One scored video; `true` and `predicted` are phase ids `(T,)`, `fps` labels a second where known.
+
+    `true` is `IGNORED` where a label does not count. Such frames are in no frame measure, and cut segments of truth and
+    prediction alike.
+    """
 
     true: np.ndarray = field(repr=False)
     predicted: np.ndarray = field(repr=False)
@@ -45,14 +51,30 @@ class VideoScore:
         return len(self.true)
 
     @cached_property
+    def counts(self) -> np.ndarray:
+        """Whether the label of each frame counts, `(T,)`."""
+        return self.true != IGNORED
+
+    @cached_property
+    def is_wrong(self) -> np.ndarray:
+        """Whether each frame counts and its prediction is another phase, `(T,)`."""
+        return self.counts & (self.true != self.predicted)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the frames that count whose phase is correct; NaN without any."""
+        return 1 - self.is_wrong.sum() / self.counts.sum() if self.counts.any() else float("nan")
+
+    @cached_property
     def confusion(self) -> np.ndarray:
         """Frame counts `(num_classes, num_classes)`, rows = truth."""
-        return confusion_matrix(self.true, self.predicted, self.num_classes)
+        return confusion_matrix(self.true[self.counts], self.predicted[self.counts], self.num_classes)
 
     @cached_property
     def segments(self) -> tuple[Segments, Segments]:
-        """Predicted and true segments, background included."""
-        return find_segments(self.predicted), find_segments(self.true)
+        """Predicted and true segments, background included; none joins over frames that do not count."""
+        cut = np.where(self.counts, self.predicted, IGNORED)
+        return without(find_segments(cut), IGNORED), without(find_segments(self.true), IGNORED)
 
     @cached_property
     def _segment_scores(self) -> dict[SegmentRule, SegmentScore]:
@@ -62,7 +84,7 @@ class VideoScore:
         """Edit and overlap counts under a rule."""
         known = self._segment_scores
         if rule not in known:
-            known[rule] = _score_segments(self.segments, rule, self.background)
+            known[rule] = _score_segments(self.segments, rule, self.background, self.num_frames)
         return known[rule]
 
     @cached_property
@@ -74,8 +96,8 @@ class VideoScore:
     def _from_probabilities(self) -> tuple[np.ndarray, np.ndarray] | None:
         if self.load_probabilities is None:
             return None
-        probabilities = self.load_probabilities()
-        return average_precision_per_class(self.true, probabilities), calibration_bins(self.true, probabilities)
+        true, probabilities = self.true[self.counts], self.load_probabilities()[self.counts]
+        return average_precision_per_class(true, probabilities), calibration_bins(true, probabilities)
 
     @property
     def average_precision(self) -> np.ndarray | None:
@@ -88,8 +110,11 @@ class VideoScore:
         return None if self._from_probabilities is None else self._from_probabilities[1]
 
 
-def _score_segments(segments: tuple[Segments, Segments], rule: SegmentRule, background: int | None) -> SegmentScore:
-    if rule.last_segment == "legacy":  # before the background goes, so that the video's last segment is meant
+def _score_segments(
+    segments: tuple[Segments, Segments], rule: SegmentRule, background: int | None, num_frames: int
+) -> SegmentScore:
+    # before the background goes: the video's last segment is meant, which is none of these where its end does not count
+    if rule.last_segment == "legacy" and all(len(each) and each.ends[-1] == num_frames for each in segments):
         segments = tuple(legacy_last_end(each) for each in segments)
     if not rule.background:
         segments = tuple(without(each, background) for each in segments)
@@ -100,10 +125,11 @@ def _score_segments(segments: tuple[Segments, Segments], rule: SegmentRule, back
 def boundary_distances(predicted: Segments, true: Segments) -> np.ndarray:
     """For each true change into a phase, frames to the nearest predicted start of that phase; NaN where it has none.
 
-    A start of the video is no change. Labels made to the second make distances below one second meaningless.
+    A start of the video is no change, nor is one after frames that do not count. Labels made to the second make distances below one second meaningless.
     """
-    distances = np.full(max(len(true) - 1, 0), np.nan)
-    for index, (label, start, _) in enumerate(list(true)[1:]):
+    follows = [later for earlier, later in pairwise(true) if earlier[2] == later[1]]
+    distances = np.full(len(follows), np.nan)
+    for index, (label, start, _) in enumerate(follows):
         starts = predicted.starts[predicted.labels == label]
         if starts.size:
             distances[index] = np.abs(starts - start).min()

@@ -249,17 +249,17 @@ class Timeline:
         """The timeline of features that come without one: a vector for each frame at a constant rate."""
         return cls(np.arange(num_frames) / fps, np.arange(num_frames))
 
-    def every_nth(self, step: int) -> Timeline:
-        """The same video with every `step`-th feature kept."""
-        return Timeline(self.seconds, self.sampled[::step])
+    def keeping(self, kept: slice | np.ndarray) -> Timeline:
+        """The same video with some of its features kept."""
+        return Timeline(self.seconds, self.sampled[kept])
 
-    def nearest_sample(self, num_labels: int, *, causal: bool = False) -> np.ndarray:
-        """For each of `num_labels` label frames, the position in `sampled` of the feature that stands for it.
+    def nearest_sample(self, frames: np.ndarray, *, causal: bool = False) -> np.ndarray:
+        """For each of the decoded `frames` `(n,)`, the position in `sampled` of the feature that stands for it.
 
-        `(num_labels,)`: the nearest in time, of two equally near the earlier; `causal`: the last one at or before it
-        (before the first, the first). Labels past the last decoded frame take that frame's feature.
+        `(n,)`: the nearest in time, of two equally near the earlier; `causal`: the last one at or before it (before the
+        first, the first). Frames past the last decoded one take that frame's feature.
         """
-        frames = np.minimum(np.arange(num_labels), self.num_frames - 1)
+        frames = np.minimum(frames, self.num_frames - 1)
         if len(self.sampled) == self.num_frames:
             return frames  # every frame has a feature of its own
         if causal:

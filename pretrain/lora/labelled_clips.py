@@ -20,8 +20,8 @@ from common.base import paths
 from common.base.entries import nfc, on_disk
 from common.base.files import misfit, read_json
 from common.base.runtime import UserError, generator
-from common.dataset.description import require_supported
-from common.dataset.phases import read_labels, read_mapping
+from common.dataset.description import read_phases
+from common.dataset.phases import IGNORED, read_labels
 from common.dataset.segments import Segments, find_segments, without
 from common.video.preprocess import Preprocessing, resize
 from common.video.probe import VideoError
@@ -77,8 +77,7 @@ def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[
     manifest = read_json(record, "import the data set again")
     if wrong := misfit(manifest, IMPORTED):
         raise UserError(f"{record}: not the record of an import ({wrong}); import the data set again")
-    require_supported(dataset, "training")
-    mapping = read_mapping(dataset.mapping)
+    mapping = read_phases(dataset)
     files = paths.find_videos(dataset.videos)
     entries = {nfc(name): entry for name, entry in manifest["videos"].items()}
     missing = sorted(entries.keys() - files.keys())
@@ -91,7 +90,8 @@ def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[
     class_of = np.array([EXCLUDED if index is None else index for index in found])
     videos = []
     for name, entry in sorted(entries.items()):
-        labels = class_of[read_labels(on_disk(dataset.ground_truth / f"{name}.txt"), mapping)]
+        phase_ids = read_labels(on_disk(dataset.ground_truth / f"{name}.txt"), mapping)
+        labels = np.where(phase_ids == IGNORED, EXCLUDED, class_of[phase_ids])
         title, segments = f"{dataset.name}/{name}", find_segments(labels)
         videos.append(SegmentedVideo(title, files[name], entry["fps"], len(labels), entry["stratum"], segments))
     return videos

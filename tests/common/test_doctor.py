@@ -120,10 +120,10 @@ def test_a_rate_must_be_positive(workspace, fps):
 def test_torch_and_torchvision_that_do_not_load_together(workspace, monkeypatch, capsys, error, found):
     real = importlib.import_module
 
-    def import_module(name, *rest):
+    def import_module(name, *rest, **keywords):
         if name == "torchvision":
             raise error
-        return real(name, *rest)
+        return real(name, *rest, **keywords)
 
     monkeypatch.setattr(machine.importlib, "import_module", import_module)
     assert main([]) == 1

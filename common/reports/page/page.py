@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -75,7 +74,7 @@ def build(report: Report) -> dict[str, Any]:
         "sheets": sheets,
         "in_seconds": all(sheet.score.fps for sheet in sheets),
         "anchors": {sheet.video: f"video-{number}" for number, sheet in enumerate(sheets, 1)},
-        "accuracies": {s.video: 100 * float(np.mean(s.score.true == s.score.predicted)) for s in sheets},
+        "accuracies": {s.video: 100 * s.score.accuracy for s in sheets},
         "folds": {name: split.record["split"] for split in report.results[0].splits for name in split.scores},
         "most_changes": MOST_CHANGES,
         "atlas": atlas,

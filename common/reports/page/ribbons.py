@@ -112,5 +112,5 @@ def segment_probabilities(score: VideoScore) -> np.ndarray:
         return np.full(len(segments), np.nan)
     probabilities = score.load_probabilities()
     own = probabilities[np.arange(len(probabilities)), score.predicted].astype(float)
-    # reduceat sums from each start to the next: segments follow each other without gaps
-    return np.add.reduceat(own, segments.starts) / (segments.ends - segments.starts)
+    summed = np.concatenate(([0.0], np.cumsum(own)))  # segments may leave gaps, where labels do not count
+    return (summed[segments.ends] - summed[segments.starts]) / (segments.ends - segments.starts)

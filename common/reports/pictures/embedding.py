@@ -8,11 +8,13 @@ from matplotlib.figure import Figure
 
 from common.base.runtime import UserError
 from common.base.wording import brief
-from common.features.files import open_features
+from common.dataset.description import features_owner, read_description
+from common.dataset.phases import IGNORED
 from common.reports.caveats import Remark
 from common.reports.comparison import Report
 from common.reports.pictures.style import GRID, phase_colours, phase_patches, write_remarks, write_title
 from common.reports.results import EncoderResult
+from common.video.label_grid import LabelGrid
 
 log = logging.getLogger(__name__)
 
@@ -64,22 +66,26 @@ def sample_frames(result: EncoderResult, report: Report) -> tuple[np.ndarray, np
     Raises `UserError` when a feature file is missing or damaged.
     """
     random = np.random.default_rng(SEED)
-    folder = report.dataset.features(result.model.name, result.record["config"]["variant"])
+    from common.head.batch_gen import open_video  # comes with torch, and no other report needs it
+
+    config, description = result.record["config"], read_description(report.dataset)
+    folder = features_owner(report.dataset).features(result.model.name, config["variant"])
+    grid = LabelGrid(description.label_fps, description.label_every)
     names = sorted(result.scores)
     places = np.linspace(0, len(names) - 1, min(MOST_VIDEOS, len(names))).round().astype(int)
     chosen = [names[place] for place in places]
     per_video = math.ceil(FRAMES_PER_PHASE / len(chosen))
     features, phases = [], []
     for name in chosen:
-        source = open_features(folder / f"{name}.npy")
         true = result.scores[name].true
-        for phase in np.unique(true):
+        source = open_video(folder / f"{name}.npy", config["features_dim"], grid=grid, num_labels=len(true))
+        source.num_labels = len(true)
+        row_of = source.rows_of_labels()
+        for phase in np.unique(true[true != IGNORED]):
             frames = np.flatnonzero(true == phase)
             frames = np.sort(random.choice(frames, min(per_video, len(frames)), replace=False))
-            # labels are of frames, features of samples; the labels may go on for a few frames after the last of them
-            rows = np.minimum(source.timeline.nearest_sample(len(true))[frames], source.array.shape[1] - 1)
-            features.append(np.asarray(source.array[:, rows], dtype=np.float32).T)
-            phases.append(np.full(len(rows), phase))
+            features.append(np.asarray(source.rows[row_of[frames]], dtype=np.float32))
+            phases.append(np.full(len(frames), phase))
     return np.concatenate(features), np.concatenate(phases)
 
 

@@ -44,8 +44,8 @@ def segment_rows(phases: VideoPhases) -> list[dict[str, str | int]]:
         rows.append(
             {
                 "phase": text_cell(phases.mapping.names[phase]),
-                "start_frame": start,
-                "end_frame": end,
+                "start_frame": int(phases.first_frames[start]),
+                "end_frame": int(phases.first_frames[end]),
                 "start_seconds": f"{first:.3f}",
                 "end_seconds": f"{last:.3f}",
                 "duration_seconds": f"{last - first:.3f}",

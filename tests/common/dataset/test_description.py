@@ -4,13 +4,11 @@ import unicodedata
 
 import pytest
 
-from common import evaluation
 from common.base import paths
 from common.base.runtime import UserError
-from common.dataset.description import UNSUPPORTED, DatasetDescription, read_description, read_phases, require_supported
+from common.dataset.description import DatasetDescription, features_owner, read_description, read_phases
+from common.dataset.phases import IGNORED
 from common.features.config import ExtractionConfig
-from common.head.experiment import load_experiment
-from common.reports.results import collect_split
 
 MAPPING = ("background", "incision", "wash", "Größe")
 
@@ -167,32 +165,6 @@ def test_features_of_a_set_that_has_those_of_another(dataset):
 
 
 @pytest.mark.parametrize(
-    "text", ["label_fps: 1", "label_every: 2", "ignored: [wash]"]
-)  # fmt: skip
-@pytest.mark.parametrize("work", ["training", "scoring"])
-def test_a_key_that_would_change_numbers_is_refused(dataset, text, work):
-    key = text.partition(":")[0]
-    with pytest.raises(UserError, match=rf"dataset\.yaml: {key} \(.*\) is not supported by {work} yet"):
-        require_supported(describe(dataset, text), work)
-    assert require_supported(dataset, "extraction") == read_description(dataset)
-
-
-def test_features_of_another_set_are_refused_by_all(dataset):
-    describe(dataset, "features_of: other")
-    for work in UNSUPPORTED:
-        with pytest.raises(UserError, match="features_of"):
-            require_supported(dataset, work)
-
-
-@pytest.mark.parametrize(
-    "text", ["label_every: 1", "background: wash", "background: null", "ignored: []", "frames_fps: 5\nsource: a"]
-)
-def test_what_is_as_without_the_key_or_information_is_not_refused(dataset, text):
-    for work in UNSUPPORTED:
-        require_supported(describe(dataset, text), work)
-
-
-@pytest.mark.parametrize(
     ("text", "background", "number"),
     [("source: a", "background", 0), ("background: wash", "wash", 2), ("background: null", None, None)],
 )
@@ -206,16 +178,23 @@ def test_there_is_no_background_where_the_mapping_has_none(dataset):
     assert read_phases(dataset).background is None
 
 
-def test_the_commands_refuse(made, tmp_path):
+def test_labels_without_a_phase_are_named_by_a_word_that_no_mapping_has(dataset):
+    describe(dataset, "ignored: [wash, unlabelled]")
+    mapping = read_phases(dataset)
+    assert mapping.label_ids["unlabelled"] == mapping.label_ids["wash"] == IGNORED
+    assert "unlabelled" not in mapping.ids
+    dataset.mapping.write_text("0 a\n1 unlabelled\n")
+    with pytest.raises(UserError, match=r"line 2: 'unlabelled' stands for no phase"):
+        read_phases(dataset)
+
+
+def test_features_of_another_set_are_looked_for_there_and_extracted_there(made, workspace):
+    (workspace / "data" / "steps").mkdir()
+    (workspace / "data" / "steps" / "mapping.txt").write_text("0 a\n1 b\n")
+    steps = describe(paths.dataset("steps"), "features_of: made")
+    assert features_owner(steps).root == made.dataset.root
+    assert features_owner(made.dataset) == made.dataset
     from common.features.extract import extract
 
-    describe(made.dataset, "label_fps: 1\nfeatures_of: made\n")
-    with pytest.raises(UserError, match="found this one"):
-        extract(paths.model("ColorHistogram"), ExtractionConfig(dataset="made"))
-    describe(made.dataset, "label_fps: 1\n")
-    with pytest.raises(UserError, match=r"label_fps .* training"):
-        load_experiment(made.config())
-    with pytest.raises(UserError, match=r"label_fps .* scoring"):
-        collect_split(made.dataset, "1")
-    with pytest.raises(UserError, match=r"label_fps .* scoring"):
-        evaluation.main([str(made.dataset.ground_truth), str(tmp_path), "--mapping_path", str(made.dataset.mapping)])
+    with pytest.raises(UserError, match="--dataset made"):
+        extract(paths.model("ColorHistogram"), ExtractionConfig(dataset="steps"))

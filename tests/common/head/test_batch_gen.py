@@ -8,9 +8,9 @@ import torch
 
 from common.base.paths import label_paths
 from common.base.runtime import UserError
-from common.dataset.phases import read_mapping
+from common.dataset.phases import IGNORED, read_mapping
 from common.head.batch_gen import BatchGenerator, open_split, pad_batch
-from common.head.losses import IGNORED
+from common.video.label_grid import LabelGrid
 
 
 @pytest.fixture
@@ -190,3 +190,70 @@ def test_features_are_read_from_disk_once_when_they_fit_into_memory(made, open_a
     second = {batch.names: batch.features for batch in generator.epoch(1)}
     assert generator.in_memory
     assert all(torch.equal(first[names], second[names]) for names in first)
+
+
+# --- labels at a rate of their own, and labels that do not count ----------------------------------------------------
+
+
+GRID = LabelGrid(label_every=10)
+LABELS = np.array([0, 1, 1, 2, 3, 3, 0, 2, 2, 1])  # of frames 0, 10, ..., 90
+
+
+def on_grid(made, sampled=None, **options):
+    made.write_labels("BL_1", LABELS)
+    frames = np.arange(100) if sampled is None else np.asarray(sampled)
+    made.write_features("BL_1", np.repeat(frames[:, None], 48, axis=1), sampled=sampled, num_frames=100)
+    labels = {"BL_1": made.dataset.ground_truth / "BL_1.txt"}
+    mapping = read_mapping(made.dataset.mapping)
+    return open_split(made.features, labels, mapping, **({"feature_dim": 48, "grid": GRID} | options))[0]
+
+
+@pytest.mark.parametrize("sampled", [None, np.arange(0, 100, 10), np.arange(0, 100, 5)])
+def test_a_head_sees_the_frames_that_carry_labels_whatever_was_extracted(made, sampled):
+    video = on_grid(made, sampled)
+    assert video.rows[:, 0].tolist() == list(range(0, 100, 10))
+    assert video.target.tolist() == LABELS.tolist()
+    assert video.num_labels == 10
+    assert video.rows_of_labels().tolist() == list(range(10))
+    assert video.label_fps == pytest.approx(2.5)
+
+
+def test_features_between_the_labels_learn_the_nearest_and_stand_for_the_nearest(made):
+    video = on_grid(made, np.array([0, 24, 55, 86]))
+    assert video.target.tolist() == [LABELS[0], LABELS[2], LABELS[5], LABELS[9]]  # of 50 and 60 the earlier
+    assert video.rows_of_labels().tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 3, 3]
+    assert video.rows_of_labels(causal=True).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+
+
+def test_every_third_of_them(made):
+    video = on_grid(made, sample_rate=3)
+    assert video.rows[:, 0].tolist() == [0, 30, 60, 90]
+    assert video.target.tolist() == LABELS[::3].tolist()
+    assert video.rows_of_labels().tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+
+
+def test_a_label_that_no_frame_reaches_has_no_feature_and_a_row_all_the_same(made, caplog):
+    made.write_labels("BL_1", [*LABELS, 3])
+    made.write_features("BL_1", np.zeros((100, 48)))
+    labels = {"BL_1": made.dataset.ground_truth / "BL_1.txt"}
+    (video,) = open_split(made.features, labels, read_mapping(made.dataset.mapping), feature_dim=48, grid=GRID)
+    assert (len(video.target), video.num_labels, len(video.label_frames)) == (10, 11, 10)
+    assert video.rows_of_labels().tolist() == [*range(10), 9]
+    assert "BL_1 (10 labels that a frame reaches, 11 labels)" in caplog.text
+
+
+def test_far_more_labels_than_frames_to_carry_them_are_an_error(made):
+    made.write_labels("BL_1", np.zeros(100, dtype=int))
+    made.write_features("BL_1", np.zeros((100, 48)))
+    labels = {"BL_1": made.dataset.ground_truth / "BL_1.txt"}
+    with pytest.raises(
+        UserError, match=r"10 labels that a frame reaches .* but 100 labels .*dataset.yaml says label_every 10"
+    ):
+        open_split(made.features, labels, read_mapping(made.dataset.mapping), feature_dim=48, grid=GRID)
+
+
+def test_the_mask_is_of_padding_alone():
+    ignored = np.array([IGNORED, 1, IGNORED])
+    batch = pad_batch([("a", torch.zeros(3, 4), ignored), ("b", torch.zeros(5, 4), np.zeros(5, dtype=int))])
+    assert batch.mask[:, 0].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    assert batch.target[0].tolist() == [IGNORED, 1, IGNORED, IGNORED, IGNORED]

@@ -94,8 +94,7 @@ def test_sidecars_say_more_than_the_data_set(made):
     made.dataset.description.write_text("feature_fps: 5\n")
     assert targets(made) == whole
     made.dataset.description.write_text("feature_fps: 5\nlabel_fps: 25\n")
-    with pytest.raises(UserError, match="label_fps is only used with features without sidecars"):
-        targets(made)
+    assert targets(made) == whole
 
 
 def test_another_rate_is_another_input(made):

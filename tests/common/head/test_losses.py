@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from common.dataset.phases import IGNORED
 from common.head.config import TrainConfig
-from common.head.losses import IGNORED, classification_loss, head_loss, smoothing_weights, truncated_mse
+from common.head.losses import classification_loss, head_loss, smoothing_weights, truncated_mse
 
 WEIGHTS = torch.tensor([0.2, 1.0, 3.0, 0.5])
 
@@ -267,3 +268,25 @@ def test_head_loss_of_bf16_stages_is_computed_in_fp32():
     loss = head_loss(stages.bfloat16(), target, settings())
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(head_loss(stages.bfloat16().float(), target, settings()).item())
+
+
+# --- frames that do not count ---------------------------------------------------------------------------------------
+
+
+def test_frames_that_do_not_count_are_in_no_loss():
+    torch.manual_seed(0)
+    logits = torch.randn(1, 3, 9, requires_grad=True)
+    target = torch.tensor([[IGNORED, 0, 0, IGNORED, IGNORED, 1, 2, 2, IGNORED]])
+    config = TrainConfig(window_mse=4)
+    loss = head_loss(logits[None], target, config)
+    loss.backward()
+    counted = [1, 2, 5, 6, 7]
+    expected = classification_loss(logits[:, :, counted], target[:, counted])
+    log_p = torch.log_softmax(logits.detach(), dim=1)
+    # of frames 2, 6 and 7 alone is the frame before one that counts; 1, 4, 5 and 6 are around the change at frame 6
+    change = ((log_p[:, :, 1:] - log_p[:, :, :-1]) ** 2).clamp(max=16).mean(dim=1)[0]
+    weights = smoothing_weights(target, 4)[0]
+    smoothing = sum(change[frame - 1] * weights[frame] for frame in (2, 6, 7)) / 3
+    assert loss.item() == pytest.approx((expected + config.loss_mse * smoothing).item(), rel=1e-5)
+    assert weights.tolist() == pytest.approx([1, 1, 1, 1, 1, 0.1, 0.1, 1, 1])
+    assert logits.grad[0, :, [0, 3, 4, 8]].abs().max() == 0

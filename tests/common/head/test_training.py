@@ -157,7 +157,7 @@ def test_learning_rate_drops_at_60_and_90_percent():
 
 
 def video_with(target):
-    return VideoFeatures("v", None, None, None, len(target), np.array(target))
+    return VideoFeatures("v", None, None, None, None, len(target), np.array(target))
 
 
 def test_inverse_class_weights_by_hand():

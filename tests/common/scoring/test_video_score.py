@@ -1,9 +1,12 @@
 """Counts of one video: distances of phase changes to predicted ones."""
 
 import numpy as np
+import pytest
 
+from common.dataset.phases import IGNORED
 from common.dataset.segments import find_segments
-from common.scoring.video_score import boundary_distances
+from common.scoring.protocols import PROTOCOLS, summarise
+from common.scoring.video_score import SegmentRule, VideoScore, boundary_distances
 
 
 def runs(*lengths_by_label: tuple[int, int]) -> np.ndarray:
@@ -34,3 +37,59 @@ def test_a_phase_that_is_never_predicted_is_missed_not_near():
 def test_a_video_of_one_phase_has_no_change():
     assert distances(runs((1, 5)), runs((1, 5))) == []
     assert distances(runs((1, 5)), np.array([], int)) == []
+
+
+# --- labels that do not count ---------------------------------------------------------------------------------------
+
+
+def scored(true, predicted, probabilities=None) -> VideoScore:
+    load = None if probabilities is None else lambda: probabilities
+    return VideoScore(np.array(true), np.array(predicted), 3, fps=1.0, load_probabilities=load)
+
+
+NOT = IGNORED
+
+
+def test_frames_that_do_not_count_are_in_no_frame_measure():
+    random = np.random.default_rng(0)
+    true, predicted = random.integers(0, 3, 60), random.integers(0, 3, 60)
+    probabilities = random.dirichlet(np.ones(3), 60)
+    true[[0, 1, 2, 20, 21, 59]] = NOT
+    counts = true != NOT
+    score, without = (
+        scored(true, predicted, probabilities),
+        scored(true[counts], predicted[counts], probabilities[counts]),
+    )
+    assert np.array_equal(score.confusion, without.confusion)
+    assert score.accuracy == without.accuracy == pytest.approx((true == predicted)[counts].mean())
+    assert np.array_equal(score.average_precision, without.average_precision)
+    assert np.array_equal(score.calibration, without.calibration)
+    assert score.num_frames == 60
+
+
+def test_they_cut_segments_of_truth_and_prediction_alike():
+    true = [NOT, NOT, 0, 0, NOT, NOT, 0, 0, 1, 1]
+    predicted = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1]
+    found = [[(label, start, end) for label, start, end in each] for each in scored(true, predicted).segments]
+    assert found == [[(0, 2, 4), (0, 6, 8), (1, 8, 10)]] * 2
+
+
+def test_a_prediction_that_is_right_wherever_labels_count_is_perfect():
+    true, predicted = np.repeat([NOT, 1, NOT, 2, 0], 30), np.repeat([0, 1, 1, 2, 0], 30)
+    score = scored(true, predicted, np.eye(3)[predicted])
+    summary = summarise([score], PROTOCOLS["pooled"])
+    assert {key: value for key, value in summary.items() if value != 1.0} == {}
+
+
+def test_a_phase_after_frames_that_do_not_count_is_no_change():
+    true = np.array([0, 0, NOT, NOT, 1, 1, 2, 2])
+    assert scored(true, np.array([0, 0, 0, 0, 0, 1, 1, 2])).boundary_seconds.tolist() == [1.0]
+
+
+def test_the_last_segment_ends_early_only_where_the_video_ends():
+    """As in the original code, where frames without a label would be a class that is left out after the trimming."""
+    legacy = SegmentRule(background=True, last_segment="legacy")
+    # overlaps 5 of 10 frames; a frame less would be 4 of 9
+    true, predicted = np.repeat([0, 1, NOT], 10), np.repeat([0, 1], [15, 15])
+    assert scored(true, predicted).segment_score(legacy).overlap_counts[2].tolist() == [2, 0, 0]
+    assert scored(true[:20], predicted[:20]).segment_score(legacy).overlap_counts[2].tolist() == [1, 1, 1]

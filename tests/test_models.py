@@ -68,6 +68,7 @@ PARAMETERS = {
     "V-JEPA1-ViT-H-384": 637_546_240,
     "SurgRec-JEPA": 305_490_944,
     "V-JEPA2-ViT-L": 303_885_312,
+    "V-JEPA2-ViT-H": 631_648_000,
     "V-JEPA2-ViT-g16-384": 1_012_173_952,
     "V-JEPA2.1-ViT-B": 86_833_152,
     "V-JEPA2.1-ViT-L": 304_680_960,
@@ -84,6 +85,10 @@ PARAMETERS = {
     "SurgVISTA-ViT-B": 86_227_200,
     "Endo-FM": 121_258_752,
     "SurgRec-MAE": 86_225_664 + 1_536,
+    "VideoMAE2-ViT-B": 86_225_664 + 1_536,
+    "VideoMAE2-ViT-L": 303_858_688 + 2_048,
+    "VideoMAE2-ViT-H": 631_604_480 + 2_560,
+    "VideoMAE2-ViT-g": 1_011_607_936 + 2_816,
 }
 # a family's small network: architecture (`{}`: the config's own), features, input size, frames of a window
 TINY = {

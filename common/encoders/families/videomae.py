@@ -1,11 +1,13 @@
-"""Video MAE (Tong et al., NeurIPS 2022) of transformers, also for SurgVISTA and SurgRec-MAE, which train the same ViT.
+"""Video MAE (Tong et al., NeurIPS 2022) of transformers, also for Video MAE v2, SurgVISTA and SurgRec-MAE: the same ViT.
 
 The feature is the final norm of the mean of all tokens, as in the authors' fine-tuning code
-(`SurgVISTA:downstream/model/unifiedmodel.py`). SurgVISTA counts positions along time, row and column apart
+(`SurgVISTA:downstream/model/unifiedmodel.py` and `OpenGVLab/VideoMAEv2:models/modeling_finetune.py`, both with
+`use_mean_pooling`; `extract_tad_feature.py` of the latter extracts it), so that SurgVISTA's own pooling is this one. SurgVISTA counts positions along time, row and column apart
 (`unified_base_st`, its `get_3d_sincos_pos_embed`), Video MAE along one line of tokens: the architecture says which,
 and a checkpoint that holds its positions overrules it.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +20,7 @@ from common.encoders.config import EncoderConfig
 from common.encoders.weights.load import WeightSource, rename_start, split_joint
 
 EPSILON = 1e-6
-PATCH_SIZE, TUBELET = 16, 2
+TUBELET = 2
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,20 @@ class Architecture:
     width: int
     layers: int
     heads: int
-    space_time_positions: bool
+    space_time_positions: bool = False
+    patch_size: int = 16
+    mlp_width: int | None = None
+    """None: four times the width."""
 
 
 ARCHITECTURES = {
-    "videomae-vitb": Architecture(768, 12, 12, space_time_positions=False),
+    "videomae-vitb": Architecture(768, 12, 12),
+    "videomae-vitl": Architecture(1024, 24, 16),
+    "videomae-vith": Architecture(1280, 32, 16),
+    "videomae-vitg14": Architecture(1408, 40, 16, patch_size=14, mlp_width=6144),  # of Video MAE v2
     "surgvista-vitb": Architecture(768, 12, 12, space_time_positions=True),
-    "tiny": Architecture(96, 3, 4, space_time_positions=False),
+    "tiny": Architecture(96, 3, 4),
+    "tiny-14": Architecture(96, 3, 4, patch_size=14, mlp_width=160),
     "tiny-surgvista": Architecture(96, 3, 4, space_time_positions=True),
 }
 # within a block: the authors' names -> transformers'
@@ -57,11 +66,11 @@ NETWORK_NAMES = {
 class VideoMAEFeatures(nn.Module):
     """Tokens pooled over space and time, or over space alone, then normalised."""
 
-    def __init__(self, config: VideoMAEConfig):
+    def __init__(self, backbone: VideoMAEModel):
         super().__init__()
-        self.backbone = VideoMAEModel(config)
-        self.fc_norm = nn.LayerNorm(config.hidden_size, eps=EPSILON)
-        self.tubelet = config.tubelet_size
+        self.backbone = backbone
+        self.fc_norm = nn.LayerNorm(backbone.config.hidden_size, eps=EPSILON)
+        self.tubelet = backbone.config.tubelet_size
 
     def forward(self, clips: Tensor) -> Tensor:
         """Normalised clips `(N, T, 3, H, W)` -> `(N, feature_dim)`."""
@@ -81,26 +90,25 @@ def build(config: EncoderConfig, source: WeightSource) -> ClipEncoder:
     """
     size = config.preprocessing.size
     architecture = choose_architecture(config, ARCHITECTURES)
-    check_grid(config, PATCH_SIZE, TUBELET)
-    network = VideoMAEFeatures(
-        VideoMAEConfig(
-            image_size=size,
-            num_frames=config.clip_len,
-            patch_size=PATCH_SIZE,
-            tubelet_size=TUBELET,
-            hidden_size=architecture.width,
-            num_hidden_layers=architecture.layers,
-            num_attention_heads=architecture.heads,
-            intermediate_size=4 * architecture.width,
-            layer_norm_eps=EPSILON,
-            use_mean_pooling=True,
-        )
+    check_grid(config, architecture.patch_size, TUBELET)
+    hf_config = VideoMAEConfig(
+        image_size=size,
+        num_frames=config.clip_len,
+        patch_size=architecture.patch_size,
+        tubelet_size=TUBELET,
+        hidden_size=architecture.width,
+        num_hidden_layers=architecture.layers,
+        num_attention_heads=architecture.heads,
+        intermediate_size=architecture.mlp_width or 4 * architecture.width,
+        layer_norm_eps=EPSILON,
+        use_mean_pooling=True,
     )
+    with torch.device("meta") if source.path is not None else nullcontext():
+        backbone = VideoMAEModel(hf_config)
+    network = VideoMAEFeatures(backbone)  # its norm has values, because files of pretraining bring none
     if architecture.space_time_positions:
-        embeddings = network.backbone.embeddings
-        embeddings.position_embeddings = space_time_positions(
-            architecture.width, size // PATCH_SIZE, config.clip_len // TUBELET
-        )
+        sides, times = size // architecture.patch_size, config.clip_len // TUBELET
+        backbone.embeddings.position_embeddings = space_time_positions(architecture.width, sides, times)
     return ClipEncoder(config, load_network(network, config, source, _rename), source)
 
 
@@ -149,7 +157,7 @@ def _rename(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
             renamed |= _from_authors(key, value)
     for name, own in network.state_dict().items():
         if name.endswith("attention.key.bias"):
-            renamed.setdefault(name, torch.zeros_like(own))
+            renamed.setdefault(name, torch.zeros(own.shape))
     return renamed
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import VideoMAEForPreTraining
 
 from common.base.runtime import UserError
@@ -166,3 +167,31 @@ def test_surgrecs_file_of_pretraining_gives_the_same_backbone(config, clips, gol
     assert source.network == "model"
     ours, other = videomae.build(settings, source), videomae.build(config, find_weights(str(tmp_path / "other.pth")))
     assert torch.equal(run(ours, clips), run(other, clips))
+
+
+@pytest.mark.parametrize("with_norm", [True, False])
+def test_files_of_video_mae_v2_have_all_names_under_model(config, clips, golden, tmp_path, checkout, with_norm):
+    """As its repository writes them, fine-tuned or not: the authors' names, `model.` before each, in safetensors."""
+    recipe = read_encoder_config(checkout / "models" / "VideoMAE2-ViT-B" / "config.yaml")
+    settings = replace(config, allowed_missing=recipe.allowed_missing, allowed_unexpected=recipe.allowed_unexpected)
+    state = golden.state("surgvista_tiny")
+    if not with_norm:
+        state = {key: value for key, value in state.items() if not key.startswith(("fc_norm", "head"))}
+    save_file({f"model.{key}": value for key, value in state.items()}, tmp_path / "model.safetensors")
+    torch.save({"model": state}, tmp_path / "plain.pth")
+    ours = videomae.build(settings, find_weights(str(tmp_path / "model.safetensors"), settings))
+    plain = videomae.build(config, find_weights(str(tmp_path / "plain.pth")))
+    assert torch.equal(run(ours, clips), run(plain, clips))
+
+
+def test_the_giants_patches_are_of_14_pixels(config):
+    rule = replace(config.preprocessing, size=56)
+    giant = replace(config, architecture="tiny-14", preprocessing=rule)
+    encoder = videomae.build(giant, WeightSource("random"))
+    clips = torch.randn(2, 8, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    assert run(encoder, clips).shape == (2, 96)
+    with torch.no_grad():
+        assert encoder.network.backbone(clips).last_hidden_state.shape == (2, 4 * 4 * 4, 96)
+    assert encoder.network.backbone.encoder.layer[0].intermediate.dense.out_features == 160
+    with pytest.raises(UserError, match="size 64 is not a multiple of 14"):
+        videomae.build(replace(giant, preprocessing=config.preprocessing), WeightSource("random"))

@@ -279,9 +279,11 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int] | None:
     A pixel (x, y) is shown at (a x + c y, b x + d y), y downwards (ISO/IEC 14496-12, 6.2.2). Matrices between two
     quarter turns count as the nearer one.
     """
-    from av.sidedata.sidedata import Type
+    from av.sidedata.sidedata import SideDataContainer, Type
 
-    stored = frame.side_data.get(Type.DISPLAYMATRIX)
+    # not `frame.side_data`, which ties the frame to itself: with its pixels and the threads of its conversion it would then
+    # wait for the garbage collector
+    stored = SideDataContainer(frame).get(Type.DISPLAYMATRIX)
     if stored is None:
         return None
     a, b, _, c, d, *_ = np.frombuffer(bytes(stored), np.int32)[:9].tolist()

@@ -4,6 +4,7 @@ Those are held against PyAV, the default: frames, times, colours, orientation, a
 """
 
 import builtins
+import gc
 import importlib.metadata
 import pickle
 import struct
@@ -223,6 +224,18 @@ def test_frames_stored_out_of_order_come_in_order_of_presentation(make_clip, tmp
 def test_decoding_twice_gives_the_same_frames(make_clip, tmp_path):
     path = make_clip(tmp_path / "clip.mp4", noise(12))
     assert all(np.array_equal(a, b) for a, b in zip(images(path), images(path), strict=True))
+
+
+def test_pictures_go_as_soon_as_nobody_has_them(make_clip, solid, tmp_path):
+    """One that waits for the garbage collector keeps its pixels and the threads of its conversion: hundreds in a long run."""
+    path = make_clip(tmp_path / "clip.mp4", solid((200, 60, 90), 8))
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in decode(path)) == 8
+        assert [each for each in gc.get_objects() if isinstance(each, av.VideoFrame)] == []
+    finally:
+        gc.enable()
 
 
 def test_making_a_clip_twice_gives_the_same_bytes(make_clip, tmp_path):

@@ -2,6 +2,7 @@
 
 python compute_results.py --dataset SICS155                     all models, split 1
 python compute_results.py --compare-kfold 5                     all models, 5 folds: page, workbook, pictures
+python compute_results.py --compare-kfold --splits official      over the lists that a release comes with
 python compute_results.py --models Base I3D --runs default      two models' runs without a name
 python compute_results.py --model Base --split 1                one model: workbook, ribbons, confusion matrix
 """
@@ -17,6 +18,8 @@ from common.base.runtime import UserError, run_main
 from common.base.wording import format_table
 from common.scoring.protocols import PROTOCOLS, add_protocol_options, chosen_protocols
 
+ALL_SPLITS = -1
+
 
 def main(argv: list[str] | None = None) -> int:
     """Write the reports that were asked for, print the table and where the files are."""
@@ -24,7 +27,15 @@ def main(argv: list[str] | None = None) -> int:
     data, output = parser.groups["data"], parser.groups["output"]
     data.add_argument("--dataset", default=paths.DEFAULT_DATASET, help="(default: %(default)s)")
     data.add_argument("--split", help="fold number or 'val' (default: 1)")
-    data.add_argument("--compare-kfold", type=int, metavar="K", help="compare over K folds")
+    data.add_argument(
+        "--compare-kfold",
+        type=int,
+        nargs="?",
+        const=ALL_SPLITS,
+        metavar="K",
+        help="compare over the first K folds or splits (without a number: all)",
+    )
+    data.add_argument("--splits", metavar="NAME", help="named list of splits (default: the generated folds)")
     data.add_argument("--models", nargs="+", metavar="MODEL", help="compare these models alone (default: all)")
     data.add_argument(
         "--runs", nargs="+", metavar="NAME", help="compare these runs alone; 'default' is the one without a name"
@@ -54,10 +65,13 @@ def _write_reports(given: argparse.Namespace) -> None:
 
     dataset, num_folds, split = paths.dataset(given.dataset), given.compare_kfold, given.split or "1"
     chosen = {"models": given.models and [paths.model(name) for name in given.models], "runs": given.runs}
+    chosen |= {"splits": given.splits}
     if given.model:
-        found = Collection([collect_one(paths.model(given.model), dataset, split, run=given.run)], [])
+        found = Collection(
+            [collect_one(paths.model(given.model), dataset, split, run=given.run, splits=given.splits)], []
+        )
     elif num_folds is not None:
-        found = collect_all(dataset, num_folds, **chosen)
+        found = collect_all(dataset, None if num_folds == ALL_SPLITS else num_folds, **chosen)
     else:
         found = collect_split(dataset, split, **chosen)
     # those asked for first, the first of them on every picture; the page shows the others too

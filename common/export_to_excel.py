@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     data.add_argument("--dataset", default=paths.DEFAULT_DATASET, help="(default: %(default)s)")
     data.add_argument("--model", help="folder under models/ (default: the one this is started in)")
     data.add_argument("--split", help="one fold's number, or 'val' (default: every finished fold)")
+    data.add_argument("--splits", metavar="NAME", help="named list of splits (default: the generated folds)")
     add_protocol_options(parser)
     given = parser.parse_args(argv)
 
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     from common.reports.workbook.workbook import save_comparison
 
     model, dataset = paths.model(given.model), paths.dataset(given.dataset)
-    found = collect_runs(model, dataset, given.split)
+    found = collect_runs(model, dataset, given.split, splits=given.splits)
     # the first protocol is that of most sheets; one sheet shows them all
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
     report = make_report(dataset, found.results, protocols, left_out=found.left_out)

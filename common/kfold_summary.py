@@ -15,7 +15,8 @@ def main(argv: list[str] | None = None) -> int:
     data, output = parser.groups["data"], parser.groups["output"]
     data.add_argument("--dataset", default=paths.DEFAULT_DATASET, help="(default: %(default)s)")
     data.add_argument("--model", help="folder under models/ (default: the one this is started in)")
-    data.add_argument("--folds", type=int, default=5, help="(default: %(default)s)")
+    data.add_argument("--folds", type=int, help="(default: 5, with --splits all of the list)")
+    data.add_argument("--splits", metavar="NAME", help="named list of splits (default: the generated folds)")
     data.add_argument("--run", help="name of a run (default: the default run)")
     output.add_argument("--verbose", action="store_true", help="a row for each fold too")
     add_protocol_options(parser)
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     from common.reports.text import print_summary
 
     dataset = paths.dataset(given.dataset)
-    result = collect_folds(paths.model(given.model), dataset, given.folds, run=given.run)
+    result = collect_folds(paths.model(given.model), dataset, given.folds, run=given.run, splits=given.splits)
     for protocol in chosen_protocols(given.protocol, given.segments):
         print_summary(dataset, [result], protocol, verbose=given.verbose)
     return 0

@@ -3,10 +3,11 @@
 python -m common.run_k_folds --dataset SICS155 --folds 5 --num_epochs 100
 python -m common.run_k_folds --train_fraction 0.1,0.25,0.5,1 --seed 42,43,44        every pair, each a run of its own
 python -m common.run_k_folds --variants default published spacing1                  windows of other lengths in time
+python -m common.run_k_folds --splits official                                      the lists that a release comes with
 python -m common.run_k_folds --reproduce models/Base/results/SICS155/split_1/run.json
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = CommandParser("common.run_k_folds", __doc__)
     add_train_options(parser, series=True)
     data, output = parser.groups["data"], parser.groups["output"]
-    data.add_argument("--folds", type=int, default=5, help="number of folds (default: %(default)s)")
+    data.add_argument("--folds", type=int, help="number of folds (default: 5, with --splits all of the list)")
     data.add_argument(
         "--variants",
         nargs="+",
@@ -48,6 +49,11 @@ def main(argv: list[str] | None = None) -> int:
     if given["keep"]:
         raise UserError("--keep goes with --reproduce only; a run's results stay in its model folder")
     configs = read_series(given)
+    if any(config.splits for config in configs):  # runs are called as the list is, whatever alias names it
+        from common.dataset.split_lists import resolve_name
+
+        dataset = paths.dataset(configs[0].dataset)
+        configs = [replace(config, splits=resolve_name(dataset, config.splits)) for config in configs]
 
     # torch and the tables load only now: --help and wrong words are answered at once
     from common.head.folds import run_folds
@@ -57,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     is_complete = run_folds(configs, given)
     if given["only"] is None and is_complete:
         dataset, model = paths.dataset(configs[0].dataset), paths.model(configs[0].model)
-        results = [collect_folds(model, dataset, given["folds"], run=config.run_name) for config in configs]
+        results = [
+            collect_folds(model, dataset, given["folds"], run=config.run_name, splits=config.splits)
+            for config in configs
+        ]
         print_summary(dataset, results)
     return 0
 

@@ -23,12 +23,19 @@ def main(argv: list[str] | None = None) -> int:
         "--videos", type=Path, metavar="DIR", help="predict these unlabelled videos instead of the split's"
     )
     data.add_argument("--accept_damaged", action="store_true", help="with --videos: take damaged ones as they are")
+    data.add_argument(
+        "--part",
+        choices=("test", "val"),
+        default="test",
+        help="predict and score this list of the split; val is for --splits whose list has one (default: %(default)s)",
+    )
     given = vars(parser.parse_args(argv))
 
     # torch loads only now (--help is answered at once), and decoders and encoders only for videos without features
     from common.head.experiment import load_experiment
 
-    experiment = load_experiment(resolve(TrainConfig, given, given["config"]), verify=not given["no_verify"])
+    config = resolve(TrainConfig, given, given["config"])
+    experiment = load_experiment(config, verify=not given["no_verify"], part=given["part"])
     device, checkpoint = given["device"], given["checkpoint"]
     if given["action"] == "train":
         from common.head.training import train

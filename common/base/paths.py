@@ -100,9 +100,18 @@ class Dataset:
     def folds_record(self) -> Path:
         return self.splits / "folds.json"
 
-    def bundle(self, part: str, split: int) -> Path:
-        """`splits/{train,test}.split<k>.bundle`, k from 1."""
-        return self.splits / f"{part}.split{split}.bundle"
+    def split_list(self, name: str | None) -> Path:
+        """`splits/<NAME>/`, the folder of a named list of splits; without a name that of the generated folds."""
+        return self.splits / require_name("list of splits", name) if name else self.splits
+
+    @property
+    def split_lists(self) -> Path:
+        """Where the named lists are from, and which of them is the official one."""
+        return self.splits / "lists.yaml"
+
+    def bundle(self, part: str, split: int, splits: str | None = None) -> Path:
+        """`splits/[<NAME>/]{train,val,test}.split<k>.bundle`, k from 1."""
+        return self.split_list(splits) / f"{part}.split{split}.bundle"
 
     def ground_truth_split(self, split: int) -> Path:
         """The folder with the label files of the test fold `split`."""

@@ -10,8 +10,9 @@ from common.base.files import read_json
 from common.base.runtime import UserError, listed, shortened
 from common.checks.findings import Finding
 from common.dataset.kfold import fold_numbers, folds_hash, how_to_remake, read_bundle, read_folds
-from common.dataset.patients import read_patients
+from common.dataset.patients import read_patients, shared_patients
 from common.dataset.phases import IGNORED, PhaseMapping
+from common.dataset.split_lists import open_splits
 
 KIND = "folds"
 VALIDATION = "groundTruth_val"
@@ -59,6 +60,20 @@ def _places(dataset: paths.Dataset) -> Iterator[tuple[str, list[str]]]:
         except UserError:  # `fold_findings` says so
             continue
     yield VALIDATION, list(list_labels(dataset.ground_truth_val).first)
+
+
+def list_findings(dataset: paths.Dataset, name: str, splits: Collection[str] | None = None) -> Iterator[Finding]:
+    """A named list that is unsound, and patients who are learned from and tested in one of its splits (or of `splits`)."""
+    try:
+        lists = open_splits(dataset, name)
+        shared = {number: shared_patients(dataset, lists, number) for number in range(1, len(lists) + 1)}
+    except UserError as error:
+        yield Finding("error", KIND, str(error), "runs on this list are refused until it is put right")
+        return
+    for number, patients in shared.items():
+        if patients and (splits is None or str(number) in splits):
+            message = f"list {name}, split {number}: learned from and tested: {patients}"
+            yield Finding("warning", KIND, message, "say so where its numbers are shown, or choose another list")
 
 
 def checked_folds(dataset: paths.Dataset) -> list[list[str]]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from common.base.entries import list_labels, list_videos, same_name, video_named
 from common.base.paths import Dataset
-from common.base.runtime import UserError, listed, shortened, shown
+from common.base.runtime import UserError, counted, listed, shortened, shown
 from common.dataset.kfold import how_to_remake, split_patients
+from common.dataset.split_lists import SplitLists
 from common.dataset.tables import read_table
 
 COLUMNS = ("video", "patient")
@@ -50,6 +51,16 @@ def read_patients(dataset: Dataset) -> dict[str, str]:
         advice = "name each video as its label file, with one patient, and take out what is not of this data set"
         raise UserError(f"{dataset.patients}, {'; '.join(wrong[:MOST_LINES])}{more}; {advice}")
     return patients
+
+
+def shared_patients(dataset: Dataset, splits: SplitLists, number: int) -> str:
+    """Patients with videos in both the training and the test list of a split, in words; empty without any."""
+    patients = read_patients(dataset)
+    sides = [
+        {patients[video] for video in splits.videos(part, number) if video in patients} for part in ("train", "test")
+    ]
+    shared = sorted(sides[0] & sides[1])
+    return f"{counted(len(shared), 'patient')} ({listed(shared)})" if shared else ""
 
 
 def require_whole_patients(dataset: Dataset, folds: Sequence[Sequence[str]]) -> None:

@@ -32,6 +32,8 @@ class TrainConfig:
     """Feature variant: features/<Encoder>@<variant>/."""
     split: str = option("1", group="data")
     """Fold number from 1, or 'val' (train on all of groundTruth/, score groundTruth_val/)."""
+    splits: str | None = option(None, group="data")
+    """Named list of splits, splits/<NAME>/, such as official (default: the generated folds)."""
     run: str | None = option(None, group="output")
     """Name that keeps this run apart from others (default: from what differs from defaults)."""
     features_dim: int | None = option(None, group="data")
@@ -77,16 +79,21 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        for noun in ("run", "variant", "model"):
+        for noun in ("run", "variant", "model", "splits"):
             if (name := getattr(self, noun)) is not None:
                 require_name(noun, name)
         if self.split != "val" and not (self.split.isascii() and self.split.isdecimal() and int(self.split) > 0):
             raise UserError(f"split must be a fold number from 1 or 'val', found {shown(self.split)}")
+        if self.split == "val" and self.splits:
+            raise UserError(
+                f"--split val is all of groundTruth/ against groundTruth_val/; of --splits {self.splits} give a number, and "
+                "--action predict --part val for its validation list"
+            )
 
     @property
     def run_name(self) -> str | None:
         """The run's folder name: `run`, or what differs from the defaults among the settings below, or None."""
-        derived = [self.variant, "causal" if self.causal else None]
+        derived = [f"splits={self.splits}" if self.splits else None, self.variant, "causal" if self.causal else None]
         derived.append(f"fraction{self.train_fraction:g}" if self.train_fraction != 1 else None)
         derived.append(f"seed{self.seed}" if self.seed != TrainConfig.seed else None)
         return self.run or "-".join(part for part in derived if part) or None

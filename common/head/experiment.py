@@ -15,8 +15,9 @@ from common.base.files import sha256_of_file, sha256_of_json
 from common.base.paths import find_videos
 from common.base.runtime import UserError, listed, progress
 from common.dataset.description import DatasetDescription, features_owner, read_description, read_phases
-from common.dataset.kfold import folds_hash, nested_subset, read_bundle, read_folds
+from common.dataset.kfold import nested_subset
 from common.dataset.phases import PhaseMapping, require_labels
+from common.dataset.split_lists import Part, SplitLists, open_splits, resolve_name
 from common.features.files import identity_differences, sidecar_path
 from common.head.batch_gen import VideoFeatures, open_split
 from common.head.config import TrainConfig
@@ -41,6 +42,8 @@ class Experiment:
     mapping: PhaseMapping
     verify: bool = True
     """Whether features are held to the hashes of their sidecars before they are used."""
+    part: Part = "test"
+    """The list that is predicted and scored: `val`, where a named list has one, for a look before the test."""
 
     @property
     def checkpoint(self) -> Path:
@@ -48,7 +51,8 @@ class Experiment:
 
     @property
     def results(self) -> Path:
-        return self.model.split_results(self.dataset.name, self.config.split, self.config.run_name)
+        folder = self.model.split_results(self.dataset.name, self.config.split, self.config.run_name)
+        return folder if self.part == "test" else folder / f"part_{self.part}"
 
     @property
     def features(self) -> Path:
@@ -60,28 +64,31 @@ class Experiment:
         return LabelGrid(description.label_fps, description.label_every)
 
     @cached_property
-    def folds(self) -> list[list[str]] | None:
-        """Verified test folds, with each patient in one; None for the validation split, which needs none."""
+    def splits(self) -> SplitLists | None:
+        """Verified splits; generated folds with each patient in one. None for the validation split, which needs none."""
         if self.config.split == VALIDATION:
             return None
-        folds = read_folds(self.dataset)
+        splits = open_splits(self.dataset, self.config.splits)
         if os.path.lexists(self.dataset.patients):
-            from common.dataset.patients import require_whole_patients
+            from common.dataset.patients import require_whole_patients, shared_patients
 
-            require_whole_patients(self.dataset, folds)
-        return folds
+            if splits.name is None:
+                require_whole_patients(self.dataset, splits.tests)
+            elif shared := shared_patients(self.dataset, splits, int(self.config.split)):
+                log.warning("list %s, split %s: learned from and tested: %s", splits.name, self.config.split, shared)
+        return splits
 
     @property
     def folds_hash(self) -> str | None:
-        return folds_hash(self.folds) if self.folds else None
+        return self.splits.hash if self.splits else None
 
     @cached_property
     def train_labels(self) -> dict[str, Path]:
         """Label files of the training videos, of the chosen share of them."""
         labels = require_labels(self.dataset.ground_truth)
         videos = list(labels)
-        if self.folds is not None:
-            videos = read_bundle(self.dataset.bundle("train", int(self.config.split)))
+        if self.splits is not None:
+            videos = self.splits.videos("train", int(self.config.split))
         return {name: labels[name] for name in nested_subset(videos, self.config.train_fraction)}
 
     @cached_property
@@ -90,12 +97,10 @@ class Experiment:
 
         Raises `UserError` when the split does not exist.
         """
-        if self.folds is None:
+        if self.splits is None:
             return require_labels(self.dataset.ground_truth_val)
-        if int(self.config.split) > len(self.folds):
-            raise UserError(f"split {self.config.split}: {self.dataset.splits} has folds 1 to {len(self.folds)}")
         labels = require_labels(self.dataset.ground_truth)
-        return {name: labels[name] for name in self.folds[int(self.config.split) - 1]}
+        return {name: labels[name] for name in self.splits.videos(self.part, int(self.config.split))}
 
     def open(self, labels: dict[str, Path]) -> list[VideoFeatures]:
         """Open features and labels; all features must have been made in the same way, and be what was written."""
@@ -178,7 +183,7 @@ class Experiment:
         )
 
 
-def load_experiment(config: TrainConfig, *, verify: bool = True) -> Experiment:
+def load_experiment(config: TrainConfig, *, verify: bool = True, part: Part = "test") -> Experiment:
     """Resolve a configuration: the model (default: the current folder), its feature_dim, portable paths.
 
     Raises `UserError` when the model, the data set, its mapping or the split does not exist.
@@ -190,6 +195,7 @@ def load_experiment(config: TrainConfig, *, verify: bool = True) -> Experiment:
     encoder = read_encoder_config(model.config).with_weights(config.variant)
     inside = dataset.root.parent == (paths.repository_root() / "data").resolve()
     weights = config.class_weights
+    config = replace(config, splits=config.splits and resolve_name(dataset, config.splits))
     resolved = replace(
         config,
         dataset=dataset.name if inside else str(dataset.root),
@@ -198,6 +204,6 @@ def load_experiment(config: TrainConfig, *, verify: bool = True) -> Experiment:
         features_dim=config.features_dim or encoder.feature_dim,
         class_weights=weights if weights in ("none", "inverse") else os.path.abspath(weights),
     )
-    experiment = Experiment(resolved, dataset, model, encoder, read_phases(dataset), verify)
+    experiment = Experiment(resolved, dataset, model, encoder, read_phases(dataset), verify, part)
     _ = experiment.test_labels, experiment.train_labels  # looked up now, so that a wrong split is an error at once
     return experiment

@@ -8,7 +8,8 @@ from common.base import paths
 from common.base.entries import on_disk
 from common.base.locks import Held, hold
 from common.base.runtime import UserError
-from common.dataset.kfold import how_to_remake, read_folds
+from common.dataset.kfold import how_to_remake
+from common.dataset.split_lists import open_splits
 from common.head.config import TrainConfig, config_differences
 from common.head.experiment import Experiment, load_experiment
 from common.head.prediction import predict
@@ -26,12 +27,15 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
     Raises `UserError` when the data set is divided into another number of folds.
     """
     dataset = paths.dataset(configs[0].dataset)
-    folds, asked = read_folds(dataset), given["folds"]
-    found = len(folds)
+    splits = open_splits(dataset, configs[0].splits)
+    found, asked = len(splits), splits.count(given["folds"])
     if found != asked:
-        possible = 2 <= asked <= sum(map(len, folds))
-        other = f", or {how_to_remake(dataset, asked)}" if possible else ""
-        raise UserError(f"--folds {asked}: {dataset.splits} has {found} folds; use --folds {found}{other}")
+        other = ""
+        if splits.name is None and 2 <= asked <= sum(map(len, splits.tests)):
+            other = f", or {how_to_remake(dataset, asked)}"
+        raise UserError(
+            f"--folds {asked}: {dataset.split_list(splits.name)} has {found} {splits.noun}; use --folds {found}{other}"
+        )
     numbers = [given["only"]] if given["only"] is not None else range(1, asked + 1)
     is_complete = True
     for config in configs:

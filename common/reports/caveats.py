@@ -7,7 +7,7 @@ from typing import Any
 
 from common.base import paths
 from common.base.runtime import UserError, listed, shortened
-from common.checks.folds import patient_findings
+from common.checks.folds import list_findings, patient_findings
 from common.checks.leaks import leaks_of_record
 from common.features.files import IDENTITY
 from common.reports.results import EncoderResult
@@ -69,8 +69,11 @@ def data_remarks(dataset: paths.Dataset, results: Sequence[EncoderResult]) -> li
                 lines.append(Remark(f"Leak: {result.name}: unknown, since {error}", alarming=True))
                 break
     splits = {split.record["split"] for result in results for split in result.splits}
-    torn = patient_findings(dataset, splits)
-    return lines + [Remark(f"{PATIENTS}: {finding.message}.", alarming=True) for finding in torn]
+    if (name := results[0].record["config"]["splits"]) is not None:
+        torn = [finding.message for finding in list_findings(dataset, name, splits) if finding.severity == "warning"]
+    else:
+        torn = [finding.message for finding in patient_findings(dataset, splits)]
+    return lines + [Remark(f"{PATIENTS}: {message}.", alarming=True) for message in torn]
 
 
 def _recognition(results: Sequence[EncoderResult]) -> str:

@@ -1,6 +1,6 @@
 """Everything that a comparison shows, computed once; workbook, pictures and page only lay it out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,12 +13,13 @@ from common.dataset.description import read_phases
 from common.dataset.kfold import prefix_stratum
 from common.dataset.patients import read_patients
 from common.dataset.phases import PhaseMapping
+from common.dataset.split_lists import split_line
 from common.head.config import TrainConfig
 from common.reports.caveats import Remark, data_remarks, left_out_remarks, remarks
 from common.reports.costs import encoder_costs
 from common.reports.leaderboard import Cell, Leaderboard, make_leaderboard
 from common.reports.published import PublishedRow, quotation
-from common.reports.results import EncoderResult
+from common.reports.results import EncoderResult, SplitResult
 from common.reports.run_records import WindowRecord, window_record
 from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import Protocol
@@ -115,12 +116,14 @@ def make_report(
     whole = [result for result in results if train_fraction(result) == 1.0] or list(results)
     for result in progress(whole, description="measure", unit="encoders"):  # ranking frames for PR-AUC takes the time
         for protocol in protocols:
-            result.video_values(protocol)
+            result.test_values(protocol)
     lines = [*data_remarks(dataset, results), *left_out_remarks(left_out), *remarks(whole, protocols[0])]
     lines += [Remark(quotation(published))] if published else []
     num_splits = len(results[0].splits)
     marked = " (synthetic data)" if dataset.is_synthetic else ""
     scheme = f"{num_splits}-fold cross-validation" if num_splits > 1 else f"split {results[0].record['split']}"
+    if (name := results[0].record["config"]["splits"]) is not None:
+        scheme = f"{split_line(dataset, name)}, " + (f"{num_splits} splits" if num_splits > 1 else scheme)
     boards = [make_leaderboard(whole, protocol, patients) for protocol in protocols]
     return Report(
         dataset=dataset,
@@ -154,15 +157,26 @@ def per_video_table(
             "Patient": patients.get(video),
             "Frames": score.num_frames,
             "Minutes": score.num_frames / score.fps / 60 if score.fps else np.nan,
-            **{f"{name} %": 100 * result.video_values(protocol)[video][key] for key, name in MEASURES.items()},
+            **{f"{name} %": 100 * values[key] for key, name in MEASURES.items()},
             "Calibration error %": np.nan if score.calibration is None else 100 * calibration_error(score.calibration),
             "Median boundary error s": _median(score.boundary_seconds),
         }
         for result in results
-        for split in result.splits
+        for split, values_by_protocol in _splits_with_values(result, protocols)
         for protocol in protocols
-        for video, score in split.scores.items()
+        for (video, score), values in zip(split.scores.items(), values_by_protocol[protocol], strict=True)
     )
+
+
+def _splits_with_values(
+    result: EncoderResult, protocols: Sequence[Protocol]
+) -> Iterator[tuple[SplitResult, dict[Protocol, list[dict[str, float]]]]]:
+    """Every split with the measures of each of its videos, in their order, by protocol."""
+    first = 0
+    for split in result.splits:
+        last = first + len(split.scores)
+        yield split, {protocol: result.test_values(protocol)[first:last] for protocol in protocols}
+        first = last
 
 
 def _median(seconds: np.ndarray) -> float:
@@ -199,7 +213,7 @@ def efficiency_curves(results: Sequence[EncoderResult], protocol: Protocol) -> d
 def _point(result: EncoderResult, protocol: Protocol) -> EfficiencyPoint:
     fraction = train_fraction(result)
     # all videos but a fold's own, of which training took the share: at least one
-    counts = [max(1, round(fraction * (len(result.scores) - len(split.scores)))) for split in result.splits]
+    counts = [result.num_train_videos(split) for split in result.splits]
     values = {measure: (result.mean(measure, protocol), result.std(measure, protocol)) for measure in MEASURES}
     return EfficiencyPoint(fraction, float(np.mean(counts)), values)
 

@@ -103,15 +103,17 @@ def make_leaderboard(
 
 
 def _groups(names: Sequence[str], patients: Mapping[str, str] | None) -> list[str] | None:
-    """The patient of each video, a video without one standing for itself; None where no patient is known."""
-    return [patients.get(name, f"video:{name}") for name in names] if patients else None
+    """The patient of each test, or its video: tests of one video are one unit; None where every test is a unit."""
+    if not patients and len(set(names)) == len(names):
+        return None
+    return [(patients or {}).get(name, f"video:{name}") for name in names]
 
 
 def _cells(result: EncoderResult, protocol: Protocol, patients: Mapping[str, str] | None) -> dict[str, Cell]:
-    groups = _groups(list(result.scores), patients)
+    groups = _groups([name for name, _ in result.tests], patients)
     cells = {}
     for measure in MEASURES:
-        added = contributions(list(result.scores.values()), measure, protocol)
+        added = contributions([score for _, score in result.tests], measure, protocol)
         interval = UNDEFINED
         if added is not None and not np.isnan(added).any():
             interval = sum_interval(added, partial(from_sums, measure, protocol=protocol), groups=groups)
@@ -155,7 +157,7 @@ def _fold_test(first: EncoderResult, second: EncoderResult, measure: str, protoc
     # other videos in a fold, or in another order of folds: no pairs of values to compare
     if len(first.splits) < 2 or [list(s.scores) for s in first.splits] != [list(s.scores) for s in second.splits]:
         return float("nan")
-    total = len(first.scores)
     test_sizes = np.array([len(split.scores) for split in first.splits])
+    train_sizes = [first.num_train_videos(split) for split in first.splits]
     differences = first.values(measure, protocol) - second.values(measure, protocol)
-    return float(corrected_resampled_t_test(differences, total - test_sizes, test_sizes))
+    return float(corrected_resampled_t_test(differences, train_sizes, test_sizes))

@@ -15,8 +15,9 @@ from common.base.entries import nfc, reason_against_folder, visible, warn_once
 from common.base.paths import label_paths
 from common.base.runtime import UserError, describe_os_error, listed
 from common.dataset.description import read_phases
-from common.dataset.kfold import folds_hash, read_folds
 from common.dataset.phases import PhaseMapping, labels_hash
+from common.dataset.split_lists import SplitLists, open_splits
+from common.head.config import TrainConfig
 from common.head.run_record import read_run_record
 from common.scoring.folder import score_folder
 from common.scoring.further_measures import further_summary, per_phase
@@ -96,27 +97,53 @@ class EncoderResult:
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
     @cached_property
+    def tests(self) -> list[tuple[str, VideoScore]]:
+        """Every test of a video by a split: its name and scores. A published list may test a video in several splits."""
+        return [(name, score) for split in self.splits for name, score in split.scores.items()]
+
+    @cached_property
     def scores(self) -> dict[str, VideoScore]:
-        """The scores of every video of every split, by name.
+        """The scores of every video, by name; of one that several splits test, those of the first.
 
         With folds, each video is scored by a head that never saw it.
         """
-        return {name: score for split in self.splits for name, score in split.scores.items()}
+        found: dict[str, VideoScore] = {}
+        for name, score in self.tests:
+            found.setdefault(name, score)
+        return found
 
     @cached_property
-    def _video_values(self) -> dict[Protocol, dict[str, dict[str, float]]]:
+    def _test_values(self) -> dict[Protocol, list[dict[str, float]]]:
         return {}
 
+    def test_values(self, protocol: Protocol = CHALLENGE) -> list[dict[str, float]]:
+        """Every measure of every one of `tests` (measure -> fraction of 1); NaN where undefined."""
+        if protocol not in self._test_values:
+            self._test_values[protocol] = [video_values(score, protocol) for _, score in self.tests]
+        return self._test_values[protocol]
+
     def video_values(self, protocol: Protocol = CHALLENGE) -> dict[str, dict[str, float]]:
-        """Every measure of every video (video -> measure -> fraction of 1); NaN where undefined."""
-        if protocol not in self._video_values:
-            self._video_values[protocol] = {name: video_values(score, protocol) for name, score in self.scores.items()}
-        return self._video_values[protocol]
+        """Every measure of every video (video -> measure -> fraction of 1), the mean of its tests; NaN where undefined."""
+        found: dict[str, list[dict[str, float]]] = {}
+        for (name, _), values in zip(self.tests, self.test_values(protocol), strict=True):
+            found.setdefault(name, []).append(values)
+        return {
+            name: values[0]
+            if len(values) == 1
+            else {key: float(np.mean([each[key] for each in values])) for key in values[0]}
+            for name, values in found.items()
+        }
+
+    def num_train_videos(self, split: SplitResult) -> int:
+        """Videos that the head of a split learned from; by the folds where an earlier version did not record it."""
+        if (recorded := split.record.get("num_train_videos")) is not None:
+            return recorded
+        return max(1, round(split.record["config"]["train_fraction"] * (len(self.scores) - len(split.scores))))
 
     @cached_property
     def confusion(self) -> np.ndarray:
         """Frame counts over all videos of all splits, `(num_classes, num_classes)`, rows = truth."""
-        return sum(score.confusion for score in self.scores.values())
+        return sum(score.confusion for _, score in self.tests)
 
     @cached_property
     def confusion_percents(self) -> np.ndarray:
@@ -128,12 +155,12 @@ class EncoderResult:
     @cached_property
     def phase_scores(self) -> dict[str, np.ndarray]:
         """`per_phase` over all videos: measure of a phase -> `(num_classes,)`."""
-        return per_phase(list(self.scores.values()))
+        return per_phase([score for _, score in self.tests])
 
     @cached_property
     def further(self) -> dict[str, float]:
         """`further_summary` over all videos: the measures beside the eight."""
-        return further_summary(list(self.scores.values()))
+        return further_summary([score for _, score in self.tests])
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,18 +175,23 @@ class Collection:
 class _Present:
     """A data set as it is now, which runs are held against; each part is looked at once, when it is needed.
 
-    Raises `UserError` for a data set that cannot be scored yet.
+    `splits`: the named list that runs are of, None for generated folds.
     """
 
     dataset: paths.Dataset
+    splits: str | None = None
+
+    def default_run(self, run: str | None) -> str | None:
+        """The name of a run; without one that of the run that says nothing but its list."""
+        return run or TrainConfig(splits=self.lists.name).run_name if self.splits else run
 
     @cached_property
     def mapping(self) -> PhaseMapping:
         return read_phases(self.dataset)
 
     @cached_property
-    def folds(self) -> list[list[str]]:
-        return read_folds(self.dataset)
+    def lists(self) -> SplitLists:
+        return open_splits(self.dataset, self.splits)
 
     @cached_property
     def _labels_hashes(self) -> dict[bool, str]:
@@ -176,11 +208,9 @@ class _Present:
         """Label files of the videos that a split scores. Raises `UserError` when there is no such split."""
         if split == VALIDATION:
             return label_paths(self.dataset.ground_truth_val)
-        if not (split.isdecimal() and 0 < int(split) <= len(self.folds)):
-            raise UserError(f"split {split}: {self.dataset.splits} has folds 1 to {len(self.folds)}")
         # a video may be in both parts: it is scored against the labels of the part that the run predicted
         labels = label_paths(self.dataset.ground_truth)
-        return {name: labels[name] for name in self.folds[int(split) - 1]}
+        return {name: labels[name] for name in self.lists.videos("test", int(split) if split.isdecimal() else 0)}
 
 
 def _read_split(folder: Path, split: str, present: _Present) -> SplitResult:
@@ -194,8 +224,9 @@ def _read_split(folder: Path, split: str, present: _Present) -> SplitResult:
         raise UserError(f"{folder}: its record is that of split {record['split']}; predict split {split} again")
     if record["phases"] != list(present.mapping.names):
         raise UserError(f"{folder}: predicted with other phases than {dataset.mapping} has now; predict again")
-    if split != VALIDATION and record["folds_hash"] != folds_hash(present.folds):
-        raise UserError(f"{folder}: was run on other folds than {dataset.splits} has now; run it again")
+    if split != VALIDATION and record["folds_hash"] != present.lists.hash:
+        where = dataset.split_list(present.lists.name)
+        raise UserError(f"{folder}: was run on other {present.lists.noun} than {where} has now; run it again")
     labels = present.labels(split)
     if others := sorted(labels.keys() ^ {nfc(name) for name in record["videos"]}):
         raise UserError(
@@ -221,14 +252,30 @@ def run_names(model: paths.Model, dataset: paths.Dataset) -> list[str | None]:
     return default + [name for name in named if name not in strange]
 
 
+def splits_of(model: paths.Model, dataset: paths.Dataset, run: str | None) -> str | None:
+    """The named list of splits that a run is of; None for generated folds, and for what cannot be read."""
+    for path in visible(model.results(dataset.name, run), f"split_*/{paths.RUN_RECORD}")[:1]:
+        with contextlib.suppress(UserError, OSError):
+            return read_run_record(path)["config"]["splits"]
+    return None
+
+
 def chosen_runs(
-    dataset: paths.Dataset, models: Sequence[paths.Model] | None = None, runs: Sequence[str] | None = None
+    dataset: paths.Dataset,
+    models: Sequence[paths.Model] | None = None,
+    runs: Sequence[str] | None = None,
+    splits: str | None = None,
 ) -> list[tuple[paths.Model, str | None]]:
-    """Every model's every run on a data set, of those models and runs alone that are named.
+    """Every model's every run on a data set and a list of splits, of those models and runs alone that are named.
 
     Raises `UserError` for a name that no finished run has.
     """
-    found = [(model, run) for model in models or paths.all_models() for run in run_names(model, dataset)]
+    found = [
+        (model, run)
+        for model in models or paths.all_models()
+        for run in run_names(model, dataset)
+        if splits_of(model, dataset, run) == splits
+    ]
     there = {run or DEFAULT_RUN for _, run in found}
     if unknown := [run for run in runs or () if run not in there]:
         raise UserError(
@@ -249,49 +296,64 @@ def _finished_splits(
 
 
 def collect_folds(
-    model: paths.Model, dataset: paths.Dataset, num_folds: int, *, run: str | None = None
+    model: paths.Model,
+    dataset: paths.Dataset,
+    num_folds: int | None,
+    *,
+    run: str | None = None,
+    splits: str | None = None,
 ) -> EncoderResult:
-    """The first `num_folds` folds of one encoder's run.
+    """The first `num_folds` folds of one encoder's run, or splits of a named list (None: `SplitLists.count`).
 
     Raises `UserError` when the data set has fewer, or a fold is missing, damaged, or run on other folds than there are.
     """
-    return _read_folds(model, run, num_folds, _Present(dataset))
+    present = _Present(dataset, splits)
+    return _read_folds(model, present.default_run(run), _count(present, present.lists.count(num_folds)), present)
+
+
+def _count(present: _Present, num_folds: int | None) -> int:
+    """`num_folds`, or all; raises `UserError` where there are fewer."""
+    lists = present.lists
+    if num_folds is not None and not 1 <= num_folds <= len(lists):
+        raise UserError(f"{num_folds} {lists.noun}: {present.dataset.split_list(lists.name)} has {len(lists)}")
+    return len(lists) if num_folds is None else num_folds
 
 
 def _read_folds(model: paths.Model, run: str | None, num_folds: int, present: _Present) -> EncoderResult:
     dataset = present.dataset
-    if not 1 <= num_folds <= len(present.folds):
-        raise UserError(f"{num_folds} folds: {dataset.splits} has {len(present.folds)}")
     names = [str(k) for k in range(1, num_folds + 1)]
     folders = _finished_splits(model, dataset, run, names)
-    command = f"python -m common.run_k_folds --dataset {dataset.name} --model {model.name} --folds {len(present.folds)}"
-    command += f" --run {run}" if run else ""
+    command = f"python -m common.run_k_folds --dataset {dataset.name} --model {model.name}"
+    command += f" --splits {present.splits}" if present.splits else f" --folds {len(present.lists)}"
+    command += f" --run {run}" if run and run != present.default_run(None) else ""
     if missing := [name for name in names if name not in folders]:
         raise UserError(
             f"{model.name}: no finished run of fold {', '.join(missing)} in {model.results(dataset.name, run)}; "
             f"run: {command}"
         )
     return EncoderResult(
-        model, run, [_read_split(folder, name, present) for name, folder in folders.items()], len(present.folds)
+        model, run, [_read_split(folder, name, present) for name, folder in folders.items()], len(present.lists)
     )
 
 
 def collect_all(
     dataset: paths.Dataset,
-    num_folds: int,
+    num_folds: int | None,
     *,
     models: Sequence[paths.Model] | None = None,
     runs: Sequence[str] | None = None,
+    splits: str | None = None,
 ) -> Collection:
-    """Every run that has the first `num_folds` folds, of all encoders or of the chosen ones (see `chosen_runs`).
+    """Every run that has the first `num_folds` folds (None: all), of all encoders or of the chosen (see `chosen_runs`).
 
-    Raises `UserError` when there is none.
+    Of the named list `splits`, or of the generated folds. Raises `UserError` when there is none.
     """
-    present = _Present(dataset)
-    if not 1 <= num_folds <= len(present.folds):
-        raise UserError(f"{num_folds} folds: {dataset.splits} has {len(present.folds)}")
+    present = _Present(dataset, splits)
+    count = _count(present, num_folds)
     return _collected(
-        chosen_runs(dataset, models, runs), dataset, lambda model, run: [_read_folds(model, run, num_folds, present)]
+        chosen_runs(dataset, models, runs, present.lists.name),
+        dataset,
+        lambda model, run: [_read_folds(model, run, count, present)],
     )
 
 
@@ -301,18 +363,20 @@ def collect_split(
     *,
     models: Sequence[paths.Model] | None = None,
     runs: Sequence[str] | None = None,
+    splits: str | None = None,
 ) -> Collection:
     """Every run that has one split, of all encoders or of the chosen ones (see `chosen_runs`).
 
-    Raises `UserError` when there is none.
+    Of the named list `splits`, or of the generated folds. Raises `UserError` when there is none.
     """
-    present = _Present(dataset)
+    present = _Present(dataset, splits)
 
     def read(model: paths.Model, run: str | None) -> list[EncoderResult]:
         folders = _finished_splits(model, dataset, run, [split])
         return [EncoderResult(model, run, [_read_split(folder, split, present)]) for folder in folders.values()]
 
-    return _collected(chosen_runs(dataset, models, runs), dataset, read)
+    name = present.lists.name if splits else None
+    return _collected(chosen_runs(dataset, models, runs, name), dataset, read)
 
 
 def _collected(
@@ -346,36 +410,44 @@ def _how_to_run(dataset: paths.Dataset) -> str:
     return f"run for an encoder: python -m common.run_k_folds --dataset {dataset.name} --model MODEL"
 
 
-def collect_one(model: paths.Model, dataset: paths.Dataset, split: str, *, run: str | None = None) -> EncoderResult:
+def collect_one(
+    model: paths.Model, dataset: paths.Dataset, split: str, *, run: str | None = None, splits: str | None = None
+) -> EncoderResult:
     """One split of one encoder's run.
 
     Raises `UserError` when it is not finished, damaged, or run on other folds than there are.
     """
+    present = _Present(dataset, splits)
+    run = present.default_run(run)
     folders = _finished_splits(model, dataset, run, [split])
     if not folders:
         raise UserError(
             f"{model.split_results(dataset.name, split, run)}: no finished run; run: "
             f"python -m common.run_k_folds --model {model.name} --dataset {dataset.name}"
         )
-    return EncoderResult(model, run, [_read_split(folders[split], split, _Present(dataset))])
+    return EncoderResult(model, run, [_read_split(folders[split], split, present)])
 
 
-def collect_runs(model: paths.Model, dataset: paths.Dataset, split: str | None = None) -> Collection:
+def collect_runs(
+    model: paths.Model, dataset: paths.Dataset, split: str | None = None, *, splits: str | None = None
+) -> Collection:
     """Every run of one encoder, those with most splits first: one split's, or every finished fold's.
 
     A fold that is damaged or was run on other folds is left out, and its run goes on with the others. Raises
     `UserError` when nothing is finished.
     """
-    present = _Present(dataset)
-    names = [split] if split else [str(k) for k in range(1, len(present.folds) + 1)]
+    present = _Present(dataset, splits)
+    names = [split] if split else [str(k) for k in range(1, len(present.lists) + 1)]
     results, left_out = [], []
     for run in run_names(model, dataset):
+        if splits_of(model, dataset, run) != (present.lists.name if splits else None):
+            continue
         splits = []
         for name, folder in _finished_splits(model, dataset, run, names).items():
             with _noting(left_out):
                 splits.append(_read_split(folder, name, present))
         if splits:
-            results.append(EncoderResult(model, run, splits, None if split else len(present.folds)))
+            results.append(EncoderResult(model, run, splits, None if split else len(present.lists)))
     if not results:
         words = f"--dataset {dataset.name} --model {model.name}"
         command = (

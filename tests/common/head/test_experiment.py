@@ -108,7 +108,7 @@ def test_another_rate_is_another_input(made):
 
 
 def test_folds_that_split_a_patient_are_not_trained_on(made):
-    first, second = (fold[0] for fold in load_experiment(made.config()).folds)
+    first, second = (fold[0] for fold in load_experiment(made.config()).splits.tests)
     made.dataset.patients.write_text(f"video,patient\n{first},p1\n{second}.mp4,p1\n")
     with pytest.raises(UserError, match="patient p1 is in 2 test folds"):
         load_experiment(made.config())

@@ -82,7 +82,7 @@ def _with_its_registers(name: str, source: WeightSource) -> str:
     """
     if "_reg4" not in name or source.path is None:
         return name
-    held = [key for key in read_network(source.path, source.network, lazy=True).state if key in REGISTERS]
+    held = [key for key in read_network(source.path, source.network).state if key in REGISTERS]
     if not held:
         return name.replace("_reg4", "")
     log.info(
@@ -99,7 +99,7 @@ def _has_plain_relu(source: WeightSource) -> bool:
     """
     if source.path is None:
         return False
-    names = read_network(source.path, source.network, lazy=True).state
+    names = read_network(source.path, source.network).state
     return not any(".act.scale" in name for name in names)
 
 

@@ -154,7 +154,8 @@ UNREAD = (
 def read_content(path: Path, refusal: str = REFUSAL, *, lazy: bool = False) -> Any:
     """What a weight file holds, on the CPU; of a folder the tensors of all its files, by name.
 
-    `lazy` leaves the tensors' values on the disk as far as the format allows: for a look at names and shapes.
+    `lazy` leaves the tensors' values on the disk until they are used, as far as the format allows; they change with the
+    file then, so that what is kept needs copies.
     Raises `UserError` naming the file and the reason when it is no weight file, damaged, or needs code to be read;
     `refusal` is the sentence for it, with a place for the `{reason}`.
     """

@@ -113,7 +113,7 @@ def _chosen(path: Path, wanted: str | None, config: EncoderConfig | None) -> str
     """
     heads = config.allowed_unexpected if config else ()
     preferred = config.network if config else None
-    read = read_network(path, wanted, heads, preferred=preferred, lazy=True)
+    read = read_network(path, wanted, heads, preferred=preferred)
     if read.others and wanted is None and not read.is_called(preferred):
         title = config.title if config else "no model"
         raise UserError(

@@ -106,19 +106,15 @@ class WeightSource:
 
 
 def read_network(
-    path: Path,
-    wanted: str | None = None,
-    heads: tuple[str, ...] = (),
-    *,
-    preferred: str | None = None,
-    lazy: bool = False,
+    path: Path, wanted: str | None = None, heads: tuple[str, ...] = (), *, preferred: str | None = None
 ) -> Network:
     """Read a network out of a weight file or folder, under its names without wrappers.
 
-    `wanted`, `heads` and `preferred` as in `choose_network`, `lazy` as in `read_content`.
+    `wanted`, `heads` and `preferred` as in `choose_network`. Values stay on the disk until they are used, as far as the
+    format allows: files of training hold several networks and an optimiser beside the one that is taken.
     Raises `UserError` naming the file when it is damaged or holds no such network.
     """
-    return choose_network(read_content(path, lazy=lazy), path, wanted, heads, preferred=preferred)
+    return choose_network(read_content(path, lazy=True), path, wanted, heads, preferred=preferred)
 
 
 def rename_start(name: str, table: dict[str, str]) -> str:
@@ -158,7 +154,7 @@ def load_strictly(
 ) -> None:
     """Load `state` into `network`; without partner may be only heads and keys under `missing` and `unexpected`.
 
-    A network on the meta device takes the tensors themselves, as float32, so that a large one is in memory once.
+    A network on the meta device takes copies of the tensors, as float32, so that a large one is in memory once.
     Raises `UserError` that lists, by `file_keys` as the file has them, the first stray keys, wrong shapes and values.
     """
     own, keys = network.state_dict(), file_keys or {}
@@ -218,11 +214,14 @@ def refuse_not_finite(values: list[tuple[str, Tensor]], source: object) -> None:
 
 
 def _fill(network: nn.Module, values: dict[str, Tensor]) -> None:
+    import torch
+
     own = network.state_dict()
-    # `assign` puts the tensors in place of the meta ones, in the number format that they have: hence float32 first
     on_meta = any(value.is_meta for value in own.values())
     if on_meta:
-        values = {key: value.float() for key, value in values.items()}
+        # `assign` puts the tensors in place of the meta ones, in the number format that they have: hence float32 first.
+        # Copies, because a network that lies in the file itself would change with it, hours into an extraction.
+        values = {key: value.to(torch.float32, copy=True) for key, value in values.items()}
     network.load_state_dict(values, strict=False, assign=on_meta)
 
 

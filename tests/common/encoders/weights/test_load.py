@@ -1,5 +1,7 @@
 """Weights in memory: loaded strictly, messages in the words of their file; random ones the same everywhere."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -152,3 +154,40 @@ def test_random_weights_keep_the_scale_of_their_input():
     layer = nn.Linear(1000, 500)
     randomise(layer)
     assert layer.weight.std().item() == pytest.approx(1000**-0.5, rel=0.01)
+
+
+def own_megabytes() -> float:
+    """Memory that this process has for itself, without the pages of files."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1e3
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells how much memory is a process's own")
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_what_lies_beside_a_network_is_not_read(tmp_path, suffix):
+    """200 MB of another network and of an optimiser."""
+    state, other = torch.nn.Linear(3, 2).state_dict(), {"weight": torch.ones(25_000_000)}
+    if suffix == ".pth":
+        torch.save({"teacher": state, "student": other, "optimizer": {"0": torch.ones(25_000_000)}}, tmp_path / "w.pth")
+    else:
+        flat = {f"teacher.{key}": value for key, value in state.items()} | {"student.weight": other["weight"]}
+        save_file(flat | {"predictor.weight": torch.ones(25_000_000)}, tmp_path / "w.safetensors")
+    before = own_megabytes()
+    read = read_network(tmp_path / f"w{suffix}", "teacher")
+    assert torch.equal(read.state["weight"], state["weight"])
+    assert own_megabytes() - before < 20
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_network_does_not_change_with_its_file(tmp_path, suffix):
+    """One that was built without memory for its values, and whose file is written over in its place afterwards."""
+    state = {"weight": torch.ones(64, 64), "bias": torch.ones(64)}
+    file = tmp_path / f"w{suffix}"
+    save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
+    with torch.device("meta"):
+        network = torch.nn.Linear(64, 64)
+    load_strictly(network, read_network(file).state, file)
+    with open(file, "r+b") as stream:
+        stream.write(bytes(file.stat().st_size))
+    assert (network.weight == 1).all()
+    assert (network.bias == 1).all()

@@ -3,6 +3,7 @@
 python -m common.evaluation GROUND_TRUTH_DIR PREDICTION_DIR --mapping_path M [--protocol challenge mstcn] [--json FILE]
 """
 
+import argparse
 import math
 import os
 from dataclasses import replace
@@ -14,7 +15,9 @@ from common.base.files import write_json
 from common.base.options import CommandParser
 from common.base.runtime import UserError, run_main, shortened
 from common.dataset.description import read_description
-from common.dataset.phases import BACKGROUND, PhaseMapping, read_mapping, require_labels
+from common.dataset.phases import BACKGROUND, UNLABELLED, PhaseMapping, read_mapping, require_labels
+from common.dataset.split_lists import open_splits
+from common.head.run_record import read_run_record
 from common.scoring.folder import score_folder, to_json
 from common.scoring.further_measures import FURTHER_MEASURES, RELAXED_SECONDS, further_name, further_summary, per_phase
 from common.scoring.metrics import MEASURES
@@ -49,6 +52,14 @@ def main(argv: list[str] | None = None) -> int:
         help=f"phase that counts as background (default: by dataset.yaml, or {BACKGROUND})",
     )
     data.add_argument(
+        "--ignored", nargs="+", metavar="NAME", help="names in label files that do not count (default: by dataset.yaml)"
+    )
+    data.add_argument("--splits", metavar="NAME", help="named list whose videos are scored alone (default: all videos)")
+    data.add_argument(
+        "--split", type=int, default=1, metavar="K", help="with --splits: its number (default: %(default)s)"
+    )
+    data.add_argument("--part", choices=("test", "val"), default="test", help="with --splits (default: %(default)s)")
+    data.add_argument(
         "--probability_path", type=Path, help="folder of <video>.npy (default: PREDICTION_DIR where it has them)"
     )
     data.add_argument("--fps", type=float, help="frames per second of the labels, for --details in seconds")
@@ -62,10 +73,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     output.add_argument("--json", type=Path, metavar="FILE", help="write the measures as fractions of 1")
     given = parser.parse_args(argv)
-    mapping = _read_phases(given.ground_truth, given.mapping_path, given.background)
+    dataset = _dataset_of(given.ground_truth)
+    mapping = _read_phases(dataset, given)
     labels = require_labels(given.ground_truth)
+    if given.splits:
+        listed = open_splits(dataset, given.splits).videos(given.part, given.split)
+        labels = {video: labels[video] for video in listed}
     probabilities, fps = given.probability_path or given.predictions, dict.fromkeys(labels, given.fps)
-    scores = list(score_folder(labels, given.predictions, mapping, probabilities, fps=fps).values())
+    unreached = _unreached(given.predictions)
+    scores = list(
+        score_folder(labels, given.predictions, mapping, probabilities, fps=fps, unreached=unreached).values()
+    )
     content: dict[str, Any] = {}
     for protocol in chosen_protocols(given.protocol, given.segments):
         summary = summarise(scores, protocol)
@@ -78,11 +96,22 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _read_phases(ground_truth: Path, mapping_path: Path | None, background: str | None) -> PhaseMapping:
-    """The phases of the data set that the labels lie in, also by a link, where the command names no others."""
+def _dataset_of(ground_truth: Path) -> paths.Dataset:
+    """The data set that labels lie in, also by a link."""
     parents = (Path(os.path.abspath(ground_truth)).parent, ground_truth.resolve().parent)
     datasets = [paths.Dataset(folder) for folder in parents]
-    dataset = next((each for each in datasets if each.mapping.is_file()), datasets[0])
+    return next((each for each in datasets if each.mapping.is_file()), datasets[0])
+
+
+def _unreached(predictions: Path) -> dict[str, int]:
+    """Labels past the last frame, by video, where the run's record is beside the predictions."""
+    path = predictions / paths.RUN_RECORD
+    return read_run_record(path)["unreached_labels"] if path.is_file() else {}
+
+
+def _read_phases(dataset: paths.Dataset, given: argparse.Namespace) -> PhaseMapping:
+    """The phases of a data set, where the command names no others."""
+    mapping_path, background = given.mapping_path, given.background
     description = read_description(dataset)
     if mapping_path is None:
         mapping_path = dataset.mapping if dataset.mapping.is_file() else paths.default_mapping()
@@ -91,7 +120,10 @@ def _read_phases(ground_truth: Path, mapping_path: Path | None, background: str 
         raise UserError(
             f"--background {shortened(background)}: expected a phase of {mapping_path}; {mapping.advice(background)}"
         )
-    return replace(mapping, background=background or description.background, ignored=description.ignored)
+    ignored = description.ignored if given.ignored is None else tuple(given.ignored)
+    if unknown := [name for name in ignored if name not in (*mapping.names, UNLABELLED)]:
+        raise UserError(f"--ignored {shortened(unknown[0])}: expected a phase of {mapping_path}, or {UNLABELLED}")
+    return replace(mapping, background=background or description.background, ignored=ignored)
 
 
 def _print_summary(summary: dict[str, float], protocol: Protocol, background: str | None) -> None:

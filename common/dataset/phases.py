@@ -59,6 +59,8 @@ class PhaseMapping:
         """Words on what to write in place of an unknown label: the known name most like it, or the known names."""
         if label in map(str, range(self.num_classes)):
             return f"labels are names, not ids: {label} is {self.names[int(label)]!r} in mapping.txt"
+        if label == UNLABELLED:
+            return f"it stands for no phase where dataset.yaml says `ignored: [{UNLABELLED}]`"
         lowered = {name.lower(): name for name in self.names}
         close = difflib.get_close_matches(label[:SHOWN].lower(), lowered, n=1, cutoff=0.5)
         return f"nearest known name: {lowered[close[0]]!r}" if close else f"known: {listed(self.names)}"

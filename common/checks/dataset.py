@@ -8,14 +8,14 @@ from common.base import paths
 from common.base.entries import is_frame_folder, is_readable_file, list_videos
 from common.base.runtime import UserError
 from common.checks.features import feature_findings, feature_folders, open_all_features
-from common.checks.files import copy_findings, description_findings, file_findings, listing_findings
+from common.checks.files import copy_findings, description_findings, file_findings, listing_findings, owner_of
 from common.checks.findings import SEVERITIES, Finding
 from common.checks.folds import fold_findings, list_findings, patient_findings
 from common.checks.labels import MIN_SECONDS, label_files, read_all_labels, short_phases
 from common.checks.leaks import leak_findings
 from common.checks.orders import order_findings
 from common.checks.timing import collect_timings, length_findings, rate_findings, variable_rates
-from common.dataset.description import DatasetDescription, features_owner, read_description
+from common.dataset.description import DatasetDescription, read_description
 from common.dataset.split_lists import list_names
 from common.video.label_grid import LabelGrid
 
@@ -55,7 +55,7 @@ def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, f
     findings: list[Finding] = []
     description = _description(dataset)
     grid = LabelGrid(description.label_fps, description.label_every)
-    owner = _features_owner(dataset)
+    owner = owner_of(dataset)
     files, videos = label_files(dataset), list_videos(owner.videos).first
     mapping, labels = read_all_labels(dataset, files, findings)
     folders = feature_folders(owner)
@@ -85,10 +85,3 @@ def _description(dataset: paths.Dataset) -> DatasetDescription:
         return read_description(dataset)
     except UserError:  # a finding of the files
         return DatasetDescription()
-
-
-def _features_owner(dataset: paths.Dataset) -> paths.Dataset:
-    try:
-        return features_owner(dataset)
-    except UserError:  # so is this
-        return dataset

@@ -10,14 +10,22 @@ from common.base.entries import LEFT_OUT_BY_KIND, is_frame_folder, is_readable_f
 from common.base.files import cached_fingerprint
 from common.base.runtime import UserError, counted, listed, progress
 from common.checks.findings import Finding
-from common.dataset.description import read_description
+from common.dataset.description import features_owner, read_description
 
 KIND, COPIES_KIND = "files", "copies"
 
 
+def owner_of(dataset: paths.Dataset) -> paths.Dataset:
+    """The data set whose videos and features this one uses; itself where `dataset.yaml` cannot be used."""
+    try:
+        return features_owner(dataset)
+    except UserError:  # `description_findings` says so
+        return dataset
+
+
 def video_files(dataset: paths.Dataset) -> dict[Path, str]:
     """Every video with its name, also two of one name, which `paths.find_videos` refuses."""
-    return {path: name for name, same in list_videos(dataset.videos).files.items() for path in same}
+    return {path: name for name, same in list_videos(owner_of(dataset).videos).files.items() for path in same}
 
 
 def description_findings(dataset: paths.Dataset) -> Iterator[Finding]:
@@ -31,7 +39,7 @@ def description_findings(dataset: paths.Dataset) -> Iterator[Finding]:
 def listing_findings(dataset: paths.Dataset) -> Iterator[Finding]:
     """Names used twice, names that not every system can store, and what else is left out of the data set's folders."""
     for listing in (
-        list_videos(dataset.videos),
+        list_videos(owner_of(dataset).videos),
         list_labels(dataset.ground_truth),
         list_labels(dataset.ground_truth_val),
     ):

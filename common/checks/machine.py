@@ -15,7 +15,7 @@ import numpy as np
 
 from common.base import paths
 from common.base.runtime import UserError, select_device
-from common.dataset.description import read_description
+from common.dataset.description import features_owner, read_description
 from common.encoders.config import read_encoder_config
 from common.encoders.weights import find as weights
 from common.features.config import ExtractionConfig, on_label_grid, with_options
@@ -162,8 +162,9 @@ def check_plan(
 ) -> Iterator[Check]:
     """Disk for the features of all `models` under the `plan`, and hours for the `timed` ones."""
     try:
-        plan = on_label_grid(plan, read_description(dataset))
-        videos = paths.find_videos(dataset.videos)
+        owner = features_owner(dataset)
+        plan = on_label_grid(plan, read_description(owner))
+        videos = paths.find_videos(owner.videos)
     except UserError as error:
         yield Check(f"plan {dataset.name}", "PROBLEM", "an extraction stops at this", str(error))
         return

@@ -16,7 +16,7 @@ from common.base.entries import on_disk, same_name, video_name_of
 from common.base.files import cached_fingerprint, read_json
 from common.base.options import from_mapping
 from common.base.runtime import UserError, choose_precision, keep_freed_memory, progress, select_device
-from common.dataset.description import read_description
+from common.dataset.description import features_owner, read_description
 from common.dataset.phases import PhaseMapping
 from common.dataset.segments import Segments, find_segments
 from common.encoders.config import EncoderConfig, read_encoder_config
@@ -374,7 +374,7 @@ def _require_features_from_elsewhere(experiment: Experiment, videos: dict[str, P
                 f"{experiment.features}: features without sidecars, so it is unknown how to make more; extract the "
                 f"features of {path.parent} yourself"
             )
-        if name in labelled and path.parent != dataset.videos.resolve():
+        if name in labelled and path.parent != features_owner(dataset).videos.resolve():
             raise UserError(
                 f"{path}: called as a labelled video of {dataset.name}, whose features {features} are; "
                 "give it another name"

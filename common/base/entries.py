@@ -105,6 +105,8 @@ def reason_against(name: str) -> str | None:
         return f"a {bad} in the name; rename it"
     if not name or _is_hidden(name) or ".." in name:
         return "a leading dot or two dots in a row in the name; rename it"
+    if name[0].isspace():  # which every list of videos and every table would lose
+        return "a blank at the beginning of the name; rename it"
     if name[-1] == "." or name[-1].isspace():
         return "a dot or a blank at the end of the name; rename it"
     if name.partition(".")[0].rstrip().upper() in DEVICE_NAMES:

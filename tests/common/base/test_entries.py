@@ -135,6 +135,7 @@ def test_any_unicode_is_a_name(name):
         ("a\nb", "control character"), ("a\x7f", "control character"), ("a\u2028b", "control character"),
         ("a\udce9", "no valid text"),
         ("a.", "at the end"), ("a ", "at the end"), ("a\u3000", "at the end"),
+        (" a", "at the beginning"), ("\u3000a", "at the beginning"),
         ("..", "two dots"), ("a..b", "two dots"), (".a", "leading dot"),
         ("con", "device"), ("Nul", "device"), ("COM1", "device"), ("lpt¹", "device"), ("aux.left.eye", "device"),
     ],

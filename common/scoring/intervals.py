@@ -113,4 +113,5 @@ def _acceleration(left_out: np.ndarray) -> float:
     if len(np.unique(defined)) < 2:  # no unit moves it more than another: nothing to be skewed, and 0 / 0 below
         return 0.0
     influence = defined.mean() - defined
+    influence /= np.abs(influence).max()  # the unit cancels, but the powers of a very small one would be 0 / 0
     return float(np.sum(influence**3) / (6 * np.sum(influence**2) ** 1.5))

@@ -42,9 +42,17 @@ class Tube:
     name: str = "tube"
 
     def draw(self, grid: Grid, *, seed: int, step: int, samples: Sequence[int]) -> TokenMasks:
-        """Exactly `int(mask_ratio * H * W)` hidden places a tubelet, the same at all times; the rest is context."""
+        """Exactly `int(mask_ratio * H * W)` hidden places a tubelet, the same at all times; the rest is context.
+
+        Raises `UserError` when that is none: the loss would be a mean of nothing.
+        """
         num_places = grid[1] * grid[2]
         num_hidden = whole_share(self.mask_ratio, num_places)
+        if not num_hidden:
+            raise UserError(
+                f"mask {self.name}: a ratio of {self.mask_ratio} hides none of {num_places} places of a frame; use a larger "
+                "ratio or crop"
+            )
         visible = torch.ones(len(samples), num_places, dtype=torch.bool)
         for row, sample in zip(visible, samples, strict=True):
             order = torch.randperm(num_places, generator=generator(seed, "mask", step, "tube", sample))

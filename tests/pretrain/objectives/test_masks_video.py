@@ -246,3 +246,8 @@ def test_processes_truncate_to_their_own_batch_by_default(two):
     lengths = [masks.context.shape[1] for masks in two(own_masks, SHORT_RANGE)]
     assert min(lengths) == draw(SHORT_RANGE, num_samples=8).context.shape[1]
     assert lengths[0] != lengths[1]
+
+
+def test_a_tube_that_hides_nothing_is_an_error():
+    with pytest.raises(UserError, match=r"a ratio of 0\.2 hides none of 4 places"):
+        draw(Tube(0.2), grid=(4, 2, 2))

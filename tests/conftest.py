@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Test tensors are small: on them two threads mostly wait for each other (4 times slower on a busy machine). Set before
 # torch is imported; subprocesses inherit it.
@@ -18,6 +19,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # what a test's commands remember of files is no business of the user who runs it
 os.environ.setdefault("SICS155_CACHE", str(Path(tempfile.gettempdir()) / "sics155-tests-cache"))
+
+# drawn inputs are the same in every run, and a test that writes files may take its time over each
+settings.register_profile(
+    "suite",
+    derandomize=True,
+    database=None,
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("suite")
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CLIP_SIZE = (48, 64)  # height, width

@@ -43,7 +43,8 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
         lines.append(Remark("Rows marked 'random weights' come from untrained encoders."))
     lines += _unequal_heads(results) + _unequal_folds(results) + _changed_labels(results) + _unfinished(results)
     splits = len(results[0].splits)
-    spread = f"Mean ± standard deviation (ddof 1) over {splits} folds" if splits > 1 else "One split"
+    noun = "folds" if results[0].record["config"]["splits"] is None else "splits"
+    spread = f"Mean ± standard deviation (ddof 1) over {splits} {noun}" if splits > 1 else "One split"
     lines.append(Remark(f"{spread}, in percent. {_recognition(results)}; the last epoch is scored."))
     lines.append(Remark(methods_sentence(protocol, results[0].background)))
     lines += _looking_ahead(results)

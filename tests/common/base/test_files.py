@@ -43,6 +43,14 @@ def test_temporary_file_is_hidden_beside_the_target_and_keeps_the_suffix(tmp_pat
         assert temporary.suffix == ".xlsx"
 
 
+def test_content_reaches_the_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut can leave an empty file under the name of a finished one."""
+    path, flushed = tmp_path / "result.txt", []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append((os.fstat(handle).st_ino, path.exists())))
+    write_text(path, "content")
+    assert flushed == [(path.stat().st_ino, False)]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "result.txt"

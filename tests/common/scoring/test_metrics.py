@@ -127,6 +127,15 @@ def test_calibration_error_by_hand():
     assert metrics.calibration_error(bins) == pytest.approx(0.4)
 
 
+def test_calibration_has_fifteen_bins_that_are_closed_above():
+    """0.78 (wrong) and 0.8 = 12/15 (right) share a bin, in which 0.72 (right) is not: (|1.58 - 1| + |0.72 - 1|) / 3."""
+    confidence = np.array([0.72, 0.78, 0.8])
+    bins = metrics.calibration_bins(np.array([0, 1, 0]), np.stack([confidence, 1 - confidence], axis=1))
+    assert len(bins) == 15
+    assert np.flatnonzero(bins[:, 0]).tolist() == [10, 11]
+    assert metrics.calibration_error(bins) == pytest.approx(0.86 / 3)
+
+
 def test_certain_and_right_is_perfectly_calibrated():
     bins = metrics.calibration_bins(np.array([0, 1]), np.eye(2))
     assert metrics.calibration_error(bins) == 0

@@ -1,0 +1,120 @@
+"""How many small mistakes the tests find: each is made by hand in one place of the product, and some test must fail.
+
+python tests/benchmarks/mutants.py [--only PART_OF_A_PATH]
+
+Mutants are tried one at a time in a copy of the tracked files, each with the tests named beside it (`mutations.py`).
+Exit code 1 where one survives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from common.base.runtime import UserError, run_main
+from tests.benchmarks.mutations import MUTANTS, Mutant
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 120  # a mutant that never ends is found too
+TESTS_PASSED, TESTS_FAILED, COLLECTION_FAILED = 0, 1, 2  # exit codes of pytest
+WIDTH = 60  # of a mutant in the table
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="mutants of files whose path has this in it")
+    given = parser.parse_args(argv)
+    chosen = [mutant for mutant in MUTANTS if given.only in mutant.file]
+    if misplaced := [line for mutant in chosen if (line := misplacement(mutant))]:
+        raise UserError("\n".join(misplaced))
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Copy(Path(folder) / "checkout")
+        everything = sorted({word for mutant in chosen for word in mutant.tests})
+        if copy.run(everything, PATIENCE_SECONDS * len(everything)) != TESTS_PASSED:
+            raise UserError(f"{' '.join(everything)}: these fail without any mutant; mend them first")
+        survivors = [mutant for mutant in chosen if not is_killed(copy, mutant)]
+    num_killed = len(chosen) - len(survivors)
+    print(f"{num_killed} of {len(chosen)} killed ({num_killed / len(chosen):.1%}), {time.monotonic() - started:.0f} s")
+    for mutant in survivors:
+        print(f"survived: {mutant.file}: {mutant.old!r} -> {mutant.new!r}")
+    return int(bool(survivors))
+
+
+def misplacement(mutant: Mutant) -> str | None:
+    """What is wrong with a mutant whose text is not in its file exactly once, or whose tests are not there; else None."""
+    source = CHECKOUT / mutant.file
+    count = source.read_text(encoding="utf-8").count(mutant.old) if source.is_file() else 0
+    if count != 1:
+        return f"{mutant.file}: expected {mutant.old!r} once, found {count} times; bring mutations.py up to date"
+    absent = [name for name in mutant.tests if not (CHECKOUT / name).is_file()]
+    return f"{mutant.file}: no tests {', '.join(absent)}; bring mutations.py up to date" if absent else None
+
+
+class Copy:
+    """A copy of the tracked files, whose sources change one at a time."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(words, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
+        for name in filter(None, listed.split("\0")):
+            if (CHECKOUT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(CHECKOUT / name, folder / name)
+        self._moments = itertools.count(int(time.time()) + 1)
+
+    @contextlib.contextmanager
+    def mutated(self, mutant: Mutant) -> Iterator[None]:
+        """The mutant is in its file, which is as before afterwards."""
+        path = self.folder / mutant.file
+        text = path.read_text(encoding="utf-8")
+        self._write(path, text.replace(mutant.old, mutant.new))
+        try:
+            yield
+        finally:
+            self._write(path, text)
+
+    def _write(self, path: Path, text: str) -> None:
+        path.write_text(text, encoding="utf-8")
+        # compiled code is taken for current by whole seconds and size: every text gets a moment of its own
+        moment = next(self._moments)
+        os.utime(path, (moment, moment))
+
+    def run(self, tests: Sequence[str], seconds: float = PATIENCE_SECONDS) -> int:
+        """The exit code of pytest on these files, which stops at the first failure; a run without end is a failure."""
+        words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+        own = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        try:
+            done = subprocess.run(words, cwd=self.folder, env=os.environ | own, timeout=seconds, **streams)
+        except subprocess.TimeoutExpired:
+            return TESTS_FAILED
+        if done.returncode not in (TESTS_PASSED, TESTS_FAILED, COLLECTION_FAILED):
+            raise UserError(f"{' '.join(tests)}: pytest ends with exit code {done.returncode}; expected tests that run")
+        return done.returncode
+
+
+def is_killed(copy: Copy, mutant: Mutant) -> bool:
+    """Whether a test fails with the mutant in the copy; prints a line."""
+    started = time.monotonic()
+    with copy.mutated(mutant):
+        killed = copy.run(mutant.tests) != TESTS_PASSED
+    change = " ".join(f"{mutant.old} -> {mutant.new or 'nothing'}".split())
+    seconds = time.monotonic() - started
+    shown = change if len(change) <= WIDTH else f"{change[: WIDTH - 3]}..."
+    print(f"{'killed' if killed else 'SURVIVED':<8} {seconds:>5.1f} s  {mutant.file:<40} {shown}", flush=True)
+    return killed
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -7,6 +7,7 @@ python -m common.export_to_excel --model Base --split val             the valida
 from dataclasses import replace
 
 from common.base import paths
+from common.base.locks import hold
 from common.base.options import CommandParser
 from common.base.runtime import run_main
 from common.scoring.protocols import PROTOCOLS, add_protocol_options, chosen_protocols
@@ -34,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
     report = make_report(dataset, found.results, protocols, left_out=found.left_out)
     report = replace(report, title=f"{model.name}: {report.title}")
-    print(save_comparison(report, model.workbook))
+    with hold(model.workbook):
+        print(save_comparison(report, model.workbook))
     return 0
 
 

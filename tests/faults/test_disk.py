@@ -1,6 +1,8 @@
 """Disks that are full or read-only, videos that vanish, a clock that goes back: one line, and a second run ends it."""
 
+import contextlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -53,6 +55,49 @@ def test_a_disk_that_can_only_be_read_is_one_line(small_disk):
     said = root.run(EXTRACT, code=1).splitlines()[-1]
     assert "Read-only file system" in said
     assert "use another folder" in said
+
+
+@contextlib.contextmanager
+def without_rights(folder: Path):
+    """Nobody may write into `folder` meanwhile: root, whom no rights stop, neither."""
+    if os.geteuid():
+        folder.chmod(0o555)
+        yield
+        folder.chmod(0o755)
+        return
+    if not shutil.which("chattr") or subprocess.run(["chattr", "+i", folder], capture_output=True).returncode:
+        pytest.skip("root may write everywhere here")
+    yield
+    subprocess.run(["chattr", "-i", folder], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["extract", "run_k_folds", "report", "pretrain"])
+def test_a_folder_without_rights_is_one_line(root, name):
+    targets = {
+        "extract": "data/mini", "run_k_folds": "models/ColorHistogram", "report": "comparison_results",
+        "pretrain": "pretrain",
+    }  # fmt: skip
+    folder = root.with_input_of(name).path / targets[name]
+    folder.mkdir(exist_ok=True)
+    with without_rights(folder):
+        last = root.run(COMMANDS[name], code=1).splitlines()[-1]
+    assert last.startswith("error: "), last
+    assert str(folder) in last
+    assert "Permission denied" in last or "Operation not permitted" in last
+    assert "ask its owner for the right to it, or use another folder" in last
+
+
+@pytest.mark.slow
+def test_a_video_that_vanishes_costs_itself_alone(root):
+    """One video is gone between the listing and its turn; another is replaced by a link to nowhere."""
+    videos = sorted((root.path / "data" / "mini" / "videos").iterdir())
+    videos[2].unlink()
+    videos[2].symlink_to("nowhere.mp4")
+    said = root.run(EXTRACT, code=1)
+    assert f"{len(videos) - 1} extracted, 0 already there, 1 failed" in said
+    assert videos[2].stem in said.splitlines()[-1]
+    assert len(root.content("data/mini/features/*/*.npy")) == len(videos) - 1
 
 
 @pytest.mark.slow

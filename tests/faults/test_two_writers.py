@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
@@ -10,6 +11,7 @@ import time
 
 import pytest
 
+from common.base.locks import hold
 from tests.faults.conftest import COMMANDS, PATIENCE_SECONDS
 
 OFFSETS = 10
@@ -79,6 +81,15 @@ def test_a_second_run_of_the_folds_leaves_the_first_ones_to_it(root):
     finally:
         first.kill()
         first.communicate()
+
+
+@pytest.mark.slow
+def test_a_second_workbook_is_refused(root):
+    words = ["-m", "common.export_to_excel", "--dataset", "mini", "--model", "ColorHistogram"]
+    root.with_features().run(COMMANDS["run_k_folds"])
+    with hold(root.path / "models" / "ColorHistogram" / "results.xlsx"):
+        assert f"in use by process {os.getpid()} on " in root.run(words, code=1)
+    root.run(words)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import openpyxl
@@ -76,6 +77,29 @@ def test_videos_of_one_patient_are_resampled_together(results):
     every = dict.fromkeys(results[0].scores, "one patient")
     board = make_leaderboard(results, CHALLENGE, every)
     assert np.isnan(board.cells["ColorHistogram (seed7)"]["accuracy"].interval.low)
+
+
+def test_a_video_that_several_splits_test_is_one_unit(results):
+    """As in the sliding lists of MultiBypass140: the second split tests the first one's videos again, and one more."""
+    first, second = results[1].splits
+    more = dict(list(second.scores.items())[:1])
+    again = replace(results[1], splits=[first, replace(second, scores=first.scores | more)])
+    better = replace(results[0], splits=[results[0].splits[0], replace(results[0].splits[1], scores={
+        name: results[0].scores[name] for name in first.scores | more})])  # fmt: skip
+    assert (len(again.tests), len(again.scores)) == (7, 4)
+    values = again.video_values()
+    assert values == {name: results[1].video_values()[name] for name in values}  # the mean of two equal tests
+    board = make_leaderboard([better, again], CHALLENGE)
+    accuracy = next(test for test in board.tests if test.measure == "accuracy")
+    assert accuracy.num_videos == 4
+    differing = sum(values[name]["accuracy"] < 1 for name in values)
+    assert accuracy.p_videos == pytest.approx(2 ** (1 - differing) if differing else 1.0)
+    cell = board.cells[again.name]["accuracy"]
+    grouped = make_leaderboard([better, again], CHALLENGE, {name: name for name in values}).cells[again.name][
+        "accuracy"
+    ]
+    assert cell.interval == grouped.interval  # whole videos are drawn, with all of their tests
+    assert cell.mean == pytest.approx(again.values("accuracy").mean())
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))

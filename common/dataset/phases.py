@@ -15,7 +15,7 @@ from common.base.paths import Dataset, label_paths
 from common.base.runtime import SHOWN, UserError, listed, shown
 
 BACKGROUND = "background"  # the phase that counts as background where a data set names no other
-UNLABELLED = "unlabelled"  # in place of a phase where a release has none; no phase of any mapping
+UNLABELLED = "unlabelled"  # in place of a phase where a release has none; `ignored` may name it without a phase of it
 IGNORED = -100  # the id of a label that nobody learns from or is scored on; the one that torch's losses leave out
 LENGTH_TOLERANCE = 16  # frames by which labels and frames of a video may differ, but see `allowed_difference`
 MOST_DIGITS = 9  # of an id
@@ -87,11 +87,6 @@ def read_mapping(path: Path) -> PhaseMapping:
         if phase_id in by_id or name in names:
             raise UserError(f"{path}, line {number}: {shown(line)} repeats an id or a name")
         by_id[phase_id] = name
-        if name == UNLABELLED:
-            raise UserError(
-                f"{path}, line {number}: {UNLABELLED!r} stands for no phase in label files; take it out here, and write "
-                f"`ignored: [{UNLABELLED}]` into dataset.yaml"
-            )
         names.add(name)
     if not by_id or sorted(by_id) != list(range(len(by_id))):
         raise UserError(f"{path}: ids must run from 0 without gaps, found {shown(sorted(by_id))}")

@@ -7,6 +7,7 @@ any number of workers and any restart give the same ones. Validation clips are a
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ from common.base import paths
 from common.base.entries import nfc, on_disk
 from common.base.files import misfit, read_json
 from common.base.runtime import UserError, generator
-from common.dataset.description import read_phases
+from common.dataset.description import read_description, read_phases
 from common.dataset.phases import IGNORED, read_labels
 from common.dataset.segments import Segments, find_segments, without
+from common.video.label_grid import LabelGrid
 from common.video.preprocess import Preprocessing, resize
 from common.video.probe import VideoError
 from pretrain.annotations.phase_classes import PhaseClasses
@@ -88,13 +90,24 @@ def read_labelled_videos(dataset: paths.Dataset, classes: PhaseClasses) -> list[
         )
     found = [classes.class_of(manifest["release"], phase) for phase in mapping.names]
     class_of = np.array([EXCLUDED if index is None else index for index in found])
+    description = read_description(dataset)
+    grid = LabelGrid(description.label_fps, description.label_every)
     videos = []
     for name, entry in sorted(entries.items()):
-        phase_ids = read_labels(on_disk(dataset.ground_truth / f"{name}.txt"), mapping)
-        labels = np.where(phase_ids == IGNORED, EXCLUDED, class_of[phase_ids])
+        phase_ids = _of_frames(read_labels(on_disk(dataset.ground_truth / f"{name}.txt"), mapping), grid, entry["fps"])
+        labels = np.where(phase_ids == IGNORED, EXCLUDED, class_of[np.maximum(phase_ids, 0)])
         title, segments = f"{dataset.name}/{name}", find_segments(labels)
         videos.append(SegmentedVideo(title, files[name], entry["fps"], len(labels), entry["stratum"], segments))
     return videos
+
+
+def _of_frames(phase_ids: np.ndarray, grid: LabelGrid, fps: float) -> np.ndarray:
+    """The label nearest to each frame of a video at `fps`, `(num_frames,)`, of labels on a `grid` of their own."""
+    if grid.is_every_frame:
+        return phase_ids
+    period = fps / grid.rate(fps)  # frames from a label to the next
+    frames = np.arange(math.ceil(len(phase_ids) * period))
+    return phase_ids[np.minimum(np.rint(frames / period).astype(int), len(phase_ids) - 1)]
 
 
 def choose_validation(videos: Sequence[SegmentedVideo], share: float) -> set[str]:

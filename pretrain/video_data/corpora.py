@@ -12,6 +12,7 @@ from common.base.entries import VIDEOS_IN_WORDS, is_frame_folder
 from common.base.files import cached_fingerprint, video_bytes, write_json
 from common.base.runtime import UserError
 from common.dataset import manifest as manifests
+from common.dataset.description import features_owner
 from common.dataset.kfold import read_bundle
 from pretrain.video_data.video_index import VideoEntry, probe_videos
 
@@ -94,6 +95,7 @@ def _video_folder(source: str) -> Path:
     folder = Path(source).expanduser()
     folder = folder if folder.is_dir() else paths.dataset(source).root
     folder = Path(os.path.abspath(folder))  # a link keeps its name
+    folder = features_owner(paths.Dataset(folder)).root if (folder / "mapping.txt").is_file() else folder
     return folder / "videos" if (folder / "videos").is_dir() else folder
 
 
@@ -119,7 +121,8 @@ def excluded_fingerprints(exclude: Sequence[str], sizes: set[int]) -> set[str]:
 
 
 def _bundled_videos(bundle: Path) -> list[dict[str, Path]]:
-    dataset = paths.Dataset(bundle.resolve().parents[1])
+    parents = bundle.resolve().parents  # a named list is a folder deeper
+    dataset = features_owner(paths.Dataset(parents[1] if parents[0].name == "splits" else parents[2]))
     files = paths.find_videos(dataset.videos)
     names = read_bundle(bundle)
     missing = [name for name in names if name not in files]

@@ -178,14 +178,13 @@ def test_there_is_no_background_where_the_mapping_has_none(dataset):
     assert read_phases(dataset).background is None
 
 
-def test_labels_without_a_phase_are_named_by_a_word_that_no_mapping_has(dataset):
+def test_labels_without_a_phase_have_a_word_that_the_mapping_need_not_have(dataset):
     describe(dataset, "ignored: [wash, unlabelled]")
     mapping = read_phases(dataset)
     assert mapping.label_ids["unlabelled"] == mapping.label_ids["wash"] == IGNORED
     assert "unlabelled" not in mapping.ids
-    dataset.mapping.write_text("0 a\n1 unlabelled\n")
-    with pytest.raises(UserError, match=r"line 2: 'unlabelled' stands for no phase"):
-        read_phases(dataset)
+    dataset.mapping.write_text("0 wash\n1 cut\n2 unlabelled\n")  # as importers of earlier versions wrote it
+    assert read_phases(dataset).label_ids == {"wash": IGNORED, "cut": 1, "unlabelled": IGNORED}
 
 
 def test_features_of_another_set_are_looked_for_there_and_extracted_there(made, workspace):

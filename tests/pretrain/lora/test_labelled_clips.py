@@ -189,6 +189,17 @@ def test_a_class_without_frames_is_left_out_and_said(clips, caplog):
 # --- validation -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("words", ["label_fps: 2", "label_every: 5"])
+def test_labels_at_a_rate_of_their_own_are_those_of_the_nearest_frames(tmp_path, words):
+    """A label for every fifth frame of 10 a second: frame 2 is nearest to the first label, 3 to the second."""
+    dataset = write_dataset(tmp_path / "set", {"a": ["Cut", "Rinse", "unlabelled", "Cut"]})
+    dataset.description.write_text(f"{words}\nignored: [unlabelled]\n")
+    (video,) = read_labelled_videos(dataset, CLASSES)
+    assert video.num_frames == 20
+    found = [(label, start, end) for label, start, end in video.segments]
+    assert found == [(0, 0, 3), (1, 3, 8), (-1, 8, 13), (0, 13, 20)]
+
+
 def test_validation_is_a_fixed_grid_over_labelled_frames(clips):
     """Ten points a second apart in each of two videos of 10 s; all of them have a class: 0.5 s is frame 5, the first of cut."""
     validation = clips("validation")

@@ -111,7 +111,7 @@ FEATURES = [
         "features[position // self.tubelet]": "features[position // 2]",
         "point - earlier <= time - point + EQUALLY_NEAR_SECONDS": "point - earlier < time - point - EQUALLY_NEAR_SECONDS",
         "/ self.spacing - 0.5)": "/ self.spacing)",
-        "self.items[len(outputs[-1]) :]": "self.items[self.batch_size :]",
+        "self.batch_size //= 2": "self.batch_size = 1",
     }),
     *mutants("common/video/timeline.py", "tests/common/video/test_timeline.py", {
         "points - seconds[left] - EQUALLY_NEAR_SECONDS": "points - seconds[left] + EQUALLY_NEAR_SECONDS",

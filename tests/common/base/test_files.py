@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from common.base.files import (
     atomic_path,
     link_file,
+    map_array,
     read_json,
     read_yaml,
     sha256_of_file,
@@ -41,6 +43,15 @@ def test_temporary_file_is_hidden_beside_the_target_and_keeps_the_suffix(tmp_pat
         assert temporary.parent == tmp_path
         assert temporary.name.startswith(".")
         assert temporary.suffix == ".xlsx"
+
+
+def test_whoever_has_the_old_file_open_reads_it_to_its_end(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+    with path.open() as reader:
+        write_text(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
 
 
 def test_content_reaches_the_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
@@ -192,3 +203,15 @@ def test_absent_yaml_is_named(tmp_path):
 def test_yaml_cannot_make_python_objects(yaml_file):
     with pytest.raises(UserError, match="not readable as YAML"):
         read_yaml(Path(yaml_file("name: !!python/object/apply:os.getcwd []")))
+
+
+@pytest.mark.parametrize("is_longer", [True, False])
+def test_an_array_of_other_bytes_than_its_header_promises_is_refused(tmp_path, is_longer):
+    path = tmp_path / "array.npy"
+    np.save(path, np.arange(6))
+    assert map_array(path, "make it again").tolist() == [0, 1, 2, 3, 4, 5]
+    path.write_bytes(path.read_bytes() + b"0" if is_longer else path.read_bytes()[:-1])
+    with pytest.raises(UserError) as error:
+        map_array(path, "make it again")
+    assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).endswith("; make it again")

@@ -117,6 +117,13 @@ def test_videos_without_a_patient_are_dealt_on_their_own():
     assert sorted(folds) == [["a_1", "a_2"], ["a_3", "a_4"]]
 
 
+def test_single_videos_even_out_the_strata_that_patients_of_several_have_left_uneven():
+    """One patient has 3 videos of BL, one has 2 of SD: the 3 further videos of BL go beside the latter, those of SD not."""
+    patients = {"BL_1": "p", "BL_2": "p", "BL_3": "p", "SD_1": "q", "SD_2": "q"}
+    folds = make_folds([f"BL_{n}" for n in range(1, 7)] + [f"SD_{n}" for n in range(1, 5)], 2, patients=patients)
+    assert folds == [["BL_1", "BL_2", "BL_3", "SD_3", "SD_4"], ["BL_4", "BL_5", "BL_6", "SD_1", "SD_2"]]
+
+
 @pytest.mark.parametrize("num_folds", [0, 1, 4])
 def test_impossible_number_of_folds_is_refused(num_folds):
     with pytest.raises(UserError, match="folds need at least 2 folds and as many patients; found 3"):

@@ -125,3 +125,10 @@ def test_a_prediction_takes_its_one_best_segment_even_if_that_is_matched():
     true = runs((1, 10), (0, 1), (1, 10))
     predicted = runs((1, 6), (2, 1), (1, 4), (0, 10))
     assert counts(predicted, true, 0.1)[0] == 1
+
+
+def test_of_equally_good_segments_a_prediction_takes_the_first():
+    """Its overlap with both is 2 of 8 frames; the second is left for the prediction at the end, 1 of 4."""
+    true = runs((1, 4), (0, 2), (1, 4))
+    predicted = runs((2, 2), (1, 6), (2, 1), (1, 1))
+    assert counts(predicted, true, 0.25) == (2, 2, 1)

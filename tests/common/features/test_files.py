@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import common.features.files
-from common.base.files import sha256_of_file
+from common.base.files import sha256_of_file, video_fingerprint
 from common.base.runtime import UserError
 from common.features.files import IDENTITY, FeatureWriter, is_extracted, open_features, sidecar_path
 from common.video.timeline import Timeline
@@ -380,6 +380,12 @@ def test_sidecar_of_another_array_is_refused(path):
         open_features(path)
 
 
+def test_a_timeline_with_another_number_of_features_is_refused(path):
+    write(path, timeline=Timeline.every_frame(19, 25).to_json())
+    with pytest.raises(UserError, match=r"BL_0001\.json: its timeline has 19 sampled frames for 20 features"):
+        open_features(path)
+
+
 def test_damaged_sidecar_is_named(path):
     sidecar_path(write(path)).write_text("{")
     with pytest.raises(UserError, match=r"BL_0001\.json: not a readable JSON file"):
@@ -391,6 +397,26 @@ def test_damaged_sidecar_is_named(path):
 
 def test_finished_pair_made_in_the_same_way_is_reused(path):
     assert is_extracted(write(path), AS_MADE)
+
+
+def test_features_of_a_video_that_changed_are_not_finished(path, tmp_path, caplog):
+    video = tmp_path / "BL_0001.mp4"
+    video.write_bytes(b"one recording")
+    write(path, fingerprint=video_fingerprint(video))
+    assert is_extracted(path, AS_MADE, video)
+    video.write_bytes(b"another recording")
+    assert not is_extracted(path, AS_MADE, video)
+    assert "made from another file than BL_0001.mp4 is now; made again" in caplog.text
+
+
+def test_features_of_images_at_another_rate_are_not_finished(path, tmp_path, caplog):
+    images = tmp_path / "BL_0001"
+    images.mkdir()
+    (images / "1.png").write_bytes(b"an image")
+    write(path, fingerprint=video_fingerprint(images), frames_fps=5.0)
+    assert is_extracted(path, AS_MADE, images, frames_fps=5.0)
+    assert not is_extracted(path, AS_MADE, images, frames_fps=10.0)
+    assert "made at 5.0 images a second, now 10.0; made again" in caplog.text
 
 
 def test_absent_features_are_not_finished(path):

@@ -107,6 +107,12 @@ def test_tokens_of_a_video_shorter_than_a_clip():
     assert rows[:, 0].tolist() == [0.5, 0.5, 2.0]
 
 
+def test_a_token_serves_as_many_frames_as_its_tubelet_has():
+    """Clips of 4 frames that are one tubelet: every frame has the mean of its clip."""
+    stream = TokenStream(Batcher(lambda clips: indices_of(clips).mean(dim=1)[:, None, None], 2), 4, 4)
+    assert run(stream, 8, 3)[:, 0].tolist() == [1.5] * 4 + [5.5] * 4
+
+
 def test_token_memory_stays_within_two_clips():
     stream = TokenStream(Batcher(tokens_of, 1), 8, 2)
     for part in frames(200).split(5):

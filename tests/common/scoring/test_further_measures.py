@@ -26,6 +26,11 @@ def test_jaccard_over_videos_counts_a_phase_in_the_videos_that_have_it():
     assert jaccard_phases(videos) == pytest.approx((np.mean([1 / 2, 1]) + 2 / 3) / 2)
 
 
+def test_a_video_that_only_predicts_a_phase_has_no_say_in_it():
+    """Phase 1 is right in the first video, and in the second only predicted, for a frame of phase 0: (1 + 1/2) / 2."""
+    assert jaccard_phases([scored([1, 1], [1, 1]), scored([0, 0], [0, 1])]) == pytest.approx((1 + 1 / 2) / 2)
+
+
 def test_micro_jaccard_of_a_video_is_right_frames_over_their_union():
     videos = [scored([0, 0, 0, 1], [0, 0, 1, 1])]
     assert further_summary(videos)["jaccard_micro"] == pytest.approx(3 / 5)

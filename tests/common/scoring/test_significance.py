@@ -98,6 +98,12 @@ def test_permutation_test_by_hand():
     assert np.isnan(paired_permutation_test([], []))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_as_many_draws_as_assignments_but_one_are_enough_to_try_them_all(seed):
+    """Of the 8 signed sums of 1, 1 and 1 two are as large, whatever would be drawn."""
+    assert paired_permutation_test([1, 1, 1], [0, 0, 0], draws=7, seed=seed) == 2 / 8
+
+
 @pytest.mark.parametrize("num_videos", [5, 13])
 def test_few_videos_are_enumerated_as_by_scipy(num_videos):
     a, b = skewed(num_videos) + 0.08, skewed(num_videos, seed=1)

@@ -9,7 +9,7 @@ from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights.find import find_weights, is_available
 from common.encoders.weights.load import NONE
 
-HEADINGS = ("model", "MB", "here", "licence", "weights")
+HEADINGS = ("model", "MB", "here", "licence", "weights", "trained on (of public data sets)")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,9 +43,16 @@ def table() -> str:
         config = read_encoder_config(folder.config)
         here, _ = is_available(config)
         megabytes = str(config.weights_megabytes or "")
-        rows.append((folder.name, megabytes, "yes" if here else "no", config.licence, config.weights))
+        rows.append((folder.name, megabytes, "yes" if here else "no", config.licence, config.weights, _seen(config)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _seen(config: EncoderConfig) -> str:
+    """Public surgical videos that the weights are known to have seen; of general ones nobody asks."""
+    if config.seen is None:
+        return "not stated" if config.domain == "surgical" else ""
+    return ", ".join(f"{dataset} {words}" for dataset, words in config.seen.items())
 
 
 def ledger() -> str:

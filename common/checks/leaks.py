@@ -12,7 +12,9 @@ from common.checks.files import video_files
 from common.checks.findings import Finding
 from common.checks.folds import checked_folds
 from common.dataset import manifest as manifests
+from common.dataset.description import read_description
 from common.dataset.manifest import Manifest
+from common.dataset.seen import PublishedLeak, published_leaks
 
 KIND = "leaks"
 
@@ -64,6 +66,25 @@ def leaks_of_record(dataset: paths.Dataset, record: Mapping[str, Any]) -> list[L
         videos = tuple(video for video in leaked_videos(dataset, manifest) if video in scored)
         leaks += [Leak(manifest, where, videos)] if videos else []
     return leaks
+
+
+def published_leaks_of_record(dataset: paths.Dataset, record: Mapping[str, Any]) -> list[PublishedLeak]:
+    """What the published weights of a run have seen of the videos that it was scored on.
+
+    Nothing where the data set has no `ids`, or where the run's weights are others than its model folder knows.
+    """
+    from common.encoders.config import read_encoder_config
+
+    source = ((record["features"]["identity"] or {}).get("weights") or {}).get("source")
+    if not source or not (ids := read_description(dataset).ids):
+        return []
+    try:
+        config = read_encoder_config(paths.model(record["config"]["model"]).config).with_weights(source)
+    except UserError:  # a model folder that is not on this machine
+        return []
+    if config.weights != source:
+        return []
+    return published_leaks(ids, [nfc(video) for video in record["videos"]], config.seen, config.seen_source)
 
 
 def leaks_of_dataset(dataset: paths.Dataset, manifest: Manifest, folds: list[list[str]]) -> Iterator[Leak]:

@@ -25,7 +25,7 @@ NETWORK_KEYS = {"timm": "timm", "torchvision": "torchvision", "transformers": "h
 # of earlier versions; their configs name the network under `architecture` and say everything
 Anchor = Literal["centre", "end"]
 FORMER_FAMILIES = {"resnet": "torchvision", "efficientnet_lite": "timm"}
-NOT_NAMED = ("named_weights", "sha256", "ledger")  # of the weights in `weights` alone
+NOT_NAMED = ("named_weights", "sha256", "ledger", "seen", "seen_source")  # of the weights in `weights` alone
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,10 @@ class EncoderConfig:
     substitute: str | None = None
     """The nearest model folder whose weights ask for nothing, where these are gated."""
     ledger: Ledger | None = None
+    seen: dict[str, str] | None = None
+    """Videos of public data sets that `weights` were trained on (`dataset.seen`): '1-40', 'all', '76 of 80'; None: not stated."""
+    seen_source: str | None = None
+    """Where `seen` was read."""
     sha256: str | None = None
     """SHA-256 of the file at the address `weights`, where its source publishes one."""
     weights_megabytes: int | None = None
@@ -177,7 +181,8 @@ class EncoderConfig:
         for name, entry in self.named_weights.items():
             if asked in (name, self.address(name)) and self.address(name) != self.weights:
                 changes = entry if isinstance(entry, dict) else {"weights": entry}
-                return replace(self, **{"sha256": None, "ledger": None} | changes)
+                unknown = {"sha256": None, "ledger": None, "seen": None, "seen_source": None}
+                return replace(self, **unknown | changes)
         return self
 
 

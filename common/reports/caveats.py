@@ -8,7 +8,7 @@ from typing import Any
 from common.base import paths
 from common.base.runtime import UserError, listed, shortened
 from common.checks.folds import list_findings, patient_findings
-from common.checks.leaks import leaks_of_record
+from common.checks.leaks import leaks_of_record, published_leaks_of_record
 from common.features.files import IDENTITY
 from common.reports.results import EncoderResult
 from common.reports.run_records import UNVERIFIED, identity, weights_source
@@ -64,8 +64,9 @@ def data_remarks(dataset: paths.Dataset, results: Sequence[EncoderResult]) -> li
     for result in results:
         for split in result.splits:
             try:
-                leaks = leaks_of_record(dataset, split.record)
-                lines += [Remark(f"Leak: {result.name}: {leak}", alarming=True) for leak in leaks]
+                leaks = [*leaks_of_record(dataset, split.record), *published_leaks_of_record(dataset, split.record)]
+                found = [Remark(f"Leak: {result.name}: {leak}", alarming=True) for leak in leaks]
+                lines += [remark for remark in found if remark not in lines]  # of many splits the same
             except UserError as error:
                 lines.append(Remark(f"Leak: {result.name}: unknown, since {error}", alarming=True))
                 break

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import filecmp
 import io
 import itertools
-import os
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -23,11 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
-from common.base.entries import VIDEO_SUFFIXES, is_frame_folder, same_name, visible
-from common.base.files import link_file, write_text
+from common.base.entries import VIDEO_SUFFIXES, is_frame_folder, same_name
+from common.base.files import write_text
 from common.base.options import CommandParser
 from common.base.paths import label_paths
 from common.base.runtime import UserError, progress, run_main
+from common.dataset.importing.writer import link_in_place, output_dataset, remove_stale_links
 from common.dataset.kfold import prefix_stratum
 from common.dataset.phases import PhaseMapping, read_labels, read_mapping, require_labels
 from common.video.probe import VideoError, probe
@@ -83,18 +82,6 @@ def release_parser() -> CommandParser:
         "--output", default="data/SICS155", help="data set to make (default: %(default)s)"
     )
     return parser
-
-
-def output_dataset(text: str) -> paths.Dataset:
-    """The data set to write. Raises `UserError` where that would overwrite the sample or write through a link."""
-    root = paths.repository_root()
-    dataset = paths.Dataset((root / "data" if len(Path(text).parts) == 1 else root) / text)
-    if dataset.is_synthetic:
-        raise UserError(f"{dataset.root}: holds the synthetic sample set; choose another --output")
-    for folder in (dataset.videos, dataset.ground_truth, dataset.ground_truth_val):
-        if folder.is_symlink():  # links made in it would be made in the release
-            raise UserError(f"{folder}: is itself a link; remove it and run this again, which makes a folder of links")
-    return dataset
 
 
 def part_folders(given: argparse.Namespace) -> Iterator[tuple[str, Path]]:
@@ -210,24 +197,13 @@ def link_dataset(dataset: paths.Dataset, parts: list[Part], mapping_path: Path, 
             wanted[ground_truth / f"{video}.txt"] = part.label_files[video]
     release = [part.folder.resolve() for part in parts]
     for folder in (dataset.videos, dataset.ground_truth, dataset.ground_truth_val):
-        for path in sorted(set(visible(folder)) - wanted.keys()):
-            source = Path(os.path.realpath(path))
-            if path.is_symlink() and (not source.exists() or any(map(source.is_relative_to, release))):
-                print(f"note: {path}: link removed, {source} is {'left out' if source.exists() else 'gone'}")
-                path.unlink()
-            else:
-                print(f"note: {path}: not of this release, kept")
+        for path in remove_stale_links(folder, wanted, release):
+            print(f"note: {path}: not of this release, kept")
     for target, source in wanted.items():
-        if os.path.realpath(target) == os.path.realpath(source):
-            continue
-        if target.is_symlink():
-            print(f"note: {target}: pointed to {os.readlink(target)}, now to {source}")
-            target.unlink()
-        if not target.exists():
-            link_file(source, target)
-        # An equal file is no problem: it is what an earlier run left on a system without links.
-        elif not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
-            problems.append(f"{target}: a real file is in the way of the link to {source}; move it away")
+        try:
+            link_in_place(target, source)
+        except UserError as error:
+            problems.append(str(error))
 
 
 def compare_headers(parts: list[Part], problems: list[str]) -> None:

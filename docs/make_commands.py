@@ -23,6 +23,7 @@ from common.base.runtime import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
+    "data/import_dataset.py",
     "data/prepare_sics155.py",
     "data/make_sample.py",
     "generate_k_folds.py",

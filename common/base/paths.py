@@ -93,6 +93,11 @@ class Dataset:
         return self.root / "patients.csv"
 
     @property
+    def groups(self) -> Path:
+        """CSV `video,group`, present where the release has several centres."""
+        return self.root / "groups.csv"
+
+    @property
     def splits(self) -> Path:
         return self.root / "splits"
 

@@ -39,3 +39,22 @@ def read_table(
         raise UserError(
             f"{path}, line {reader.line_num}: not readable as CSV ({error}); save it again as CSV"
         ) from error
+
+
+def untitled_rows(path: Path, num_columns: int, delimiter: str, *, skipped: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a table without titles that are not blank: line (from 1) and cells, stripped; `skipped` lines say anything.
+
+    A blank as `delimiter` stands for any run of blanks and tabs. Raises `UserError` naming file and line for another
+    number of cells, and for no file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a table of {num_columns} columns")
+    for line, text in enumerate(read_text(path).split("\n"), 1):
+        if line <= skipped or not text.strip():
+            continue
+        cells = text.split() if delimiter == " " else [cell.strip() for cell in text.split(delimiter)]
+        if len(cells) != num_columns:
+            raise UserError(
+                f"{path}, line {line}: expected {num_columns} cells, found {len(cells)}: {shown(text.strip())}; correct the row"
+            )
+        yield line, cells

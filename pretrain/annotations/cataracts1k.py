@@ -16,17 +16,10 @@ import numpy as np
 
 from common.base.entries import visible
 from common.base.runtime import UserError, listed, progress
+from common.dataset.importing.label_tables import number, table_rows, whole_number
 from common.dataset.phases import LENGTH_TOLERANCE
 from common.video.probe import VideoInfo, probe
-from pretrain.annotations.importing import (
-    UNLABELLED,
-    AnnotatedVideo,
-    number,
-    phase_id_in,
-    table_rows,
-    video_name,
-    whole_number,
-)
+from pretrain.annotations.importing import UNLABELLED, AnnotatedVideo, phase_id_in, video_name
 from pretrain.annotations.phase_classes import PhaseClasses
 
 RELEASE = "Cataracts-1K"

@@ -1,9 +1,8 @@
 """Common to the importers of annotated releases: options, tables, video names, and the data set that they write."""
 
-import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from common.base.entries import (
     video_name_of,
     visible,
 )
-from common.base.files import link_file, misfit, read_json, read_text, write_json, write_text
+from common.base.files import misfit, read_json, read_text, write_json, write_text
 from common.base.options import CommandParser
 from common.base.runtime import UserError, listed, progress, shown
+from common.dataset.importing.writer import link_in_place
 from common.dataset.phases import PhaseMapping
-from common.dataset.tables import read_table
 from common.video.probe import VideoError, probe
 from pretrain.annotations.phase_classes import PhaseClasses
 
@@ -65,59 +64,12 @@ def video_name(text: str) -> str:
     return f"case_{int(match[1])}" if match else nfc(text.strip())
 
 
-def table_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a CSV file, each with the words `FILE, line N` for error messages.
-
-    Raises `UserError` for a missing or binary file, a missing column and a row that is too short.
-    """
-    wanted = delimiter.join(columns)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a table with the columns {wanted}")
-    for line, row in read_table(path, columns, delimiter):
-        where = f"{path}, line {line}"
-        lacking = [column for column in columns if row[column] is None]
-        if lacking:
-            raise UserError(f"{where}: no value for {', '.join(lacking)}")
-        yield where, row
-
-
-def number(row: dict[str, str], column: str, where: str) -> float:
-    """A value that must be a finite number, not below 0."""
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise UserError(f"{where}: {column} must be a number from 0, found {shown(row[column])}")
-    return value
-
-
-def whole_number(row: dict[str, str], column: str, where: str) -> int:
-    """A value that must be a whole number, not below 0."""
-    value = number(row, column, where)
-    if not value.is_integer():
-        raise UserError(f"{where}: {column} must be a whole number, found {shown(row[column])}")
-    return int(value)
-
-
 def phase_id_in(classes: PhaseClasses, release: str, phase: str, *, where: str) -> int:
     """The id of a phase in the `mapping.txt` of `release`. Raises `UserError` that begins with `where`."""
     try:
         return classes.phase_index(release, phase)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-
-
-def output_dataset(name: str) -> paths.Dataset:
-    """The data set to write. Raises `UserError` where that would overwrite the sample or write through a link."""
-    root = paths.repository_root()
-    dataset = paths.Dataset((root / "data" if len(Path(name).parts) == 1 else root) / name)
-    if dataset.is_synthetic:
-        raise UserError(f"{dataset.root}: holds the synthetic sample set; choose another --output")
-    for folder in (dataset.videos, dataset.ground_truth):
-        if folder.is_symlink():
-            raise UserError(f"{folder}: is itself a link; remove it and run this again, which makes a folder of links")
-    return dataset
 
 
 def find_release_videos(folder: Path) -> dict[str, Path]:
@@ -187,8 +139,6 @@ def write_dataset(
 def link_videos(folder: Path, links: Mapping[str, Path]) -> None:
     """Make `<name><suffix>` in `folder` a link to each video; links that lead nowhere are removed.
 
-    A file of the same size counts as the copy of an earlier run on a system without links.
-
     Raises `UserError` for another file in the place of a link.
     """
     for path in visible(folder):
@@ -196,16 +146,7 @@ def link_videos(folder: Path, links: Mapping[str, Path]) -> None:
             print(f"note: {path}: link removed, {os.readlink(path)} is gone")
             path.unlink()
     for name, source in links.items():
-        target = folder / f"{name}{source.suffix}"
-        if os.path.realpath(target) == os.path.realpath(source):
-            continue
-        if target.is_symlink():
-            print(f"note: {target}: pointed to {os.readlink(target)}, now to {source}")
-            target.unlink()
-        if not target.exists():
-            link_file(source, target)
-        elif target.stat().st_size != source.stat().st_size:
-            raise UserError(f"{target}: a real file is in the way of the link to {source}; move it away")
+        link_in_place(folder / f"{name}{source.suffix}", source)
 
 
 def header_problems(annotated: Mapping[str, AnnotatedVideo], links: Mapping[str, Path]) -> list[str]:

@@ -12,13 +12,13 @@ from itertools import pairwise
 
 from common.base.files import sha256_of_file
 from common.base.runtime import UserError, run_main
+from common.dataset.importing.writer import output_dataset
 from pretrain.annotations.cataract101 import RELEASE, SOURCES, Starts, read_release
 from pretrain.annotations.importing import (
     AnnotatedVideo,
     find_release_videos,
     header_problems,
     importer_parser,
-    output_dataset,
     print_phase_counts,
     write_dataset,
 )

@@ -10,14 +10,9 @@ and line, and make the exit code 1; all else is imported. The release is only re
 
 from common.base.files import sha256_of_file
 from common.base.runtime import UserError, run_main
+from common.dataset.importing.writer import output_dataset
 from pretrain.annotations.cataracts1k import RELEASE, find_end_rule, label_cases, read_cases
-from pretrain.annotations.importing import (
-    find_release_videos,
-    importer_parser,
-    output_dataset,
-    print_phase_counts,
-    write_dataset,
-)
+from pretrain.annotations.importing import find_release_videos, importer_parser, print_phase_counts, write_dataset
 from pretrain.annotations.phase_classes import read_phase_classes
 
 PUBLISHED_CASES = 56

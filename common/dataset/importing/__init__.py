@@ -1,0 +1,1 @@
+"""How a release of the field becomes a data set: what its reader finds, labels from tables and intervals, lists, files written."""

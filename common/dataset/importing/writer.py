@@ -1,0 +1,218 @@
+"""The data set that an importer writes: links to what the release has, labels, phases, description, lists, record.
+
+What an earlier import wrote is written again; a file that somebody else made or changed stays, and is named.
+"""
+
+import csv
+import filecmp
+import hashlib
+import io
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.base import paths
+from common.base.entries import visible
+from common.base.files import link_file, misfit, read_json, sha256_of_file, write_json, write_text
+from common.base.runtime import UserError
+from common.dataset.importing.imported import Imported, ImportedVideo
+from common.dataset.phases import UNLABELLED
+from common.dataset.split_lists import PARTS
+
+RECORD_SHAPE = {"videos": dict, "written": {str: str}}
+FEATURES = "I3D"  # the network whose features the MS-TCN authors published
+
+
+def output_dataset(text: str) -> paths.Dataset:
+    """The data set to write. Raises `UserError` where that would overwrite the sample or write through a link."""
+    root = paths.repository_root()
+    dataset = paths.Dataset((root / "data" if len(Path(text).parts) == 1 else root) / text)
+    if dataset.is_synthetic:
+        raise UserError(f"{dataset.root}: holds the synthetic sample set; choose another --output")
+    for folder in (dataset.videos, dataset.ground_truth, dataset.ground_truth_val):
+        if folder.is_symlink():  # links made in it would be made in the release
+            raise UserError(f"{folder}: is itself a link; remove it and run this again, which makes a folder of links")
+    return dataset
+
+
+def link_in_place(target: Path, source: Path) -> None:
+    """Make `target` a link to `source`; a link to elsewhere is replaced, and said so.
+
+    An equal file counts as the copy of an earlier run on a system without links. Raises `UserError` for another file in the
+    place of the link.
+    """
+    if os.path.realpath(target) == os.path.realpath(source):
+        return
+    if target.is_symlink():
+        print(f"note: {target}: pointed to {os.readlink(target)}, now to {source}")
+        target.unlink()
+    if not target.exists():
+        link_file(source, target)
+    elif not _is_copy(source, target):
+        raise UserError(f"{target}: a real file is in the way of the link to {source}; move it away")
+
+
+def _is_copy(source: Path, target: Path) -> bool:
+    if source.is_dir() and target.is_dir():
+        return not filecmp.dircmp(source, target).left_only
+    return source.is_file() and target.is_file() and filecmp.cmp(source, target, shallow=False)
+
+
+def remove_stale_links(folder: Path, wanted: Collection[Path], release: Collection[Path]) -> Iterator[Path]:
+    """Remove links in `folder` that are not wanted and lead into the release or nowhere; yield what else is not wanted."""
+    for path in sorted(set(visible(folder)) - set(wanted)):
+        source = Path(os.path.realpath(path))
+        if path.is_symlink() and (not source.exists() or any(map(source.is_relative_to, release))):
+            print(f"note: {path}: link removed, {source} is {'left out' if source.exists() else 'gone'}")
+            path.unlink()
+        else:
+            yield path
+
+
+def write_imported(
+    dataset: paths.Dataset, imported: Imported, *, official: str | None, features_of: str | None
+) -> None:
+    """Write a data set: links first, the record last. What is in the way becomes a problem of the reading.
+
+    Raises `UserError` when the folder holds a data set with other phases.
+    """
+    former = _former(dataset, imported)
+    texts = _texts(dataset, imported, official, features_of)
+    written: dict[str, str] = {}
+    for path, text in texts.items():
+        relative, digest = path.relative_to(dataset.root).as_posix(), hashlib.sha256(text.encode()).hexdigest()
+        there = sha256_of_file(path) if path.is_file() else None
+        if there not in (None, digest, former.get(relative)):
+            imported.reading.problems.append(
+                f"{path}: differs from what the release gives, and no import wrote it; move it away and run this again"
+            )
+            continue
+        if there != digest:
+            write_text(path, text)
+        written[relative] = digest
+    for relative in sorted(former.keys() - {path.relative_to(dataset.root).as_posix() for path in texts}):
+        path = dataset.root / relative
+        if path.is_file() and sha256_of_file(path) == former[relative]:
+            print(f"note: {path}: written by an earlier import, removed")
+            path.unlink()
+    if features_of is None:
+        _link_videos(dataset, imported)
+    videos = {
+        name: {"frames": len(video.labels), "labelled_frames": len(video.labels) - video.labels.count(UNLABELLED)}
+        for name, video in imported.videos.items()
+    }
+    release = imported.reading.release
+    origin = {"release": release.title, "level": imported.reading.level, "licence": release.licence}
+    write_json(dataset.import_record, {"format": 1, **origin, "videos": videos, "written": written})
+
+
+def _former(dataset: paths.Dataset, imported: Imported) -> dict[str, str]:
+    """What an earlier import has written here, each file's hash. Raises `UserError` for a data set of other phases."""
+    record: dict[str, Any] = {}
+    if dataset.import_record.is_file():
+        record = read_json(dataset.import_record, "remove it, and what the import has written")
+        if wrong := misfit(record, RECORD_SHAPE):
+            raise UserError(
+                f"{dataset.import_record}: not the record of an import by this command ({wrong}); choose another --output"
+            )
+    elif dataset.mapping.is_file() and dataset.mapping.read_text(encoding="utf-8") != _mapping_text(imported):
+        raise UserError(f"{dataset.mapping}: another data set is here already; choose another --output or remove it")
+    return record.get("written", {})
+
+
+def _mapping_text(imported: Imported) -> str:
+    return "".join(f"{index} {name}\n" for index, name in enumerate(imported.names))
+
+
+def _texts(
+    dataset: paths.Dataset, imported: Imported, official: str | None, features_of: str | None
+) -> dict[Path, str]:
+    """Every text file of the data set with its content."""
+    texts = {dataset.mapping: _mapping_text(imported)}
+    texts[dataset.description] = _yaml(_description(imported, features_of))
+    for name, video in imported.videos.items():
+        folder = dataset.ground_truth_val if video.entry.is_validation else dataset.ground_truth
+        texts[folder / f"{name}.txt"] = "\n".join([*video.labels, ""])
+    for path, column in ((dataset.patients, "patient"), (dataset.groups, "group")):
+        values = {name: getattr(video.entry, column) for name, video in imported.videos.items()}
+        if any(values.values()):
+            rows = [(name, value) for name, value in values.items() if value]
+            content = io.StringIO()
+            csv.writer(content, lineterminator="\n").writerows([("video", column), *rows])
+            texts[path] = content.getvalue()
+    for one in imported.lists:
+        for number, split in enumerate(one.splits, 1):
+            for part in PARTS:
+                if videos := split.get(part):
+                    path = dataset.bundle(part, number, one.name)
+                    texts[path] = "".join(f"{video}.txt\n" for video in videos)
+    if imported.lists:
+        lists = {one.name: {"standing": one.standing, "source": one.source} for one in imported.lists}
+        there = official if official in lists else None
+        texts[dataset.split_lists] = _yaml({"official": there, "lists": lists})
+    return texts
+
+
+def _description(imported: Imported, features_of: str | None) -> dict[str, Any]:
+    """The keys of `dataset.yaml` that this release needs."""
+    release, phases = imported.reading.release, imported.reading.phases.names
+    of_level = imported.reading.level == "phases"
+    renamed = {name: phase for name, phase in zip(imported.names, phases, strict=True) if name != phase}
+    by_phase = dict(zip(phases, imported.names, strict=True))
+    ignored = [by_phase[phase] for phase in release.ignored if of_level and phase in by_phase]
+    keys = {
+        "label_fps": release.label_fps,
+        "label_every": imported.label_every,
+        "frames_fps": release.frames_fps if features_of is None else None,
+        "feature_fps": release.feature_fps,
+        "ignored": [*ignored, *([UNLABELLED] if imported.has_unlabelled else [])],
+        "release_names": renamed,
+        "features_of": features_of,
+        "source": release.source,
+        "licence": release.licence,
+    }
+    background = by_phase.get(release.background)
+    return {"background": background} | {key: value for key, value in keys.items() if value not in (None, [], {})}
+
+
+def _yaml(content: Mapping[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _link_videos(dataset: paths.Dataset, imported: Imported) -> None:
+    """Link every video, folder of images or file of features; what is in the way is a problem."""
+    reading = imported.reading
+    wanted = {
+        target: source
+        for name, video in imported.videos.items()
+        for target, source in _links(dataset, name, video, reading.release.feature_fps)
+    }
+    release = {folder.resolve() for folder in (reading.folder, reading.videos_folder) if folder}
+    folders = {target.parent for target in wanted} | {dataset.videos}
+    keep = wanted.keys() | folders
+    for folder in sorted(folders):
+        for path in remove_stale_links(folder, keep, release):
+            print(f"note: {path}: not of this release, kept")
+    for target, source in wanted.items():
+        with reading.naming_problems():
+            link_in_place(target, source)
+
+
+def _links(
+    dataset: paths.Dataset, name: str, video: ImportedVideo, feature_fps: float | None
+) -> Iterator[tuple[Path, Path]]:
+    """Targets and sources of the links of one video."""
+    if video.images is not None:
+        # by number, whatever else the name holds: images of several videos may lie in one folder
+        yield from ((dataset.videos / name / path.name, path) for path in video.images)
+    elif video.entry.media is None:
+        return
+    elif feature_fps is not None:
+        yield dataset.features(FEATURES, "release") / f"{name}.npy", video.entry.media
+    elif video.entry.media.is_dir():
+        yield dataset.videos / name, video.entry.media
+    else:
+        yield dataset.videos / f"{name}{video.entry.media.suffix}", video.entry.media

@@ -1,0 +1,175 @@
+"""Turn a published data set, as its owners release it, into a folder of data/: links to its videos, labels, lists.
+
+    python data/import_dataset.py --list                             # what can be read, and where to ask for it
+    python data/import_dataset.py Cholec80 FOLDER                    # the folder that the release was unpacked into
+    python data/import_dataset.py MultiBypass140 FOLDER --videos DIR --splits bern multi
+    python data/import_dataset.py --description FILE FOLDER          # any table of video, frame or time, and label
+
+Videos with something wrong are left out and listed at the end with file and line (exit code 1). The release is only read;
+a second run changes what has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+from common.base import paths
+from common.base.options import CommandParser
+from common.base.runtime import UserError, counted, listed, progress, run_main
+from common.base.wording import format_table
+from common.dataset.importing.catalogue import known_releases, release_called
+from common.dataset.importing.imported import Imported, cut_lists, read_imported
+from common.dataset.importing.lists import ReleaseLists
+from common.dataset.importing.release import LEVELS, Extent, Reading, Release
+from common.dataset.importing.writer import output_dataset, write_imported
+from common.dataset.phases import UNLABELLED
+from common.video.decode import decode
+from common.video.label_grid import LabelGrid
+from common.video.probe import VideoError, probe
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Import, or list what can be; returns 1 when something in the release is wrong, else 0."""
+    parser = release_parser()
+    given = parser.parse_args(argv)
+    if given.list:
+        print_catalogue()
+        return 0
+    release, lists, folder = chosen_release(given)
+    reading = Reading(
+        release,
+        folder,
+        measured if given.exact else promised,
+        videos_folder=given.videos,
+        level=given.level,
+        with_videos=not given.annotations_only and given.level == "phases",
+        names_file=given.names,
+    )
+    suffix = "" if given.level == "phases" else f"-{given.level}"
+    dataset = output_dataset(given.output or f"{release.title}{suffix}")
+    features_of = None if given.level == "phases" else paths.dataset(given.features_of or release.title).name
+    chosen = lists.chosen(given.splits, release.title)
+    imported = read_imported(reading, native_rate=given.native_rate)
+    imported.lists.extend(cut_lists(chosen, imported.videos, reading))
+    write_imported(dataset, imported, official=lists.official, features_of=features_of)
+    if reading.with_videos and not given.no_probe:
+        compare_headers(imported)
+    print_summary(dataset, imported, lists)
+    if reading.problems:
+        print(f"\nproblems ({len(reading.problems)}):", *reading.problems, sep="\n  ")
+    return 1 if reading.problems else 0
+
+
+def release_parser() -> CommandParser:
+    """The options of this command."""
+    parser = CommandParser(None, __doc__)
+    data, output = parser.groups["data"].add_argument, parser.groups["output"].add_argument
+    data("name", nargs="?", metavar="NAME", help="the release, as --list has it")
+    data("folder", nargs="?", type=Path, metavar="FOLDER", help="the folder that the release was unpacked into")
+    data("--list", action="store_true", help="print every release that can be read, and its lists")
+    data("--description", type=Path, metavar="FILE", help="YAML file that says how a table is to be read, for NAME")
+    data("--videos", type=Path, metavar="DIR", help="folder of the videos (default: FOLDER)")
+    data("--splits", nargs="+", metavar="LIST", help="lists to write, official too (default: all that there are)")
+    data("--level", choices=LEVELS, default="phases", help="labels to import, where there are two (default: phases)")
+    data("--features_of", metavar="NAME", help="for steps: the data set of the phases (default: that of the release)")
+    data("--native_rate", action="store_true", help="keep the labels of all frames where a part is usual")
+    data("--names", type=Path, metavar="FILE", help="names of phases where the release has ids: a table of id, name")
+    data("--annotations_only", action="store_true", help="write the labels without looking for videos")
+    data("--exact", action="store_true", help="decode videos for the times of their frames, not by their headers")
+    data("--no_probe", action="store_true", help="do not compare the videos' headers with the labels")
+    output("--output", metavar="NAME", help="data set to make under data/ (default: the name of the release)")
+    return parser
+
+
+def chosen_release(given: argparse.Namespace) -> tuple[Release, ReleaseLists, Path]:
+    """The release that the options name, its lists, and its folder. Raises `UserError` for one that is not there."""
+    named = [given.name, given.folder]
+    if given.description is not None:
+        raise UserError("--description: not built yet")
+    if None in named:
+        raise UserError("expected NAME and FOLDER: the name of the release (--list) and where it was unpacked")
+    folder = Path(named[1])
+    for place in filter(None, (folder, given.videos)):
+        if not place.is_dir():
+            raise UserError(f"{place}: no such folder")
+    return *release_called(named[0]), folder
+
+
+@cache
+def promised(video: Path) -> Extent:
+    """How long a video is by its header. Raises `UserError` where that does not say."""
+    info = probe(video)
+    if not info.promised_frames or not info.fps:
+        raise UserError(
+            f"{video}: the header does not say how many frames at which rate; add --exact, which decodes it"
+        )
+    return Extent(info.promised_frames, info.fps)
+
+
+@cache
+def measured(video: Path) -> Extent:
+    """How long a video is by decoding it. Raises `UserError` for one that does not decode."""
+    import numpy as np
+
+    times = np.array([frame.seconds for frame in progress(decode(video), description=video.name, unit="frame")])
+    span = float(times[-1] - times[0])
+    return Extent(len(times), (len(times) - 1) / span if span else 1.0, times)
+
+
+def compare_headers(imported: Imported) -> None:
+    """Print the videos whose header, which is often wrong, promises frames for another number of labels."""
+    release, differing = imported.reading.release, []
+    if release.feature_fps is not None:
+        return
+    grid = LabelGrid(release.label_fps, imported.label_every)
+    for name, video in progress(imported.videos.items(), description="headers", unit="video"):
+        if video.entry.media is None:
+            continue
+        try:
+            info = probe(video.entry.media)
+        except VideoError as error:
+            imported.reading.problems.append(f"{video.entry.media}: not readable as a video ({error.reason})")
+            continue
+        expected = grid.count(info.promised_frames, info.fps) if info.promised_frames else None
+        if expected not in (None, len(video.labels)):
+            differing.append(f"{name} {expected} ({len(video.labels)} labels)")
+    print(
+        "hint: labels by the header and in the release differ (headers are often wrong):", listed(differing) or "none"
+    )
+
+
+def print_summary(dataset: paths.Dataset, imported: Imported, lists: ReleaseLists) -> None:
+    """Print videos, labels and the share of each phase, the lists, and what is to be known of the release."""
+    reading = imported.reading
+    counts = Counter(label for video in imported.videos.values() for label in video.labels)
+    there = {label: sum(label in video.labels for video in imported.videos.values()) for label in counts}
+    total = sum(counts.values())
+    print(f"{dataset.root}: {reading.release.title}, {counted(len(imported.videos), 'video')}, {total:,} labels")
+    names = [*imported.names, *([UNLABELLED] if counts[UNLABELLED] else [])]
+    rows = [[n, str(there.get(n, 0)), f"{counts[n]:,}", f"{100 * counts[n] / total:.2f}"] for n in names]
+    print(format_table([["", "videos", "labels", "% of all"], *rows]))
+    for one in imported.lists:
+        splits = [f"{len(s['train'])}/{len(s['val'])}/{len(s['test'])}" if s else "left out" for s in one.splits]
+        official = ", official" if one.name == lists.official else ""
+        print(f"list {one.name} ({one.standing}{official}): train/val/test {listed(splits)}")
+    if lists.official is None:
+        print("its owners state no official list")
+    print(*(f"note: {note}" for note in (*reading.release.notes, *reading.notes)), sep="\n")
+    print(f"licence: {reading.release.licence}")
+
+
+def print_catalogue() -> None:
+    """Print every release: videos, phases, hours, lists with their standing, licence, and where to ask."""
+    for title, (release, lists) in known_releases().items():
+        hours = f", about {release.hours:g} h" if release.hours else ""
+        phases = f"{len(release.phases.names)} phases" if release.phases.names else "phases named in it"
+        print(f"{title}: {release.num_videos} videos, {phases}{hours}")
+        print(f"  lists: {', '.join(map(str, lists.lists.values())) or 'none'}; official: {lists.official or 'none'}")
+        print(f"  licence: {release.licence}; ask: {release.ask}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -40,6 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     data.add_argument(
         "--runs", nargs="+", metavar="NAME", help="compare these runs alone; 'default' is the one without a name"
     )
+    data.add_argument(
+        "--exclude_seen",
+        action="store_true",
+        help="score all encoders without the videos that the weights of any of them were trained on",
+    )
     data.add_argument("--model", help="show this model's split instead of a comparison")
     data.add_argument("--run", help="with --model: name of a run (default: the one without a name)")
     add_protocol_options(parser)
@@ -74,6 +79,10 @@ def _write_reports(given: argparse.Namespace) -> None:
         found = collect_all(dataset, None if num_folds == ALL_SPLITS else num_folds, **chosen)
     else:
         found = collect_split(dataset, split, **chosen)
+    if given.exclude_seen:
+        from common.reports.caveats import exclude_seen
+
+        found = exclude_seen(dataset, found)
     # those asked for first, the first of them on every picture; the page shows the others too
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
     published = read_published() if given.with_published else []

@@ -1,16 +1,16 @@
 """Caveats that a reader of a table must know before believing it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from common.base import paths
-from common.base.runtime import UserError, listed, shortened
+from common.base.runtime import UserError, counted, listed, shortened
 from common.checks.folds import list_findings, patient_findings
 from common.checks.leaks import leaks_of_record, published_leaks_of_record
 from common.features.files import IDENTITY
-from common.reports.results import EncoderResult
+from common.reports.results import Collection, EncoderResult
 from common.reports.run_records import UNVERIFIED, identity, weights_source
 from common.scoring.protocols import CHALLENGE, Protocol, methods_sentence
 
@@ -76,6 +76,38 @@ def data_remarks(dataset: paths.Dataset, results: Sequence[EncoderResult]) -> li
     else:
         torn = [finding.message for finding in patient_findings(dataset, splits)]
     return lines + [Remark(f"{PATIENTS}: {message}.", alarming=True) for message in torn]
+
+
+def exclude_seen(dataset: paths.Dataset, found: Collection) -> Collection:
+    """The same results without every video that one of them has seen; what is left out is among `left_out`.
+
+    Videos of which only a number is known stay, and their remark in red too. Raises `UserError` where nothing is left.
+    """
+    seen: set[str] = set()
+    for result in found.results:
+        for split in result.splits:
+            seen |= {video for leak in leaks_of_record(dataset, split.record) for video in leak.videos}
+            for leak in published_leaks_of_record(dataset, split.record):
+                seen |= set() if leak.part.is_counted_only else set(leak.videos)
+    if not seen:
+        return found
+    results = []
+    for result in found.results:
+        splits = []
+        for split in result.splits:
+            scores = {name: score for name, score in split.scores.items() if name not in seen}
+            # the record's list is what remarks about leaks go by
+            splits += [replace(split, scores=scores, record=split.record | {"videos": list(scores)})] if scores else []
+        if not splits:
+            raise UserError(
+                f"--exclude_seen: some weights have seen all videos that {result.name} was scored on; compare others, or "
+                "leave --exclude_seen out"
+            )
+        results.append(replace(result, splits=splits))
+    note = (
+        f"{counted(len(seen), 'video')} that some weights were trained on ({listed(sorted(seen))}), by --exclude_seen"
+    )
+    return Collection(results, [*found.left_out, note])
 
 
 def _recognition(results: Sequence[EncoderResult]) -> str:

@@ -67,7 +67,7 @@ def test_a_report_says_so_in_red(made, workspace):
     """ColorHistogram has no weights; its made configuration claims to have seen a test video."""
     import json
 
-    from common.reports.caveats import data_remarks
+    from common.reports.caveats import data_remarks, exclude_seen
     from common.reports.results import collect_all
     from common.run_k_folds import main
 
@@ -83,3 +83,14 @@ def test_a_report_says_so_in_red(made, workspace):
     assert len(found) == 1
     assert found[0].startswith("Leak: ColorHistogram: its weights saw 1 of the ")
     assert found[0].endswith(" in training (a test): BL_2")
+
+    rest = exclude_seen(made.dataset, collect_all(made.dataset, 2))
+    assert sorted(name for name, _ in rest.results[0].tests) == ["BL_1", "BL_3", "SD_1", "SD_2", "SD_3"]
+    assert rest.left_out == ["1 video that some weights were trained on (BL_2), by --exclude_seen"]
+    assert [remark for remark in data_remarks(made.dataset, rest.results) if remark.alarming] == []
+    config.write_text(
+        config.read_text().replace("2-3", "1 of 3")
+    )  # which, nobody says: all stay, and so does the remark
+    rest = exclude_seen(made.dataset, collect_all(made.dataset, 2))
+    assert len(rest.results[0].tests) == 6
+    assert any(remark.alarming for remark in data_remarks(made.dataset, rest.results))

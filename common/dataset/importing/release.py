@@ -6,6 +6,7 @@ each video. Nothing here opens a video: how long one is, the command measures, w
 
 import contextlib
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from common.base.entries import VIDEO_SUFFIXES, nfc, visible
 from common.base.runtime import SHOWN, UserError, listed, shown
 
 LEVELS = ("phases", "steps")
+NUMBERED_NAME = re.compile(r"(?:video|vid|case|workflow_video)?[_-]?0*(\d+)", re.IGNORECASE)
 
 Labels = Sequence[str | None]
 """Labels of a video in order, under the release's own names; None where the release has none."""
@@ -141,6 +143,13 @@ class Release:
     """Sentences for the summary."""
     aliases: tuple[str, ...] = ()
     """Further names under which the command knows it."""
+    public_set: str | None = None
+    """The public set that its videos are of, as `seen` of encoders calls it (default: the title's letters and digits)."""
+
+    def public_id(self, video: str) -> str:
+        """`<set>/<id>` of a video, by which overlaps are found: its number where its name is a usual word and a number."""
+        number = NUMBERED_NAME.fullmatch(video)
+        return f"{self.public_set or letters(self.title)}/{number[1] if number else video}"
 
 
 @dataclass

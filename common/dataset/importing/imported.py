@@ -94,20 +94,28 @@ def _with_images(entry: Entry, labels: Labels, reading: Reading) -> tuple[Labels
     return [label for label, _ in kept], [path for _, path in kept]
 
 
-def cut_lists(lists: Iterable[SplitList], videos: Mapping[str, object], reading: Reading) -> list[SplitList]:
+def cut_lists(lists: Iterable[SplitList], videos: Mapping[str, ImportedVideo], reading: Reading) -> list[SplitList]:
     """Lists with the videos that were imported; what they lack is noted, and a split without train or test left out.
 
+    A name that no video has may be that of a patient, and stands for all videos of theirs.
     A left out split is an empty one, so that the others keep their numbers. A list whose `val` is its `test` loses it.
     """
+    of_patients: dict[str, list[str]] = {}
+    for name, video in videos.items():
+        of_patients.setdefault(nfc(video.entry.patient or ""), []).append(name)
+
+    def meant(name: str) -> list[str]:
+        return [name] if name in videos else of_patients.get(name, [])
+
     cut = []
     for one in lists:
         splits = one.splits if one.splits is not None else reading.splits.get(one.name, [])
         here = [
-            {part: [nfc(video) for video in split.get(part, ()) if nfc(video) in videos] for part in PARTS}
+            {part: [video for name in split.get(part, ()) for video in meant(nfc(name))] for part in PARTS}
             for split in splits
         ]
         named = {video for split in splits for part in split.values() for video in part}
-        absent = sorted(video for video in named if nfc(video) not in videos)
+        absent = sorted(name for name in named if not meant(nfc(name)))
         kept = [split if split["train"] and split["test"] else {} for split in here]
         if absent:
             empty = sum(not split for split in kept)

@@ -66,8 +66,23 @@ def remove_stale_links(folder: Path, wanted: Collection[Path], release: Collecti
         if path.is_symlink() and (not source.exists() or any(map(source.is_relative_to, release))):
             print(f"note: {path}: link removed, {source} is {'left out' if source.exists() else 'gone'}")
             path.unlink()
+        elif remove_folder_of_links(path, release):
+            print(f"note: {path}: links removed, its images are left out or gone")
         else:
             yield path
+
+
+def remove_folder_of_links(folder: Path, release: Collection[Path]) -> bool:
+    """Remove a folder that holds nothing but links into the release or to nowhere; whether there was one."""
+    entries = list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+    targets = [Path(os.path.realpath(path)) for path in entries if path.is_symlink()]
+    ours = [target for target in targets if not target.exists() or any(map(target.is_relative_to, release))]
+    if not entries or len(ours) != len(entries):
+        return False
+    for path in entries:
+        path.unlink()
+    folder.rmdir()
+    return True
 
 
 def write_imported(
@@ -194,6 +209,13 @@ def _link_videos(dataset: paths.Dataset, imported: Imported) -> None:
     release = {folder.resolve() for folder in (reading.folder, reading.videos_folder) if folder}
     folders = {target.parent for target in wanted} | {dataset.videos}
     keep = wanted.keys() | folders
+    # an earlier import may have linked a folder of images as a whole, through which nothing must be written
+    for folder in sorted(filter(Path.is_symlink, folders - {dataset.videos})):
+        print(f"note: {folder}: pointed to {os.readlink(folder)}, now a folder of links")
+        folder.unlink()
+    for target, source in wanted.items():
+        if source.is_dir():  # or image by image
+            remove_folder_of_links(target, release)
     for folder in sorted(folders):
         for path in remove_stale_links(folder, keep, release):
             print(f"note: {path}: not of this release, kept")

@@ -165,8 +165,7 @@ def print_catalogue() -> None:
     """Print every release: videos, phases, hours, lists with their standing, licence, and where to ask."""
     for title, (release, lists) in known_releases().items():
         hours = f", about {release.hours:g} h" if release.hours else ""
-        phases = f"{len(release.phases.names)} phases" if release.phases.names else "phases named in it"
-        print(f"{title}: {release.num_videos} videos, {phases}{hours}")
+        print(f"{title}: {release.num_videos} videos, {release.num_phases or len(release.phases.names)} phases{hours}")
         print(f"  lists: {', '.join(map(str, lists.lists.values())) or 'none'}; official: {lists.official or 'none'}")
         print(f"  licence: {release.licence}; ask: {release.ask}")
 

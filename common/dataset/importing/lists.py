@@ -37,7 +37,7 @@ class _ListEntry:
     video: str | None = None
     all: str | None = None
     splits: tuple[dict, ...] | None = None
-    of: dict[str, tuple] | None = None
+    of: dict[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)

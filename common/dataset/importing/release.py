@@ -6,6 +6,7 @@ each video. Nothing here opens a video: how long one is, the command measures, w
 
 import contextlib
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from common.base.runtime import SHOWN, UserError, listed, shown
 
 LEVELS = ("phases", "steps")
 NUMBERED_NAME = re.compile(r"(?:video|vid|case|workflow_video)?[_-]?0*(\d+)", re.IGNORECASE)
+REACH_SECONDS = 1e-6  # times are rounded
 
 Labels = Sequence[str | None]
 """Labels of a video in order, under the release's own names; None where the release has none."""
@@ -38,6 +40,16 @@ class Extent:
     def seconds(self) -> np.ndarray:
         """Time of each frame from the first, `(num_frames,)`."""
         return np.arange(self.num_frames) / self.fps if self.times is None else self.times - self.times[0]
+
+    @property
+    def num_whole_seconds(self) -> int:
+        """Points at 0, 1, 2, ... seconds that a frame reaches, the last one by half of the gap before it.
+
+        As labels at 1 a second are counted wherever they are used (`common.video.label_grid`).
+        """
+        seconds = self.seconds
+        gap = float(seconds[-1] - seconds[-2]) if len(seconds) > 1 else 0.0
+        return math.floor(float(seconds[-1]) + gap / 2 + REACH_SECONDS) + 1
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,8 @@ class Release:
     """Of labels of every frame, those of frames 0, `kept_every`, ... are kept, as published figures do, unless asked."""
     frames_fps: float | None = None
     feature_fps: float | None = None
+    num_phases: int | None = None
+    """Where the reader finds their names in the release's files."""
     steps: Phases | None = None
     """A second, finer level of labels; names that the release's files hold are put in by the reader."""
     lists: str | None = None

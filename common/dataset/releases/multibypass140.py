@@ -5,6 +5,7 @@ rule gives 479,166 of the 479,250 seconds of the owners' own tables of 90 videos
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -46,8 +47,13 @@ def _labels(reading: Reading, path: Path, video: Path | None) -> Labels:
         where = f"{path}, {reading.level}[{index}]"
         if row["label_name"] not in DROPPED:
             phase = reading.phases.named(row["label_name"], where)
-            intervals.append(PhaseInterval(where, row["start"] // 1000, row["end"] // 1000, phase))
-    lasting = with_duration(intervals, reading.notes)
+            intervals.append(PhaseInterval(where, row["start"], row["end"], phase))
+    # what begins and ends within one second has no label of its own
+    lasting = [
+        replace(interval, start=interval.start // 1000, end=interval.end // 1000)
+        for interval in with_duration(intervals, reading.notes)
+        if interval.start // 1000 < interval.end // 1000
+    ]
     if not lasting:
         raise UserError(f"{path}: none of its {reading.level} lasts a second")
     length = max(int(interval.end) for interval in lasting)

@@ -11,6 +11,8 @@ from common.dataset.importing.release import Entry, Labels, Reading, mapping_nam
 from common.dataset.phases import UNLABELLED
 from common.dataset.split_lists import PARTS
 
+MOST_MISSING = 0.25  # of a video's images, without its being a problem
+
 
 @dataclass(frozen=True, eq=False)
 class ImportedVideo:
@@ -75,7 +77,10 @@ def read_imported(reading: Reading, *, native_rate: bool = False) -> Imported:
 
 
 def _with_images(entry: Entry, labels: Labels, reading: Reading) -> tuple[Labels, Sequence[Path] | None]:
-    """Labels and images that are both there: an image that is missing is a problem that takes its label with it."""
+    """Labels and images that are both there: an image that is missing takes its label with it, and is named.
+
+    Single ones lack in releases themselves; many are a problem of this copy.
+    """
     if not labels:
         raise UserError(f"{entry.source}: no label of {entry.name}; expected one at least")
     if entry.images is None or not reading.with_videos:
@@ -89,7 +94,8 @@ def _with_images(entry: Entry, labels: Labels, reading: Reading) -> tuple[Labels
             f"{entry.source}: none of the {len(labels)} images of {entry.name} is there ({missing[0]}, ...)"
         )
     if missing:
-        reading.problems.append(f"{entry.source}: {entry.name} without {listed(missing)}; their labels are left out")
+        said = reading.problems if len(missing) > MOST_MISSING * len(labels) else reading.notes
+        said.append(f"{entry.source}: {entry.name} without {listed(missing)}; their labels are left out")
     kept = [(label, path) for label, path, there in zip(labels, entry.images, is_there, strict=True) if there]
     return [label for label, _ in kept], [path for _, path in kept]
 

@@ -19,7 +19,7 @@ from common.base.entries import VIDEO_SUFFIXES, nfc, visible
 from common.base.runtime import SHOWN, UserError, listed, shown
 
 LEVELS = ("phases", "steps")
-NUMBERED_NAME = re.compile(r"(?:video|vid|case|workflow_video)?[_-]?0*(\d+)", re.IGNORECASE)
+NUMBERED_NAME = re.compile(r"(?:video|vid|case|workflow_video|hei-chole)?[_-]?0*(\d+)", re.IGNORECASE)
 REACH_SECONDS = 1e-6  # times are rounded
 
 Labels = Sequence[str | None]
@@ -120,6 +120,8 @@ class Entry:
     group: str | None = None
     is_validation: bool = False
     """Whether it belongs to a separate validation part (`groundTruth_val/`)."""
+    public_id: str | None = None
+    """Its `<set>/<id>` where it is a video of another set (default: `Release.public_id`)."""
 
 
 @dataclass(frozen=True)
@@ -233,9 +235,13 @@ class Reading:
     def pair(
         self, labels: Mapping[str, Path], media: Mapping[str, Path], expected: str
     ) -> Iterator[tuple[str, Path, Path | None]]:
-        """Name, labels and video of every label file; a video without labels is a problem. `expected` names the latter."""
+        """Name, labels and video of every label file; a video without labels is a problem.
+
+        `expected` says how its label file would be called, with `<video>` for its name.
+        """
         for name in sorted(media.keys() - labels.keys()):
-            self.problems.append(f"{media[name]}: no labels of {name}, expected {expected}; not imported")
+            wanted = expected.replace("<video>", name)
+            self.problems.append(f"{media[name]}: no labels of {name}, expected {wanted}; not imported")
         for name, path in labels.items():
             yield name, path, media.get(name)
 

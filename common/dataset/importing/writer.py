@@ -184,7 +184,7 @@ def _description(imported: Imported, features_of: str | None) -> dict[str, Any]:
         "ignored": [*ignored, *([UNLABELLED] if imported.has_unlabelled else [])],
         "release_names": renamed,
         "features_of": features_of,
-        "ids": {name: release.public_id(name) for name in imported.videos},
+        "ids": {name: video.entry.public_id or release.public_id(name) for name, video in imported.videos.items()},
         "source": release.source,
         "licence": release.licence,
     }

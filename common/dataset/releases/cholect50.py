@@ -1,6 +1,7 @@
 """CholecT50 (Nwoye et al., Medical Image Analysis 2022): the phases of 50 cholecystectomies, for every image, one a second."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from common.base.files import misfit, read_json
@@ -23,6 +24,7 @@ SHAPE = {"annotations": {str: [list]}}
 NUM_VALUES = 15  # of an instance: triplet, instrument (6), verb, target (6), and last the phase
 NO_PHASE = -1  # "null or absence"
 DIGITS = 6  # of an image's number
+CHOLEC80 = range(1, 81)  # whose videos they are; docs/README-Splits.md of the owners warns of the overlap
 
 
 def _read(reading: Reading) -> Iterator[Entry]:
@@ -31,7 +33,9 @@ def _read(reading: Reading) -> Iterator[Entry]:
     folders = image_folders(reading, "videos/VID*", "data/VID*")
     for name, path, folder in reading.pair(files, folders, "labels/<video>.json"):
         with reading.naming_problems():
-            yield numbered_entry(reading, name, _labels(path, reading.phases), path, folder, DIGITS)
+            entry = numbered_entry(reading, name, _labels(path, reading.phases), path, folder, DIGITS)
+            number = int(name.removeprefix("VID")) if name[3:].isdecimal() else None
+            yield replace(entry, public_id=f"cholec80/{number}" if number in CHOLEC80 else None)
 
 
 def _labels(path: Path, phases: Phases) -> dict[int, str | None]:

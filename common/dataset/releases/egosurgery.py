@@ -29,7 +29,10 @@ PHASES = Phases(  # capitals differ from file to file
 def _read(reading: Reading) -> Iterator[Entry]:
     """`annotations/phase/01_2.csv`: `Frame,Phase`, the name of an image (`01_2_0001`) of `images/01/`, and its phase."""
     folders = image_folders(reading, "images/*", "frames/*")
-    for path in reading.require("annotations/phase/*.csv", "phase/*.csv"):
+    tables = reading.require("annotations/phase/*.csv", "phase/*.csv")
+    for name in sorted(folders.keys() - {part for path in tables for part in (path.stem, path.stem.partition("_")[0])}):
+        reading.problems.append(f"{folders[name]}: no labels of {name}, expected phase/{name}_1.csv; not imported")
+    for path in tables:
         operation = path.stem.partition("_")[0]
         folder = folders.get(operation) or folders.get(path.stem)
         with reading.naming_problems():
@@ -63,5 +66,6 @@ RELEASES = (
         frames_fps=0.5,
         notes=("0.5 images a second is from the paper by memory; names of images are not certain",),
         aliases=("EgoSurgery",),
+        public_set="egosurgery",
     ),
 )

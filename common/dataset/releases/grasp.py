@@ -4,6 +4,7 @@ The JSON files name phases and steps themselves, and say which cases train and t
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ SHAPE = {
     "annotations": [{"image_id": int, "phases": int, "steps": int}],
 }
 DIGITS = 5  # of an image's number
+PSI_AVA = {f"CASE{number:03}": f"psiava/{number}" for number in (1, 2, 3, 4, 7, 14, 15, 21)}  # cases of both sets
 Rows = dict[str, list[tuple[str, int, int]]]
 """Of each case, where a label stands, the number of its image, and its id."""
 
@@ -54,7 +56,8 @@ def _read(reading: Reading) -> Iterator[Entry]:
     folders = image_folders(reading, "GraSP_1fps/frames/*", "frames/*")
     for name, path, folder in reading.pair(sources, folders, f"images of it in {NAME.format('{train,test}')}"):
         with reading.naming_problems():
-            yield numbered_entry(reading, name, _labels(rows[name], reading.phases), path, folder, DIGITS)
+            entry = numbered_entry(reading, name, _labels(rows[name], reading.phases), path, folder, DIGITS)
+            yield replace(entry, public_id=PSI_AVA.get(name))
 
 
 def _content(path: Path) -> dict[str, Any]:

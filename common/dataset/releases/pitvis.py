@@ -39,14 +39,13 @@ def _step(text: str, where: object) -> str:
 def _read(reading: Reading) -> Iterator[Entry]:
     """`annotations_01.csv` beside `video_01.mp4`: seconds from 0, the step, instruments. There is no annotations_19.csv."""
     labels = {
-        path.stem.replace("annotations_", "video_"): path
+        path.stem.removeprefix("annotations_"): path
         for path in reading.require("annotations_[0-9]*.csv", "*/annotations_[0-9]*.csv")
     }
-    media = {path.stem: path for path in reading.find_media("video_*", "*/video_*")}
-    for name, path, video in reading.pair(labels, media, "annotations_<number>.csv"):
-        yield Entry(
-            name, partial(numbered_labels, path, _step, columns=("int_time", "int_step"), delimiter=","), path, video
-        )
+    media = {path.stem.removeprefix("video_"): path for path in reading.find_media("video_[0-9]*", "*/video_[0-9]*")}
+    for number, path, video in reading.pair(labels, media, "annotations_<video>.csv"):
+        read = partial(numbered_labels, path, _step, columns=("int_time", "int_step"), delimiter=",")
+        yield Entry(f"video_{number}", read, path, video)
 
 
 RELEASES = (
@@ -66,5 +65,6 @@ RELEASES = (
         label_fps=1,
         notes=("the release itself has no labels of video_19",),
         aliases=("PitVis",),
+        public_set="pitvis",
     ),
 )

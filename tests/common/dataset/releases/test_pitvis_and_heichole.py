@@ -38,6 +38,7 @@ def test_pitvis_background_is_minus_one_and_does_not_count(read, release):
     }
     description = read_description(outcome.dataset)
     assert (description.label_fps, description.background) == (1, "background")
+    assert description.ids == {"video_01": "pitvis/1", "video_02": "pitvis/2"}
     assert description.ignored == ("background", "gasket_seal_construct", "nasal_packing")
     assert open_splits(outcome.dataset, "SurgRec").tests == [["video_02"]]
 
@@ -53,7 +54,7 @@ def test_pitvis_names_the_video_without_labels_and_damaged_rows(read, release):
     assert list(outcome.labels()) == ["video_01"]
     outcome.require_problems(
         {
-            release / "video_19.mp4": "no labels of video_19",
+            release / "video_19.mp4": "no labels of 19, expected annotations_19.csv",
             f"{no_such_step}, line 3": "unknown phase '0'; expected a number from 1 to 14",
             f"{no_number}, line 3": "unknown phase 'durotomy'",
             f"{gap}, line 3": "expected the label of 1, found '2'",
@@ -82,6 +83,7 @@ def test_heichole_takes_the_full_videos_whatever_their_case(read, release, case)
     }
     assert sorted(path.name for path in outcome.dataset.videos.iterdir()) == ["Hei-Chole1.mp4", "Hei-Chole10.mp4"]
     assert (outcome.dataset.videos / "Hei-Chole1.mp4").read_text() == "Videos/Full\n"
+    assert read_description(outcome.dataset).ids == {"Hei-Chole1": "heichole/1", "Hei-Chole10": "heichole/10"}
 
 
 def test_heichole_names_damaged_rows_and_videos_that_lack(read, release):

@@ -1,4 +1,7 @@
-"""Every kind of damaged file before every command that reads it: one line that names it, and the other work goes on."""
+"""Every kind of damaged file before every command that reads it: one line that names it, and the other work goes on.
+
+DAMAGED=all pytest tests/faults/test_damaged_inputs.py        all cases, not those alone that are drawn
+"""
 
 import json
 import os
@@ -8,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.driver import Case, Outcome, all_cases
+from tests.faults.driver import Case, Outcome, chosen_cases
 from tests.faults.judgement import faults_of
 from tests.faults.world import make_world
 
-STARTS = 24  # processes; each runs its share of the cases, a fork each
+STARTS = 16  # processes; each runs its share of the cases, a fork each
 LEAST_CASES = 600
+COUNT = os.environ.get("DAMAGED", "640")  # cases that are tried, or all (about 1,200)
 CODE = b"touch MARKER"  # in files that make one where a reader runs what they say
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +31,7 @@ def world(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def cases(world) -> list[Case]:
-    return all_cases(world)
+    return chosen_cases(world, None if COUNT == "all" else int(COUNT))
 
 
 def test_there_are_as_many_as_promised(cases, capsys):
@@ -49,7 +53,17 @@ def test_a_damaged_input_is_named_and_nothing_else_suffers(start, world, cases, 
     share = len(cases) / STARTS
     first, last = round(start * share), round((start + 1) * share)
     results = tmp_path / "results.json"
-    command = [sys.executable, "-m", "tests.faults.driver", world, tmp_path / "work", str(first), str(last), results]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults.driver",
+        world,
+        tmp_path / "work",
+        COUNT,
+        str(first),
+        str(last),
+        results,
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     done = subprocess.run([str(word) for word in command], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ARTEFACTS = CHECKOUT / "tests" / "artefacts" / "0.1.0"
-MODELS = ("ColorHistogram", "V-JEPA2-Tiny")
+MODELS = ("ColorHistogram", "V-JEPA2-Tiny", "V-JEPA2-ViT-L")  # the last one's window is that of Stage 1
 LEFT_OUT = ("ColorHistogram@*", "V-JEPA2-Tiny*", "seed7", "README.md", "commands.json")  # of the artefacts
 CPU = ("--device", "cpu")
 MINI = ("--dataset", "mini")
@@ -145,7 +145,7 @@ TARGETS = (
     Target("pretrain/checkpoints/ssl/vjepa2-tiny/manifest.json", "json", (AUDIT,), 20),
     Target("pretrain/stopped/step_000004.pt", "torch", (STAGE_1_LONGER,), 12, ("stopped",)),
     Target("pretrain/stopped/metrics.jsonl", "text", (STAGE_1_LONGER,), 6),
-    Target("stage_1.yaml", "yaml", (STAGE_1_CONFIG,), 12),
+    Target("stage_1.yaml", "yaml", (STAGE_1_CONFIG,), 12, ("no data set",)),
     Target("clusters.json", "json", (STAGE_1_CLUSTERS,), 8),
     Target(f"{STOPPED}/last.pt", "torch", (STAGE_2,), 24, ("vjepa2-tiny-interrupted",)),
     Target(f"{STOPPED}/best_lora/metrics.json", "json", (STAGE_2,), 12, ("best_lora",)),

@@ -6,16 +6,20 @@ another suffix is read.
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
 import warnings
 import zipfile
+from collections import Counter
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from common.base.entries import visible
 from common.base.files import misfit, read_json, require_regular, sha256_of_file, sha256_of_json
 from common.base.runtime import UserError, describe_os_error, listed, shortened, shown
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -195,11 +199,58 @@ def _read_file(path: Path, refusal: str, *, lazy: bool) -> Any:
             torch.serialization.safe_globals([(_Unread, name) for name in UNREAD]),
             warnings.catch_warnings(action="ignore"),  # of pickles that are refused below anyway
         ):
-            return torch.load(path if mapped else stream, map_location="cpu", weights_only=True, mmap=mapped)
+            if zipfile.is_zipfile(path):
+                _warn_of_damage(path)
+            if mapped:
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                if _stored_bytes(content) == _member_bytes(path):
+                    return content
+            # what does not add up is read as a whole, where torch misses values that are not there
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except EOFError as error:
         raise _unreadable(path, refusal, "it ends too early") from error
     except (*READ_ERRORS, pickle.UnpicklingError, SafetensorError) as error:
         raise _unreadable(path, refusal, _why_not_read(error)) from error
+
+
+def _warn_of_damage(path: Path) -> None:
+    """Hold the members of an archive to their checksums, which torch does not look at.
+
+    No error: `torch.serialization.set_crc32_options(False)` writes files with other ones.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        log.warning(
+            "%s: the content of %s is not what its checksum is of: a damaged copy? Compare the file's SHA-256 with that "
+            "of its source, or fetch it again",
+            path,
+            damaged,
+        )
+
+
+def _member_bytes(path: Path) -> Counter[int]:
+    """Sizes of the members of an archive of torch that hold values."""
+    with zipfile.ZipFile(path) as archive:
+        sizes = [info.file_size for info in archive.infolist() if "/data/" in info.filename]
+    return Counter(size for size in sizes if size)
+
+
+def _stored_bytes(content: Any) -> Counter[int]:
+    """Sizes of the storages of all tensors in nested dictionaries, lists and tuples, each counted once."""
+    import torch
+
+    storages: dict[int, int] = {}
+    waiting = [content]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, torch.Tensor):
+            storages[each.untyped_storage().data_ptr()] = each.untyped_storage().nbytes()
+        elif isinstance(each, dict):
+            waiting += each.values()
+        elif isinstance(each, (list, tuple)):
+            waiting += each
+    return Counter(size for size in storages.values() if size)
 
 
 def _unreadable(path: Path, refusal: str, reason: str) -> UserError:

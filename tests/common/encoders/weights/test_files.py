@@ -237,3 +237,34 @@ def test_an_index_of_torch_files_is_read(tmp_path):
     assert read_content(tmp_path).keys() == whole.keys()
     with pytest.raises(UserError, match="it is the index of a folder of weights: name the folder"):
         read_content(tmp_path / "pytorch_model.bin.index.json")
+
+
+def rewritten(path, change):
+    """The archive at `path` with each member's bytes as `change(name, content)` gives them."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, change(name, content))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_values_that_are_not_in_the_file_are_never_taken_from_beside(tmp_path, lazy):
+    """A member that is empty or short would be mapped all the same, with what follows it for its values."""
+    path = tmp_path / "weights.pth"
+    for keep in (0, 8):
+        torch.save({"a": torch.ones(64), "b": torch.zeros(64)}, path)
+        rewritten(path, lambda name, content, keep=keep: content[:keep] if name.endswith("data/0") else content)
+        with pytest.raises(UserError, match="weights.pth"):
+            read_content(path, lazy=lazy)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_flipped_bit_of_a_value_is_found_by_its_checksum(tmp_path, caplog, lazy):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.ones(4096)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(8).numpy().tobytes()) + 100] ^= 16
+    path.write_bytes(content)
+    read_content(path, lazy=lazy)
+    assert "weights.pth: the content of weights/data/0 is not what its checksum is of" in caplog.text

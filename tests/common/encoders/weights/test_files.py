@@ -255,7 +255,7 @@ def test_values_that_are_not_in_the_file_are_never_taken_from_beside(tmp_path, l
     for keep in (0, 8):
         torch.save({"a": torch.ones(64), "b": torch.zeros(64)}, path)
         rewritten(path, lambda name, content, keep=keep: content[:keep] if name.endswith("data/0") else content)
-        with pytest.raises(UserError, match="weights.pth"):
+        with pytest.raises(UserError, match=r"weights\.pth"):
             read_content(path, lazy=lazy)
 
 

@@ -179,6 +179,12 @@ def test_patches_are_resized_in_their_own_places():
     torch.testing.assert_close(halved[2:6, 2:4, 1], (2 * torch.arange(2.0, 4) + 0.5).expand(4, 2))
 
 
+def test_halving_weighs_four_patches_by_the_cubic_kernel():
+    """Half way between two places Keys' kernel (a = -0.75) is 0.59375 for both, and -0.09375 for those beside them."""
+    halved = resize_patches(torch.tensor([[[0.0], [1.0], [0.0], [0.0]]]), (4, 1), (2, 1))
+    torch.testing.assert_close(halved, torch.tensor([[[0.59375], [-0.09375]]]))
+
+
 def test_resizing_to_the_same_grid_changes_nothing():
     features = numbers(2, 12, 5)
     torch.testing.assert_close(resize_patches(features, (3, 4), (3, 4)), features)

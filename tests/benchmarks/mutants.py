@@ -39,18 +39,28 @@ WIDTH = 60  # of a mutant in the table
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="mutants of files whose path has this in it")
+    # a copy that may be changed, in which the script runs once more
+    parser.add_argument("--copy", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     chosen = [mutant for mutant in MUTANTS if given.only in mutant.file]
     if misplaced := [line for mutant in chosen if (line := misplacement(mutant))]:
         raise UserError("\n".join(misplaced))
+    if given.copy is None:
+        with tempfile.TemporaryDirectory() as folder:
+            words = [sys.executable, "-m", "tests.benchmarks.mutants", "--only", given.only, "--copy", folder]
+            own = {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
+            return subprocess.run(words, cwd=copy_files(Path(folder)), env=os.environ | own).returncode
+    return try_all(chosen, Copy(given.copy))
+
+
+def try_all(chosen: Sequence[Mutant], copy: Copy) -> int:
+    """Try mutants in the copy that this process runs in, and print what comes of them; 1 where one survives."""
     for library in LIBRARIES:
         importlib.import_module(library)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Copy(Path(folder) / "checkout")
-        everything = sorted({word for mutant in chosen for word in mutant.tests})
-        if copy.run(everything, PATIENCE_SECONDS * len(everything)) != TESTS_PASSED:
-            raise UserError(f"{' '.join(everything)}: these fail without any mutant; mend them first")
-        survivors = [mutant for mutant in chosen if not is_killed(copy, mutant)]
+    everything = sorted({word for mutant in chosen for word in mutant.tests})
+    if copy.run(everything, PATIENCE_SECONDS * len(everything)) != TESTS_PASSED:
+        raise UserError(f"{' '.join(everything)}: these fail without any mutant; mend them first")
+    survivors = [mutant for mutant in chosen if not is_killed(copy, mutant)]
     num_killed = len(chosen) - len(survivors)
     cpu_minutes = sum(os.times()[2:4]) / 60  # of the children, which busy neighbours do not lengthen
     print(
@@ -71,17 +81,22 @@ def misplacement(mutant: Mutant) -> str | None:
     return f"{mutant.file}: no tests {', '.join(absent)}; bring mutations.py up to date" if absent else None
 
 
+def copy_files(folder: Path) -> Path:
+    """Copy all files of this checkout that are not ignored into a folder, and return it."""
+    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(words, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (CHECKOUT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, folder / name)
+    return folder
+
+
 class Copy:
-    """A copy of the tracked files, whose sources change one at a time."""
+    """A copy of the checkout, whose sources change one at a time."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(words, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
-        for name in filter(None, listed.split("\0")):
-            if (CHECKOUT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(CHECKOUT / name, folder / name)
         self._moments = itertools.count(int(time.time()) + 1)
 
     @contextlib.contextmanager
@@ -106,7 +121,7 @@ class Copy:
 
         Runs in a fork of this process, which has the large libraries already: to import them takes longer than the tests.
         """
-        process = multiprocessing.get_context("fork").Process(target=_run_tests, args=(self.folder, tests))
+        process = multiprocessing.get_context("fork").Process(target=_run_tests, args=(tests,))
         process.start()
         process.join(seconds)
         if process.is_alive():
@@ -120,15 +135,11 @@ class Copy:
         return process.exitcode
 
 
-def _run_tests(folder: Path, tests: Sequence[str]) -> None:
-    """Body of the fork: nothing of this checkout is used, but the copy in `folder`."""
+def _run_tests(tests: Sequence[str]) -> None:
+    """Body of the fork: reads the sources as they are now."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    os.chdir(folder)
-    os.environ["PYTHONPATH"] = str(folder)
-    others = [place for place in sys.path if Path(place).resolve() not in (CHECKOUT, Path(__file__).resolve().parent)]
-    sys.path[:] = [str(folder), *others]
     for name in [name for name in sys.modules if name.partition(".")[0] in OWN_PACKAGES]:
         del sys.modules[name]
     # the code of pytest as it is: no clean-up of the parent's runs here

@@ -1,6 +1,6 @@
 """The list of mutants fits the sources as they are, and a mutant is in the copy only while it is tried."""
 
-from tests.benchmarks.mutants import CHECKOUT, MUTANTS, Copy, misplacement
+from tests.benchmarks.mutants import CHECKOUT, MUTANTS, Copy, copy_files, misplacement
 
 
 def test_every_mutant_changes_one_place_and_has_its_tests():
@@ -18,7 +18,7 @@ def test_a_mutant_that_fits_nowhere_is_named():
 
 
 def test_a_mutant_is_in_the_copy_only_while_it_is_tried(tmp_path):
-    copy, mutant = Copy(tmp_path / "checkout"), MUTANTS[0]
+    copy, mutant = Copy(copy_files(tmp_path / "checkout")), MUTANTS[0]
     path, original = copy.folder / mutant.file, (CHECKOUT / mutant.file).read_text(encoding="utf-8")
     with copy.mutated(mutant):
         assert path.read_text(encoding="utf-8") == original.replace(mutant.old, mutant.new)

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         measured if given.exact else promised,
         videos_folder=given.videos,
         level=given.level,
-        with_videos=not given.annotations_only and given.level == "phases",
+        with_videos=not given.annotations_only,
         names_file=given.names,
     )
     suffix = "" if given.level == "phases" else f"-{given.level}"
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     imported = read_imported(reading, native_rate=given.native_rate)
     imported.lists.extend(cut_lists(chosen, imported.videos, reading))
     write_imported(dataset, imported, official=lists.official, features_of=features_of)
-    if reading.with_videos and not given.no_probe:
+    if reading.with_videos and features_of is None and not given.no_probe:
         compare_headers(imported)
     print_summary(dataset, imported, lists)
     if reading.problems:

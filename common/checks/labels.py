@@ -108,6 +108,7 @@ def short_phases(
         ]
         if found:
             frame = int(segments.starts[short.argmax()])
-            limit = f"shorter than {min_seconds:g} s" if rate else "of a single frame"
+            single_only = not rate or min_seconds * rate <= 1  # where a frame lasts as long
+            limit = "of a single frame" if single_only else f"shorter than {min_seconds:g} s"
             message, seconds = f"{video}: {limit}: {listed(found)}", seconds_of(frame, rate)
             yield Finding("warning", SHORT_KIND, message, advice, video=video, frame=frame, seconds=seconds)

@@ -63,7 +63,9 @@ def read_imported(reading: Reading, *, native_rate: bool = False) -> Imported:
             if same_name(name) in seen:
                 raise UserError(f"{entry.source}: labels of {name}, as has {seen[same_name(name)]}; keep one of them")
             seen[same_name(name)] = entry.source
-            if reading.with_videos and entry.media is None and entry.images is None:
+            # the videos of steps are those of the phases; images that are here say which labels the phases were left with
+            is_wanted = reading.with_videos and reading.level == "phases"
+            if is_wanted and entry.media is None and entry.images is None:
                 raise UserError(f"{entry.source}: labels of {name}, but no video; --videos DIR names another folder")
             labels, images = _with_images(entry, entry.labels(), reading)
         except (UserError, OSError) as error:

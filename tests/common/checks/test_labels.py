@@ -2,10 +2,13 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from common.base import paths
 from common.base.entries import CHALLENGE_HEADER
+from common.checks.labels import short_phases
+from common.dataset.phases import PhaseMapping
 from tests.common.cohort import PHASES, Cohort
 
 
@@ -95,6 +98,13 @@ def test_without_a_frame_rate_only_single_frames_are_short(cohort):
     (finding,) = [finding for finding in cohort.findings() if finding.kind == "short phases"]
     assert (finding.video, finding.seconds) == ("BL_01", None)
     assert "of a single frame: " in finding.message
+
+
+def test_where_a_frame_lasts_longer_only_single_ones_are_short():
+    """Labels once a second: one of them is no 0.4 s."""
+    ids = {"case": np.array([0, 0, 1, 0, 0])}
+    (finding,) = short_phases(ids, {"case": 1.0}, PhaseMapping(("close", "open")), 0.4)
+    assert finding.message == "case: of a single frame: open at frame 2 (0:02.0) for 1 frame (1.00 s)"
 
 
 def test_a_given_frame_rate_counts_where_none_is_known(cohort):

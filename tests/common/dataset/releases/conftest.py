@@ -61,10 +61,10 @@ def release(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def read(command: ModuleType, release: Path, workspace: Path, capsys) -> Callable[..., Outcome]:
-    """`read(name, *options)`: import the release as `name`."""
+    """`read(name, *options, output="made")`: import the release as `name` into a data set of this name."""
 
-    def run(name: str, *options: str) -> Outcome:
-        code = command.main([name, str(release), "--output", "made", "--no_probe", *options])
-        return Outcome(code, capsys.readouterr().out, Dataset(workspace / "data" / "made"))
+    def run(name: str, *options: str, output: str = "made") -> Outcome:
+        code = command.main([name, str(release), "--output", output, "--no_probe", *options])
+        return Outcome(code, capsys.readouterr().out, Dataset(workspace / "data" / output))
 
     return run

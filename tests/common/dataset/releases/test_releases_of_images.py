@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from common.base.paths import Dataset
 from common.dataset.description import read_description
 from common.dataset.patients import read_patients
 from common.dataset.split_lists import open_splits
@@ -189,16 +188,13 @@ def test_psi_ava_takes_the_images_that_have_labels(read, psi_ava):
     assert open_splits(outcome.dataset, "official").trains == [["CASE001"], ["CASE002"]]
 
 
-def test_psi_ava_steps_share_what_the_phases_have(read, psi_ava, release, command, capsys, workspace):
+def test_psi_ava_steps_share_what_the_phases_have(read, psi_ava):
     read("PSI-AVA")
-    code = command.main(
-        ["PSI-AVA", str(release), "--level", "steps", "--features_of", "made", "--output", "steps", "--no_probe"]
-    )
-    steps = Dataset(workspace / "data" / "steps")
-    assert code == 0
-    assert not steps.videos.exists()
-    assert (steps.ground_truth / "CASE001.txt").read_text().split() == ["Diseccion_Ganglios_Iliacos"] * 3
-    description = read_description(steps)
+    outcome = read("PSI-AVA", "--level", "steps", "--features_of", "made", output="steps")
+    assert outcome.code == 0
+    assert not outcome.dataset.videos.exists()
+    assert outcome.labels()["CASE001"] == ["Diseccion_Ganglios_Iliacos"] * 3
+    description = read_description(outcome.dataset)
     assert (description.features_of, description.background) == ("made", "Tiempo_muerto")
 
 
@@ -279,6 +275,21 @@ def test_grasp_takes_phases_and_lists_from_its_files(read, grasp):
     description = read_description(outcome.dataset)
     assert description.background == "Idle"
     assert description.ids == {"CASE001": "psiava/1", "CASE002": "psiava/2", "CASE041": "grasp/41"}  # train is PSI-AVA
+
+
+def test_grasp_steps_are_those_of_the_images_that_the_phases_have(read, grasp, release):
+    grasp("train", {"CASE001": [0, 1, 1, 0, 0]})
+    grasp("test", {"CASE041": [1, 0]})
+    frames = release / "GraSP_1fps" / "frames"
+    (frames / "CASE001" / "00001.jpg").unlink()
+    assert read("GraSP").labels()["CASE001"] == ["Idle", "Pedicle_Control", "Idle", "Idle"]
+    steps = ("--level", "steps", "--features_of", "made")
+    assert read("GraSP", *steps, output="steps").labels() == {"CASE001": ["Idle"] * 4, "CASE041": ["Idle"] * 2}
+
+    frames.rename(release / "moved")  # the phases' data set has the images: steps need none
+    outcome = read("GraSP", *steps, output="others")
+    assert outcome.code == 0
+    assert list(outcome.labels()) == ["CASE001", "CASE041"]
 
 
 def test_grasp_an_unknown_id_leaves_out_one_case_a_damaged_file_its_own(read, grasp):

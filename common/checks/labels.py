@@ -99,7 +99,8 @@ def short_phases(
         segments = without(find_segments(ids), IGNORED)
         lengths = segments.ends - segments.starts
         # 0.4 s of 25 fps are 10 frames, also where a float says 10.000000000000002
-        short = (lengths == 1) | (lengths < min_seconds * rate - 1e-6 if rate else False)
+        single = lengths == 1 if not rate or 1 / rate < MIN_SECONDS else False  # at a label a second one says enough
+        short = single | (lengths < min_seconds * rate - 1e-6 if rate else False)
         found = [
             f"{mapping.names[phase]} at {place(start, rate)} for {counted(end - start, 'frame')}"
             + (f" ({(end - start) / rate:.2f} s)" if rate else "")

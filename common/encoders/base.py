@@ -136,7 +136,9 @@ def load_network(
     from common.encoders.weights.load import keys_in_the_file, load_strictly, randomise, read_network
 
     if source.is_random:
-        randomise(network)
+        # in the record, because features of before are other ones
+        if randomise(network):
+            source.found["branch_scales"] = 1.0
     elif source.path is not None:
         read = read_network(source.path, source.network, heads=config.allowed_unexpected)
         state = rename(dict(read.state), network) if rename else read.state

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 HEADER_BYTES = 128
 # what must agree before a feature file is used again; the rest of a sidecar is information
 IDENTITY = ("encoder", "weights", "pooling", "window", "preprocessing", "sampling", "dtype", "decoder")
-WEIGHTS = {"source": str, "sha256?": str, "file?": str, "network?": str, "verified?": bool}
+WEIGHTS = {"source": str, "sha256?": str, "file?": str, "network?": str, "verified?": bool, "branch_scales?": float}
 # the shape of that part, in a sidecar or in a checkpoint (`common.base.files.misfit`)
 IDENTITY_SHAPE = {
     "encoder": str, "weights": WEIGHTS | {"adapter?": WEIGHTS}, "pooling?": str, "preprocessing": {"crop?": str},

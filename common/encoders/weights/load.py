@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ NONE = "none"
 LOCAL = "local"
 
 RANDOM_SEED = 0
+NEXT_TO_NOTHING = 0.01  # a scale with which training begins a branch that it lets in by and by
 COPY_AGAIN = "copy the folder again"
 MOST_SIZE, MOST_LAYERS = 10_000_000, 1000  # of numbers in a network's configuration
 # counts training steps of batch norm: no feature depends on it, and older files have none
@@ -53,6 +54,8 @@ class WeightSource:
     """The network of the file that is taken, such as `teacher`; None: the file holds one alone."""
     is_verified: bool = True
     """Of an adapter: whether it records the weights that it was trained on, and they are these."""
+    found: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What only filling the network showed, for the record of a sidecar."""
 
     @property
     def is_random(self) -> bool:
@@ -102,6 +105,7 @@ class WeightSource:
             record["network"] = self.network
         if not self.is_verified:
             record["verified"] = False
+        record |= self.found
         return record | ({"adapter": self.adapter.to_json()} if self.adapter else {})
 
 
@@ -256,11 +260,15 @@ def _expected_key(name: str, file_keys: Mapping[str, str]) -> str:
     return name
 
 
-def randomise(network: nn.Module) -> None:
-    """Seeded normal values of scale 1 / sqrt(fan in), biases 0, so that untrained networks are the same everywhere."""
+def randomise(network: nn.Module) -> int:
+    """Seeded normal values of scale 1 / sqrt(fan in), biases 0, so that untrained networks are the same everywhere.
+
+    Scales of branches that training begins at next to nothing (LayerScale at 1e-5) become 1: as they begin, no block does
+    anything, and a CLS token is the same whatever the picture. Returns how many there were.
+    """
     import torch
 
-    source = generator("random weights", RANDOM_SEED)
+    source, num_raised = generator("random weights", RANDOM_SEED), 0
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if parameter.ndim > 1:
@@ -268,3 +276,7 @@ def randomise(network: nn.Module) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=source) / fan_in**0.5)
             elif name.endswith("bias"):
                 parameter.zero_()
+            elif parameter.ndim == 1 and 0 < parameter.abs().max() < NEXT_TO_NOTHING:
+                parameter.fill_(1)
+                num_raised += 1
+    return num_raised

@@ -156,6 +156,15 @@ def test_random_weights_keep_the_scale_of_their_input():
     assert layer.weight.std().item() == pytest.approx(1000**-0.5, rel=0.01)
 
 
+def test_random_branches_are_not_left_at_next_to_nothing():
+    """As training begins, LayerScale shuts every block off."""
+    block = nn.ModuleDict({"norm": nn.LayerNorm(8), "scale": nn.RMSNorm(8)})
+    nn.init.constant_(block["scale"].weight, 1e-5)
+    nn.init.constant_(block["norm"].weight, 0.5)
+    assert randomise(block) == 1
+    assert [block[name].weight[0].item() for name in block] == [0.5, 1]
+
+
 def own_megabytes() -> float:
     """Memory that this process has for itself, without the pages of files."""
     lines = Path("/proc/self/status").read_text().splitlines()

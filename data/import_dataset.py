@@ -21,6 +21,7 @@ from common.base.options import CommandParser
 from common.base.runtime import UserError, counted, listed, progress, run_main
 from common.base.wording import format_table
 from common.dataset.importing.catalogue import known_releases, release_called
+from common.dataset.importing.described import described_release
 from common.dataset.importing.imported import Imported, cut_lists, read_imported
 from common.dataset.importing.lists import ReleaseLists
 from common.dataset.importing.release import LEVELS, Extent, Reading, Release
@@ -86,16 +87,18 @@ def release_parser() -> CommandParser:
 
 def chosen_release(given: argparse.Namespace) -> tuple[Release, ReleaseLists, Path]:
     """The release that the options name, its lists, and its folder. Raises `UserError` for one that is not there."""
-    named = [given.name, given.folder]
     if given.description is not None:
-        raise UserError("--description: not built yet")
-    if None in named:
+        if given.name is None or given.folder is not None:
+            raise UserError("expected --description FILE FOLDER: the description says the name of the data set")
+        release, lists, folder = described_release(given.description), ReleaseLists(None, {}), Path(given.name)
+    elif given.name is None or given.folder is None:
         raise UserError("expected NAME and FOLDER: the name of the release (--list) and where it was unpacked")
-    folder = Path(named[1])
+    else:
+        (release, lists), folder = release_called(given.name), given.folder
     for place in filter(None, (folder, given.videos)):
         if not place.is_dir():
             raise UserError(f"{place}: no such folder")
-    return *release_called(named[0]), folder
+    return release, lists, folder
 
 
 @cache
@@ -157,7 +160,8 @@ def print_summary(dataset: paths.Dataset, imported: Imported, lists: ReleaseList
         print(f"list {one.name} ({one.standing}{official}): train/val/test {listed(splits)}")
     if lists.official is None:
         print("its owners state no official list")
-    print(*(f"note: {note}" for note in (*reading.release.notes, *reading.notes)), sep="\n")
+    for note in (*reading.release.notes, *reading.notes):
+        print(f"note: {note}")
     print(f"licence: {reading.release.licence}")
 
 

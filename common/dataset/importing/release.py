@@ -41,15 +41,14 @@ class Extent:
         """Time of each frame from the first, `(num_frames,)`."""
         return np.arange(self.num_frames) / self.fps if self.times is None else self.times - self.times[0]
 
-    @property
-    def num_whole_seconds(self) -> int:
-        """Points at 0, 1, 2, ... seconds that a frame reaches, the last one by half of the gap before it.
+    def num_points(self, label_fps: float) -> int:
+        """Labels at `label_fps` a second from the first frame that a frame reaches, the last one by half of the gap before it.
 
-        As labels at 1 a second are counted wherever they are used (`common.video.label_grid`).
+        As such labels are counted wherever they are used (`common.video.label_grid`).
         """
         seconds = self.seconds
         gap = float(seconds[-1] - seconds[-2]) if len(seconds) > 1 else 0.0
-        return math.floor(float(seconds[-1]) + gap / 2 + REACH_SECONDS) + 1
+        return math.floor((float(seconds[-1]) + gap / 2 + REACH_SECONDS) * label_fps) + 1
 
 
 @dataclass(frozen=True)

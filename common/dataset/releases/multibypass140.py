@@ -58,7 +58,7 @@ def _labels(reading: Reading, path: Path, video: Path | None) -> Labels:
         raise UserError(f"{path}: none of its {reading.level} lasts a second")
     length = max(int(interval.end) for interval in lasting)
     if video is not None:
-        length = reading.measure(video).num_whole_seconds
+        length = reading.measure(video).num_points(1)
     return interval_labels(lasting, np.arange(length))
 
 
@@ -88,7 +88,7 @@ RELEASES = (
         source="Lavanchy et al., 2024; CAMMA-public/MultiBypass140@d3ace46",
         ask="open zips on s3.unistra.fr, by the repository's README; labels are in the repository",
         num_videos=140,
-        hours=None,
+        hours=215,
         tried="miniature; the owners' 140 label files",
         label_fps=1,
         notes=(

@@ -47,7 +47,7 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
     spread = f"Mean ± standard deviation (ddof 1) over {splits} {noun}" if splits > 1 else "One split"
     lines.append(Remark(f"{spread}, in percent. {_recognition(results)}; the last epoch is scored."))
     lines.append(Remark(methods_sentence(protocol, results[0].background)))
-    lines += _looking_ahead(results)
+    lines += _not_scored(results) + _looking_ahead(results)
     lines += _damaged(results)
     sources = {result.model.name: weights_source(result) for result in results}  # runs of one encoder share a line
     if unverified := [name for name, source in sources.items() if UNVERIFIED in source]:
@@ -116,6 +116,15 @@ def _recognition(results: Sequence[EncoderResult]) -> str:
     if 0 < len(online) < len(results):
         return f"Online recognition: {', '.join(online)}; offline: all others"
     return f"{'Online' if online else 'Offline'} recognition"
+
+
+def _not_scored(results: Sequence[EncoderResult]) -> list[Remark]:
+    """How many labels of the scored videos do not count."""
+    scores = results[0].scores.values()
+    left_out = sum(int((~score.counts).sum()) for score in scores)
+    total = sum(score.num_frames for score in scores)
+    text = f"Not scored: {left_out:,} of {total:,} labels, which do not count by dataset.yaml or lie past a video's end"
+    return [Remark(f"{text} (gaps in ribbons).")] if left_out else []
 
 
 def _looking_ahead(results: Sequence[EncoderResult]) -> list[Remark]:

@@ -32,8 +32,8 @@ def make_commands():
     return script_of_docs("make_commands")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/encoders.md"])
-def test_the_tables_of_encoders_are_those_of_the_configs(name):
+@pytest.mark.parametrize("name", ["README.md", "docs/encoders.md", "data/README.md"])
+def test_the_tables_are_those_of_configs_and_readers(name):
     """Where this fails: python docs/make_encoders.py."""
     tables = script_of_docs("make_encoders")
     text = (ROOT / name).read_text(encoding="utf-8")

@@ -33,3 +33,16 @@ def release_called(name: str) -> tuple[Release, ReleaseLists]:
     near = difflib.get_close_matches(letters(name)[:SHOWN], by_name, n=1)
     hint = f"did you mean {by_name[near[0]][0].title}?" if near else "--list shows those that are"
     raise UserError(f"no reader of a release called {shown(name)}; {hint}")
+
+
+def releases_table() -> str:
+    """Every release as a row of a table in Markdown, for data/README.md."""
+    head = "| release | videos | phases | hours | lists (official in bold) | ask | licence | tried on |\n|---|---|---|---|---|---|---|---|"
+    rows = []
+    for title, (release, lists) in known_releases().items():
+        named = [f"**{one}**" if name == lists.official else str(one) for name, one in lists.lists.items()]
+        phases = str(release.num_phases or len(release.phases.names)) + (", steps" if release.steps else "")
+        hours = f"{release.hours:g}" if release.hours else "-"
+        cells = (release.num_videos, phases, hours, ", ".join(named) or "none")
+        rows.append(" | ".join(map(str, (title, *cells, release.ask, release.licence, release.tried))))
+    return "\n".join([head, *(f"| {row} |" for row in rows)])

@@ -63,7 +63,7 @@ RELEASES = (
         ask="Synapse syn27618412, and UCL research data",
         num_videos=54,
         hours=4.5,
-        tried="miniature; label files of all clips, as another repository has them",
+        tried="miniature; label files of all 54 clips, as another repository has them",
         label_every=EVERY,
         notes=("54 clips of 50 operations: the parts of one share a patient",),
     ),

@@ -147,6 +147,15 @@ def test_ophnet_names_wrong_rows_and_imports_the_others(read, release, film, oph
     )
 
 
+def test_a_rate_that_varies_is_measured_by_decoding(read, release, ophnet, make_clip, solid):
+    """Ten frames in the first second, ten more two a second: the header knows the mean rate alone."""
+    ophnet("case_1,0,1,train,0,1", "case_1,1,9,train,0,2")
+    seconds = [0.1 * frame for frame in range(10)] + [1 + 0.5 * frame for frame in range(10)]
+    make_clip(release / "OphNet2024_all" / "case_1.mp4", solid((90, 20, 20), 20), seconds=seconds)
+    outcome = read("OphNet2024", "--exact")
+    assert runs(outcome.labels()["case_1"]) == [("1", 10), ("2", 10)]
+
+
 # --- MultiBypass140 -----------------------------------------------------------------------------------------------
 
 

@@ -167,17 +167,26 @@ class EncoderConfig:
         chosen = usual | given
         return replace(self, **chosen, recipe=recipe if chosen == usual else "own")
 
+    def named_file(self, spec: str | None) -> tuple[str, str] | None:
+        """Name and file of `NAME=FILE`: a file of one's own for the network of the named weights; None: it is no such."""
+        name, sign, file = (spec or "").partition("=")
+        return (name, file) if sign and name in self.named_weights else None
+
     def address(self, name: str) -> str:
-        """Weight source that a name of `named_weights` stands for; anything else stands for itself."""
-        entry = self.named_weights.get(name, name)
+        """Weight source that a name of `named_weights`, or `NAME=FILE`, stands for; anything else stands for itself."""
+        own = self.named_file(name)
+        entry = own[1] if own else self.named_weights.get(name, name)
         return entry["weights"] if isinstance(entry, dict) else str(entry)
 
     def with_weights(self, spec: str | None) -> EncoderConfig:
         """This configuration with the named weights that `spec` asks for, by name or address, `::NETWORK` behind or not.
 
+        Of `NAME=FILE` everything but where the weights are, which `address` says.
+
         With them may go another architecture, width, size or licence. Asked for twice, it is what it was after once.
         """
-        asked = (spec or "").partition("::")[0]
+        own = self.named_file(spec)
+        asked = own[0] if own else (spec or "").partition("::")[0]
         for name, entry in self.named_weights.items():
             if asked in (name, self.address(name)) and self.address(name) != self.weights:
                 changes = entry if isinstance(entry, dict) else {"weights": entry}

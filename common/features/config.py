@@ -29,8 +29,8 @@ class ExtractionConfig:
     """Write to features/<Encoder>@<variant>/ (default: from the weights that --weights names, --recipe, --clip_spacing
     and --anchor)."""
     weights: str | None = option(None, group="model")
-    """A published name, an address, a local file or folder, each with ::NETWORK for one of several in it, or 'random' for
-    untrained weights (default: the model's config)."""
+    """A published name, an address, a local file or folder, each with ::NETWORK for one of several in it, NAME=FILE for a file
+    of the network that a published name means, or 'random' for untrained weights (default: the model's config)."""
     lora_path: str | None = option(None, group="model")
     """An adapter folder of pretrain/finetune_lora.py, for CataractFT (default: pretrain/checkpoints/NAME/best_lora), or a
     LoRA adapter of peft, merged into the published weights."""
@@ -127,6 +127,7 @@ def variant_of(config: EncoderConfig, options: ExtractionConfig) -> str | None:
         return options.variant
     parts = []
     name, _, network = (options.weights or "").partition("::")
+    name = (config.named_file(name) or (name,))[0]
     if name in config.named_weights and config.address(name) != config.weights:
         parts += [name, *([network] if network else [])]
     if options.recipe not in (None, config.recipe):

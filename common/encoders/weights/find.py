@@ -12,6 +12,7 @@ A weight source is written as
     hub:<org>/<name>[@<revision>]/<file>    one file of it, with your token where it asks for one
     https://...                         a published file, downloaded once into torch's cache
     pretrain:<short name>               what `pretrain/` made: a LoRA adapter and the export that it was trained on
+    <name>=<file, folder or address>    for the network that the config's named weights of that name are for
 
 and of a file, folder or address that holds several networks, one by its name: `...::student` (`layouts` has the table);
 without a name the one that the model's config names under `network`.
@@ -83,6 +84,12 @@ def find_weights(spec: str, config: EncoderConfig | None = None) -> WeightSource
     Raises `UserError` that says which other ways there are, and for what is no weight file or has no such network.
     """
     asked = config.address(spec) if config else spec
+    # the record keeps the name: without it, nobody would know which network the file is for
+    own = config.named_file(spec) if config else None
+    if own and asked in (RANDOM, NONE, LOCAL):
+        raise UserError(
+            f"--weights {spec}: expected {own[0]}=FILE, found {asked!r}; give a file, a folder or an address"
+        )
     if asked in (RANDOM, NONE):
         return WeightSource(asked)
     if asked == LOCAL:
@@ -103,7 +110,7 @@ def find_weights(spec: str, config: EncoderConfig | None = None) -> WeightSource
             f"from the model's config.yaml{names}, hub:ORG/NAME, an address, or 'random' for untrained weights"
             + (f". {config.title}: {config.access}" if config and config.access else "")
         )
-    return WeightSource(asked, path, sha256_of_weights(path), network=_chosen(path, wanted, config))
+    return WeightSource(spec if own else asked, path, sha256_of_weights(path), network=_chosen(path, wanted, config))
 
 
 def _chosen(path: Path, wanted: str | None, config: EncoderConfig | None) -> str | None:

@@ -96,7 +96,9 @@ def test_named_weights_bring_architecture_width_and_size():
     assert config.with_weights("plain") == replace(config, weights="hub:someone/plain", sha256=None)
 
 
-@pytest.mark.parametrize("spec", ["base", "base::teacher", f"hub:timm/{BASE}", f"hub:timm/{BASE}::teacher"])
+@pytest.mark.parametrize(
+    "spec", ["base", "base::teacher", "base=/my/own.pth::teacher", f"hub:timm/{BASE}", f"hub:timm/{BASE}::teacher"]
+)
 def test_named_weights_are_known_by_name_and_address(spec):
     config = config_of(NAMED)
     assert config.with_weights(spec) == config.with_weights("base")

@@ -22,6 +22,7 @@ from common.encoders.base import ImageEncoder, build_encoder
 from common.encoders.config import read_encoder_config
 from common.extract_features import main
 from common.features import files as features
+from common.features.config import extraction_like
 from common.head.experiment import load_experiment
 from common.video.decode import decode
 from common.video.preprocess import resize
@@ -150,6 +151,38 @@ def test_named_weights_bring_their_network_and_go_into_a_folder_of_their_name(cl
     wide = opened(clips, "BL_2", two_widths, "wide")
     assert wide.array.shape == (192, 5)
     assert (wide.sidecar["pooling"], wide.sidecar["weights"]["source"]) == ("mean", f"{tmp_path}/wide.pth")
+
+
+def test_a_file_of_ones_own_for_the_network_of_named_weights(clips, two_widths, tmp_path):
+    """The record keeps the name, so that the same options come out of it again."""
+    own = tmp_path / "own.pth"
+    torch.save({"student": torch.load(tmp_path / "wide.pth"), "teacher": {"x": torch.ones(1)}}, own)
+    run("--weights", "wide", model=two_widths)
+    expected = opened(clips, "BL_2", two_widths, "wide").array
+    run("--weights", f"wide={own}::student", "--variant", "own", model=two_widths)
+    made = opened(clips, "BL_2", two_widths, "own")
+    assert np.array_equal(made.array, expected)
+    again = extraction_like(made.sidecar, read_encoder_config(paths.model(two_widths).config))
+    assert again.weights == f"wide={own}::student"
+    run("--weights", again.weights, "--variant", "own", model=two_widths)
+
+
+def test_without_a_variant_it_shares_the_folder_of_the_name_and_is_not_mixed(clips, two_widths, tmp_path):
+    run("--weights", f"wide={tmp_path}/wide.pth", model=two_widths)
+    assert opened(clips, "BL_2", two_widths, "wide").array.shape == (192, 5)
+    run("--weights", "wide", model=two_widths)  # the same file
+    other = {key: value + 1 for key, value in torch.load(tmp_path / "wide.pth").items()}
+    torch.save(other, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"weights: .*wide\.pth"):
+        run("--weights", f"wide={tmp_path}/other.pth", model=two_widths)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"), [("random", "expected wide=FILE, found 'random'"), ("", "no such file")]
+)
+def test_what_is_no_file_for_named_weights_is_said(clips, two_widths, given, complaint):
+    with pytest.raises(UserError, match=complaint):
+        run("--weights", f"wide={given}", model=two_widths)
 
 
 def test_a_variant_that_is_asked_for_and_the_models_own_weights_keep_their_folder(clips, two_widths):

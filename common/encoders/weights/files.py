@@ -230,10 +230,10 @@ def _warn_of_damage(path: Path) -> None:
 
 
 def _member_bytes(path: Path) -> Counter[int]:
-    """Sizes of the members of an archive of torch that hold values."""
+    """Sizes of the members of an archive of torch that hold values as they are: packed ones are not to be mapped."""
     with zipfile.ZipFile(path) as archive:
-        sizes = [info.file_size for info in archive.infolist() if "/data/" in info.filename]
-    return Counter(size for size in sizes if size)
+        members = [info for info in archive.infolist() if "/data/" in info.filename and info.file_size]
+    return Counter(info.file_size for info in members if info.compress_type == zipfile.ZIP_STORED)
 
 
 def _stored_bytes(content: Any) -> Counter[int]:
@@ -241,9 +241,12 @@ def _stored_bytes(content: Any) -> Counter[int]:
     import torch
 
     storages: dict[int, int] = {}
-    waiting = [content]
+    waiting, seen = [content], set()
     while waiting:
         each = waiting.pop()
+        if id(each) in seen:  # a mapping may hold itself
+            continue
+        seen.add(id(each))
         if isinstance(each, torch.Tensor):
             storages[each.untyped_storage().data_ptr()] = each.untyped_storage().nbytes()
         elif isinstance(each, dict):

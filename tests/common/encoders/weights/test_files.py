@@ -239,11 +239,11 @@ def test_an_index_of_torch_files_is_read(tmp_path):
         read_content(tmp_path / "pytorch_model.bin.index.json")
 
 
-def rewritten(path, change):
+def rewritten(path, change, compression=zipfile.ZIP_STORED):
     """The archive at `path` with each member's bytes as `change(name, content)` gives them."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, change(name, content))
 
@@ -268,3 +268,23 @@ def test_a_flipped_bit_of_a_value_is_found_by_its_checksum(tmp_path, caplog, laz
     path.write_bytes(content)
     read_content(path, lazy=lazy)
     assert "weights.pth: the content of weights/data/0 is not what its checksum is of" in caplog.text
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_packed_archive_is_read_as_a_plain_one(tmp_path, lazy):
+    """Mapped, its packed bytes would be taken for values."""
+    path = tmp_path / "weights.pth"
+    torch.save(state(), path)
+    rewritten(path, lambda _, content: content, zipfile.ZIP_DEFLATED)
+    content = read_content(path, lazy=lazy)
+    assert all(torch.equal(content[key], value) for key, value in state().items())
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_mapping_may_hold_itself(tmp_path, lazy):
+    whole = {"model": torch.ones(4)}
+    whole["whole"] = whole
+    torch.save(whole, tmp_path / "weights.pth")
+    content = read_content(tmp_path / "weights.pth", lazy=lazy)
+    assert torch.equal(content["whole"]["whole"]["model"], torch.ones(4))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from common.base import paths
-from common.base.entries import list_labels
+from common.base.entries import is_readable_file, list_labels
 from common.base.files import read_json
 from common.base.runtime import UserError, listed, shortened
 from common.checks.findings import Finding
@@ -140,6 +140,8 @@ def _stale_copies(dataset: paths.Dataset, number: int, fold: list[str], remake: 
     if strays:
         yield Finding("warning", KIND, f"{folder}: does not hold test fold {number}: {listed(strays)}", remake)
     for video in sorted(there.keys() & set(fold)):
-        if there[video].is_file() and there[video].read_bytes() != originals[video].read_bytes():
-            message = f"{video}: {there[video]} is an old copy of {originals[video]}"
+        copy, original = there[video], originals[video]
+        # one that can't be read is a finding of the label files themselves
+        if is_readable_file(copy) and is_readable_file(original) and copy.read_bytes() != original.read_bytes():
+            message = f"{video}: {copy} is an old copy of {original}"
             yield Finding("warning", KIND, message, remake, video=video)

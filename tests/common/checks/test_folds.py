@@ -102,3 +102,11 @@ def test_patients_that_cannot_be_read_are_a_finding(cohort):
     finding = cohort.only()
     assert (finding.severity, finding.kind) == ("error", "folds")
     assert "video,patient" in finding.advice
+
+
+def test_labels_that_are_gone_are_named_and_the_rest_goes_on(cohort):
+    folds = make_and_write_folds(cohort)
+    label_file = cohort.dataset.ground_truth / f"{folds[0][0]}.txt"
+    label_file.unlink()
+    label_file.symlink_to("nowhere")
+    assert ("error", "labels", folds[0][0]) in cohort.audit()

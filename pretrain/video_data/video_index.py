@@ -17,8 +17,8 @@ from typing import Any
 
 from common.base.children import end_with_parent
 from common.base.entries import is_frame_folder
-from common.base.files import read_json, video_bytes, video_fingerprint, write_json
-from common.base.runtime import progress
+from common.base.files import misfit, read_json, video_bytes, video_fingerprint, write_json
+from common.base.runtime import UserError, progress
 from common.dataset.description import frames_fps_of
 from common.video.probe import VideoError, probe
 from common.video.seek import span_of
@@ -27,6 +27,11 @@ from common.video.timeline import DEFAULT_FPS
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+# the shape of what an index says of a video
+RECORD = {
+    "duration_seconds": float, "fps": float | None, "num_frames": int | None, "size_bytes": int, "fingerprint": str,
+    "start_seconds": float, "modified_ns": int,
+}  # fmt: skip
 MOST_PROCESSES = 8
 
 
@@ -83,8 +88,7 @@ def probe_videos(videos: Sequence[Path], index: Path, num_processes: int | None 
             continue
         state = path.stat()
         states[path] = {"size_bytes": video_bytes(path), "modified_ns": state.st_mtime_ns}
-    content = read_json(index) if index.is_file() else {"format": FORMAT, "videos": {}}
-    records = content["videos"] if content["format"] == FORMAT else {}  # another format: all is found again
+    records = _read_index(index)
     # one whose size or time of change is not that of its record has changed since
     new = [path for path in states if not states[path].items() <= records.get(str(path), {}).items()]
     if num_processes is None:
@@ -108,8 +112,25 @@ def probe_videos(videos: Sequence[Path], index: Path, num_processes: int | None 
     return {path: _entry(path, records[str(path)]) for path in videos if path not in failed}
 
 
+def _read_index(index: Path) -> dict[str, dict[str, Any]]:
+    """What is known of videos by their paths; nothing of an index of another format, or a damaged one, which is said."""
+    if not os.path.lexists(index):
+        return {}
+    try:
+        content = read_json(index)
+        wrong = misfit(content, {"format": int})
+        if not wrong and content["format"] != FORMAT:
+            return {}
+        wrong = wrong or misfit(content, {"format": int, "videos": {str: RECORD}})
+    except UserError as error:
+        wrong = str(error)
+    if wrong:
+        log.warning("%s: cannot be used (%s); all videos are looked into again", index, wrong)
+    return {} if wrong else content["videos"]
+
+
 def _entry(path: Path, record: dict[str, Any]) -> VideoEntry:
-    values = {key: value for key, value in record.items() if key != "modified_ns"}
+    values = {key: record[key] for key in RECORD if key != "modified_ns"}
     return VideoEntry(path=path, name=path.stem, **values)
 
 

@@ -157,6 +157,19 @@ def test_an_index_of_another_format_is_made_anew(corpus, index):
     assert read_json(index)["format"] == 1
 
 
+DAMAGED = ["", "[]", '{"format": 1}', '{"format": 1, "videos": {"/a.mp4": {"fps": "many"}}}', "\0"]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_index_is_named_and_made_anew(corpus, index, text, caplog):
+    sources = [str(corpus("eyes", {"a": 4}))]
+    index.parent.mkdir()
+    index.write_text(text)
+    assert names(read_corpora(sources, index, num_processes=0)) == {"eyes": ["a"]}
+    assert f"{index}: cannot be used" in caplog.text
+    assert len(read_json(index)["videos"]) == 1
+
+
 def test_an_interruption_keeps_what_was_found(corpus, index, monkeypatch):
     folder = corpus("eyes", {"a": 4, "b": 5})
 

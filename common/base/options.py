@@ -16,6 +16,7 @@ import datetime
 import difflib
 import inspect
 import itertools
+import logging
 import math
 import re
 import textwrap
@@ -28,9 +29,10 @@ from common.base.files import read_yaml
 from common.base.runtime import SHOWN, UserError, shown
 
 ConfigT = TypeVar("ConfigT")
-
+log = logging.getLogger(__name__)
 
 MOST = (1 << 31) - 1  # of whole numbers that say no maximum
+LONGEST_TEXT = 4096  # characters of a value: of a path systems take no more
 OPTIONS = "options"  # the source of values that a command line gives
 GROUPS = ("data", "model", "training", "output", "machine")  # of every `--help`, in this order
 
@@ -178,6 +180,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if hint is float and not isinstance(value, bool):
         with contextlib.suppress(TypeError, ValueError, OverflowError):  # YAML reads 5e-4 as text
             return float(value)
+    if hint is str and isinstance(value, str) and len(value) > LONGEST_TEXT:
+        raise UserError(f"{where}: expected at most {LONGEST_TEXT:,} characters, found {shown(value)}; shorten it")
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     quotes = "; write it in quotes" if hint is str and isinstance(value, bool | int | float | datetime.date) else ""
@@ -239,8 +243,13 @@ def _without_none(hint: Any) -> Any:
 
 
 def resolve(cls: type[ConfigT], given: dict[str, Any], config_file: str | None = None) -> ConfigT:
-    """Defaults < YAML file < command line; `given` may hold other commands' flags, which are left out."""
+    """Defaults < YAML file < command line; `given` may hold other commands' flags, which are left out.
+
+    What the file sets is said: a later error about such a value, a data set that isn't there, has its place with it.
+    """
     known = {entry.name for entry in dataclasses.fields(cls)}
     values = read_yaml(Path(config_file)) if config_file else {}
     from_mapping(cls, values, config_file)  # names the file when a key is wrong
+    if in_effect := [key for key in values if key not in given]:
+        log.info("%s sets %s", config_file, ", ".join(in_effect))
     return from_mapping(cls, values | {key: value for key, value in given.items() if key in known}, OPTIONS)

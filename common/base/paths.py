@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.base.entries import VIDEOS_IN_WORDS, list_labels, list_videos, reason_against_folder, visible, warn_once
-from common.base.runtime import UserError, shown
+from common.base.runtime import UserError, shortened_path, shown
 
 DEFAULT_DATASET = "SICS155"
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
@@ -187,16 +187,19 @@ def dataset(name_or_path: str) -> Dataset:
     Raises `UserError` when the folder does not exist, naming the data sets that do.
     """
     root = repository_root()
+    if not name_or_path:
+        raise UserError("data set '': expected a name of data/ or a folder, found none; name one")
     candidates = [root / name_or_path, root / "data" / name_or_path]
     bare_name = len(Path(name_or_path).parts) == 1
     for candidate in reversed(candidates) if bare_name else candidates:
-        if candidate.is_dir():
+        if os.path.isdir(candidate):  # a name too long for a file system is an error to Path
             root = candidate.resolve()
             require_name(f"data set {candidate}", root.name)  # its results are in folders called so
             return Dataset(root)
     present = [path.parent.name for path in visible(root / "data", "*/mapping.txt")]
     raise UserError(
-        f"no data set {name_or_path!r}: expected the folder {candidates[-1] if bare_name else candidates[0]}; "
+        f"no data set {shown(name_or_path)}: expected the folder "
+        f"{shortened_path(candidates[-1] if bare_name else candidates[0])}; "
         f"present: {', '.join(present) or 'none'} (data/README.md says how to get one, "
         "`python data/make_sample.py` makes a small one)"
     )
@@ -273,7 +276,7 @@ def model(name: str | None) -> Model:
             f"which encoder? Start this inside models/<Encoder>/, or add --model with one of: {', '.join(models)}"
         )
     if name not in models:
-        raise UserError(f"no model folder {name!r} with a config.yaml under models/; present: {', '.join(models)}")
+        raise UserError(f"no model folder {shown(name)} with a config.yaml under models/; present: {', '.join(models)}")
     return models[name]
 
 

@@ -14,7 +14,7 @@ import torch
 from common.base import paths
 from common.base.entries import on_disk, visible
 from common.base.options import from_mapping
-from common.base.runtime import UserError, listed
+from common.base.runtime import UserError, listed, naming
 from common.base.wording import format_table
 from common.features.files import identity_differences
 from common.head.config import TrainConfig
@@ -37,7 +37,11 @@ def reproduce(path: Path, *, device: str = "auto", keep: Path | None = None) -> 
     if keep and keep.exists() and (not keep.is_dir() or visible(keep)):
         raise UserError(f"--keep {keep}: expected a new or empty folder, so that nothing is overwritten")
     record = _read_record(path)
-    experiment = load_experiment(from_mapping(TrainConfig, record["config"], path))
+    config = from_mapping(TrainConfig, record["config"], path)
+    try:
+        experiment = load_experiment(config)
+    except UserError as error:  # the record may be of another machine, with other data sets and models
+        raise UserError(naming(path, error)) from error
     _check_inputs(path, record, experiment)
     with contextlib.nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
         elsewhere = replace(experiment, model=paths.Model(Path(folder) / experiment.model.name))

@@ -183,9 +183,9 @@ def test_help_shows_every_option_and_its_default(cls, capsys, monkeypatch):
 
 def test_skipped_fields_have_no_flag():
     parser = CommandParser(None, "A trial.")
-    add_options(parser, TrainConfig, skip=("split",))
+    add_options(parser, TrainConfig, skip=("lr",))
     with pytest.raises(SystemExit):
-        parser.parse_args(["--split", "1"])
+        parser.parse_args(["--lr", "1"])
 
 
 # --- the head's configuration -------------------------------------------------------------------------------------

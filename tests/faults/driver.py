@@ -20,15 +20,15 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.faults.mutators import Damage, damages_of
+from tests.faults.mutators import SOUND, Damage, damages_of
 from tests.faults.world import TARGETS, Command, Target
 
-LIMIT_SECONDS = 40  # of work: a busy machine makes nothing hang
-PATIENCE_SECONDS = 180
+LIMIT_SECONDS = 20  # of CPU time, which other work on the machine doesn't lengthen
+PATIENCE_SECONDS = 180  # whoever hasn't ended by then waits for what never comes
 MEMORY_BYTES = 12 << 30  # of addresses: what grows without end stops here, and not when the machine swaps
 MOST_SAID = 20_000  # characters kept of what a command said
 SEED = "13"
-KILLED = -1
+KILLED = -1  # for the exit code of what ran, or waited, for too long
 # what the commands import as they run: here once, or every fork would
 IMPORTED = {
     "common.audit": ("common.checks.dataset",),
@@ -59,6 +59,11 @@ class Case:
     command: Command
 
     @property
+    def is_sound(self) -> bool:
+        """Whether nothing is damaged, so that the command must end well."""
+        return self.damage.name == SOUND
+
+    @property
     def name(self) -> str:
         return f"{self.target.path}: {self.damage.name} -> {self.command.module} {' '.join(self.command.words[:4])}"
 
@@ -69,7 +74,7 @@ class Outcome:
 
     name: str
     code: int
-    seconds: float
+    cpu_seconds: float
     said: str
     missing: list[str]
     """Files that should be there whatever the one input is like."""
@@ -80,20 +85,30 @@ class Outcome:
 
 
 def chosen_cases(world: Path, count: int | None) -> list[Case]:
-    """`count` of all cases in their order, drawn with the seed; None: all."""
+    """`count` of the damaged inputs, drawn with the seed, those with code always; None: all. Sound ones come besides."""
     cases = all_cases(world)
-    if count is None or count >= len(cases):
-        return cases
-    return [cases[place] for place in sorted(random.Random(SEED).sample(range(len(cases)), count))]
+    always = {place for place, case in enumerate(cases) if case.is_sound or case.damage.carries_code}
+    others = [place for place in range(len(cases)) if place not in always]
+    num_drawn = len(others) if count is None else count - sum(not cases[place].is_sound for place in always)
+    drawn = random.Random(SEED).sample(others, min(max(num_drawn, 0), len(others)))
+    return [cases[place] for place in sorted({*always, *drawn})]
 
 
 def all_cases(world: Path) -> list[Case]:
-    """Every target's damages, evenly chosen, its commands in turn; the same list for the same world."""
-    cases = []
+    """Every target's damages, its commands in turn, each command first with sound files; the same for the same world.
+
+    Of the damages all that carry code are tried, the others evenly chosen.
+    """
+    cases: list[Case] = []
     for target in TARGETS:
-        damages = damages_of(target.form, (world / target.path).read_bytes(), f"{SEED}: {target.path}")
-        share = max(1.0, len(damages) / target.most)
-        chosen = [damages[int(place * share)] for place in range(min(target.most, len(damages)))]
+        content = (world / target.path).read_bytes()
+        known = {case.command for case in cases}
+        cases += [Case(target, Damage(SOUND, content), command) for command in target.commands if command not in known]
+        damages = damages_of(target.form, content, f"{SEED}: {target.path}")
+        chosen = [damage for damage in damages if damage.carries_code]
+        others = [damage for damage in damages if not damage.carries_code]
+        share = max(1.0, len(others) / (target.most - len(chosen)))
+        chosen += [others[int(place * share)] for place in range(min(target.most - len(chosen), len(others)))]
         cases += [
             Case(target, damage, target.commands[number % len(target.commands)]) for number, damage in enumerate(chosen)
         ]
@@ -124,13 +139,11 @@ def run(case: Case, world: Path, folder: Path) -> Outcome:
     shutil.copytree(world, root, symlinks=True)
     before = set(folder.rglob("outside*"))
     put(case.damage, root / case.target.path)
-    start = time.monotonic()
-    code, said = run_command(case.command, root, folder / "said.txt")
-    seconds = time.monotonic() - start
+    code, cpu_seconds, said = run_command(case.command, root, folder / "said.txt")
     outcome = Outcome(
         case.name,
         code,
-        round(seconds, 2),
+        round(cpu_seconds, 2),
         said,
         [name for name in case.command.leaves if not (root / name).is_file()],
         is_replaced(case.damage, root / case.target.path),
@@ -142,22 +155,23 @@ def run(case: Case, world: Path, folder: Path) -> Outcome:
     return outcome
 
 
-def run_command(command: Command, root: Path, said: Path) -> tuple[int, str]:
-    """Exit code (`KILLED` after the limit) and output of a command in a fork of this process."""
+def run_command(command: Command, root: Path, said: Path) -> tuple[int, float, str]:
+    """Exit code (`KILLED` after a limit), seconds of CPU and output of a command in a fork of this process."""
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
         _become(command, root, said)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        done, status, used = os.wait4(child, os.WNOHANG)
-        if done:
-            is_slow = used.ru_utime + used.ru_stime > LIMIT_SECONDS
-            return KILLED if is_slow else os.waitstatus_to_exitcode(status), _read(said)
+    done = 0
+    while not done and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return KILLED, _read(said)
+        done, status, usage = os.wait4(child, os.WNOHANG)
+    if not done:
+        os.killpg(child, signal.SIGKILL)
+        _, status, usage = os.wait4(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    is_killed = code in (-signal.SIGKILL, -signal.SIGXCPU)
+    return KILLED if is_killed else code, usage.ru_utime + usage.ru_stime, _read(said)
 
 
 def _read(said: Path) -> str:
@@ -172,6 +186,7 @@ def _become(command: Command, root: Path, said: Path) -> None:
     for number, source in ((0, nothing), (1, stream), (2, stream)):
         os.dup2(source, number)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_SECONDS, LIMIT_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.chdir(root)
     os.environ |= {

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 LONG = 100_000
+SOUND = "as it was"  # the name of no damage at all
+CODE = "touch MARKER"  # what a file wants run by its reader
 # in the place of a value of JSON, YAML or a checkpoint: another type, outside every range, or no name of a file
 STRANGE_VALUES: dict[str, Any] = {
     "null": None, "a list": [], "an object": {}, "a word": "damaged", "an empty word": "", "true": True, "zero": 0,
@@ -41,6 +43,12 @@ class Damage:
     content: bytes = b""
     is_certain: bool = False
     stands_for: str = "file"  # or: folder, pipe, dangling link
+    is_inside: bool = False  # in values alone, which nobody sees who reads the header
+
+    @property
+    def carries_code(self) -> bool:
+        """Whether a reader that does what the file says makes the file `MARKER`."""
+        return CODE.encode() in self.content
 
 
 def damages_of(form: str, content: bytes, seed: str) -> list[Damage]:
@@ -48,6 +56,15 @@ def damages_of(form: str, content: bytes, seed: str) -> list[Damage]:
     source = random.Random(seed)
     found = {damage.name: damage for function in FORMS[form] for damage in function(content, source)}
     return [damage for damage in found.values() if damage.content != content or damage.stands_for != "file"]
+
+
+class Marker:
+    """Makes the file `MARKER` in the current folder where a reader runs the code of a pickle."""
+
+    def __reduce__(self) -> tuple:
+        import os
+
+        return os.system, (CODE,)
 
 
 # --- any file -----------------------------------------------------------------------------------------------------
@@ -71,6 +88,8 @@ def anything(content: bytes, source: random.Random) -> Iterator[Damage]:
     yield Damage("a web page", b"<!DOCTYPE html><html><body>404 not found</body></html>\n", is_certain=True)
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 12345\n" % 7
     yield Damage("a git-lfs pointer", pointer, is_certain=True)
+    yield Damage("a pickle with code", pickle.dumps(Marker()), is_certain=True)
+    yield Damage("a pickle of the first protocol with code", pickle.dumps(Marker(), protocol=0), is_certain=True)
     for count in (1, 1, 4, 30):
         yield Damage(f"{count} flipped bits, {source.randrange(1000)}", flipped(content, count, source))
 
@@ -194,8 +213,8 @@ def yaml_text(content: bytes, source: random.Random) -> Iterator[Damage]:
     for name, added in (
         ("a bomb of aliases", bomb), ("a list inside itself", "a: &a [*a]\n"),
         ("a merge", f"base: &base {{x: 1}}\n{first}:\n  <<: *base\n"), ("a key twice", f"{first}: 1\n{first}: 2\n"),
-        ("a call", f'{first}: !!python/object/apply:os.system ["touch MARKER"]\n'),
-        ("an object", f"{first}: !!python/object/new:os.system [touch MARKER]\n"),
+        ("a call", f'{first}: !!python/object/apply:os.system ["{CODE}"]\n'),
+        ("an object", f"{first}: !!python/object/new:os.system [{CODE}]\n"),
         ("a name of Python", f"{first}: !!python/name:os.system\n"), ("a tab", f"{first}:\n\t- 1\n"),
         ("a set", f"{first}: !!set {{a, b}}\n"), ("bytes", f"{first}: !!binary aGVsbG8=\n"),
         ("a date", f"{first}: 2024-02-31\n"), ("two documents", f"---\n{first}: 1\n---\n{first}: 2\n"),
@@ -212,15 +231,6 @@ def yaml_text(content: bytes, source: random.Random) -> Iterator[Damage]:
 
 
 # --- arrays -------------------------------------------------------------------------------------------------------
-
-
-class Marker:
-    """Makes the file `MARKER` in the current folder where a reader runs the code of a pickle."""
-
-    def __reduce__(self) -> tuple:
-        import os
-
-        return os.system, ("touch MARKER",)
 
 
 def npy(content: bytes, source: random.Random) -> Iterator[Damage]:
@@ -248,11 +258,13 @@ def npy(content: bytes, source: random.Random) -> Iterator[Damage]:
     for name, other in others.items():
         stream = io.BytesIO()
         np.save(stream, other, allow_pickle=True)
-        yield Damage(f"array {name}", stream.getvalue(), name in certain)
+        yield Damage(f"array {name}", stream.getvalue(), name in certain, is_inside=name.startswith("with "))
     stream = io.BytesIO()
     np.savez(stream, features=array)
     yield Damage("an npz archive", stream.getvalue(), is_certain=True)
-    yield Damage("a pickle", pickle.dumps(Marker()), is_certain=True)
+    stream = io.BytesIO()
+    np.savez(stream, features=objects)
+    yield Damage("an npz archive of objects that run code", stream.getvalue(), is_certain=True)
     old, (rows, columns) = str(array.shape).encode(), array.shape
     for shape in (
         (rows, 10**12),
@@ -296,7 +308,6 @@ def torch_file(content: bytes, source: random.Random) -> Iterator[Damage]:
     for name, value in others.items():
         yield Damage(f"torch: {name}", _saved(value), is_certain=True)
         yield Damage(f"torch: {name}, old form", _saved(value, zipped=False), is_certain=True)
-    yield Damage("a pickle with code", pickle.dumps(Marker()), is_certain=True)
     yield Damage("the old form", _saved(original, zipped=False))
     for name, changed in changed_records(original, source, 40):
         yield Damage(f"torch: {name}", _saved(changed))
@@ -381,7 +392,6 @@ def safetensors(content: bytes, source: random.Random) -> Iterator[Damage]:
     yield Damage("safetensors: brackets", packed(b"[" * 5000), is_certain=True)
     yield Damage("safetensors: strange metadata", packed(header | {"__metadata__": {"format": 7}}))
     yield Damage("safetensors: a key twice", packed(json.dumps(header)[:-1].encode() + b',"%s":{}}' % name.encode()))
-    yield Damage("a pickle with code", pickle.dumps(Marker()), is_certain=True)
     yield Damage("a file of torch with code", _saved(Marker()), is_certain=True)
     for number in range(6):
         yield Damage(f"flipped bits in the header {number}", flipped(content, 2, source, end=8 + length))

@@ -21,6 +21,7 @@ HISTOGRAM = (*MINI, "--model", "ColorHistogram")
 LAYERS = ("--num_layers_PG", "3", "--num_layers_R", "2", "--num_R", "1", "--num_f_maps", "8", "--lr", "2e-2")
 HEAD = (*HISTOGRAM, *CPU, *LAYERS)
 RUN = "models/ColorHistogram/results/mini/split_1"
+SSL = "pretrain/checkpoints/ssl/vjepa2-tiny"  # of Stage 1
 TINY = ("--model", "vjepa2-tiny", "--num_workers", "0", *CPU)
 
 
@@ -28,13 +29,14 @@ TINY = ("--model", "vjepa2-tiny", "--num_workers", "0", *CPU)
 class Command:
     """A command: the module whose `main` it is, its words, and files that it leaves whatever one input is like.
 
-    `keywords` are those of `main`; a `script` without a package is loaded by its path in the checkout.
+    `keywords` are those of `main`. `skips_values`: it needs no value of what is there already.
     """
 
     module: str
     words: tuple[str, ...]
     leaves: tuple[str, ...] = ()
     keywords: tuple[tuple[str, str], ...] = ()
+    skips_values: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,10 @@ class Target:
     also: tuple[str, ...] = ()
 
 
-def extract(*words: str, model: str = "ColorHistogram", leaves: Sequence[str] = ()) -> Command:
+def extract(dataset: str, *words: str, model: str = "ColorHistogram", leaves: Sequence[str] = ()) -> Command:
     """An extraction by the folder of a model."""
-    return Command("common.extract_features", (*MINI, *CPU, *words), tuple(leaves), (("model", model),))
+    words = ("--dataset", dataset, *CPU, *words)
+    return Command("common.extract_features", words, tuple(leaves), (("model", model),), skips_values=True)
 
 
 EVALUATE = Command(
@@ -74,12 +77,16 @@ SUMMARY = Command("common.kfold_summary", ("--folds", "2", "--verbose", *HISTOGR
 EXCEL = Command("common.export_to_excel", HISTOGRAM)
 COMPARE = Command("compute_results", ("--compare-kfold", "2", *MINI))
 REPRODUCE = Command("common.run_k_folds", ("--reproduce", f"{RUN}/run.json", *CPU))
-EXTRACT = extract()
-EXTRACT_SSL = extract("--ssl_checkpoint", "pretrain/checkpoints/ssl/vjepa2-tiny", "--variant", "ssl", model=MODELS[1])
-EXTRACT_FILE = extract("--weights", "weights/tiny.pth", "--variant", "file", model=MODELS[1])
-EXTRACT_SAFE = extract("--weights", "weights/tiny.safetensors", "--variant", "file", model=MODELS[1])
-EXTRACT_PARTS = extract("--weights", "weights/parts", "--variant", "parts", model=MODELS[1])
-EXTRACT_ADAPTED = extract(model=MODELS[1])
+EXTRACT = extract("mini")
+EXTRACT_SSL = extract("short", "--ssl_checkpoint", SSL, "--variant", "ssl", model=MODELS[1])
+EXTRACT_FILE = extract("short", "--weights", "weights/tiny.pth", "--variant", "file", model=MODELS[1])
+EXTRACT_SAFE = extract("short", "--weights", "weights/tiny.safetensors", "--variant", "file", model=MODELS[1])
+EXTRACT_PARTS = extract("short", "--weights", "weights/parts", "--variant", "parts", model=MODELS[1])
+EXTRACT_BIN = extract("short", "--weights", "weights/bin", "--variant", "bin", model=MODELS[1])
+EXTRACT_ADAPTED = extract("short", model=MODELS[1])
+EXTRACT_ADAPTED_BIN = extract(
+    "short", "--lora_path", "weights/adapter", "--ssl_checkpoint", SSL, "--variant", "theirs", model=MODELS[1]
+)
 WEIGHTS = Command("common.weights", ("list",))
 STAGE_1 = Command(
     "pretrain.ssl_pretrain_vjepa2",
@@ -111,14 +118,14 @@ CONTAINERS = {
 def clip_target(suffix: str) -> Target:
     """A video in one of the containers, extracted beside two sound ones whose features must come all the same."""
     leaves = [f"data/clips_{suffix}/features/ColorHistogram/{name}.npy" for name in ("a", "z")]
-    words = ("--dataset", f"clips_{suffix}", *CPU)
-    command = Command("common.extract_features", words, tuple(leaves), (("model", "ColorHistogram"),))
+    command = extract(f"clips_{suffix}", leaves=leaves)
     return Target(f"data/clips_{suffix}/videos/middle.{suffix}", "video", (command,), 24, ("middle",))
 
 
 TARGETS = (
     Target("data/mini/mapping.txt", "text", (EVALUATE, TRAIN, AUDIT, SUMMARY), 24, ("unknown phase",)),
-    Target("data/mini/groundTruth/BL_1.txt", "text", (TRAIN, AUDIT, SUMMARY), 24, ("BL_1",)),
+    Target("data/mini/groundTruth/SD_1.txt", "text", (TRAIN, AUDIT), 24, ("SD_1",)),
+    Target("data/mini/groundTruth/BL_1.txt", "text", (PREDICT, SUMMARY), 12, ("BL_1",)),
     Target(f"{RUN}/BL_1.txt", "text", (EVALUATE, SUMMARY, EXCEL), 20, ("BL_1", "split_1")),
     Target("data/mini/splits/train.split1.bundle", "text", (TRAIN, AUDIT), 22, ("splits", "groundTruth")),
     Target("data/mini/splits/folds.json", "json", (TRAIN, AUDIT, FOLDS), 24, ("splits",)),
@@ -127,7 +134,7 @@ TARGETS = (
     Target("class_weights.txt", "text", (Command(TRAIN.module, (*TRAIN.words, "--class_weights", "class_weights.txt")),), 22),
     Target("head.yaml", "yaml", (Command(TRAIN.module, (*TRAIN.words[:4], *HISTOGRAM, *CPU, "--num_epochs", "1", "--config", "head.yaml")),), 40),
     Target("models/ColorHistogram/config.yaml", "yaml", (EXTRACT, TRAIN, WEIGHTS), 40, ("ColorHistogram",)),
-    Target(f"{RUN}/run.json", "json", (SUMMARY, RUN_FOLDS, REPRODUCE), 52, ("split_1",)),
+    Target(f"{RUN}/run.json", "json", (SUMMARY, RUN_FOLDS, REPRODUCE), 52, ("split_1", "no finished run of fold 1")),
     Target(f"{RUN}/BL_3.txt", "text", (COMPARE,), 4, ("BL_3", "split_1")),
     Target(f"{LEARNED[0]}.json", "json", (TRAIN, AUDIT, EXTRACT), 50, ("SD_1",)),
     Target(f"{LEARNED[0]}.npy", "npy", (TRAIN, AUDIT, EXTRACT), 50, ("SD_1",)),
@@ -136,16 +143,20 @@ TARGETS = (
     Target("models/ColorHistogram/checkpoints/mini/split_1/last.pt", "torch", (PREDICT, NEW_VIDEO), 50),
     Target("weights/tiny.pth", "torch", (EXTRACT_FILE,), 30),
     Target("weights/tiny.safetensors", "safetensors", (EXTRACT_SAFE,), 30),
+    Target("weights/bin/pytorch_model.bin", "torch", (EXTRACT_BIN,), 14, ("weights/bin",)),
+    Target("weights/parts/a.safetensors", "safetensors", (EXTRACT_PARTS,), 10, ("parts",)),
     Target("weights/parts/model.safetensors.index.json", "json", (EXTRACT_PARTS,), 30, ("parts",)),
-    Target("pretrain/checkpoints/ssl/vjepa2-tiny/export/config.json", "json", (EXTRACT_SSL, STAGE_2), 30, ("export",)),
-    Target("pretrain/checkpoints/ssl/vjepa2-tiny/export/model.safetensors", "safetensors", (EXTRACT_SSL,), 24, ("export",)),
+    Target(f"{SSL}/export/config.json", "json", (EXTRACT_SSL, STAGE_2), 30, ("export",)),
+    Target(f"{SSL}/export/model.safetensors", "safetensors", (EXTRACT_SSL,), 24, ("export",)),
     Target(f"{ADAPTER}/adapter_config.json", "json", (EXTRACT_ADAPTED,), 40, ("best_lora",)),
     Target(f"{ADAPTER}/adapter_model.safetensors", "safetensors", (EXTRACT_ADAPTED,), 24, ("best_lora",)),
     Target(f"{ADAPTER}/provenance.json", "json", (EXTRACT_ADAPTED,), 24, ("best_lora", "adapter")),
-    Target("pretrain/checkpoints/ssl/vjepa2-tiny/manifest.json", "json", (AUDIT,), 20),
+    Target("weights/adapter/adapter_model.bin", "torch", (EXTRACT_ADAPTED_BIN,), 20, ("adapter",)),
+    Target(f"{SSL}/manifest.json", "json", (AUDIT,), 20),
     Target("pretrain/stopped/step_000004.pt", "torch", (STAGE_1_LONGER,), 12, ("stopped",)),
     Target("pretrain/stopped/metrics.jsonl", "text", (STAGE_1_LONGER,), 6),
-    Target("stage_1.yaml", "yaml", (STAGE_1_CONFIG,), 12, ("no data set",)),
+    Target("pretrain/checkpoints/video_index.json", "json", (STAGE_1_CONFIG,), 10),
+    Target("stage_1.yaml", "yaml", (STAGE_1_CONFIG,), 12),
     Target("clusters.json", "json", (STAGE_1_CLUSTERS,), 8),
     Target(f"{STOPPED}/last.pt", "torch", (STAGE_2,), 24, ("vjepa2-tiny-interrupted",)),
     Target(f"{STOPPED}/best_lora/metrics.json", "json", (STAGE_2,), 12, ("best_lora",)),
@@ -161,6 +172,7 @@ TARGETS = (
 def make_world(root: Path) -> None:
     """Fill `root` with the files of `TARGETS` and what their commands need besides."""
     from common.base.files import write_json, write_text
+    from pretrain.video_data.video_index import probe_videos
 
     shutil.copytree(ARTEFACTS, root, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
     shutil.copytree(ARTEFACTS / "pretrain", root / "pretrain", dirs_exist_ok=True)
@@ -182,14 +194,26 @@ def make_world(root: Path) -> None:
     stopped.mkdir()
     for name in ("step_000004.pt", "metrics.jsonl"):
         shutil.copy(stage_1 / name, stopped)
-    _write_weights(root / "weights", stage_1 / "export")
+    probe_videos(
+        [*(root / "data" / "unlabelled" / "videos").iterdir()],
+        root / "pretrain" / "checkpoints" / "video_index.json",
+        0,
+    )
+    _write_weights(root / "weights", stage_1 / "export", root / ADAPTER)
     _write_releases(root / "releases")
     for suffix, codec in CONTAINERS.items():
-        _write_clips(root / "data" / f"clips_{suffix}" / "videos", suffix, codec)
+        clips = root / "data" / f"clips_{suffix}" / "videos"
+        _write_clip(clips / f"middle.{suffix}", codec, 0)
+        for seed, name in enumerate(("a.mp4", "z.mp4"), 1):
+            _write_clip(clips / name, "libx264", seed)
+    _write_clip(root / "data" / "short" / "videos" / "one.mp4", "libx264", 0)
 
 
-def _write_weights(folder: Path, export: Path) -> None:
-    """A network as a file of torch and as safetensors, and that of an export in two parts with their index."""
+def _write_weights(folder: Path, export: Path, adapter: Path) -> None:
+    """A network as a file of torch and as safetensors, that of an export in two parts with their index, and as `.bin`.
+
+    The adapter is as older releases of peft wrote it, and without a record of its base.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -208,6 +232,12 @@ def _write_weights(folder: Path, export: Path) -> None:
     shutil.copy(export / "config.json", folder / "parts")
     for file, keys in halves.items():
         save_file({key: state[key] for key in keys}, folder / "parts" / file)
+    factors = load_file(adapter / "adapter_model.safetensors")
+    for name, content in (("bin/pytorch_model.bin", state), ("adapter/adapter_model.bin", factors)):
+        (folder / name).parent.mkdir()
+        torch.save(content, folder / name)
+    shutil.copy(export / "config.json", folder / "bin")
+    shutil.copy(adapter / "adapter_config.json", folder / "adapter")
     weight_map = {key: file for file, keys in halves.items() for key in keys}
     write_json(folder / "parts" / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
 
@@ -231,18 +261,17 @@ def _write_releases(folder: Path) -> None:
         write_text(folder / "1k" / f"case_{case}" / f"case_{case}_annotations_phases.csv", head + body)
 
 
-def _write_clips(folder: Path, suffix: str, codec: str) -> None:
-    """Three clips of 12 frames with moving content, the one in the middle in the container under test."""
+def _write_clip(path: Path, codec: str, seed: int) -> None:
+    """A clip of 12 frames with moving content."""
     import av
     import numpy as np
 
-    folder.mkdir(parents=True)
-    for seed, (name, own_codec) in enumerate(((f"middle.{suffix}", codec), ("a.mp4", "libx264"), ("z.mp4", "libx264"))):
-        picture = np.random.default_rng(seed).integers(0, 255, (48, 76, 3), dtype=np.uint8)
-        with av.open(str(folder / name), "w") as container:
-            stream = container.add_stream(own_codec, rate=25, width=64, height=48, pix_fmt="yuv420p")
-            stream.codec_context.thread_count = 1
-            for shift in range(12):
-                frame = np.ascontiguousarray(picture[:, shift : shift + 64])
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = np.random.default_rng(seed).integers(0, 255, (48, 76, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, width=64, height=48, pix_fmt="yuv420p")
+        stream.codec_context.thread_count = 1
+        for shift in range(12):
+            frame = np.ascontiguousarray(picture[:, shift : shift + 64])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())

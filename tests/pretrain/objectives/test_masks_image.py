@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from common.base.runtime import generator
+from pretrain.objectives import masks_image
 from pretrain.objectives.masks_image import (
     PatchMasking,
     block_mask,
@@ -134,3 +135,24 @@ def test_weights_of_one_crop_sum_to_1():
 )
 def test_shares_are_rounded_down_and_forgive_binary_fractions(share, count, expected):
     assert whole_share(share, count) == expected
+
+
+def test_crops_that_hide_equally_many_patches_hide_others():
+    crops = patch_masks(GRID, range(8), 8, seed=0, step=0, masking=PatchMasking(1.0, 0.3, 0.3))
+    assert crops.sum(dim=1).unique().tolist() == [58]
+    assert len(crops.unique(dim=0)) == 8
+
+
+def test_no_rectangle_hides_more_than_half_of_the_grid(monkeypatch):
+    """Not even of a crop that hides everything."""
+    hidden = []
+
+    def drawn(mask, most, draws):
+        place = draw_rectangle(mask, most, draws)
+        hidden.append(0 if place is None else int((~mask[place]).sum()))
+        return place
+
+    monkeypatch.setattr(masks_image, "draw_rectangle", drawn)
+    for seed in range(50):
+        assert block_mask((10, 10), 100, generator(seed, "half")).all()
+    assert 40 < max(hidden) <= 50

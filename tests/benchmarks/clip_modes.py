@@ -1,20 +1,25 @@
-"""Clip encoders: a window around every frame against overlapping clips' own tokens.
+"""Clip encoders: a window around every frame against overlapping clips' own tokens, and windows that span seconds.
 
 python tests/benchmarks/clip_modes.py                                     # a tiny V-JEPA 2 of the real class, random weights
 python tests/benchmarks/clip_modes.py --model V-JEPA2-ViT-L --weights FOLDER --video FILE.mp4
 
 Prints seconds and the speed-up of tokens. With real weights and a video also the cosine agreement of the two features,
-frame by frame; with random weights that number would mean nothing and is left out.
+frame by frame; with random weights that number would mean nothing and is left out. Windows whose frames lie apart follow,
+as a ratio to neighbours in the same run, and the memory of the authors' windows: two minutes of frames at the size of
+the full network go through the stream without any network, which leaves the frames that it keeps, and one clip.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from common.base import paths
@@ -28,6 +33,12 @@ from common.video.preprocess import Preprocessing, resize
 TINY = {"architecture": "tiny", "feature_dim": 48}
 TINY_SIZE = 64
 STRIDES = (1, 4)
+REPEATS = 3  # of the ratios
+FPS = 25
+# of `--recipe published`: frames, seconds between them, anchor, pixels of a side
+AUTHORS_WINDOWS = {"V-JEPA 2": (64, 0.25, "centre", 256), "SurgVISTA": (16, 4.0, "end", 224)}
+STREAMED_SECONDS = 120
+CHUNK = 32
 
 
 def main() -> None:
@@ -57,6 +68,45 @@ def main() -> None:
             cosine = (windows * tokens).sum(1) / np.linalg.norm(windows, axis=1) / np.linalg.norm(tokens, axis=1)
             line += f"   cosine mean {cosine.mean():.4f}, least {cosine.min():.4f}"
         print(line, flush=True)
+    spaced_rows(encoder, frames)
+    print(
+        f"\n{STREAMED_SECONDS} s at {FPS} frames/s, no network: kept frames, their MB, peak MB of the process above its start"
+    )
+    for name, (clip_len, spacing, anchor, size) in AUTHORS_WINDOWS.items():
+        # a process of its own, whose memory nothing has stretched before
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+            kept, peak = fresh.submit(memory_of, Window(clip_len, spacing, anchor), size).result()
+        print(
+            f"{name:<12} {clip_len} x {spacing:g} s {anchor:<7} {kept:>5} {kept * 3 * size**2 / 1e6:>6.0f} {peak / 1e6:>6.0f}"
+        )
+
+
+def spaced_rows(encoder: ClipEncoder, frames: torch.Tensor) -> None:
+    """Print the seconds of windows with frames apart as a ratio to neighbours, the best of runs that take turns."""
+    windows = [Window(encoder.clip_len), *(Window(encoder.clip_len, 0.25, anchor) for anchor in ("centre", "end"))]
+    stride, best = STRIDES[-1], dict.fromkeys(windows, float("inf"))
+    for _ in range(REPEATS):
+        for window in windows:
+            _, seconds = timed(WindowStream(Batcher(encoder.encode, 1), window, stride), frames)
+            best[window] = min(best[window], seconds)
+    near = best.pop(windows[0])
+    for window, seconds in best.items():
+        label = f"{window.spacing:g} s apart, {window.anchor}"
+        print(f"{label:<22} {seconds:>8.2f} s   {seconds / near:.2f} of neighbours' time, stride {stride}", flush=True)
+
+
+def memory_of(window: Window, size: int) -> tuple[int, int]:
+    """Frames that a stream keeps at most, and the peak of the process's memory above that before it, in bytes."""
+    stream = WindowStream(Batcher(lambda clips: clips[:, :, 0, 0, 0].float(), 1), window, STRIDES[-1])
+    process, kept, generator = psutil.Process(), 0, torch.Generator().manual_seed(0)
+    keep_freed_memory()
+    torch.randint(0, 256, (1,), dtype=torch.uint8, generator=generator)  # what torch sets up once is no part of it
+    before = peak = process.memory_info().rss
+    for start in range(0, STREAMED_SECONDS * FPS, CHUNK):
+        chunk = torch.randint(0, 256, (CHUNK, 3, size, size), dtype=torch.uint8, generator=generator)
+        stream.push(chunk, [(start + index) / FPS for index in range(CHUNK)], [True] * CHUNK)
+        kept, peak = max(kept, len(stream.frames)), max(peak, process.memory_info().rss)
+    return kept, peak - before
 
 
 def prepare(model: str, weights: str | None, clip_len: int | None, device: str) -> ClipEncoder:
@@ -83,9 +133,9 @@ def timed(stream: FeatureStream, frames: torch.Tensor) -> tuple[np.ndarray, floa
     """All rows of a stream, and the seconds they took."""
     started = time.perf_counter()
     parts = []
-    for start in range(0, len(frames), 32):
-        part = frames[start : start + 32]
-        seconds = [(start + index) / 25 for index in range(len(part))]
+    for start in range(0, len(frames), CHUNK):
+        part = frames[start : start + CHUNK]
+        seconds = [(start + index) / FPS for index in range(len(part))]
         parts.append(stream.push(part, seconds, [True] * len(part)))
     parts.append(stream.finish())
     return np.concatenate([part for part in parts if len(part)]), time.perf_counter() - started

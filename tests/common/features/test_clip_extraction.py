@@ -129,6 +129,21 @@ def test_spacing_does_not_depend_on_which_frames_get_a_feature(clips):
     assert pytest.approx(rows(clips, "I3D", "every")[some.timeline.sampled], abs=1e-5) == some.array.T
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["--clip_spacing", "0.1"], ["--clip_spacing", "0.1", "--anchor", "end", "--stride", "4"], ["--clip_spacing", "0.1", "--mode", "tokens"]],
+    ids=["centre", "end", "tokens"],
+)  # fmt: skip
+def test_spaced_features_depend_on_no_batch_and_no_share_of_the_work(clips, words):
+    run("V-JEPA2-ViT-L", *words, "--variant", "whole")
+    for variant, options in (("one", [["--batch_size", "1"]]), ("shards", [["--shard", "1/2"], ["--shard", "2/2"]])):
+        for given in options:
+            run("V-JEPA2-ViT-L", *words, *given, "--variant", variant)
+        for name in ("BL_0", "BL_1"):
+            expected = rows(clips, "V-JEPA2-ViT-L", "whole", name)
+            assert rows(clips, "V-JEPA2-ViT-L", variant, name) == pytest.approx(expected, abs=1e-5)
+
+
 def test_the_spacing_of_the_video_itself_gives_the_windows_of_neighbours(clips):
     for model in TINY:
         for mode in ["window"] if model == "I3D" else ["window", "tokens"]:

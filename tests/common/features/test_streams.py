@@ -241,6 +241,51 @@ def test_spaced_windows_as_by_brute_force(anchor, spacing, chunk):
     assert rows.tolist() == [brute_force(window, seconds, frame) for frame in range(len(seconds))]
 
 
+# times of frames, length, spacing, anchor, the frame, and the frames that its window has, by hand
+OWN_WINDOWS = {
+    # 0.3 and 0.5 are as near to 0.4, 0.1 and 0.3 to 0.2, 0.7 and 0.5 to 0.6: the earlier
+    "ties on both sides": ([0.1, 0.3, 0.4, 0.5, 0.7], 5, 0.2, "centre", 2, [0, 0, 2, 3, 4]),
+    "a tie but for rounding": ([0.0, 0.1, 0.2, 0.30000000000000004], 3, 0.15, "centre", 1, [0, 1, 2]),
+    "longer than the video": ([0.0, 0.04, 0.08], 8, 1.0, "centre", 1, [0, 0, 0, 0, 1, 2, 2, 2]),
+    "longer than the video, at its end": ([0.0, 0.04, 0.08], 6, 1.0, "end", 2, [0, 0, 0, 0, 0, 2]),
+    "less apart than frames are": ([0.0, 0.04, 0.08, 0.12], 6, 0.01, "centre", 2, [1, 1, 2, 2, 2, 2]),
+    "less apart than frames are, at the end": ([0.0, 0.04, 0.08, 0.12], 6, 0.015, "end", 3, [1, 1, 2, 2, 3, 3]),
+    "over a pause": ([0.0, 0.04, 5.0, 5.04, 5.08], 5, 1.0, "end", 3, [1, 1, 2, 2, 3]),
+    "in a pause nothing is nearer": ([0.0, 0.04, 9.0], 4, 2.0, "centre", 1, [0, 0, 1, 1]),
+    "a video that begins late": ([7.0, 7.5, 8.0], 4, 0.5, "end", 1, [0, 0, 0, 1]),
+    "of a single frame": ([3.2], 4, 0.25, "centre", 0, [0, 0, 0, 0]),
+    "a single frame long": ([0.0, 0.5, 0.9], 1, 4.0, "centre", 1, [1]),
+}
+
+
+@pytest.mark.parametrize("name", OWN_WINDOWS)
+def test_windows_by_hand_by_rule_and_out_of_the_stream(name):
+    seconds, clip_len, spacing, anchor, frame, expected = OWN_WINDOWS[name]
+    window, seconds = Window(clip_len, spacing, anchor), np.array(seconds)
+    assert window.indices(frame, seconds).tolist() == expected
+    assert brute_force(window, seconds, frame) == expected
+    for chunk in (1, 2, len(seconds)):
+        assert (
+            run_numbered(WindowStream(Batcher(numbers_of, 2), window), seconds, chunk=chunk)[frame].tolist() == expected
+        )
+
+
+@pytest.mark.parametrize("spacing", [None, 0.04, 0.3])
+def test_of_a_still_picture_windows_and_tokens_are_the_same(spacing):
+    """Where every frame is alike it does not matter which of them a feature is made of."""
+    seconds, still = uneven(8), torch.full((120, 3, 2, 2), 7, dtype=torch.uint8)
+    tokens = TokenStream(Batcher(tokens_of, 3), 8, 2)
+    if spacing is not None:
+        tokens = SpacedTokenStream(Batcher(tokens_of, 3), 8, 2, spacing)
+    windows = WindowStream(Batcher(lambda clips: tokens_of(clips).mean(dim=1), 3), Window(8, spacing))
+    found = []
+    for stream in (windows, tokens):
+        parts = [stream.push(still, list(seconds), [True] * len(seconds)), stream.finish()]
+        found.append(np.concatenate([part for part in parts if len(part)]))
+    assert found[0].shape == found[1].shape == (120, 2)
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
 @pytest.mark.parametrize("anchor", ["centre", "end"])
 @pytest.mark.parametrize("stride", [1, 3])
 def test_the_window_does_not_depend_on_which_frames_are_wanted(anchor, stride):

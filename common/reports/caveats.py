@@ -43,7 +43,7 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
         lines.append(Remark("Rows marked 'random weights' come from untrained encoders."))
     lines += _unequal_heads(results) + _unequal_folds(results) + _changed_labels(results) + _unfinished(results)
     splits = len(results[0].splits)
-    noun = "folds" if results[0].record["config"]["splits"] is None else "splits"
+    noun = "folds" if results[0].record["config"].get("splits") is None else "splits"
     spread = f"Mean ± standard deviation (ddof 1) over {splits} {noun}" if splits > 1 else "One split"
     lines.append(Remark(f"{spread}, in percent. {_recognition(results)}; the last epoch is scored."))
     lines.append(Remark(methods_sentence(protocol, results[0].background)))
@@ -71,7 +71,7 @@ def data_remarks(dataset: paths.Dataset, results: Sequence[EncoderResult]) -> li
                 lines.append(Remark(f"Leak: {result.name}: unknown, since {error}", alarming=True))
                 break
     splits = {split.record["split"] for result in results for split in result.splits}
-    if (name := results[0].record["config"]["splits"]) is not None:
+    if (name := results[0].record["config"].get("splits")) is not None:
         torn = [finding.message for finding in list_findings(dataset, name, splits) if finding.severity == "warning"]
     else:
         torn = [finding.message for finding in patient_findings(dataset, splits)]

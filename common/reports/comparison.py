@@ -122,7 +122,7 @@ def make_report(
     num_splits = len(results[0].splits)
     marked = " (synthetic data)" if dataset.is_synthetic else ""
     scheme = f"{num_splits}-fold cross-validation" if num_splits > 1 else f"split {results[0].record['split']}"
-    if (name := results[0].record["config"]["splits"]) is not None:
+    if (name := results[0].record["config"].get("splits")) is not None:
         scheme = f"{split_line(dataset, name)}, " + (f"{num_splits} splits" if num_splits > 1 else scheme)
     boards = [make_leaderboard(whole, protocol, patients) for protocol in protocols]
     return Report(

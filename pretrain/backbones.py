@@ -135,12 +135,12 @@ def _videomae_config(model: SslModel, config: EncoderConfig) -> VideoMAEConfig:
     return VideoMAEConfig(
         image_size=config.preprocessing.size,
         num_frames=config.clip_len,
-        patch_size=videomae.PATCH_SIZE,
+        patch_size=architecture.patch_size,
         tubelet_size=videomae.TUBELET,
         hidden_size=architecture.width,
         num_hidden_layers=architecture.layers,
         num_attention_heads=architecture.heads,
-        intermediate_size=4 * architecture.width,
+        intermediate_size=architecture.mlp_width or 4 * architecture.width,
         layer_norm_eps=videomae.EPSILON,
         use_mean_pooling=False,  # the encoder ends with a norm before the decoder
         **(TINY_DECODER if model.is_tiny else {}),

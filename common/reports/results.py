@@ -138,7 +138,7 @@ class EncoderResult:
         """Videos that the head of a split learned from; by the folds where an earlier version did not record it."""
         if (recorded := split.record.get("num_train_videos")) is not None:
             return recorded
-        return max(1, round(split.record["config"]["train_fraction"] * (len(self.scores) - len(split.scores))))
+        return max(1, round(split.record["config"].get("train_fraction", 1.0) * (len(self.scores) - len(split.scores))))
 
     @cached_property
     def confusion(self) -> np.ndarray:

@@ -81,7 +81,8 @@ def _check_inputs(path: Path, record: dict[str, Any], experiment: Experiment) ->
     if record["phases"] != list(experiment.mapping.names):
         changed = [f"the phases in {experiment.dataset.mapping}"]
     elif record["folds_hash"] != experiment.folds_hash:
-        changed = [f"the lists in {experiment.dataset.split_list(experiment.config.splits)}"]
+        noun, name = ("splits" if experiment.config.splits else "folds"), experiment.config.splits
+        changed = [f"the {noun} in {experiment.dataset.split_list(name)}"]
     else:
         for part, labels in (("train", experiment.train_labels), ("test", experiment.test_labels)):
             videos = experiment.open(labels)

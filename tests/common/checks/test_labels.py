@@ -100,11 +100,12 @@ def test_without_a_frame_rate_only_single_frames_are_short(cohort):
     assert "of a single frame: " in finding.message
 
 
-def test_where_a_frame_lasts_longer_only_single_ones_are_short():
-    """Labels once a second: one of them is no 0.4 s."""
-    ids = {"case": np.array([0, 0, 1, 0, 0])}
-    (finding,) = short_phases(ids, {"case": 1.0}, PhaseMapping(("close", "open")), 0.4)
-    assert finding.message == "case: of a single frame: open at frame 2 (0:02.0) for 1 frame (1.00 s)"
+def test_where_a_frame_lasts_longer_a_single_one_is_no_slip():
+    """Labels once a second: a phase of one label lasts a second. At 25 a second it is 0.04 s."""
+    ids, mapping = {"case": np.array([0, 0, 1, 0, 0])}, PhaseMapping(("close", "open"))
+    assert list(short_phases(ids, {"case": 1.0}, mapping, 0.4)) == []
+    (finding,) = short_phases(ids, {"case": 25.0}, mapping, 0.04)
+    assert finding.message == "case: of a single frame: open at frame 2 (0:00.1) for 1 frame (0.04 s)"
 
 
 def test_a_given_frame_rate_counts_where_none_is_known(cohort):

@@ -89,13 +89,20 @@ def balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
 def average_precision_per_class(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """One-vs-rest average precision of each class `(num_classes,)`; NaN for a class without a true frame.
 
-    `true` is `(T,)`, `probabilities` `(T, num_classes)`. The step-wise sum over recall of scikit-learn.
+    `true` is `(T,)`, `probabilities` `(T, num_classes)`. The step-wise sum over recall of scikit-learn: recall rises at
+    the probabilities of true frames alone, so it is the mean over these of the precision at the threshold there.
     """
-    from sklearn.metrics import average_precision_score
-
-    result = np.full(probabilities.shape[1], np.nan)
-    for class_id in np.unique(true):
-        result[class_id] = average_precision_score(true == class_id, probabilities[:, class_id])
+    num_frames, num_classes = probabilities.shape
+    columns = np.ascontiguousarray(probabilities.T)
+    result = np.full(num_classes, np.nan)
+    counts = np.bincount(true, minlength=num_classes)
+    # the frames of each class, one class after the other
+    frames = np.split(np.argsort(true, kind="stable"), np.cumsum(counts)[:-1])
+    for class_id in np.flatnonzero(counts):
+        own, ranked = np.sort(columns[class_id, frames[class_id]]), np.sort(columns[class_id])
+        # of equal probabilities all are above the threshold: the search ends left of them
+        hits = len(own) - np.searchsorted(own, own)
+        result[class_id] = np.mean(hits / (num_frames - np.searchsorted(ranked, own)))
     return result
 
 

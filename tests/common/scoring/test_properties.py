@@ -122,6 +122,23 @@ def test_average_precision_is_the_step_sum_over_the_recall(labels, data):
         assert found[phase] == pytest.approx(total)
 
 
+@given(
+    st.integers(1, 300), st.integers(2, 9), st.integers(1, 50), st.sampled_from(("f2", "f4", "f8")), st.integers(0, 99)
+)
+def test_average_precision_is_that_of_scikit_learn(num_frames, num_classes, num_levels, dtype, seed):
+    random = np.random.default_rng(seed)
+    true = random.integers(0, num_classes, num_frames).astype(np.int16)
+    # few levels, so that many probabilities tie; some classes have no frame where frames are few
+    probabilities = (random.integers(0, num_levels + 1, (num_frames, num_classes)) / num_levels).astype(dtype)
+    found = metrics.average_precision_per_class(true, probabilities)
+    for phase in range(num_classes):
+        if (true == phase).any():
+            expected = sklearn.metrics.average_precision_score(true == phase, probabilities[:, phase].astype(float))
+            assert found[phase] == pytest.approx(expected, rel=0, abs=1e-12)
+        else:
+            assert np.isnan(found[phase])
+
+
 @given(pairs, st.data())
 def test_calibration_bins_hold_every_frame_once(labels, data):
     true = labels[0]

@@ -1,13 +1,71 @@
 """Processes that work for another one: they end when it ends, however that happens, and leave signals to it."""
 
+import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import connection
+from typing import Any, TypeVar
 
 ENDED = 1  # exit code of a process whose parent has gone
+
+ItemT, ResultT = TypeVar("ItemT"), TypeVar("ResultT")
+_shared: dict[str, Any] = {}  # of a process that `side_by_side` started: what all its work needs
+
+
+def num_cores() -> int:
+    """Cores that this process may use: of a job on a cluster fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def side_by_side(
+    work: Callable[[Any, ItemT], ResultT], items: Sequence[ItemT], shared: Any = None, *, num_processes: int
+) -> Iterator[Callable[[], ResultT]]:
+    """Do `work(shared, item)` of each item in several processes; in this one, when it is asked for, with fewer than two.
+
+    Yields in the order of the items a function that returns the result of one, or raises what its work raised. With
+    several processes all of `work`, `shared` (sent to each process once), items and results must be picklable.
+    """
+    num_processes = min(num_processes, len(items))
+    if num_processes < 2:
+        yield from (partial(work, shared, item) for item in items)
+        return
+    # spawned: a fork of a process with threads can copy a lock that nobody will open
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(num_processes, context, initializer=_begin, initargs=(shared,))
+    waiting = [(pool.submit(_work, work, item), item) for item in items]
+    waiting.reverse()
+    try:
+        while waiting:  # a result that was taken is kept no longer
+            yield partial(_result, *waiting.pop(), work, shared)
+    finally:
+        # whoever stops before the end wants no more; else the processes end when all is done
+        pool.shutdown(wait=bool(waiting), cancel_futures=bool(waiting))
+
+
+def _result(future: "Future[ResultT]", item: ItemT, work: Callable[[Any, ItemT], ResultT], shared: Any) -> ResultT:
+    try:
+        return future.result()
+    except BrokenProcessPool:  # the system ended a process, as it does where memory is short: this one goes on alone
+        return work(shared, item)
+
+
+def _begin(shared: Any) -> None:
+    leave_signals_to_parent()
+    end_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.captureWarnings(True)
+    _shared["value"] = shared
+
+
+def _work(work: Callable[[Any, ItemT], ResultT], item: ItemT) -> ResultT:
+    return work(_shared["value"], item)
 
 
 def end_with_parent(until: Callable[[], object] | None = None) -> None:

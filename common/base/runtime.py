@@ -202,10 +202,14 @@ def naming(path: Path, error: Exception) -> str:
 
 
 def progress(iterable: Iterable | None = None, *, total: int | None = None, description: str = "", unit: str = "it"):
-    """A progress bar with rate and time left on stderr; silent when stderr is not a terminal."""
+    """A progress bar with rate and time left on stderr; silent when stderr is not a terminal.
+
+    So are processes that a command started: their bars would write over its own.
+    """
     from tqdm import tqdm
 
-    quiet = not sys.stderr.isatty()
+    processes = sys.modules.get("multiprocessing.process")
+    quiet = not sys.stderr.isatty() or bool(processes and processes.parent_process())
     return tqdm(iterable, total=total, desc=description, unit=f" {unit}", disable=quiet, dynamic_ncols=True)
 
 

@@ -1,7 +1,6 @@
 """Checks of a machine: Python, torch, CUDA, decoders that really decode, weights, disk and hours of an extraction."""
 
 import importlib
-import os
 import platform
 import shutil
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
+from common.base.children import num_cores
 from common.base.runtime import UserError, select_device
 from common.dataset.description import features_owner, read_description
 from common.encoders.config import read_encoder_config
@@ -82,7 +82,7 @@ def check_cuda() -> list[Check]:
 
 def check_cpu() -> Check:
     """Cores that this process may use, and whether they compute in bf16 (elsewhere bf16 is slower than fp32)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = num_cores()
     native = bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
     bf16 = "bf16 native: --precision bf16 is faster" if native else "bf16 not native: keep --precision fp32"
     return Check("CPU", "ok", f"{cores} cores, {bf16}")

@@ -130,7 +130,7 @@ def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
         names, lines = frame_names(path, text, list(ids))
         if not ids.keys() >= set(names):
             raise UnknownPhases(path, names, lines, mapping)
-    return np.fromiter((ids[name] for name in names), dtype=np.int64, count=len(names))
+    return np.fromiter(map(ids.__getitem__, names), dtype=np.int64, count=len(names))
 
 
 def labels_hash(dataset: Dataset, split: str, mapping: PhaseMapping) -> str:

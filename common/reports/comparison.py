@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from common.base import paths
-from common.base.runtime import UserError, progress
+from common.base.runtime import UserError
 from common.dataset.description import read_phases
 from common.dataset.kfold import prefix_stratum
 from common.dataset.patients import read_patients
@@ -17,7 +17,7 @@ from common.dataset.split_lists import split_line
 from common.head.config import TrainConfig
 from common.reports.caveats import Remark, data_remarks, left_out_remarks, remarks
 from common.reports.costs import encoder_costs
-from common.reports.leaderboard import Cell, Leaderboard, make_leaderboard
+from common.reports.leaderboard import Cell, Known, Leaderboard, make_leaderboard
 from common.reports.published import PublishedRow, quotation
 from common.reports.results import EncoderResult, SplitResult
 from common.reports.run_records import WindowRecord, window_record
@@ -114,9 +114,6 @@ def make_report(
     except UserError:  # among the remarks: intervals resample videos then
         patients = {}
     whole = [result for result in results if train_fraction(result) == 1.0] or list(results)
-    for result in progress(whole, description="measure", unit="encoders"):  # ranking frames for PR-AUC takes the time
-        for protocol in protocols:
-            result.test_values(protocol)
     lines = [*data_remarks(dataset, results), *left_out_remarks(left_out), *remarks(whole, protocols[0])]
     lines += [Remark(quotation(published))] if published else []
     num_splits = len(results[0].splits)
@@ -124,7 +121,8 @@ def make_report(
     scheme = f"{num_splits}-fold cross-validation" if num_splits > 1 else f"split {results[0].record['split']}"
     if (name := results[0].record["config"].get("splits")) is not None:
         scheme = f"{split_line(dataset, name)}, " + (f"{num_splits} splits" if num_splits > 1 else scheme)
-    boards = [make_leaderboard(whole, protocol, patients) for protocol in protocols]
+    found: Known = {}
+    boards = [make_leaderboard(whole, protocol, patients, found) for protocol in protocols]
     return Report(
         dataset=dataset,
         mapping=read_phases(dataset),

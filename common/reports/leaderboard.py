@@ -1,16 +1,17 @@
 """Encoders ranked under one protocol, with intervals, paired tests and who is statistically tied with whom."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from common.reports.results import EncoderResult
 from common.scoring.intervals import Interval, sum_interval
 from common.scoring.metrics import MEASURES
-from common.scoring.protocols import Protocol, contributions, from_sums
+from common.scoring.protocols import Protocol, contributions, from_sums, way_to_take
 from common.scoring.significance import (
     EffectSize,
     corrected_resampled_t_test,
@@ -23,6 +24,8 @@ from common.scoring.significance import (
 ALPHA = 0.05
 HEADLINE = "accuracy"
 UNDEFINED = Interval(float("nan"), float("nan"), float("nan"))
+# intervals and tests, by encoder or pair and the way in which the measure is taken
+Known = dict[tuple[Hashable, ...], Any]
 
 
 @dataclass(frozen=True)
@@ -81,19 +84,24 @@ class Leaderboard:
 
 
 def make_leaderboard(
-    results: Sequence[EncoderResult], protocol: Protocol, patients: Mapping[str, str] | None = None
+    results: Sequence[EncoderResult],
+    protocol: Protocol,
+    patients: Mapping[str, str] | None = None,
+    known: Known | None = None,
 ) -> Leaderboard:
     """Rank encoders, estimate intervals and test every pair of encoders for every measure.
 
-    Intervals resample patients where `patients` (video -> patient) names them, else videos.
+    Intervals resample patients where `patients` (video -> patient) names them, else videos. `known` is filled with what
+    is found, and what is in it is not sought again: boards of the same results under several protocols share one.
     """
+    known = {} if known is None else known
     ranked = sorted(results, key=lambda result: -np.nan_to_num(result.mean(HEADLINE, protocol), nan=-1))
-    cells = {result.name: _cells(result, protocol, patients) for result in ranked}
+    cells = {result.name: _cells(result, protocol, patients, known) for result in ranked}
     tests: list[PairTest] = []
     letters = {}
     for measure in MEASURES:
         by_mean = sorted(ranked, key=lambda result: -np.nan_to_num(result.mean(measure, protocol), nan=-1))
-        found = _pair_tests(by_mean, measure, protocol, patients)
+        found = _pair_tests(by_mean, measure, protocol, patients, known)
         tests += found
         p_values = np.ones((len(by_mean), len(by_mean)))
         pairs = np.triu_indices(len(by_mean), 1)  # row by row, the order of the tests
@@ -109,21 +117,25 @@ def _groups(names: Sequence[str], patients: Mapping[str, str] | None) -> list[st
     return [(patients or {}).get(name, f"video:{name}") for name in names]
 
 
-def _cells(result: EncoderResult, protocol: Protocol, patients: Mapping[str, str] | None) -> dict[str, Cell]:
+def _cells(
+    result: EncoderResult, protocol: Protocol, patients: Mapping[str, str] | None, known: Known
+) -> dict[str, Cell]:
     groups = _groups([name for name, _ in result.tests], patients)
     cells = {}
     for measure in MEASURES:
-        added = contributions([score for _, score in result.tests], measure, protocol)
-        interval = UNDEFINED
-        if added is not None and not np.isnan(added).any():
-            interval = sum_interval(added, partial(from_sums, measure, protocol=protocol), groups=groups)
+        key = result.name, way_to_take(measure, protocol)
+        if key not in known:
+            added = contributions([score for _, score in result.tests], measure, protocol)
+            known[key] = UNDEFINED
+            if added is not None and not np.isnan(added).any():
+                known[key] = sum_interval(added, partial(from_sums, measure, protocol=protocol), groups=groups)
         # an undefined video, or a measure that is no function of sums (pooled PR-AUC), leaves no interval
-        cells[measure] = Cell(result.mean(measure, protocol), result.std(measure, protocol), interval)
+        cells[measure] = Cell(result.mean(measure, protocol), result.std(measure, protocol), known[key])
     return cells
 
 
 def _pair_tests(
-    results: Sequence[EncoderResult], measure: str, protocol: Protocol, patients: Mapping[str, str] | None
+    results: Sequence[EncoderResult], measure: str, protocol: Protocol, patients: Mapping[str, str] | None, known: Known
 ) -> list[PairTest]:
     """Tests of every pair, the better encoder first; undefined videos of either are left out of a pair."""
     values = {}
@@ -131,12 +143,14 @@ def _pair_tests(
         rows = result.video_values(protocol)
         values[result.name] = {name: row[measure] for name, row in rows.items() if not np.isnan(row[measure])}
     tests = []
+    way = way_to_take(measure, protocol, of_one_video=True)
     for first, second in combinations(results, 2):
-        names = sorted(values[first.name].keys() & values[second.name].keys())
-        a, b = (np.array([values[result.name][name] for name in names]) for result in (first, second))
-        groups = _groups(names, patients)
-        tests.append(
-            PairTest(
+        key = first.name, second.name, way
+        if key not in known:
+            names = sorted(values[first.name].keys() & values[second.name].keys())
+            a, b = (np.array([values[result.name][name] for name in names]) for result in (first, second))
+            groups = _groups(names, patients)
+            known[key] = PairTest(
                 measure,
                 first.name,
                 second.name,
@@ -144,9 +158,9 @@ def _pair_tests(
                 effect_size(a, b, groups=groups),
                 p_videos=float(paired_permutation_test(a, b, groups=groups)) if len(a) > 1 else float("nan"),
                 p_holm=float("nan"),
-                p_folds=_fold_test(first, second, measure, protocol),
+                p_folds=float("nan"),
             )
-        )
+        tests.append(replace(known[key], p_folds=_fold_test(first, second, measure, protocol)))
     # Holm's correction needs the p values of all pairs
     corrected = holm(np.array([test.p_videos for test in tests]))
     return [replace(test, p_holm=float(p_holm)) for test, p_holm in zip(tests, corrected, strict=True)]

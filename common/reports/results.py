@@ -2,32 +2,40 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.base import paths
+from common.base.children import num_cores, side_by_side
 from common.base.entries import nfc, reason_against_folder, visible, warn_once
 from common.base.paths import label_paths
-from common.base.runtime import UserError, describe_os_error, listed
+from common.base.runtime import UserError, describe_os_error, listed, progress
 from common.dataset.description import read_phases
-from common.dataset.phases import PhaseMapping, labels_hash
+from common.dataset.phases import PhaseMapping, labels_hash, read_labels
 from common.dataset.split_lists import SplitLists, open_splits
 from common.head.config import TrainConfig
 from common.head.run_record import read_run_record
 from common.scoring.folder import score_folder
-from common.scoring.further_measures import further_summary, per_phase
-from common.scoring.protocols import CHALLENGE, Protocol, summary_value, video_values
+from common.scoring.further_measures import WITHOUT_BACKGROUND, further_summary, per_phase
+from common.scoring.metrics import MEASURES
+from common.scoring.protocols import CHALLENGE, PROTOCOLS, Protocol, summary_value, values_of_videos, way_to_take
 from common.scoring.video_score import VideoScore
 
 log = logging.getLogger(__name__)
 
 VALIDATION = "val"
 DEFAULT_RUN = "default"  # what `--runs` calls the run without a name
+RULES = {protocol.segment_rule for protocol in PROTOCOLS.values()} | {WITHOUT_BACKGROUND}
+MOST_PROCESSES, PROCESS_BYTES = (
+    8,
+    1 << 28,
+)  # a process more for so many bytes of predictions: it takes a second to begin
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +50,12 @@ class SplitResult:
     labels_changed: bool = False
 
     @cached_property
-    def _values(self) -> dict[tuple[str, Protocol], float]:
+    def _values(self) -> dict[tuple[Hashable, ...], float]:
         return {}
 
     def value(self, measure: str, protocol: Protocol) -> float:
         """A measure over the split's videos, as a fraction of 1."""
-        key = measure, protocol
+        key = way_to_take(measure, protocol)
         if key not in self._values:  # PR-AUC over pooled frames takes seconds, and tables, charts and tests ask again
             self._values[key] = summary_value(list(self.scores.values()), measure, protocol)
         return self._values[key]
@@ -119,8 +127,20 @@ class EncoderResult:
     def test_values(self, protocol: Protocol = CHALLENGE) -> list[dict[str, float]]:
         """Every measure of every one of `tests` (measure -> fraction of 1); NaN where undefined."""
         if protocol not in self._test_values:
-            self._test_values[protocol] = [video_values(score, protocol) for _, score in self.tests]
+            columns = [self._of_tests(measure, protocol).tolist() for measure in MEASURES]
+            self._test_values[protocol] = [dict(zip(MEASURES, row, strict=True)) for row in zip(*columns, strict=True)]
         return self._test_values[protocol]
+
+    def _of_tests(self, measure: str, protocol: Protocol) -> np.ndarray:
+        """A measure of every one of `tests`; protocols that take it in the same way share it."""
+        key = way_to_take(measure, protocol, of_one_video=True)
+        if key not in self._taken:
+            self._taken[key] = values_of_videos([score for _, score in self.tests], measure, protocol)
+        return self._taken[key]
+
+    @cached_property
+    def _taken(self) -> dict[tuple[Hashable, ...], np.ndarray]:
+        return {}
 
     def video_values(self, protocol: Protocol = CHALLENGE) -> dict[str, dict[str, float]]:
         """Every measure of every video (video -> measure -> fraction of 1), the mean of its tests; NaN where undefined."""
@@ -204,6 +224,16 @@ class _Present:
             self._labels_hashes[part] = labels_hash(self.dataset, split, self.mapping)
         return self._labels_hashes[part]
 
+    @cached_property
+    def _phases(self) -> dict[Path, np.ndarray]:
+        return {}
+
+    def phases(self, path: Path) -> np.ndarray:
+        """True phases `(T,)` of a label file, which all encoders are scored against."""
+        if path not in self._phases:
+            self._phases[path] = read_labels(path, self.mapping).astype(np.int16)
+        return self._phases[path]
+
     def labels(self, split: str) -> dict[str, Path]:
         """Label files of the videos that a split scores. Raises `UserError` when there is no such split."""
         if split == VALIDATION:
@@ -213,11 +243,20 @@ class _Present:
         return {name: labels[name] for name in self.lists.videos("test", int(split) if split.isdecimal() else 0)}
 
 
-def _read_split(folder: Path, split: str, present: _Present) -> SplitResult:
-    """Score one split's folder from its prediction files.
+@dataclass(frozen=True)
+class _Unscored:
+    """A split's folder that fits the data set as it is now."""
 
-    Raises `UserError` when it was run on other phases or videos than the data set has now, when a prediction is missing
-    or damaged.
+    folder: Path
+    record: dict[str, Any]
+    labels: dict[str, Path]
+    labels_changed: bool
+
+
+def _check_split(folder: Path, split: str, present: _Present) -> _Unscored:
+    """Hold one split's folder against the data set.
+
+    Raises `UserError` when it was run on other phases or videos than the data set has now.
     """
     record, dataset = read_run_record(folder / paths.RUN_RECORD), present.dataset
     if record["split"] != split:
@@ -233,13 +272,35 @@ def _read_split(folder: Path, split: str, present: _Present) -> SplitResult:
             f"{folder}: was run on other videos than {dataset.root} has in split {split} now ({listed(others)}); predict "
             "it again"
         )
+    for path in labels.values():
+        present.phases(path)
+    known = record.get("labels_hash")  # earlier versions did not record it
+    return _Unscored(folder, record, labels, known is not None and known != present.labels_hash(split))
+
+
+def _score_split(present: tuple[PhaseMapping, Mapping[Path, np.ndarray]], split: _Unscored) -> SplitResult:
+    """Score a split from its prediction files, each of which is read once: all that is ever asked of it is counted.
+
+    Raises `UserError` when a prediction is missing or damaged.
+    """
+    (mapping, phases), record = present, split.record
     fps = {nfc(name): rate for name, rate in record["fps"].items()}
     unreached = {nfc(name): count for name, count in record["unreached_labels"].items()}
-    scores = score_folder(labels, folder, present.mapping, folder, fps=fps, unreached=unreached)
+    scores = score_folder(split.labels, split.folder, mapping, split.folder, fps=fps, unreached=unreached, known=phases)
+    result = SplitResult(record, scores, split.labels_changed)
+    result.value("pr_auc", PROTOCOLS["pooled"])  # first: it needs the probabilities of all videos at once
     for score in scores.values():
-        _ = score.average_precision  # reads the probabilities: damaged ones are found here, and nothing is read twice
-    known = record.get("labels_hash")  # earlier versions did not record it
-    return SplitResult(record, scores, known is not None and known != present.labels_hash(split))
+        score.count(RULES)
+    return result
+
+
+def _score(splits: Sequence[_Unscored], present: _Present) -> Iterator[Callable[[], SplitResult]]:
+    """What each split is scored with, in their order; large ones are scored side by side."""
+    size = sum(path.stat().st_size for split in splits for path in split.folder.glob("*.npy"))
+    shared = present.mapping, present._phases
+    return side_by_side(
+        _score_split, splits, shared, num_processes=min(num_cores(), MOST_PROCESSES, size // PROCESS_BYTES)
+    )
 
 
 def run_names(model: paths.Model, dataset: paths.Dataset) -> list[str | None]:
@@ -308,7 +369,9 @@ def collect_folds(
     Raises `UserError` when the data set has fewer, or a fold is missing, damaged, or run on other folds than there are.
     """
     present = _Present(dataset, splits)
-    return _read_folds(model, present.default_run(run), _count(present, present.lists.count(num_folds)), present)
+    run = present.default_run(run)
+    checked = _check_folds(model, run, _count(present, present.lists.count(num_folds)), present)
+    return EncoderResult(model, run, [scored() for scored in _score(checked, present)], len(present.lists))
 
 
 def _count(present: _Present, num_folds: int | None) -> int:
@@ -319,7 +382,7 @@ def _count(present: _Present, num_folds: int | None) -> int:
     return len(lists) if num_folds is None else num_folds
 
 
-def _read_folds(model: paths.Model, run: str | None, num_folds: int, present: _Present) -> EncoderResult:
+def _check_folds(model: paths.Model, run: str | None, num_folds: int, present: _Present) -> list[_Unscored]:
     dataset = present.dataset
     names = [str(k) for k in range(1, num_folds + 1)]
     folders = _finished_splits(model, dataset, run, names)
@@ -331,9 +394,7 @@ def _read_folds(model: paths.Model, run: str | None, num_folds: int, present: _P
             f"{model.name}: no finished run of fold {', '.join(missing)} in {model.results(dataset.name, run)}; "
             f"run: {command}"
         )
-    return EncoderResult(
-        model, run, [_read_split(folder, name, present) for name, folder in folders.items()], len(present.lists)
-    )
+    return [_check_split(folder, name, present) for name, folder in folders.items()]
 
 
 def collect_all(
@@ -350,11 +411,9 @@ def collect_all(
     """
     present = _Present(dataset, splits)
     count = _count(present, num_folds)
-    return _collected(
-        chosen_runs(dataset, models, runs, present.lists.name),
-        dataset,
-        lambda model, run: [_read_folds(model, run, count, present)],
-    )
+    chosen = chosen_runs(dataset, models, runs, present.lists.name)
+    check = partial(_check_folds, num_folds=count, present=present)
+    return _collected(chosen, present, check, num_folds=len(present.lists))
 
 
 def collect_split(
@@ -371,24 +430,31 @@ def collect_split(
     """
     present = _Present(dataset, splits)
 
-    def read(model: paths.Model, run: str | None) -> list[EncoderResult]:
+    def check(model: paths.Model, run: str | None) -> list[_Unscored]:
         folders = _finished_splits(model, dataset, run, [split])
-        return [EncoderResult(model, run, [_read_split(folder, split, present)]) for folder in folders.values()]
+        return [_check_split(folder, split, present) for folder in folders.values()]
 
     name = present.lists.name if splits else None
-    return _collected(chosen_runs(dataset, models, runs, name), dataset, read)
+    return _collected(chosen_runs(dataset, models, runs, name), present, check)
 
 
 def _collected(
     pairs: Iterable[tuple[paths.Model, str | None]],
-    dataset: paths.Dataset,
-    read: Callable[[paths.Model, str | None], list[EncoderResult]],
+    present: _Present,
+    check: Callable[[paths.Model, str | None], list[_Unscored]],
+    num_folds: int | None = None,
 ) -> Collection:
-    """What `read` finds of each model's run, ranked; what it cannot use is named in a warning and left out."""
-    results, left_out = [], []
+    """Each model's run with the splits that `check` finds, ranked; a run that cannot be used is named and left out."""
+    results, left_out, dataset, checked = [], [], present.dataset, []
     for model, run in pairs:
         with _noting(left_out):
-            results += read(model, run)
+            if splits := check(model, run):
+                checked.append((model, run, splits))
+    scored = _score([split for *_, splits in checked for split in splits], present)
+    for model, run, splits in progress(checked, description="score", unit="runs"):
+        of_run = list(islice(scored, len(splits)))  # all of them, also where one cannot be scored
+        with _noting(left_out):
+            results.append(EncoderResult(model, run, [take() for take in of_run], num_folds))
     if not results:
         reasons = "".join(f"; {reason}" for reason in left_out[:1])
         raise UserError(f"no finished runs on {dataset.name} that can be compared{reasons}; {_how_to_run(dataset)}")
@@ -425,7 +491,8 @@ def collect_one(
             f"{model.split_results(dataset.name, split, run)}: no finished run; run: "
             f"python -m common.run_k_folds --model {model.name} --dataset {dataset.name}"
         )
-    return EncoderResult(model, run, [_read_split(folders[split], split, present)])
+    (take,) = _score([_check_split(folders[split], split, present)], present)
+    return EncoderResult(model, run, [take()])
 
 
 def collect_runs(
@@ -445,7 +512,8 @@ def collect_runs(
         splits = []
         for name, folder in _finished_splits(model, dataset, run, names).items():
             with _noting(left_out):
-                splits.append(_read_split(folder, name, present))
+                (take,) = _score([_check_split(folder, name, present)], present)
+                splits.append(take())
         if splits:
             results.append(EncoderResult(model, run, splits, None if split else len(present.lists)))
     if not results:

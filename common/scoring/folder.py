@@ -30,16 +30,18 @@ def score_folder(
     *,
     fps: Mapping[str, float | None] | None = None,
     unreached: Mapping[str, int] | None = None,
+    known: Mapping[Path, np.ndarray] | None = None,
 ) -> dict[str, VideoScore]:
     """Score every video of `labels` (name -> file) against `<video>.txt` and, where it is there, `<video>.npy`.
 
-    `unreached`: labels at the end of a video that none of its frames reaches; they do not count.
+    `unreached`: labels at the end of a video that none of its frames reaches; they do not count. `known`: phases of
+    label files that were read before.
 
     Raises `UserError` naming the video for a missing prediction, another length, or unsuitable probabilities.
     """
     scores = {}
     for name, path in progress(labels.items(), description="score", unit="videos"):
-        true = read_labels(path, mapping)
+        true = known[path].copy() if known and path in known else read_labels(path, mapping)
         if beyond := (unreached or {}).get(name, 0):
             true[-beyond:] = IGNORED
         predicted_path = on_disk(predictions / f"{name}.txt")

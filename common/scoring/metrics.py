@@ -100,8 +100,10 @@ def average_precision_per_class(true: np.ndarray, probabilities: np.ndarray) -> 
     frames = np.split(np.argsort(true, kind="stable"), np.cumsum(counts)[:-1])
     for class_id in np.flatnonzero(counts):
         own, ranked = np.sort(columns[class_id, frames[class_id]]), np.sort(columns[class_id])
-        # of equal probabilities all are above the threshold: the search ends left of them
-        hits = len(own) - np.searchsorted(own, own)
+        # of equal probabilities all are above the threshold: what is below it ends left of them
+        below = np.arange(len(own))
+        below[1:][own[1:] == own[:-1]] = 0
+        hits = len(own) - np.maximum.accumulate(below)
         result[class_id] = np.mean(hits / (num_frames - np.searchsorted(ranked, own)))
     return result
 
@@ -114,11 +116,11 @@ def segmental_f1(counts: np.ndarray) -> np.ndarray:
 
 def calibration_bins(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Frames, sum of confidences, correct frames `(NUM_BINS, 3)` in bins of equal width of the highest probability."""
-    confidence = probabilities.max(axis=1)
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(predicted)), predicted]
     # bins are open below and closed above, as in Guo et al.; a confidence of 0 goes to the first one
     where = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
-    correct = probabilities.argmax(axis=1) == true
-    weights = (None, confidence, correct)
+    weights = (None, confidence, predicted == true)
     return np.stack([np.bincount(where, weights=each, minlength=NUM_BINS) for each in weights], axis=1)
 
 

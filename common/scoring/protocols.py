@@ -3,7 +3,7 @@
 Each protocol is a record. `summarise` applies it, `methods_sentence` says it in words for a paper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -81,22 +81,30 @@ def frame_measure(measure: str, confusion: np.ndarray) -> np.ndarray:
     return metrics.mean_of_defined(per_class)  # NaN: neither true nor predicted
 
 
-def video_value(score: VideoScore, measure: str, protocol: Protocol) -> float:
-    """A measure of a single video, as a fraction of 1; NaN where undefined."""
+def way_to_take(measure: str, protocol: Protocol, *, of_one_video: bool = False) -> tuple[Hashable, ...]:
+    """All of a protocol that a measure depends on: where it is equal, so is the measure of the same videos."""
+    rule = protocol.segment_rule if measure == "edit" or measure in OVERLAP_MEASURES else None
+    return measure, rule, not of_one_video and measure in protocol.pooled
+
+
+def values_of_videos(scores: Sequence[VideoScore], measure: str, protocol: Protocol) -> np.ndarray:
+    """A measure of each video `(videos,)`, as a fraction of 1; NaN where undefined."""
     if measure in FRAME_MEASURES:
-        return float(frame_measure(measure, score.confusion))
+        return frame_measure(measure, np.stack([score.confusion for score in scores]))
     if measure == "pr_auc":
-        precision = score.average_precision
-        return float("nan") if precision is None else float(metrics.mean_of_defined(precision))
-    segments = score.segment_score(protocol.segment_rule)
+        undefined = np.full(scores[0].num_classes, np.nan)
+        precisions = [undefined if (of_one := score.average_precision) is None else of_one for score in scores]
+        return metrics.mean_of_defined(np.stack(precisions))
+    segments = [score.segment_score(protocol.segment_rule) for score in scores]
     if measure == "edit":
-        return segments.edit
-    return float(metrics.segmental_f1(segments.overlap_counts[OVERLAP_MEASURES.index(measure)]))
+        return np.array([each.edit for each in segments])
+    where = OVERLAP_MEASURES.index(measure)
+    return metrics.segmental_f1(np.stack([each.overlap_counts[where] for each in segments]))
 
 
 def video_values(score: VideoScore, protocol: Protocol) -> dict[str, float]:
     """Every measure of a single video, as fractions of 1; NaN where undefined."""
-    return {measure: video_value(score, measure, protocol) for measure in MEASURES}
+    return {measure: float(values_of_videos([score], measure, protocol)[0]) for measure in MEASURES}
 
 
 def contributions(scores: Sequence[VideoScore], measure: str, protocol: Protocol) -> np.ndarray | None:
@@ -105,7 +113,7 @@ def contributions(scores: Sequence[VideoScore], measure: str, protocol: Protocol
     None for a pooled PR-AUC, which ranks all frames together and is no function of sums.
     """
     if measure not in protocol.pooled:
-        values = [video_value(score, measure, protocol) for score in scores]
+        values = values_of_videos(scores, measure, protocol)
         return np.stack([values, np.ones(len(values))], axis=1)
     if measure == "pr_auc":
         return None
@@ -143,13 +151,16 @@ def summary_value(scores: Sequence[VideoScore], measure: str, protocol: Protocol
     return float(from_sums(measure, added.sum(axis=0), protocol))
 
 
-@lru_cache(maxsize=1024)  # several protocols ask for it, and it sorts every frame once for each class
+@lru_cache(maxsize=2)  # several protocols ask for it, and it sorts every frame once for each class
 def _pooled_pr_auc(scores: tuple[VideoScore, ...]) -> float:
-    """Macro mean over the true classes of the average precision over all frames; NaN unless all have probabilities."""
+    """Macro mean over the true classes of the average precision over all frames; NaN unless all have probabilities.
+
+    Reads the probabilities of all videos, whose own counts are taken on the way.
+    """
     if any(score.load_probabilities is None for score in scores):
         return float("nan")
     true = np.concatenate([score.true[score.counts] for score in scores])
-    probabilities = np.concatenate([score.load_probabilities()[score.counts] for score in scores])
+    probabilities = np.concatenate([score.probabilities_that_count() for score in scores])
     return float(metrics.mean_of_defined(metrics.average_precision_per_class(true, probabilities)))
 
 

@@ -1,10 +1,10 @@
 """Counts of one video for every measure, taken once, whatever the protocol that later adds them up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from common.dataset.segments import Segments, count_overlaps, edit_similarity, f
 from common.scoring.metrics import OVERLAP_PERCENTS, average_precision_per_class, calibration_bins, confusion_matrix
 
 LastSegment = Literal["legacy", "fixed"]
+CHANGE_SECONDS = 1.0  # on either side of a predicted change: there an encoder is sure of it or hesitates
 
 
 class SegmentRule(NamedTuple):
@@ -28,6 +29,20 @@ class SegmentScore:
 
     edit: float
     overlap_counts: np.ndarray
+
+
+class ProbabilityCounts(NamedTuple):
+    """What is taken of a video's probabilities, so that their file is read once."""
+
+    average_precision: np.ndarray
+    """One-vs-rest `(num_classes,)`, NaN for an absent class."""
+    calibration: np.ndarray
+    """Bins `(NUM_BINS, 3)`."""
+    of_segments: np.ndarray
+    """Mean probability of its phase over each predicted segment `(segments,)`."""
+    at_changes: np.ndarray
+    """Mean highest probability within `CHANGE_SECONDS` of each predicted segment's start but the first
+    `(segments - 1,)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,21 +108,65 @@ class VideoScore:
         return boundary_distances(*self.segments) / (self.fps or np.nan)
 
     @cached_property
-    def _from_probabilities(self) -> tuple[np.ndarray, np.ndarray] | None:
-        if self.load_probabilities is None:
-            return None
-        true, probabilities = self.true[self.counts], self.load_probabilities()[self.counts]
-        return average_precision_per_class(true, probabilities), calibration_bins(true, probabilities)
+    def from_probabilities(self) -> ProbabilityCounts | None:
+        """All that is taken of the probabilities; None without them."""
+        return None if self.load_probabilities is None else self._count(self.load_probabilities())
+
+    def probabilities_that_count(self) -> np.ndarray:
+        """Read those of the frames that count `(frames, num_classes)`; the video's own counts are taken on the way."""
+        probabilities = self.load_probabilities()
+        if "from_probabilities" not in vars(self):
+            vars(self)["from_probabilities"] = self._count(probabilities)
+        return probabilities if self.counts.all() else probabilities[self.counts]
+
+    def _count(self, probabilities: np.ndarray) -> ProbabilityCounts:
+        true, counted = (
+            (self.true, probabilities) if self.counts.all() else (self.true[self.counts], probabilities[self.counts])
+        )
+        segments = self.segments[0]
+        own = probabilities[np.arange(len(probabilities)), self.predicted]
+        reach = max(1, round(CHANGE_SECONDS * (self.fps or 1)))
+        starts = segments.starts[1:]
+        around = np.maximum(starts - reach, 0), np.minimum(starts + reach, len(probabilities))
+        return ProbabilityCounts(
+            average_precision_per_class(true, counted),
+            calibration_bins(true, counted),
+            _means(own, segments.starts, segments.ends),  # segments may leave gaps, where labels do not count
+            _means(probabilities.max(axis=1), *around),
+        )
 
     @property
     def average_precision(self) -> np.ndarray | None:
         """One-vs-rest average precision `(num_classes,)`, NaN for an absent class; None without probabilities."""
-        return None if self._from_probabilities is None else self._from_probabilities[0]
+        return None if self.from_probabilities is None else self.from_probabilities.average_precision
 
     @property
     def calibration(self) -> np.ndarray | None:
         """Calibration bins `(NUM_BINS, 3)`; None without probabilities."""
-        return None if self._from_probabilities is None else self._from_probabilities[1]
+        return None if self.from_probabilities is None else self.from_probabilities.calibration
+
+    def count(self, rules: Sequence[SegmentRule]) -> None:
+        """Take every count now: before the score goes to another process, or in the one that has the time."""
+        _ = self.confusion, self.boundary_seconds, self.from_probabilities
+        for rule in rules:
+            self.segment_score(rule)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Phases go from process to process as runs: of ten thousand frames a hundred numbers."""
+        state = {key: value for key, value in vars(self).items() if key not in ("counts", "is_wrong")}
+        for key in ("true", "predicted"):
+            runs = find_segments(state[key])
+            state[key] = runs.labels, runs.ends - runs.starts
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {key: np.repeat(*state[key]) for key in ("true", "predicted")})
+
+
+def _means(values: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Mean of `values` `(T,)` from each start to before its end."""
+    summed = np.concatenate(([0.0], np.cumsum(values, dtype=float)))
+    return (summed[ends] - summed[starts]) / (ends - starts)
 
 
 def _score_segments(

@@ -1,5 +1,7 @@
 """Counts of one video: distances of phase changes to predicted ones."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,35 @@ def test_the_last_segment_ends_early_only_where_the_video_ends():
     true, predicted = np.repeat([0, 1, NOT], 10), np.repeat([0, 1], [15, 15])
     assert scored(true, predicted).segment_score(legacy).overlap_counts[2].tolist() == [2, 0, 0]
     assert scored(true[:20], predicted[:20]).segment_score(legacy).overlap_counts[2].tolist() == [1, 1, 1]
+
+
+# --- counts that are taken once ---------------------------------------------------------------------------------------
+
+
+def test_probabilities_are_read_once_for_all_that_is_asked_of_them():
+    true, predicted = np.repeat([0, 1, NOT, 2], 5), np.repeat([0, 1, 1, 0], 5)
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 20)
+    read = []
+    score = VideoScore(true, predicted, 3, fps=1.0, load_probabilities=lambda: read.append(1) or probabilities)
+    for protocol in PROTOCOLS.values():
+        summarise([score], protocol)
+    assert len(read) == 2, "once for the video, once for all frames of all videos, which are asked for first"
+    assert score.from_probabilities.of_segments[0] == pytest.approx(probabilities[:5, 0].mean())
+    assert score.from_probabilities.at_changes[0] == pytest.approx(probabilities[4:6].max(axis=1).mean())
+
+    read.clear()
+    again = VideoScore(true, predicted, 3, fps=1.0, load_probabilities=lambda: read.append(1) or probabilities)
+    pooled = summarise([again], PROTOCOLS["pooled"])
+    assert np.array_equal(again.average_precision, score.average_precision)
+    assert pooled["pr_auc"] == pytest.approx(np.nanmean(again.average_precision))
+    assert len(read) == 1
+
+
+def test_a_score_that_went_to_another_process_is_the_same():
+    score = scored([0, 0, 1, 1, NOT, 2], [0, 1, 1, 1, 1, 2])
+    score.count([SegmentRule(background=True, last_segment="legacy")])
+    again = pickle.loads(pickle.dumps(score))
+    assert again.true.tolist() == score.true.tolist()
+    assert again.predicted.tolist() == score.predicted.tolist()
+    assert again.true.dtype == score.true.dtype
+    assert summarise([again], PROTOCOLS["mstcn"]) == pytest.approx(summarise([score], PROTOCOLS["mstcn"]), nan_ok=True)

@@ -5,27 +5,39 @@ python compute_results.py --compare-kfold 5                     all models, 5 fo
 python compute_results.py --compare-kfold --splits official      over the lists that a release comes with
 python compute_results.py --models Base I3D --runs default      two models' runs without a name
 python compute_results.py --model Base --split 1                one model: workbook, ribbons, confusion matrix
+python compute_results.py --benchmark --splits official         every data set with finished runs: ranks over all of them
+python compute_results.py --compare-kfold 5 --with_predictions TeCNO=../tecno/predictions      predictions made elsewhere too
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.base import paths
 from common.base.locks import hold
 from common.base.options import CommandParser
-from common.base.runtime import UserError, run_main
+from common.base.runtime import UserError, listed, run_main
 from common.base.wording import format_table
 from common.scoring.protocols import PROTOCOLS, add_protocol_options, chosen_protocols
 
+if TYPE_CHECKING:
+    from common.reports.benchmark.table import Benchmark
+    from common.reports.comparison import Report
+    from common.reports.results import Collection
+
 ALL_SPLITS = -1
+HYPHENATED = {"compare_kfold", "with_published"}  # flags that have kept their first spelling
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write the reports that were asked for, print the table and where the files are."""
     parser = CommandParser(None, __doc__)
     data, output = parser.groups["data"], parser.groups["output"]
-    data.add_argument("--dataset", default=paths.DEFAULT_DATASET, help="(default: %(default)s)")
+    data.add_argument("--dataset", help=f"(default: {paths.DEFAULT_DATASET})")
     data.add_argument("--split", help="fold number or 'val' (default: 1)")
     data.add_argument(
         "--compare-kfold",
@@ -36,6 +48,19 @@ def main(argv: list[str] | None = None) -> int:
         help="compare over the first K folds or splits (without a number: all)",
     )
     data.add_argument("--splits", metavar="NAME", help="named list of splits (default: the generated folds)")
+    data.add_argument(
+        "--benchmark",
+        nargs="*",
+        metavar="DATASET",
+        help="compare encoders over several data sets (default: all that have finished runs)",
+    )
+    data.add_argument(
+        "--with_predictions",
+        nargs="+",
+        metavar="NAME=DIR",
+        help="predictions made elsewhere as further rows: DIR/<video>.txt, one phase a label, and <video>.npy "
+        "probabilities if there are any; or DIR/split_<k>/ of these; with --benchmark DIR/<data set>/ of either",
+    )
     data.add_argument("--models", nargs="+", metavar="MODEL", help="compare these models alone (default: all)")
     data.add_argument(
         "--runs", nargs="+", metavar="NAME", help="compare these runs alone; 'default' is the one without a name"
@@ -52,37 +77,67 @@ def main(argv: list[str] | None = None) -> int:
     output.add_argument(
         "--share", action="store_true", help="page and workbook alone, without paths, host names and patients"
     )
+    output.add_argument(
+        "--bundle",
+        metavar="OUT.zip",
+        help="write what the table rests on too: predictions, records, numbers; no videos, features, labels and paths",
+    )
+    output.add_argument(
+        "--verify",
+        metavar="BUNDLE",
+        help="compute every number of a bundle again against the labels here, and say what differs (exit code 1)",
+    )
     output.add_argument("--pdf", action="store_true", help="every picture as PDF too")
     given = parser.parse_args(argv)
     _refuse_ignored(given)
-    with hold(paths.model(given.model).workbook if given.model else paths.comparison_results() / "report"):
-        _write_reports(given)
+    if given.verify:
+        return _verify(given)
+    target = paths.model(given.model).workbook if given.model else paths.comparison_results() / "report"
+    with hold(target):
+        _write_benchmark(given) if given.benchmark is not None else _write_reports(given)
     return 0
+
+
+def _collect(given: argparse.Namespace, dataset: paths.Dataset) -> Collection:
+    """The rows that were asked for on one data set, other people's among them."""
+    from common.dataset.split_lists import open_splits
+    from common.reports.caveats import exclude_seen
+    from common.reports.exchange.foreign import named_folders, with_foreign
+    from common.reports.results import Collection, chosen_runs, collect_all, collect_one, collect_split
+
+    foreign = named_folders(given.with_predictions or [])
+    if given.benchmark is not None:  # those of each set in a folder of its name; a set without has no such row
+        foreign = {name: folder / dataset.name for name, folder in foreign.items() if (folder / dataset.name).is_dir()}
+    models = given.models and [paths.model(name) for name in given.models]
+    chosen = {"models": models, "runs": given.runs, "splits": given.splits}
+    split, over_folds = given.split or "1", given.compare_kfold is not None or given.benchmark is not None
+    names = [split]
+    if over_folds:
+        lists = open_splits(dataset, given.splits)
+        num_folds = None if given.compare_kfold in (None, ALL_SPLITS) else given.compare_kfold
+        names = [str(number) for number in range(1, (num_folds or len(lists)) + 1)]
+    if given.model:
+        model = paths.model(given.model)
+        found = Collection([collect_one(model, dataset, split, run=given.run, splits=given.splits)], [])
+    elif foreign and not chosen_runs(dataset, models, given.runs, lists.name if over_folds else given.splits):
+        found = Collection([], [])  # a table of nothing but these
+    elif over_folds:
+        found = collect_all(dataset, num_folds, **chosen)
+    else:
+        found = collect_split(dataset, split, **chosen)
+    found = with_foreign(found, foreign, dataset, names, given.splits)
+    return exclude_seen(dataset, found) if given.exclude_seen else found
 
 
 def _write_reports(given: argparse.Namespace) -> None:
     # --help answers without pandas, matplotlib and plotly
     from common.reports.comparison import make_report
     from common.reports.published import read_published
-    from common.reports.results import Collection, collect_all, collect_one, collect_split
     from common.reports.text import leaderboard_rows
     from common.reports.written import write_comparison, write_model, write_shared
 
-    dataset, num_folds, split = paths.dataset(given.dataset), given.compare_kfold, given.split or "1"
-    chosen = {"models": given.models and [paths.model(name) for name in given.models], "runs": given.runs}
-    chosen |= {"splits": given.splits}
-    if given.model:
-        found = Collection(
-            [collect_one(paths.model(given.model), dataset, split, run=given.run, splits=given.splits)], []
-        )
-    elif num_folds is not None:
-        found = collect_all(dataset, None if num_folds == ALL_SPLITS else num_folds, **chosen)
-    else:
-        found = collect_split(dataset, split, **chosen)
-    if given.exclude_seen:
-        from common.reports.caveats import exclude_seen
-
-        found = exclude_seen(dataset, found)
+    dataset, over_folds = paths.dataset(given.dataset or paths.DEFAULT_DATASET), given.compare_kfold is not None
+    found = _collect(given, dataset)
     # those asked for first, the first of them on every picture; the page shows the others too
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
     published = read_published() if given.with_published else []
@@ -92,23 +147,80 @@ def _write_reports(given: argparse.Namespace) -> None:
         print("Tied: encoders that share a letter do not differ significantly in accuracy over the test videos.")
     print("\n".join(map(str, report.remarks)))
     if given.share:
-        written = write_shared(report, over_folds=num_folds is not None)
+        written = write_shared(report, over_folds=over_folds)
     elif given.model:
         written = write_model(report, pdf=given.pdf)
     else:
-        written = write_comparison(report, over_folds=num_folds is not None, pdf=given.pdf)
+        written = write_comparison(report, over_folds=over_folds, pdf=given.pdf)
+    if given.bundle:
+        written.append(_write_bundle(given, [report], None))
     print("\n".join(f"wrote {path}" for path in written))
+
+
+def _write_benchmark(given: argparse.Namespace) -> None:
+    from common.reports.benchmark.table import collect_sets, make_benchmark
+    from common.reports.benchmark.written import text_rows, write_benchmark
+    from common.reports.exchange.foreign import named_folders
+
+    protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
+    sets, remarks = collect_sets(given.benchmark, given.splits, partial(_collect, given), protocols)
+    for name, folder in named_folders(given.with_predictions or []).items():
+        if not any((folder / each.name).is_dir() for each in sets):
+            raise UserError(
+                f"--with_predictions {name}: {folder} has no folder of {listed([each.name for each in sets])}; with --benchmark "
+                "predictions of each data set are in a folder of its name"
+            )
+    made = make_benchmark(sets, protocols, remarks)
+    print(format_table(text_rows(made)))
+    print("\n".join(map(str, made.remarks)))
+    written = write_benchmark(made, pdf=given.pdf)
+    if given.bundle:
+        written.append(_write_bundle(given, [each.report for each in sets], made))
+    print("\n".join(f"wrote {path}" for path in written))
+
+
+def _write_bundle(given: argparse.Namespace, reports: Sequence[Report], benchmark: Benchmark | None) -> Path:
+    from common.reports.exchange.bundle import write_bundle
+
+    return write_bundle(Path(given.bundle), reports, benchmark=benchmark, segments=given.segments)
+
+
+def _verify(given: argparse.Namespace) -> int:
+    """Compute a bundle's numbers again; returns 0 when all are equal, else 1."""
+    from common.reports.exchange.bundle import verify
+
+    checked = verify(Path(given.verify), lambda name: paths.dataset(given.dataset or name))
+    print(f"{given.verify}: {checked.num_equal:,} numbers are equal")
+    print("\n".join(["differs: " + text for text in checked.differences] or ["nothing differs"]))
+    return 1 if checked.differences else 0
 
 
 def _refuse_ignored(given: argparse.Namespace) -> None:
     """Raise `UserError` for flags that would have no effect beside others."""
-    without_effect = {
-        "model": ("compare_kfold", "models", "runs", "with_published", "share"),
+    without_effect: dict[str, tuple[str, ...]] = {
+        "benchmark": ("dataset", "compare_kfold", "split", "model", "with_published", "share"),
+        "model": ("compare_kfold", "models", "runs", "with_published", "share", "with_predictions"),
         "compare_kfold": ("split",),
         "share": ("pdf",),
+        "verify": (
+            "benchmark",
+            "compare_kfold",
+            "split",
+            "splits",
+            "models",
+            "runs",
+            "model",
+            "exclude_seen",
+            "with_predictions",
+            "segments",
+            "with_published",
+            "share",
+            "bundle",
+            "pdf",
+        ),
     }
     words = {
-        name: f"--{name.replace('_', '-')}"
+        name: "--" + (name.replace("_", "-") if name in HYPHENATED else name)
         for name, value in vars(given).items()
         if not (value is None or value is False)
     }

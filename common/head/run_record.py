@@ -32,11 +32,15 @@ def read_run_record(path: Path) -> dict[str, Any]:
 
     Raises `UserError` naming the file and what is damaged or missing in it: names that no file may have, too.
     """
-    record = read_json(path, "predict this split again")
+    return checked_record(read_json(path, "predict this split again"), path)
+
+
+def checked_record(record: Any, where: object) -> dict[str, Any]:
+    """As `read_run_record`, of what was read from `where` already."""
     if wrong := misfit(record, SHAPE) or _impossible(record):
-        raise UserError(f"{path}: not the record of a finished run ({wrong}); predict this split again")
+        raise UserError(f"{where}: not the record of a finished run ({wrong}); predict this split again")
     config = asdict(TrainConfig()) | record["config"]
-    from_mapping(TrainConfig, config, path)  # its names become folders
+    from_mapping(TrainConfig, config, where)  # its names become folders
     parts = {name: unknown | record[name] for name, unknown in UNKNOWN_PARTS.items()}
     return UNKNOWN | record | parts | {"config": config}
 

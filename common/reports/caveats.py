@@ -41,18 +41,27 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
         lines.append(Remark("Synthetic data: drawn videos. These numbers say nothing about surgery."))
     if any(result.record["features"]["random_weights"] for result in results):
         lines.append(Remark("Rows marked 'random weights' come from untrained encoders."))
-    lines += _unequal_heads(results) + _unequal_folds(results) + _changed_labels(results) + _unfinished(results)
+    own = [result for result in results if not result.is_foreign]
+    if foreign := [result.model.name for result in results if result.is_foreign]:
+        lines.append(
+            Remark(
+                f"Made elsewhere: {listed(foreign)}. Only the predictions are known here, scored on the same videos by the "
+                "same rules; encoder, head, training videos, and whether later frames were seen, are not."
+            )
+        )
+    lines += _unequal_heads(own) + _unequal_folds(own) + _changed_labels(own) + _unfinished(results)
     splits = len(results[0].splits)
     noun = "folds" if results[0].record["config"].get("splits") is None else "splits"
     spread = f"Mean ± standard deviation (ddof 1) over {splits} {noun}" if splits > 1 else "One split"
-    lines.append(Remark(f"{spread}, in percent. {_recognition(results)}; the last epoch is scored."))
+    lines.append(Remark(f"{spread}, in percent.{_recognition(own)}"))
     lines.append(Remark(methods_sentence(protocol, results[0].background)))
     lines += _not_scored(results) + _looking_ahead(results)
     lines += _damaged(results)
-    sources = {result.model.name: weights_source(result) for result in results}  # runs of one encoder share a line
+    sources = {result.model.name: weights_source(result) for result in own}  # runs of one encoder share a line
     if unverified := [name for name, source in sources.items() if UNVERIFIED in source]:
         lines.append(Remark(f"Unverified: the weights of {listed(unverified)} do not record what they were made on."))
-    lines.append(Remark(f"Weights: {'; '.join(f'{name}: {source}' for name, source in sources.items())}."))
+    if sources:
+        lines.append(Remark(f"Weights: {'; '.join(f'{name}: {source}' for name, source in sources.items())}."))
     found = identity(results)
     lines.append(Remark(f"Seeds {found['Seeds']}; folds {found['Folds']}; commit {found['Commit']}."))
     return lines
@@ -60,22 +69,29 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
 
 def data_remarks(dataset: paths.Dataset, results: Sequence[EncoderResult]) -> list[Remark]:
     """Pretraining that has seen scored videos, or does not say which it has seen, and patients on both sides of a split."""
-    lines = []
-    for result in results:
-        for split in result.splits:
-            try:
-                leaks = [*leaks_of_record(dataset, split.record), *published_leaks_of_record(dataset, split.record)]
-                found = [Remark(f"Leak: {result.name}: {leak}", alarming=True) for leak in leaks]
-                lines += [remark for remark in found if remark not in lines]  # of many splits the same
-            except UserError as error:
-                lines.append(Remark(f"Leak: {result.name}: unknown, since {error}", alarming=True))
-                break
+    lines = [
+        Remark(f"Leak: {result.name}: {leak}", alarming=True)
+        for result in results
+        for leak in leaks_of_result(dataset, result)
+    ]
     splits = {split.record["split"] for result in results for split in result.splits}
     if (name := results[0].record["config"].get("splits")) is not None:
         torn = [finding.message for finding in list_findings(dataset, name, splits) if finding.severity == "warning"]
     else:
         torn = [finding.message for finding in patient_findings(dataset, splits)]
     return lines + [Remark(f"{PATIENTS}: {message}.", alarming=True) for message in torn]
+
+
+def leaks_of_result(dataset: paths.Dataset, result: EncoderResult) -> list[str]:
+    """What pretraining has seen of the videos that an encoder is scored on, in words; that it is unknown is among them."""
+    found: list[str] = []
+    for split in result.splits:
+        try:
+            leaks = [*leaks_of_record(dataset, split.record), *published_leaks_of_record(dataset, split.record)]
+        except UserError as error:
+            return [*found, f"unknown, since {error}"]
+        found += [text for text in map(str, leaks) if text not in found]  # of many splits the same
+    return found
 
 
 def exclude_seen(dataset: paths.Dataset, found: Collection) -> Collection:
@@ -104,6 +120,7 @@ def exclude_seen(dataset: paths.Dataset, found: Collection) -> Collection:
                 "leave --exclude_seen out"
             )
         results.append(replace(result, splits=splits))
+    results.sort(key=lambda result: -result.mean("accuracy"))
     note = (
         f"{counted(len(seen), 'video')} that some weights were trained on ({listed(sorted(seen))}), by --exclude_seen"
     )
@@ -111,11 +128,15 @@ def exclude_seen(dataset: paths.Dataset, found: Collection) -> Collection:
 
 
 def _recognition(results: Sequence[EncoderResult]) -> str:
-    """`Online recognition`, `Offline recognition`, or the rows of each."""
+    """` Online recognition; ...`, ` Offline recognition; ...`, or the rows of each; nothing without runs of this project."""
+    if not results:
+        return ""
     online = [result.name for result in results if result.record["config"]["causal"]]
     if 0 < len(online) < len(results):
-        return f"Online recognition: {', '.join(online)}; offline: all others"
-    return f"{'Online' if online else 'Offline'} recognition"
+        kind = f"Online recognition: {', '.join(online)}; offline: all others"
+    else:
+        kind = f"{'Online' if online else 'Offline'} recognition"
+    return f" {kind}; the last epoch is scored."
 
 
 def _not_scored(results: Sequence[EncoderResult]) -> list[Remark]:

@@ -79,9 +79,15 @@ class EncoderResult:
         return self.splits[0].record
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether its predictions were made elsewhere (`exchange.foreign`): encoder, head and settings are unknown."""
+        return "made_elsewhere" in self.record
+
+    @property
     def name(self) -> str:
-        """The folder's name, with the run where it has one, and marked when its weights are random."""
+        """The folder's name, with the run where it has one, and marked when its weights are random or unknown."""
         marks = [self.run] if self.run else []
+        marks += ["made elsewhere"] if self.is_foreign else []
         marks += ["random weights"] if self.record["features"]["random_weights"] else []
         return self.model.name + (f" ({', '.join(marks)})" if marks else "")
 

@@ -17,6 +17,8 @@ def weights_source(result: EncoderResult) -> str:
 
     Those that do not record what they were made on are called `UNVERIFIED`; features without a sidecar: `unknown`.
     """
+    if result.is_foreign:
+        return "predictions made elsewhere"
     weights = (result.record["features"]["identity"] or {}).get("weights")
     if weights is None:
         return "unknown"
@@ -77,11 +79,13 @@ def commit_name(git: dict[str, str | bool | None]) -> str:
 
 def identity(results: Sequence[EncoderResult]) -> dict[str, str]:
     """Folds, seeds and commits of all runs, listed: `{"Seeds": "42, 43", ...}`."""
-    records = [split.record for result in results for split in result.splits]
+    own = [result for result in results if not result.is_foreign] or results
+    records = [split.record for result in own for split in result.splits]
     return {
         # the validation part belongs to no fold
         "Folds": ", ".join(sorted({(record["folds_hash"] or "none")[:SHORT_HASH] for record in records})),
-        "Seeds": ", ".join(map(str, sorted({record["seed"] for record in records}))),
+        "Seeds": ", ".join(map(str, sorted({record["seed"] for record in records if record["seed"] is not None})))
+        or "none",
         "Commit": ", ".join(sorted({commit_name(record["git"]) for record in records})),
     }
 

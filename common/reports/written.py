@@ -80,32 +80,20 @@ def without_private(report: Report) -> Report:
     The measures are the same; intervals that resample patients stay so.
     """
     # remarks may hold these in the middle of a sentence, where a blank in a path cannot be told from its end
-    known = [*map(str, (report.dataset.root, paths.repository_root(), paths.CHECKOUT, Path.home()))]
-    for result in report.results:
-        for split in result.splits:
-            known += [text for text in _texts(split.record["features"]) if is_absolute(text)]
-
-    def public(content: Any) -> Any:
-        """A value of plain JSON with its texts cut."""
-        if isinstance(content, dict):
-            return {key: public(value) for key, value in content.items()}
-        if isinstance(content, list):
-            return [public(value) for value in content]
-        return public_text(content, known) if isinstance(content, str) else content
+    known = known_paths(report)
 
     def cut_result(result: EncoderResult) -> EncoderResult:
         """A shallow copy, which keeps the measures that are computed already, with its records cut."""
         cut = copy.copy(result)
         splits = [copy.copy(split) for split in result.splits]
         for split in splits:
-            told = {key: public(split.record[key]) for key in ("features", "device", "versions") if key in split.record}
-            object.__setattr__(split, "record", split.record | told)
+            object.__setattr__(split, "record", public_record(split.record, known))
         object.__setattr__(cut, "splits", splits)
         return cut
 
     results = {result.name: cut_result(result) for board in report.boards for result in board.results}
     remarks = [
-        replace(remark, text=PATIENTS_WITHHELD if remark.text.startswith(PATIENTS) else public(remark.text))
+        replace(remark, text=PATIENTS_WITHHELD if remark.text.startswith(PATIENTS) else public_text(remark.text, known))
         for remark in report.remarks
     ]
     return replace(
@@ -114,6 +102,30 @@ def without_private(report: Report) -> Report:
         remarks=remarks,
         per_video=report.per_video.assign(Patient=None),
     )
+
+
+def known_paths(report: Report) -> list[str]:
+    """Paths of this machine that the texts of a report may hold."""
+    known = [*map(str, (report.dataset.root, paths.repository_root(), paths.CHECKOUT, Path.home()))]
+    for result in report.results:
+        for split in result.splits:
+            known += [text for text in _texts(split.record["features"]) if is_absolute(text)]
+    return known
+
+
+def public_record(record: dict[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    """A run's record whose texts say nothing of the machine; names of videos and phases stay."""
+    cut = {key: _public(record[key], known) for key in ("features", "device", "versions", "config") if key in record}
+    return record | cut
+
+
+def _public(content: Any, known: Sequence[str]) -> Any:
+    """A value of plain JSON with its texts cut."""
+    if isinstance(content, dict):
+        return {key: _public(value, known) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_public(value, known) for value in content]
+    return public_text(content, known) if isinstance(content, str) else content
 
 
 def _texts(content: Any) -> Iterator[str]:

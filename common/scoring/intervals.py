@@ -52,10 +52,20 @@ def sum_interval(
         estimate = float(statistic(total[None])[0])
         if len(sums) < 2 or not np.isfinite(estimate):
             return Interval(estimate, NAN, NAN)
-        # a draw is how often each unit was picked, so all draws' sums are one matrix product: (draws, ...)
-        drawn = statistic(np.tensordot(_draw_counts(len(sums), draws, seed), sums, axes=1))
+        drawn = drawn_values(sums, statistic, draws=draws, seed=seed)
         left_out = statistic(total - sums)  # the jackknife: the sums without one unit, for every unit
     return Interval(estimate, *_bca_bounds(estimate, drawn, left_out, confidence))
+
+
+def drawn_values(
+    sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, draws: int = 2000, seed: int = 42
+) -> np.ndarray:
+    """The statistic `(draws,)` of units drawn with replacement, from their sums `(units, ...)`.
+
+    The same seed draws the same units of as many, so that several encoders are drawn together.
+    """
+    # a draw is how often each unit was picked, so all draws' sums are one matrix product: (draws, ...)
+    return statistic(np.tensordot(_draw_counts(len(sums), draws, seed), sums, axes=1))
 
 
 def sums_per_unit(per_video: np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:

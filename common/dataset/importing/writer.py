@@ -14,7 +14,7 @@ from typing import Any
 
 from common.base import paths
 from common.base.entries import visible
-from common.base.files import link_file, misfit, read_json, sha256_of_file, write_json, write_text
+from common.base.files import link_file, misfit, read_json, read_text, sha256_of_file, write_json, write_text
 from common.base.runtime import UserError
 from common.dataset.importing.imported import Imported, ImportedVideo
 from common.dataset.phases import UNLABELLED
@@ -145,6 +145,9 @@ def _texts(
 ) -> dict[Path, str]:
     """Every text file of the data set with its content."""
     texts = {dataset.mapping: _mapping_text(imported)}
+    drawn = paths.Dataset(imported.reading.folder).sample_record
+    if drawn.is_file():  # a made release (data/make_releases.py): what is made of it is synthetic too
+        texts[dataset.sample_record] = read_text(drawn)
     texts[dataset.description] = _yaml(_description(imported, features_of))
     for name, video in imported.videos.items():
         folder = dataset.ground_truth_val if video.entry.is_validation else dataset.ground_truth

@@ -1,0 +1,141 @@
+"""The table over data sets: ranks by hand, cells that are empty or have seen the test, and what is written."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+import pytest
+
+from common.base import paths
+from common.reports.benchmark.table import Benchmark, BenchmarkSet, in_rows, make_benchmark
+from common.reports.benchmark.written import cell_rows, text_rows, write_benchmark
+from common.reports.comparison import make_report
+from common.reports.results import Collection, EncoderResult, SplitResult
+from common.scoring.protocols import PROTOCOLS
+from common.scoring.video_score import VideoScore
+
+PHASES = ("background", "incision", "wash")
+VIDEOS = tuple(f"BL_{number}" for number in range(8))
+SEEN = ["its weights saw 2 of the 8 scored videos in training: BL_1, BL_2"]
+
+
+def encoder(name: str, wrong: int, *, run: str | None = None, splits: str | None = None) -> EncoderResult:
+    """One split of 100-frame videos at 5 fps, of which about `wrong` frames are wrong, a few more or less in each."""
+    scores = {}
+    for number, video in enumerate(VIDEOS):
+        true = np.repeat([0, 1, 2], [25, 25, 50])
+        predicted = true.copy()
+        predicted[50 : 50 + wrong + number % 3] = 1
+        likely = np.eye(len(PHASES))[predicted] * 0.8 + 0.05
+        scores[video] = VideoScore(true, predicted, len(PHASES), 0, 5.0, lambda likely=likely: likely)
+    record = {
+        "synthetic": False, "split": "1", "seed": 42, "phases": list(PHASES), "videos": list(VIDEOS), "folds_hash": "f" * 64,
+        "git": {"commit": None, "dirty": None}, "versions": {}, "train_seconds": 1.0, "history": None,
+        "config": {"causal": False, "variant": None, "splits": splits},
+        "features": {"identity": None, "random_weights": False, "num_parameters": None},
+    }  # fmt: skip
+    return EncoderResult(paths.Model(Path(name)), run, [SplitResult(record, scores)])
+
+
+def data_set(root: Path, name: str, wrong: dict[str, int], leaks: dict[str, list[str]] | None = None) -> BenchmarkSet:
+    folder = root / name
+    folder.mkdir()
+    (folder / "mapping.txt").write_text("".join(f"{index} {phase}\n" for index, phase in enumerate(PHASES)))
+    results = [encoder(model, count) for model, count in wrong.items()]
+    return BenchmarkSet(make_report(paths.Dataset(folder), results, list(PROTOCOLS.values())), leaks or {})
+
+
+def made(*sets: BenchmarkSet) -> Benchmark:
+    return make_benchmark(sets, list(PROTOCOLS.values()), [])
+
+
+@pytest.fixture
+def three(tmp_path) -> Benchmark:
+    return made(
+        data_set(tmp_path, "one", {"Good": 2, "Fair": 10, "Poor": 30}),
+        data_set(tmp_path, "two", {"Good": 4, "Fair": 2, "Poor": 20}),
+        data_set(tmp_path, "three", {"Good": 3, "Fair": 9, "Poor": 40}),
+    )
+
+
+def test_mean_ranks_by_hand(three):
+    means = {name: mean.estimate for name, mean in three.headline.means.items()}
+    assert means == pytest.approx({"Good": 4 / 3, "Fair": 5 / 3, "Poor": 3.0})
+    assert three.headline.ranks["two"] == {"Fair": 1, "Good": 2, "Poor": 3}
+    assert three.encoders == ["Good", "Fair", "Poor"]
+    poor = three.headline.means["Poor"]
+    assert poor.low <= poor.estimate == poor.high == 3.0
+
+
+def test_agreement_between_data_sets_is_kendalls_tau(three):
+    taus = {(pair.first, pair.second): pair.tau.estimate for pair in three.headline.agreement}
+    assert taus == pytest.approx({("one", "two"): 1 / 3, ("one", "three"): 1.0, ("two", "three"): 1 / 3})
+
+
+def test_every_measure_and_protocol_has_a_standing(three):
+    assert len(three.standings) == len(PROTOCOLS) * 8
+    # PR-AUC over pooled frames is no function of sums over videos: ranks, but no interval
+    pooled = three.standings[list(PROTOCOLS).index("pooled"), "pr_auc"]
+    assert all(math.isnan(mean.low) and not math.isnan(mean.estimate) for mean in pooled.means.values())
+
+
+def test_a_cell_that_has_seen_the_test_has_a_number_but_no_rank(tmp_path):
+    table = made(
+        data_set(tmp_path, "one", {"Good": 2, "Fair": 10, "Poor": 30}, {"Good": SEEN}),
+        data_set(tmp_path, "two", {"Good": 2, "Fair": 10, "Poor": 30}),
+    )
+    assert table.headline.ranks["one"] == {"Fair": 1, "Poor": 2}
+    assert table.headline.ranks["two"] == {"Good": 1, "Fair": 2, "Poor": 3}
+    assert list(table.headline.means) == ["Fair", "Poor"]  # over two sets; Good has a rank in one
+    assert table.encoders == ["Fair", "Poor", "Good"]
+    assert any("No mean rank: Good" in str(remark) for remark in table.remarks)
+    assert table.sets[0].cell("Good", 0, "accuracy").mean > 0.9
+
+
+def test_a_set_without_a_run_leaves_an_empty_cell_never_0(tmp_path):
+    table = made(
+        data_set(tmp_path, "one", {"Good": 2, "Fair": 10, "New": 5}), data_set(tmp_path, "two", {"Good": 2, "Fair": 9})
+    )
+    assert table.sets[1].cell("New", 0, "accuracy") is None
+    assert text_rows(table)[-1][:2] == ["New", "n/a"]
+    assert text_rows(table)[-1][-1] == "not run"
+    rows = [row for row in cell_rows(table) if row["Encoder"] == "New"]
+    assert {row["Data set"] for row in rows} == {"one"}
+
+
+def test_one_encoder_alone_has_no_mean_rank_and_that_is_said(tmp_path):
+    table = made(data_set(tmp_path, "one", {"Good": 2}), data_set(tmp_path, "two", {"Other": 2}))
+    assert table.headline.means == {}
+    assert any(remark.alarming and "No mean ranks" in str(remark) for remark in table.remarks)
+
+
+def test_equal_encoders_share_letter_and_rank(tmp_path):
+    table = made(data_set(tmp_path, "one", {"Good": 2, "Twin": 2}), data_set(tmp_path, "two", {"Good": 4, "Twin": 4}))
+    assert [mean.estimate for mean in table.headline.means.values()] == [1.5, 1.5]
+    assert len(set(table.headline.letters.values())) == 1
+
+
+def test_runs_on_a_named_list_stand_in_the_row_of_their_encoder():
+    runs = [
+        encoder("A", 2, run="splits=official", splits="official"),
+        encoder("A", 2, run="splits=official-causal", splits="official"),
+        encoder("A", 2, run="mine", splits="official"),
+        encoder("A", 2, run="causal"),
+    ]
+    names = [result.name for result in in_rows(Collection(runs, [])).results]
+    assert names == ["A", "A (causal)", "A (mine)", "A (causal)"]
+
+
+def test_what_is_written(three, workspace, tmp_path):
+    leaky = made(*three.sets[:2], BenchmarkSet(three.sets[2].report, {"Poor": SEEN}))
+    written = write_benchmark(leaky)
+    assert [path.name for path in written] == ["report.html", "benchmark.xlsx", "cells.csv", "ranks.png"]
+    page = written[0].read_text(encoding="utf-8")
+    assert '<td class="leak" title="its weights saw 2 of the 8 scored videos' in page
+    assert "<script" not in page
+    workbook = openpyxl.load_workbook(written[1])
+    assert workbook.sheetnames == ["ranks", "cells", "agreement", "data sets", "notes"]
+    assert len(written[2].read_text().splitlines()) == 1 + 3 * 3 * 8 * len(PROTOCOLS)
+    again = write_benchmark(leaky)
+    assert again[0].read_text(encoding="utf-8") == page

@@ -26,6 +26,7 @@ COMMANDS = (
     "data/import_dataset.py",
     "data/prepare_sics155.py",
     "data/make_sample.py",
+    "data/make_releases.py",
     "generate_k_folds.py",
     "common.doctor",
     "common.audit",

@@ -17,7 +17,7 @@ from common.scoring.intervals import ROUNDING, Interval
 LEAST_KEPT = 1e-6  # of a spread that is nothing but noise: ranks are then drawn from the noise alone
 
 
-def rank(values: np.ndarray) -> np.ndarray:
+def ranks_of(values: np.ndarray) -> np.ndarray:
     """Ranks `(..., encoders)` of values of that shape along the last axis: 1 is the largest, equal ones share the mean."""
     values = np.asarray(values, dtype=float)
     mine, others = values[..., :, None], values[..., None, :]
@@ -37,7 +37,7 @@ class MeanRanks:
 
     @property
     def _drawn_ranks(self) -> np.ndarray:
-        return rank(self.drawn).mean(axis=0)
+        return ranks_of(self.drawn).mean(axis=0)
 
     def intervals(self) -> list[Interval]:
         """The estimate of each encoder between the percentiles of its draws."""
@@ -109,4 +109,4 @@ def mean_ranks(values: np.ndarray, drawn: Sequence[np.ndarray], *, confidence: f
         + keep_own * (found - common)[:, None]
         + np.sqrt(keep_own) * (noise - shared_noise)
     )
-    return MeanRanks(rank(values).mean(axis=0), drawn_values, confidence)
+    return MeanRanks(ranks_of(values).mean(axis=0), drawn_values, confidence)

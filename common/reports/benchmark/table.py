@@ -23,7 +23,7 @@ from common.reports.results import Collection, EncoderResult, run_names
 from common.scoring.intervals import Interval, drawn_values, sums_per_unit
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import FRAME_MEASURES, Protocol, contributions, from_sums
-from common.scoring.ranks import kendall, mean_ranks, rank
+from common.scoring.ranks import kendall, mean_ranks, ranks_of
 from common.scoring.significance import holm, tie_letters
 
 log = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ def _standing(
         cells = {name: each.cell(name, board, measure).mean for name in each.results if name not in each.leaks}
         values[each.name] = {name: mean for name, mean in cells.items() if not np.isnan(mean)}
     ranks = {
-        name: dict(zip(of_set, rank(np.array(list(of_set.values()))).tolist(), strict=True)) if of_set else {}
+        name: dict(zip(of_set, ranks_of(np.array(list(of_set.values()))).tolist(), strict=True)) if of_set else {}
         for name, of_set in values.items()
     }
     everywhere = sorted(set.intersection(*(set(of_set) for of_set in values.values())))
@@ -230,7 +230,7 @@ def _standing(
     if len(everywhere) > 1:
         table = np.array([[values[each.name][name] for name in everywhere] for each in sets])
         if any(each is None for each in found):  # no function of sums: ranks without intervals
-            estimates = rank(table).mean(axis=0).tolist()
+            estimates = ranks_of(table).mean(axis=0).tolist()
             intervals = [Interval(estimate, float("nan"), float("nan")) for estimate in estimates]
             p_values = np.ones((len(everywhere), len(everywhere)))
         else:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from common.base import paths
 from common.base.files import atomic_path, write_text
 from common.base.wording import brief, text_cell
-from common.reports.benchmark.table import LEAST_AGREEING, Benchmark
+from common.reports.benchmark.table import LEAST_AGREEING, Benchmark, Standing
 from common.reports.leaderboard import HEADLINE
 from common.reports.page import page
 from common.reports.pictures.style import ALARM, QUIET, SERIES_COLOURS, save, tidy, write_remarks, write_title
@@ -45,9 +45,9 @@ def write_benchmark(made: Benchmark, *, pdf: bool = False) -> list[Path]:
         shown = cells.map(lambda value: text_cell(value) if isinstance(value, str) else value)
         shown.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     return [
-        save_page(made, folder / "report.html"),
+        save_benchmark_page(made, folder / "report.html"),
         save_workbook(
-            list(sheets(made, cells)),
+            sheets(made, cells),
             folder / "benchmark.xlsx",
             title=made.title,
             alarming=any(remark.alarming for remark in made.remarks),
@@ -57,7 +57,7 @@ def write_benchmark(made: Benchmark, *, pdf: bool = False) -> list[Path]:
     ]
 
 
-def save_page(made: Benchmark, path: Path) -> Path:
+def save_benchmark_page(made: Benchmark, path: Path) -> Path:
     """One page without scripts that opens from disk; the same benchmark gives the same bytes."""
     folders = [Path(__file__).with_name("templates"), Path(page.__file__).with_name("templates")]
     environment = jinja2.Environment(
@@ -136,33 +136,47 @@ def cell_rows(made: Benchmark) -> Iterator[dict[str, object]]:
                     }
 
 
-def sheets(made: Benchmark, cells: pd.DataFrame) -> Iterator[Sheet]:
-    """Ranks, cells, agreement of data sets, the data sets, notes."""
-    ranks = pd.DataFrame(
-        {
-            "Encoder": name,
-            "Protocol": protocol.name,
-            "Measure": title,
+def sheets(made: Benchmark, cells: pd.DataFrame) -> list[Sheet]:
+    """Ranks, cells, agreement of data sets, the data sets, notes; those that would be empty are left out."""
+    notes = pd.DataFrame({"Note": [*map(str, made.remarks), METHODS]})
+    alarming = [row for row, remark in enumerate(made.remarks) if remark.alarming]
+    built = [
+        _rank_sheet(made),
+        _cell_sheet(cells),
+        _agreement_sheet(made),
+        _set_sheet(made),
+        Sheet("notes", "Read before use.", notes, marks=mark_rows(alarming, ["Note"], "alarm"), widths={"Note": 110}),
+    ]
+    return [sheet for sheet in built if len(sheet.table)]
+
+
+def _standings(made: Benchmark) -> Iterator[tuple[dict[str, str], Standing]]:
+    """Every standing with the columns that say of what."""
+    for (board, measure), standing in made.standings.items():
+        yield {"Protocol": made.protocols[board].name, "Measure": MEASURES[measure]}, standing
+
+
+def _rank_sheet(made: Benchmark) -> Sheet:
+    table = pd.DataFrame(
+        {"Encoder": name}
+        | of_what
+        | {
             "Mean rank": mean.estimate,
             "Interval low": mean.low,
             "Interval high": mean.high,
             "Tied": standing.letters[name],
         }
         | {f"Rank on {each.name}": standing.ranks[each.name].get(name, math.nan) for each in made.sets}
-        for board, protocol in enumerate(made.protocols)
-        for measure, title in MEASURES.items()
-        for standing in [made.standings[board, measure]]
+        for of_what, standing in _standings(made)
         for name, mean in standing.means.items()
     )
-    if len(ranks):
-        yield Sheet(
-            "ranks",
-            "Mean rank over the data sets with its 95 % interval over videos; encoders that share a letter are statistically tied.",
-            ranks,
-            grouped="Measure",
-        )
+    caption = "Mean rank over the data sets with its 95 % interval over videos; encoders that share a letter are statistically tied."
+    return Sheet("ranks", caption, table, grouped="Measure")
+
+
+def _cell_sheet(cells: pd.DataFrame) -> Sheet:
     seen = cells["Seen in training"].notna().to_numpy().nonzero()[0]
-    yield Sheet(
+    return Sheet(
         "cells",
         "Every measure of every encoder on every data set: mean and standard deviation over splits, 95 % interval over videos. "
         "Red: its weights have seen scored videos.",
@@ -172,24 +186,21 @@ def sheets(made: Benchmark, cells: pd.DataFrame) -> Iterator[Sheet]:
         marks=mark_rows(seen, ["Mean %", "Seen in training"], "alarm"),
         widths={"Seen in training": 60},
     )
-    agreement = pd.DataFrame(
-        {
-            "Protocol": protocol.name,
-            "Measure": title,
-            "Data set": pair.first,
-            "Other data set": pair.second,
-            "Encoders": pair.count,
-            "Kendall's tau": pair.tau.estimate,
-            "Interval low": pair.tau.low,
-            "Interval high": pair.tau.high,
-        }
-        for board, protocol in enumerate(made.protocols)
-        for measure, title in MEASURES.items()
-        for pair in made.standings[board, measure].agreement
+
+
+def _agreement_sheet(made: Benchmark) -> Sheet:
+    table = pd.DataFrame(
+        of_what
+        | {"Data set": pair.first, "Other data set": pair.second, "Encoders": pair.count}
+        | {"Kendall's tau": pair.tau.estimate, "Interval low": pair.tau.low, "Interval high": pair.tau.high}
+        for of_what, standing in _standings(made)
+        for pair in standing.agreement
     )
-    if len(agreement):
-        yield Sheet("agreement", "Rank correlation of the encoders between data sets.", agreement, grouped="Measure")
-    described = pd.DataFrame(
+    return Sheet("agreement", "Rank correlation of the encoders between data sets.", table, grouped="Measure")
+
+
+def _set_sheet(made: Benchmark) -> Sheet:
+    table = pd.DataFrame(
         {
             "Data set": each.name,
             "Splits": each.scheme,
@@ -200,10 +211,7 @@ def sheets(made: Benchmark, cells: pd.DataFrame) -> Iterator[Sheet]:
         }
         for each in made.sets
     )
-    yield Sheet("data sets", "What was scored.", described, widths={"Splits": 60})
-    notes = pd.DataFrame({"Note": [*map(str, made.remarks), METHODS]})
-    alarming = [row for row, remark in enumerate(made.remarks) if remark.alarming]
-    yield Sheet("notes", "Read before use.", notes, marks=mark_rows(alarming, ["Note"], "alarm"), widths={"Note": 110})
+    return Sheet("data sets", "What was scored.", table, widths={"Splits": 60})
 
 
 def rank_picture(made: Benchmark) -> Figure:

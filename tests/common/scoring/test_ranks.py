@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, rankdata
 
-from common.scoring.ranks import kendall, mean_ranks, rank
+from common.scoring.ranks import kendall, mean_ranks, ranks_of
 
 
 def simulated(random, num_encoders, num_sets, num_videos, shared, own, draws=400):
@@ -19,24 +19,24 @@ def simulated(random, num_encoders, num_sets, num_videos, shared, own, draws=400
         noise = random.standard_normal((num_videos, num_encoders)) + random.standard_normal((num_videos, 1))
         videos = true * np.sqrt(2 / num_videos) + noise
         times_drawn = random.multinomial(num_videos, np.full(num_videos, 1 / num_videos), size=draws)
-        truths.append(rank(true))
+        truths.append(ranks_of(true))
         values.append(videos.mean(axis=0))
         deviations.append(times_drawn @ videos / num_videos - videos.mean(axis=0))
     return np.mean(truths, axis=0), np.array(values), deviations
 
 
 def test_the_largest_is_first_and_equal_ones_share_the_mean_rank():
-    assert rank(np.array([0.2, 0.9, 0.5, 0.9])).tolist() == [4.0, 1.5, 3.0, 1.5]
+    assert ranks_of(np.array([0.2, 0.9, 0.5, 0.9])).tolist() == [4.0, 1.5, 3.0, 1.5]
 
 
 def test_sums_in_another_order_are_equal():
-    assert rank(np.array([0.1 + 0.2, 0.3])).tolist() == [1.5, 1.5]
+    assert ranks_of(np.array([0.1 + 0.2, 0.3])).tolist() == [1.5, 1.5]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_ranks_and_tau_are_those_of_scipy(seed):
     first, second = np.random.default_rng(seed).integers(0, 6, (2, 9)).astype(float)
-    assert rank(first).tolist() == rankdata(-first).tolist()
+    assert ranks_of(first).tolist() == rankdata(-first).tolist()
     assert kendall(first, second) == pytest.approx(kendalltau(first, second).statistic)
 
 
@@ -100,7 +100,7 @@ def test_a_plain_bootstrap_of_ranks_would_miss_it():
     held = []
     for _ in range(40):
         truth, values, deviations = simulated(random, 8, 15, 40, shared=1.0, own=1.0)
-        ranks = np.mean([rank(of_set + each) for of_set, each in zip(values, deviations, strict=True)], axis=0)
+        ranks = np.mean([ranks_of(of_set + each) for of_set, each in zip(values, deviations, strict=True)], axis=0)
         low, high = np.quantile(ranks, [0.025, 0.975], axis=0)
         held += ((low - 1e-9 <= truth) & (truth <= high + 1e-9)).tolist()
     assert np.mean(held) < 0.9

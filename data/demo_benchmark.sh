@@ -4,7 +4,7 @@
 #
 # Usage: demo_benchmark.sh [OPTIONS OF data/make_releases.py...]        PYTHON=... names another interpreter than .venv's
 #
-# Environment: ENCODERS, the folders of models/ to compare; EXTRACTION, further options of their extraction.
+# Environment: ENCODERS, the folders of models/ to compare; EXTRACTION and HEAD, further options of extraction and of heads.
 # Everything is drawn: the numbers say nothing of surgery.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -31,7 +31,8 @@ for release in "${releases[@]}"; do
     for encoder in $encoders; do
         # shellcheck disable=SC2086  # several words
         run -m common.extract_features --model "$encoder" --dataset "$dataset" ${EXTRACTION:-}
-        run -m common.run_k_folds --model "$encoder" --dataset "$dataset" --splits official --config data/sample_head.yaml
+        # shellcheck disable=SC2086
+        run -m common.run_k_folds --model "$encoder" --dataset "$dataset" --splits official --config data/sample_head.yaml ${HEAD:-}
     done
 done
 

@@ -87,6 +87,11 @@ def main(argv: list[str] | None = None) -> int:
         metavar="BUNDLE",
         help="compute every number of a bundle again against the labels here, and say what differs (exit code 1)",
     )
+    output.add_argument(
+        "--all_ribbons",
+        action="store_true",
+        help="large ribbons of every video, in the page and as pictures (default: of 12 from the worst to the best)",
+    )
     output.add_argument("--pdf", action="store_true", help="every picture as PDF too")
     given = parser.parse_args(argv)
     _refuse_ignored(given)
@@ -151,7 +156,7 @@ def _write_reports(given: argparse.Namespace) -> None:
     elif given.model:
         written = write_model(report, pdf=given.pdf)
     else:
-        written = write_comparison(report, over_folds=over_folds, pdf=given.pdf)
+        written = write_comparison(report, over_folds=over_folds, pdf=given.pdf, all_ribbons=given.all_ribbons)
     if given.bundle:
         written.append(_write_bundle(given, [report], None))
     print("\n".join(f"wrote {path}" for path in written))
@@ -198,10 +203,10 @@ def _verify(given: argparse.Namespace) -> int:
 def _refuse_ignored(given: argparse.Namespace) -> None:
     """Raise `UserError` for flags that would have no effect beside others."""
     without_effect: dict[str, tuple[str, ...]] = {
-        "benchmark": ("dataset", "compare_kfold", "split", "model", "with_published", "share"),
-        "model": ("compare_kfold", "models", "runs", "with_published", "share", "with_predictions"),
+        "benchmark": ("dataset", "compare_kfold", "split", "model", "with_published", "share", "all_ribbons"),
+        "model": ("compare_kfold", "models", "runs", "with_published", "share", "with_predictions", "all_ribbons"),
         "compare_kfold": ("split",),
-        "share": ("pdf",),
+        "share": ("pdf", "all_ribbons"),
         "verify": (
             "benchmark",
             "compare_kfold",
@@ -217,6 +222,7 @@ def _refuse_ignored(given: argparse.Namespace) -> None:
             "share",
             "bundle",
             "pdf",
+            "all_ribbons",
         ),
     }
     words = {

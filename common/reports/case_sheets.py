@@ -19,7 +19,6 @@ LEAST_OTHERS = 5  # videos to compare with, below which nothing is called unusua
 RARE = 0.1  # the share of other videos below which something is unusual
 USUAL_RANGE = (0.1, 0.5, 0.9)  # quantiles of the durations
 NUM_DOUBTFUL = 5  # changes of a video that are listed
-DOUBT_SECONDS = 1.0  # on either side of a change
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Change:
 
 @dataclass(frozen=True)
 class DoubtfulChange:
-    """A predicted change; `confidence` is the mean highest probability within `DOUBT_SECONDS` of it."""
+    """A predicted change; `confidence` is the mean highest probability within `CHANGE_SECONDS` of it."""
 
     change: Change
     confidence: float
@@ -128,7 +127,7 @@ class Cohort:
 
 
 def case_sheets(result: EncoderResult) -> list[CaseSheet]:
-    """A sheet for each video of an encoder, by name. Reads the probabilities of one video after the other."""
+    """A sheet for each video of an encoder, by name."""
     cohort = Cohort(dict(sorted(result.scores.items())))
     names = progress(list(cohort.scores), description="case sheets", unit="videos")
     return [_sheet(cohort, place, video) for place, video in enumerate(names)]
@@ -184,16 +183,14 @@ def course(segments: Segments, cohort: Cohort, place: int, rate: float) -> Cours
 
 def doubtful_changes(score: VideoScore, rate: float) -> list[DoubtfulChange]:
     """The `NUM_DOUBTFUL` predicted changes of the lowest confidence; none without probabilities."""
-    if score.load_probabilities is None:
+    if score.from_probabilities is None:
         return []
-    confidence = score.load_probabilities().max(axis=1)
-    reach = max(1, round(DOUBT_SECONDS * (score.fps or 1)))
+    confidences = score.from_probabilities.at_changes.tolist()
     predicted, true = score.segments
     found = []
     for index, start in enumerate(predicted.starts[1:].tolist(), 1):
         change = Change(int(predicted.labels[index - 1]), int(predicted.labels[index]), start / rate)
         offs = start - true.starts[1:]
         off = float(offs[np.abs(offs).argmin()]) / rate if offs.size else float("nan")
-        mean = float(confidence[max(start - reach, 0) : start + reach].mean())
-        found.append(DoubtfulChange(change, mean, off))
+        found.append(DoubtfulChange(change, confidences[index - 1], off))
     return sorted(found, key=lambda doubt: doubt.confidence)[:NUM_DOUBTFUL]

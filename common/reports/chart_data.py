@@ -9,12 +9,14 @@ import numpy as np
 from common.dataset.segments import Segments, find_segments
 from common.reports.comparison import Report
 from common.reports.costs import COSTS
+from common.reports.failure_atlas import video_accuracies
 from common.reports.leaderboard import HEADLINE
 from common.scoring.metrics import MEASURES
 from common.scoring.video_score import VideoScore
 
 EFFICIENCY_MEASURES = ("accuracy", "f1_macro", "edit", "f1@50")
 TRUTH = "truth"
+NUM_SHOWN = 12  # videos that ribbons are drawn large of
 
 
 class CostPanel(NamedTuple):
@@ -125,6 +127,19 @@ def score_ribbons(scores: Mapping[str, VideoScore | None]) -> list[Ribbon]:
             wrong = [(start, end) for is_wrong, start, end in find_segments(score.is_wrong) if is_wrong]
             ribbons.append(Ribbon(label, score.segments[0], wrong, score))
     return ribbons
+
+
+def worst_to_best(report: Report, count: int) -> list[str]:
+    """At most `count` videos at even steps through the order by mean accuracy over encoders, the worst first."""
+    order = sorted(video_accuracies(report.results), key=lambda video: video.mean)
+    places = np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))
+    return [order[place].name for place in places]
+
+
+def shown_videos(report: Report, *, all_ribbons: bool = False) -> list[str]:
+    """The videos whose ribbons are drawn large, by name: `NUM_SHOWN` from the worst to the best, or all."""
+    chosen = set(worst_to_best(report, NUM_SHOWN))
+    return [video.name for video in video_accuracies(report.results) if all_ribbons or video.name in chosen]
 
 
 def video_ribbons(report: Report, video: str) -> list[Ribbon]:

@@ -3,21 +3,24 @@
 import copy
 import platform
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from common.base import paths
+from common.base.children import num_cores, side_by_side
 from common.base.files import atomic_path
+from common.base.runtime import progress
 from common.base.wording import text_cell
 from common.reports.caveats import PATIENTS
-from common.reports.chart_data import score_ribbons
+from common.reports.chart_data import score_ribbons, shown_videos
 from common.reports.comparison import Report
 from common.reports.page.page import save_page
 from common.reports.pictures import charts, embedding, ribbons
 from common.reports.pictures.style import save
-from common.reports.results import EncoderResult
+from common.reports.results import MOST_PROCESSES, EncoderResult
 from common.reports.workbook.workbook import save_comparison
 
 # a path from the root, home or a drive, or an address, within a sentence
@@ -27,6 +30,7 @@ ABSOLUTE_PATH = re.compile(
 PATIENTS_WITHHELD = (
     f"{PATIENTS} of the splits are not as patients.csv says; the report that is not for sharing says which."
 )
+TESTS_PER_PROCESS = 250  # of a video by an encoder: fewer are written before another process has begun
 PICTURES = {
     "comparison_chart": charts.comparison_chart,
     "comparison_table": charts.comparison_table,
@@ -36,13 +40,49 @@ PICTURES = {
     "label_efficiency": charts.efficiency_picture,
     "spacing": charts.spacing_picture,
     "features": embedding.feature_map,
+    "ribbons": ribbons.overview_picture,
 }
 
 
-def write_comparison(report: Report, *, over_folds: bool, pdf: bool = False) -> list[Path]:
+@dataclass(frozen=True)
+class _Part:
+    """One file of a comparison, or what belongs together: written by `write(report, path, *details)`."""
+
+    write: Callable[..., list[Path]]
+    path: Path
+    details: tuple[Any, ...] = ()
+
+
+def _write_part(report: Report, part: _Part) -> list[Path]:
+    return part.write(report, part.path, *part.details)
+
+
+def _write_tables(report: Report, path: Path) -> list[Path]:
+    return [save_comparison(report, path)]
+
+
+def _write_page(report: Report, path: Path, all_ribbons: bool) -> list[Path]:
+    return [save_page(report, path, all_ribbons=all_ribbons)]
+
+
+def _write_picture(report: Report, path: Path, name: str, pdf: bool) -> list[Path]:
+    return save(PICTURES[name](report), path, pdf=pdf)
+
+
+def _write_video(report: Report, path: Path, video: str, pdf: bool) -> list[Path]:
+    return save(ribbons.video_picture(report, video), path, pdf=pdf)
+
+
+def _write_confusion(report: Report, path: Path, encoder: str, pdf: bool) -> list[Path]:
+    result = next(result for result in report.results if result.name == encoder)
+    return save(charts.confusion_plot(result, report), path, pdf=pdf)
+
+
+def write_comparison(report: Report, *, over_folds: bool, pdf: bool = False, all_ribbons: bool = False) -> list[Path]:
     """Write every table and picture of a comparison to `comparison_results/`, and confusions to the encoders' folders.
 
-    Those of all folds and those of one split have names of their own: neither replaces the other.
+    Those of all folds and those of one split have names of their own: neither replaces the other. `all_ribbons`: large
+    ribbons of every video, not only of `shown_videos`. Those of a comparison of many videos are written side by side.
     """
     folder = paths.comparison_results()
     stem, prefix = ("kfold_", "") if over_folds else ("model_", "model_")
@@ -50,18 +90,26 @@ def write_comparison(report: Report, *, over_folds: bool, pdf: bool = False) -> 
     with atomic_path(per_video) as temporary:
         table = report.per_video.map(lambda value: text_cell(value) if isinstance(value, str) else value)
         table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
-    written = [
-        save_page(report, folder / f"{prefix}report.html"),
-        save_comparison(report, folder / f"{stem}comparison.xlsx"),
-        per_video,
+    tables = [
+        _Part(_write_page, folder / f"{prefix}report.html", (all_ribbons,)),
+        _Part(_write_tables, folder / f"{stem}comparison.xlsx"),
     ]
-    for name, draw in PICTURES.items():
-        written += save(draw(report), folder / f"{stem}{name}.png", pdf=pdf)
-    written += ribbons.save_ribbons(report, folder / f"{stem}ribbons.png", pdf=pdf)
+    pictures = [_Part(_write_picture, folder / f"{stem}{name}.png", (name, pdf)) for name in PICTURES]
     for result in report.results if over_folds else []:
         name = "_".join(filter(None, [report.dataset.name, result.run, "confusion.png"]))
-        written += save(charts.confusion_plot(result, report), result.model.visualizations_kfold / name, pdf=pdf)
-    return written
+        pictures.append(_Part(_write_confusion, result.model.visualizations_kfold / name, (result.name, pdf)))
+    large, shown = folder / "ribbons", shown_videos(report, all_ribbons=all_ribbons)
+    videos = [_Part(_write_video, large / f"{video}.png", (video, pdf)) for video in shown]
+    for video in {name for result in report.results for name in result.scores}.difference(shown):
+        for suffix in (".png", ".pdf"):  # of an earlier report: it would show other encoders beside those of this one
+            (large / f"{video}{suffix}").unlink(missing_ok=True)
+    parts = [*tables, *pictures, *videos]
+    num_tests = sum(len(result.tests) for result in report.results)
+    num_processes = min(num_cores(), MOST_PROCESSES, num_tests // TESTS_PER_PROCESS)
+    done = side_by_side(_write_part, parts, report, num_processes=num_processes)
+    written = [write() for write in progress(done, total=len(parts), description="write", unit="files")]
+    first, others = written[: len(tables)], written[len(tables) : -len(videos)]
+    return [*chain(*first), per_video, *chain(*others), large]
 
 
 def write_shared(report: Report, *, over_folds: bool) -> list[Path]:

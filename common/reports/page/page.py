@@ -5,7 +5,7 @@ sheets is plain HTML.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from common.base.files import write_text
 from common.base.runtime import counted
 from common.base.wording import clock, readable
 from common.reports.case_sheets import CaseSheet, case_sheets
+from common.reports.chart_data import shown_videos, video_ribbons
 from common.reports.comparison import Report
 from common.reports.costs import COSTS
-from common.reports.failure_atlas import FailureAtlas, failure_atlas, video_accuracies
+from common.reports.failure_atlas import FailureAtlas, failure_atlas
 from common.reports.leaderboard import HEADLINE
 from common.reports.page import charts, failure_charts
-from common.reports.page.ribbons import ribbon_chart
+from common.reports.page.ribbons import ribbon_chart, ribbon_image
 from common.reports.pictures.style import phase_colours
 from common.reports.results import EncoderResult, SplitResult
 from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, weights_source
@@ -41,20 +42,25 @@ LAST_TICK = 0.03  # of a video's length: a tick nearer to its end has no room
 BUTTONS = [["toImage", "resetScale2d"]]
 
 
-def save_page(report: Report, path: Path) -> Path:
-    """Write `report.html` atomically; the same report gives the same bytes."""
-    context = build(report)
+def save_page(report: Report, path: Path, *, all_ribbons: bool = False) -> Path:
+    """Write `report.html` atomically; the same report gives the same bytes.
+
+    `all_ribbons`: videos to zoom into are all, not those of `shown_videos`.
+    """
+    context = build(report, all_ribbons=all_ribbons)
     environment = _environment(context["in_seconds"], report.mapping.background)
     write_text(path, environment.get_template("report.html.j2").render(context))
     return path
 
 
-def build(report: Report) -> dict[str, Any]:
+def build(report: Report, *, all_ribbons: bool = False) -> dict[str, Any]:
     """Everything that the templates lay out."""
     sheets = case_sheets(report.results[0])
     atlas = failure_atlas(report.results)
     atlas = replace(atlas, by_length=atlas.by_length.filled, by_distance=atlas.by_distance.filled)
-    figures = _figures(report, atlas)
+    ribbon_videos = shown_videos(report, all_ribbons=all_ribbons)
+    figures = _figures(report, atlas, ribbon_videos)
+    colours = phase_colours(report.mapping)
     return {
         "report": report,
         "plotly_js": Markup(get_plotlyjs()),
@@ -62,7 +68,7 @@ def build(report: Report) -> dict[str, Any]:
         "measures": MEASURES,
         "headline": HEADLINE,
         "phases": [readable(name) for name in report.mapping.names],
-        "colours": phase_colours(report.mapping),
+        "colours": colours,
         "facts": facts(report),
         "random_weights": [r.name for r in report.results if r.record["features"]["random_weights"]],
         "sources": {result.name: weights_source(result) for result in report.results},
@@ -70,7 +76,8 @@ def build(report: Report) -> dict[str, Any]:
         "board_ranks": [charts.ranks(board, HEADLINE) for board in report.boards],
         "agreement": rank_agreement(report),
         "sentences": {methods_sentence(board.protocol, report.mapping.background) for board in report.boards},
-        "ribbon_videos": [video.name for video in video_accuracies(report.results)],
+        "ribbon_videos": ribbon_videos,
+        "strips": {sheet.video: ribbon_image(video_ribbons(report, sheet.video), colours) for sheet in sheets},
         "sheets": sheets,
         "in_seconds": all(sheet.score.fps for sheet in sheets),
         "anchors": {sheet.video: f"video-{number}" for number, sheet in enumerate(sheets, 1)},
@@ -84,14 +91,14 @@ def build(report: Report) -> dict[str, Any]:
     }
 
 
-def _figures(report: Report, atlas: FailureAtlas) -> dict[str, go.Figure]:
+def _figures(report: Report, atlas: FailureAtlas, ribbon_videos: Sequence[str]) -> dict[str, go.Figure]:
     """The charts by name; those that would show nothing are left out."""
     figures = {
         f"board-{number}": charts.board_chart(board, report.published) for number, board in enumerate(report.boards, 1)
     }
     if len(report.boards) > 1 and len(report.results) > 1:
         figures["ranks"] = charts.rank_chart(report.boards)
-    figures["ribbons"] = ribbon_chart(report)
+    figures["ribbons"] = ribbon_chart(report, ribbon_videos)
     figures["worst"] = failure_charts.worst_chart(atlas.worst, atlas.encoder)
     if atlas.pairs:
         figures["pairs"] = failure_charts.pairs_chart(atlas.pairs, report.mapping)

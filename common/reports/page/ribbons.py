@@ -1,15 +1,19 @@
-"""Ribbons of every video and encoder in one interactive chart, a menu chooses the video.
+"""Ribbons of the page: a small picture for each video, and some videos in an interactive chart, a menu chooses which.
 
-The page holds segments, not frames: a hundred videos of twenty encoders stay a few megabytes.
+The chart holds segments, not frames, and those of a hundred videos of twenty encoders would be tens of megabytes; their
+pictures are a few.
 """
 
+import base64
+import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
+from PIL import Image, ImageColor
 
-from common.base.runtime import progress
 from common.base.wording import clock, readable
 from common.reports.chart_data import Ribbon, video_ribbons
 from common.reports.comparison import Report
@@ -19,6 +23,9 @@ from common.reports.pictures.style import phase_colours
 from common.scoring.video_score import VideoScore
 
 ROW_PIXELS = 34
+IMAGE_WIDTH = 1200  # pixels, of a whole video; about as wide as the page shows it
+ROW, BAR, MARK = 20, 14, 3  # pixels: of an image's row, of its phases, and below them of what is wrong
+WHITE, BLACK = "#FFFFFF", "#000000"
 MINUTE_DIGITS = 3  # 0.06 s: finer than anyone reads off the axis
 # in `extra`, the box beside the text: the label of the row
 HOVER = "<b>%{{fullData.name}}</b><br>{times}<br>mean probability %{{customdata[3]}}<extra>%{{y}}</extra>"
@@ -27,13 +34,13 @@ IN_FRAMES = "frame %{customdata[0]} to %{customdata[1]}<br>duration %{customdata
 Bars = dict[str, list]  # base, x (length), y (row), customdata of the bars of one phase
 
 
-def ribbon_chart(report: Report) -> go.Figure:
-    """Truth and every encoder's prediction along the time of a video; below a prediction, black where it is wrong."""
+def ribbon_chart(report: Report, videos: Sequence[str]) -> go.Figure:
+    """Of each of `videos` truth and every encoder's prediction along the time of a video; below a prediction, black where it is wrong."""
     in_minutes = all(score.fps for result in report.results for score in result.scores.values())
     names, colours = report.mapping.names, phase_colours(report.mapping)
     # one trace per phase and one for what is wrong; choosing a video replaces the bars of all of them
     bars, labels, buttons = [], [], []
-    for video in progress(video_accuracies(report.results), description="page ribbons", unit="videos"):
+    for video in (video for video in video_accuracies(report.results) if video.name in videos):
         ribbons = video_ribbons(report, video.name)
         bars.append(_video_bars(ribbons, len(names), in_minutes))
         # by the number of the row, also when hovering
@@ -108,9 +115,39 @@ def _video_bars(ribbons: Sequence[Ribbon], num_classes: int, in_minutes: bool) -
 def segment_probabilities(score: VideoScore) -> np.ndarray:
     """The mean probability of its phase over each predicted segment `(segments,)`; NaN without probabilities."""
     segments = score.segments[0]
-    if score.load_probabilities is None:
-        return np.full(len(segments), np.nan)
-    probabilities = score.load_probabilities()
-    own = probabilities[np.arange(len(probabilities)), score.predicted].astype(float)
-    summed = np.concatenate(([0.0], np.cumsum(own)))  # segments may leave gaps, where labels do not count
-    return (summed[segments.ends] - summed[segments.starts]) / (segments.ends - segments.starts)
+    counted = score.from_probabilities
+    return np.full(len(segments), np.nan) if counted is None else counted.of_segments
+
+
+@dataclass(frozen=True)
+class RibbonImage:
+    """A PNG as an address that the page holds itself; its rows are `ROW` pixels high, one for each of `labels`."""
+
+    address: str
+    labels: list[str]
+    height: int
+
+
+def ribbon_image(ribbons: Sequence[Ribbon], colours: Sequence[str]) -> RibbonImage:
+    """A row for each ribbon, white where it has no phase; `colours` are those of the phases."""
+    num_frames = ribbons[0].score.num_frames
+    white, black = len(colours), len(colours) + 1  # places in the palette, after the phases
+    middles = ((np.arange(IMAGE_WIDTH) + 0.5) * num_frames / IMAGE_WIDTH).astype(int)
+    edges = np.linspace(0, num_frames, IMAGE_WIDTH + 1)
+    pixels = np.full((ROW * len(ribbons), IMAGE_WIDTH), white, dtype=np.uint8)
+    for row, ribbon in enumerate(ribbons):
+        phases = np.full(num_frames, white, dtype=np.uint8)
+        for phase, start, end in ribbon.segments:
+            phases[start:end] = phase
+        top = ROW * row + 1
+        pixels[top : top + BAR] = phases[middles]
+        for start, end in ribbon.wrong:
+            # every column that a wrong frame lies in: a mistake is seen however short it is
+            first, last = np.searchsorted(edges, start, side="right") - 1, np.searchsorted(edges, end)
+            pixels[top + BAR + 1 : top + BAR + 1 + MARK, first:last] = black
+    image = Image.fromarray(pixels, mode="P")
+    image.putpalette([level for colour in (*colours, WHITE, BLACK) for level in ImageColor.getrgb(colour)])
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    address = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return RibbonImage(address, [ribbon.label for ribbon in ribbons], len(pixels))

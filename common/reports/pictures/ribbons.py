@@ -1,43 +1,36 @@
 """Ribbons: what is true and what was predicted, side by side along a video."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.base.runtime import SHOWN, progress
+from common.base.runtime import SHOWN
 from common.base.wording import brief
 from common.dataset.phases import PhaseMapping
-from common.reports.chart_data import Ribbon, video_ribbons
+from common.reports.chart_data import Ribbon, video_ribbons, worst_to_best
 from common.reports.comparison import Report
-from common.reports.failure_atlas import video_accuracies
-from common.reports.pictures.style import QUIET, phase_colours, phase_patches, save, write_title
+from common.reports.pictures.style import QUIET, phase_colours, phase_patches, write_title
 
 ROW_INCHES, GAP_INCHES = 0.22, 0.5
 NUM_CHOSEN = 6  # videos of the overview, from the worst to the best
 
 
-def save_ribbons(report: Report, path: Path, *, pdf: bool = False) -> list[Path]:
-    """Some videos from the worst to the best in `path`, and a picture for each video in `ribbons/` beside it."""
-    folder = path.parent / "ribbons"
-    videos = {}
-    for video in progress(video_accuracies(report.results), description="ribbons", unit="videos"):
-        # an encoder that was run on other videos has no row here, and an empty one on the page
-        videos[video.name] = [ribbon for ribbon in video_ribbons(report, video.name) if ribbon.score]
-        figure = ribbon_plot({video.name: videos[video.name]}, report.mapping, f"{report.title}: {video.name}")
-        save(figure, folder / f"{video.name}.png", pdf=pdf)
-    chosen = {name: videos[name] for name in worst_to_best(report, NUM_CHOSEN)}
-    title = f"{report.title}: videos from the lowest to the highest mean accuracy"
-    return [*save(ribbon_plot(chosen, report.mapping, title), path, pdf=pdf), folder]
+def video_picture(report: Report, video: str) -> Figure:
+    """The ribbons of one video."""
+    return ribbon_plot({video: _ribbons(report, video)}, report.mapping, f"{report.title}: {video}")
 
 
-def worst_to_best(report: Report, count: int) -> list[str]:
-    """At most `count` videos at even steps through the order by mean accuracy over encoders, the worst first."""
-    order = sorted(video_accuracies(report.results), key=lambda video: video.mean)
-    places = np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))
-    return [order[place].name for place in places]
+def overview_picture(report: Report) -> Figure:
+    """Some videos from the worst to the best."""
+    videos = {video: _ribbons(report, video) for video in worst_to_best(report, NUM_CHOSEN)}
+    return ribbon_plot(videos, report.mapping, f"{report.title}: videos from the lowest to the highest mean accuracy")
+
+
+def _ribbons(report: Report, video: str) -> list[Ribbon]:
+    # an encoder that was run on other videos has no row here, and an empty one on the page
+    return [ribbon for ribbon in video_ribbons(report, video) if ribbon.score]
 
 
 def ribbon_plot(videos: Mapping[str, Sequence[Ribbon]], mapping: PhaseMapping, title: str) -> Figure:

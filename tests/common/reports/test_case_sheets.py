@@ -83,7 +83,7 @@ def test_order_is_not_judged_with_few_other_videos():
 def test_doubtful_changes_have_the_lowest_confidence_within_a_second_and_their_distance_to_a_true_change():
     confidence = np.full(60, 0.9)
     confidence[32:52] = 0.5  # around the second predicted change, at frame 42
-    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    probabilities = np.stack([confidence, 1 - confidence, *np.zeros((2, len(confidence)))], axis=1)
     doubts = doubtful_changes(score([0] * 20 + [1] * 20 + [2] * 20, [0] * 15 + [1] * 27 + [2] * 18, probabilities), FPS)
     assert [doubt.change for doubt in doubts] == [Change(1, 2, 4.2), Change(0, 1, 1.5)]
     assert [doubt.confidence for doubt in doubts] == pytest.approx([0.5, 0.9])

@@ -1,5 +1,6 @@
 """The page: one file, no network; what it shows, read back from HTML and from a browser."""
 
+import base64
 import contextlib
 import io
 import json
@@ -10,7 +11,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import openpyxl
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from common.base import paths
 from common.base.files import write_json
@@ -18,15 +19,18 @@ from common.dataset.kfold import folds_hash, read_folds
 from common.dataset.phases import read_labels, read_mapping, write_prediction
 from common.features.files import IDENTITY
 from common.reports.caveats import Remark
+from common.reports.chart_data import score_ribbons
 from common.reports.comparison import make_report
 from common.reports.page.charts import ranks
 from common.reports.page.page import facts, length_in_words, p_value, save_page
-from common.reports.page.ribbons import ribbon_chart, segment_probabilities
+from common.reports.page.ribbons import IMAGE_WIDTH, ROW, ribbon_chart, ribbon_image, segment_probabilities
+from common.reports.pictures.style import phase_colours
 from common.reports.published import read_published
 from common.reports.results import collect_all, collect_split
 from common.reports.workbook.workbook import save_comparison
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import PROTOCOLS, methods_sentence
+from common.scoring.video_score import VideoScore
 
 PLOTLY_BYTES = 4_900_000
 NUM_FOLDS = 2
@@ -97,7 +101,7 @@ def test_one_small_file_with_plotly_once_and_nothing_to_load(page_text):
     own = without_plotly(page_text)
     assert "plotly.js v" in page_text
     assert "plotly.js v" not in own
-    assert not re.search(r"<(link|img|iframe|object)\b|<script[^>]+src=|@import|url\(", own)
+    assert not re.search(r"<(link|iframe|object)\b|<img(?! src=.data:)|<script[^>]+src=|@import|url\(", own)
     assert "default-src 'none'" in own
 
 
@@ -167,7 +171,7 @@ def test_a_single_split_without_frame_rates(compared, tmp_path):
 def test_names_are_shown_as_they_are_and_never_run(compared, tmp_path):
     quoted = [replace(read_published()[0], name="<img src=x onerror=alert(1)>", source="</script><b>x")]
     text = save_page(report_of(compared, published=quoted), tmp_path / "report.html").read_text()
-    assert "<img" not in without_plotly(text)
+    assert "<img src=x" not in without_plotly(text)
     assert "</script><b>x" not in text
 
 
@@ -184,7 +188,7 @@ def test_equal_means_share_a_rank_and_undefined_ones_have_none(compared):
 
 def test_ribbons_hold_segments_that_add_up_to_the_video(compared):
     report = report_of(compared)
-    figure = ribbon_chart(report)
+    figure = ribbon_chart(report, sorted(report.results[0].scores))
     buttons = figure.layout.updatemenus[0].buttons
     assert [button.label.split()[0] for button in buttons] == sorted(report.results[0].scores)
     data, layout = buttons[0].args
@@ -197,6 +201,41 @@ def test_ribbons_hold_segments_that_add_up_to_the_video(compared):
         assert total == pytest.approx(minutes, abs=5e-3)
     right = 100 * np.mean(score.true == score.predicted)
     assert layout["yaxis.labelalias"]["1"] == f"Base  {right:.0f} %"
+
+
+def test_the_picture_of_a_video_has_a_phase_in_its_colour_and_each_mistake_however_short(compared):
+    report = report_of(compared)
+    colours = phase_colours(report.mapping)
+    true = np.repeat([0, 1, 2], 4000)
+    predicted = true.copy()
+    predicted[[100, 9000]] = 3
+    score = VideoScore(true, predicted, report.mapping.num_classes)
+    drawn = ribbon_image(score_ribbons({"good": score, "absent": None}), colours)
+    assert drawn.labels == ["truth", "good", "absent"]
+    image = Image.open(io.BytesIO(base64.b64decode(drawn.address.partition(",")[2]))).convert("RGB")
+    assert image.size == (IMAGE_WIDTH, drawn.height)
+    assert drawn.height == 3 * ROW
+    pixels = np.asarray(image)
+    for row in (0, 1):
+        for third, phase in enumerate((0, 1, 2)):
+            found = pixels[row * ROW + 5, (2 * third + 1) * IMAGE_WIDTH // 6]
+            assert tuple(found) == ImageColor.getrgb(colours[phase])
+    black = (pixels == 0).all(axis=2)
+    assert np.flatnonzero(black[ROW : 2 * ROW].any(axis=0)).tolist() == [10, 900]
+    assert not black[:ROW].any()
+    assert (pixels[2 * ROW :] == 255).all()
+
+
+def test_ribbons_to_zoom_into_are_of_some_videos_unless_all_are_asked_for(compared, monkeypatch, tmp_path):
+    monkeypatch.setattr("common.reports.chart_data.NUM_SHOWN", 3)
+    report = report_of(compared)
+    few, every = (save_page(report, tmp_path / f"{every}.html", all_ribbons=every).read_text() for every in (0, 1))
+    names = [re.findall(r'<option value="(.*?)">', text) for text in (few, every)]
+    assert names[1] == sorted(report.results[0].scores)
+    assert len(names[0]) == 3
+    for text in (few, every):
+        assert len(re.findall(r'<img src="data:image/png', text)) == len(names[1]), "every sheet has its picture"
+    assert "3 videos from the lowest to the highest mean accuracy" in few
 
 
 def test_mean_probability_of_a_segment(compared):

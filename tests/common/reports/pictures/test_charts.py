@@ -7,15 +7,17 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from common.base import paths
 from common.dataset.phases import read_mapping
 from common.reports.caveats import Remark
-from common.reports.chart_data import score_ribbons
+from common.reports.chart_data import score_ribbons, worst_to_best
 from common.reports.comparison import Report, make_report
 from common.reports.pictures import charts, embedding
-from common.reports.pictures.ribbons import ribbon_plot, save_ribbons, worst_to_best
+from common.reports.pictures.ribbons import ribbon_plot
 from common.reports.pictures.style import phase_colours, save
 from common.reports.published import read_published
 from common.reports.results import collect_all
+from common.reports.written import write_comparison
 from common.run_k_folds import main as run_k_folds
 from common.scoring.protocols import CHALLENGE
 from common.scoring.video_score import VideoScore
@@ -124,10 +126,14 @@ def test_ribbons_are_in_frames_where_a_frame_rate_is_unknown(tmp_path, made):
     assert known.read_bytes() != unknown.read_bytes()
 
 
-def test_a_ribbon_for_each_video_and_some_from_the_worst_to_the_best(report, tmp_path):
-    written = save_ribbons(report, tmp_path / "kfold_ribbons.png")
-    assert written == [tmp_path / "kfold_ribbons.png", tmp_path / "ribbons"]
-    assert {path.stem for path in (tmp_path / "ribbons").iterdir()} == set(report.results[0].scores)
+def test_large_ribbons_of_some_videos_from_the_worst_to_the_best_or_of_all(report, monkeypatch):
+    monkeypatch.setattr("common.reports.chart_data.NUM_SHOWN", 2)
+    folder = paths.comparison_results() / "ribbons"
+    for every in (True, False):  # what is not drawn again would be of an earlier report
+        written = write_comparison(report, over_folds=False, all_ribbons=every)
+        assert written[-1] == folder
+        found = {path.stem for path in folder.iterdir()}
+        assert found == (set(report.results[0].scores) if every else set(worst_to_best(report, 2)))
     chosen = worst_to_best(report, 3)
     means = [report.results[0].video_values(CHALLENGE)[name]["accuracy"] for name in chosen]
     assert len(chosen) == 3

@@ -1,11 +1,16 @@
 """Frame features in two dimensions: do an encoder's phases lie apart before any head is trained?"""
 
+import contextlib
+import hashlib
 import logging
 import math
+from importlib.metadata import version
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from common.base import paths
+from common.base.files import atomic_path, map_array
 from common.base.runtime import UserError
 from common.base.wording import brief
 from common.dataset.description import features_owner, read_description
@@ -19,7 +24,7 @@ from common.video.label_grid import LabelGrid
 log = logging.getLogger(__name__)
 
 MOST_ENCODERS = 8
-FRAMES_PER_PHASE = 100
+FRAMES_PER_PHASE, MOST_FRAMES = 100, 5000  # of all phases together; t-SNE takes longer than its frames are more
 MOST_VIDEOS = 40
 NUM_COMPONENTS = 50  # of the principal components that t-SNE starts from
 SEED = 42
@@ -74,7 +79,8 @@ def sample_frames(result: EncoderResult, report: Report) -> tuple[np.ndarray, np
     names = sorted(result.scores)
     places = np.linspace(0, len(names) - 1, min(MOST_VIDEOS, len(names))).round().astype(int)
     chosen = [names[place] for place in places]
-    per_video = math.ceil(FRAMES_PER_PHASE / len(chosen))
+    of_phase = min(FRAMES_PER_PHASE, max(1, MOST_FRAMES // report.mapping.num_classes))
+    per_video = math.ceil(of_phase / len(chosen))
     features, phases = [], []
     for name in chosen:
         true = result.scores[name].true
@@ -86,10 +92,34 @@ def sample_frames(result: EncoderResult, report: Report) -> tuple[np.ndarray, np
             frames = np.sort(random.choice(frames, min(per_video, len(frames)), replace=False))
             features.append(np.asarray(source.rows[row_of[frames]], dtype=np.float32))
             phases.append(np.full(len(frames), phase))
-    return np.concatenate(features), np.concatenate(phases)
+    features, phases = np.concatenate(features), np.concatenate(phases)
+    if len(phases) > MOST_FRAMES:  # one of each phase and video is the least, and may be too many
+        kept = np.sort(random.choice(len(phases), MOST_FRAMES, replace=False))
+        features, phases = features[kept], phases[kept]
+    return features, phases
 
 
 def _embed(features: np.ndarray, phases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places `(N, 2)` of the features, and the phases.
+
+    Remembered in the user's cache folder by what they are computed from; where that cannot be written, computed anew.
+    """
+    note = None
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        settings = f"{features.shape} {NUM_COMPONENTS} {SEED} {version('scikit-learn')}".encode()
+        key = hashlib.sha256(np.ascontiguousarray(features, dtype="<f4").tobytes() + settings).hexdigest()
+        note = paths.user_cache() / "tsne" / f"{key}.npy"
+    with contextlib.suppress(UserError, OSError):  # none yet, or damaged: as good as none
+        if note and note.is_file() and (points := np.array(map_array(note, "delete it"))).shape == (len(features), 2):
+            return points, phases
+    points = _places(features)
+    if note:
+        with contextlib.suppress(OSError), atomic_path(note) as temporary:  # a home folder that is full, or read-only
+            np.save(temporary, points)
+    return points, phases
+
+
+def _places(features: np.ndarray) -> np.ndarray:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -98,4 +128,4 @@ def _embed(features: np.ndarray, phases: np.ndarray) -> tuple[np.ndarray, np.nda
     reduced = PCA(components, random_state=SEED).fit_transform(features)
     # 30 is the usual one; scikit-learn wants it below the frames' number
     perplexity = min(30.0, (len(reduced) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=SEED).fit_transform(reduced), phases
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=SEED).fit_transform(reduced)

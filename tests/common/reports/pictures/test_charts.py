@@ -86,6 +86,28 @@ def test_the_sample_of_frames_is_even_over_phases_and_always_the_same(report):
     assert counts.min() > 20
 
 
+def test_more_than_the_most_frames_are_drawn_from(report, monkeypatch):
+    monkeypatch.setattr(embedding, "MOST_FRAMES", 7)
+    features, phases = embedding.sample_frames(report.results[0], report)
+    assert len(features) == len(phases) == 7
+
+
+def test_the_map_of_features_is_computed_once_for_the_same_features(report, monkeypatch, tmp_path):
+    monkeypatch.setenv("SICS155_CACHE", str(tmp_path))
+    calls, places = [], embedding._places
+    monkeypatch.setattr(embedding, "_places", lambda features: calls.append(1) or places(features))
+    features, phases = embedding.sample_frames(report.results[0], report)
+    first, again = (embedding._embed(features, phases)[0] for _ in range(2))
+    assert np.array_equal(first, again)
+    assert len(calls) == 1
+    embedding._embed(features + 1, phases)
+    assert len(calls) == 2, "of other features"
+    for note in tmp_path.rglob("*.npy"):
+        note.write_bytes(b"damaged")
+    assert np.array_equal(embedding._embed(features, phases)[0], first)
+    assert len(calls) == 3
+
+
 def test_an_alarming_remark_is_written_in_red(report, tmp_path):
     quiet, loud = tmp_path / "quiet.png", tmp_path / "loud.png"
     save(charts.comparison_table(report), quiet)

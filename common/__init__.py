@@ -8,7 +8,7 @@ The rooms stand in the order in which the data goes; each imports only rooms abo
     video     a file to decoded, timed, resized frames
     encoders  frozen networks: the contract, config.yaml, families/, weights/
     features  videos through an encoder to `.npy` files with sidecars
-    head      MS-TCN++ on those files: training, prediction, folds, new videos
+    head      MS-TCN++ or another head on those files: training, prediction, folds, new videos
     checks    what `audit` and `doctor` look at
     reports   prediction files to tables, pictures/, workbook/, page/
 """

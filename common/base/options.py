@@ -57,6 +57,12 @@ def option(
     return dataclasses.field(default=default, metadata=shown | bounds)
 
 
+def mapping_option(*, group: str = "training") -> Any:
+    """As `option`, for a field of settings by name: a nested block in YAML, `NAME=VALUE ...` on the command line."""
+    metadata = {"group": group, "unit": "", "alias": None}
+    return dataclasses.field(default_factory=dict, metadata=metadata)
+
+
 def check_ranges(settings: Any) -> None:
     """Hold a dataclass of `option`s to its ranges, whether it was filled by flags, YAML or code; None passes.
 
@@ -137,6 +143,22 @@ class Positive(argparse.Action):
         setattr(namespace, self.dest, value)
 
 
+class Settings(argparse.Action):
+    """Words `NAME=VALUE` as a mapping; anything else is a `UserError` that names the flag."""
+
+    def __call__(self, parser, namespace, words, option_string=None) -> None:
+        settings: dict[str, Any] = {}
+        for word in words:
+            name, sign, value = word.partition("=")
+            if not name or not sign or name in settings:
+                raise UserError(f"{self.option_strings[0]}: expected NAME=VALUE, each name once, found {shown(word)}")
+            settings[name] = value
+            for kind in (float, int):  # a whole number stays one
+                with contextlib.suppress(ValueError):
+                    settings[name] = kind(value)
+        setattr(namespace, self.dest, settings)
+
+
 def from_mapping(cls: type[ConfigT], values: dict[str, Any], source: object) -> ConfigT:
     """Build the dataclass `cls` from plain values, nested mappings included.
 
@@ -205,6 +227,8 @@ def add_options(parser: CommandParser, cls: type, *, skip: tuple[str, ...] = ())
             kind = {"choices": typing.get_args(hint)}
         elif typing.get_origin(hint) is tuple:
             kind = {"nargs": "+", "metavar": "NAME"}
+        elif typing.get_origin(hint) is dict:
+            kind = {"nargs": "+", "metavar": "NAME=VALUE", "action": Settings}
         else:
             kind = {"type": hint, "metavar": hint.__name__.upper()}
         flags = [f"--{entry.name}"] + ([entry.metadata["alias"]] if entry.metadata["alias"] else [])
@@ -228,7 +252,7 @@ def help_texts(cls: type) -> dict[str, str]:
     for entry in dataclasses.fields(cls):
         # other flags' help begins with a small letter; a name (YAML, LoRA, DINOv3) stays as it is
         texts[entry.name] = re.sub(r"^[A-Z](?=[a-z]*\b)", lambda first: first[0].lower(), docstrings[entry.name])
-        if entry.default is not None and entry.default != ():
+        if entry.default not in (None, (), dataclasses.MISSING):
             default = " ".join(entry.default) if isinstance(entry.default, tuple) else entry.default
             unit = f" {entry.metadata['unit']}" if entry.metadata["unit"] else ""
             texts[entry.name] += f" (default: {default}{unit})"

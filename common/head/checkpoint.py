@@ -3,10 +3,13 @@
 A checkpoint holds tensors and plain Python values only. A bare state dict of the original implementation is read too.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,9 +20,20 @@ from common.dataset.phases import BACKGROUND
 from common.encoders.weights.files import READ_ERRORS, read_content
 from common.features.files import IDENTITY_SHAPE
 from common.head.config import TrainConfig
-from common.head.networks.mstcn import MS_TCN2
+from common.head.networks.catalogue import DEFAULT_HEAD
+
+if TYPE_CHECKING:
+    from common.head.networks.layers import Head
 
 FORMAT = 1
+# of each head the module in networks/ and its class; only the one that is asked for is opened
+NETWORKS = {
+    "mstcn++": ("mstcn", "MS_TCN2"),
+    "linear": ("linear", "FrameLinear"),
+    "gru": ("gru", "GRUHead"),
+    "tecno": ("tecno", "TeCNO"),
+    "asformer": ("asformer", "ASFormer"),
+}
 # what every version has kept; `common.base.files.misfit` holds a file to it
 SHAPE = {
     "config": dict, "phases": [str], "inputs_hash": str, "feature_identity?": IDENTITY_SHAPE, "num_threads": int,
@@ -88,23 +102,20 @@ def load_content(path: Path) -> Any:
     return content
 
 
-def build_head(config: TrainConfig, num_classes: int) -> MS_TCN2:
+def build_head(config: TrainConfig, num_classes: int) -> Head:
     """The head that a configuration describes, with initial weights that depend on its seed only."""
+    module, name = NETWORKS[config.head]
+    network: type[Head] = getattr(import_module(f"common.head.networks.{module}"), name)
+    sizes = config.head_options
+    if config.head == DEFAULT_HEAD:
+        sizes = {name: getattr(config, name) for name in ("num_layers_PG", "num_layers_R", "num_R", "num_f_maps")}
     # layers draw their weights from torch's global generator: seeded here, and put back for whoever uses it next
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return MS_TCN2(
-            config.num_layers_PG,
-            config.num_layers_R,
-            config.num_R,
-            config.num_f_maps,
-            config.features_dim,
-            num_classes,
-            causal=config.causal,
-        )
+        return network(dim=config.features_dim, num_classes=num_classes, causal=config.causal, **sizes)
 
 
-def load_head(path: Path, config: TrainConfig, num_classes: int) -> MS_TCN2:
+def load_head(path: Path, config: TrainConfig, num_classes: int) -> Head:
     """The trained head of a checkpoint, or of a state dict of the original implementation, in eval mode.
 
     For our own checkpoints the architecture is the checkpoint's; for a bare state dict it is `config`'s.
@@ -123,7 +134,7 @@ def load_head(path: Path, config: TrainConfig, num_classes: int) -> MS_TCN2:
     return head.eval()
 
 
-def fill_head(head: MS_TCN2, state: Any, path: Path) -> None:
+def fill_head(head: Head, state: Any, path: Path) -> None:
     """Put the parameters of a file into a head.
 
     Raises `UserError` naming the file and those that are missing, unknown, of another shape or kind, or not finite.

@@ -5,10 +5,20 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from typing import Any, Literal
 
-from common.base.options import CommandParser, add_options, check_ranges, help_texts, option, resolve
+from common.base.options import (
+    CommandParser,
+    add_options,
+    check_ranges,
+    from_mapping,
+    help_texts,
+    mapping_option,
+    option,
+    resolve,
+)
 from common.base.paths import DEFAULT_DATASET, require_name
 from common.base.runtime import UserError, shown
 from common.dataset.phases import LENGTH_TOLERANCE
+from common.head.networks.catalogue import DEFAULT_HEAD, HEADS, MOST_LAYERS, options_that_differ
 
 # settings of which `run_k_folds` takes several values at once: their type, and what a list looks like
 DEFAULT_VARIANT = "default"  # what `--variants` calls features/<Encoder>/ itself
@@ -16,8 +26,6 @@ LISTED: dict[str, tuple[type[float] | type[int], str]] = {
     "train_fraction": (float, "0.1,0.25,1"),
     "seed": (int, "42,43,44"),
 }
-
-MOST_LAYERS = 30  # dilations double: of more, one layer would span more frames than any video has
 
 
 @dataclass(frozen=True)
@@ -40,14 +48,18 @@ class TrainConfig:
     """Feature dimension (default: the model's config; a wrong value is an error)."""
     num_epochs: int = option(100, unit="epochs", above=0, maximum=1_000_000)
     """Length of the training; the last epoch is scored."""
+    head: Literal["mstcn++", "linear", "gru", "tecno", "asformer"] = option(DEFAULT_HEAD, group="model")
+    """Network over the features; docs/heads.md."""
+    head_options: dict[str, object] = mapping_option(group="model")  # noqa: RUF009 - a field of the dataclass, as `option` is
+    """Settings of a head other than mstcn++, such as hidden=128 layers=1; those not given are at its defaults."""
     num_layers_PG: int = option(13, group="model", above=0, maximum=MOST_LAYERS)
-    """Dual dilated layers of the prediction generation stage."""
+    """Dual dilated layers of MS-TCN++'s prediction generation stage."""
     num_layers_R: int = option(13, group="model", above=0, maximum=MOST_LAYERS)
-    """Dilated residual layers of each refinement stage."""
+    """Dilated residual layers of each of MS-TCN++'s refinement stages."""
     num_R: int = option(4, group="model", minimum=0, maximum=100)
-    """Refinement stages."""
+    """Refinement stages of MS-TCN++."""
     num_f_maps: int = option(64, group="model", unit="channels", above=0, maximum=65_536)
-    """Width inside the head."""
+    """Width inside MS-TCN++."""
     bz: int = option(1, unit="videos", above=0)
     """Size of a batch."""
     lr: float = option(5e-4, above=0)
@@ -79,6 +91,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        self._complete_head()
         for noun in ("run", "variant", "model", "splits"):
             if (name := getattr(self, noun)) is not None:
                 require_name(noun, name)
@@ -90,10 +103,38 @@ class TrainConfig:
                 "--action predict --part val for its validation list"
             )
 
+    def _complete_head(self) -> None:
+        """Put the head's own settings down in full, and hold them and `causal` to what the head can do."""
+        kind = HEADS[self.head]
+        options = from_mapping(kind.options, self.head_options, f"head_options of {self.head}")
+        object.__setattr__(self, "head_options", asdict(options))
+        if kind.causality == "never" and self.causal:
+            able = ", ".join(name for name, each in HEADS.items() if each.causality != "never")
+            raise UserError(
+                f"--causal: expected a head that can leave later frames alone ({able}), found {self.head}, whose attention "
+                "sees them; choose another --head, or leave --causal out"
+            )
+        if kind.causality == "always":
+            object.__setattr__(self, "causal", True)
+
+    def describe_head(self) -> str:
+        """The network and its size in words."""
+        title = HEADS[self.head].title
+        if self.head == DEFAULT_HEAD:
+            sizes = f"{self.num_layers_PG} + {self.num_R} x {self.num_layers_R} layers, {self.num_f_maps} maps"
+        else:
+            sizes = ", ".join(f"{name} {value}" for name, value in self.head_options.items())
+        return f"{title} of {sizes}" if sizes else f"{title} head"
+
     @property
     def run_name(self) -> str | None:
         """The run's folder name: `run`, or what differs from the defaults among the settings below, or None."""
-        derived = [f"splits={self.splits}" if self.splits else None, self.variant, "causal" if self.causal else None]
+        derived = [f"splits={self.splits}" if self.splits else None, self.variant]
+        if self.head != DEFAULT_HEAD:
+            own = options_that_differ(self.head, self.head_options)
+            derived.append("+".join([f"head={self.head}", *(f"{name}={value}" for name, value in own.items())]))
+        # of a head that is always causal the name says it
+        derived.append("causal" if self.causal and HEADS[self.head].causality == "either" else None)
         derived.append(f"fraction{self.train_fraction:g}" if self.train_fraction != 1 else None)
         derived.append(f"seed{self.seed}" if self.seed != TrainConfig.seed else None)
         return self.run or "-".join(part for part in derived if part) or None

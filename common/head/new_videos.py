@@ -27,6 +27,7 @@ from common.head.batch_gen import open_video
 from common.head.checkpoint import is_own, load_checkpoint, load_content, load_head
 from common.head.config import TrainConfig
 from common.head.experiment import VALIDATION, Experiment, load_experiment
+from common.head.networks.catalogue import HEADS
 from common.head.prediction import write_phases
 from common.video.label_grid import LabelGrid
 
@@ -84,7 +85,9 @@ class TrainedHead:
         """Encoder, head and training set in a line."""
         run = f", run {self.config.run_name}" if self.config.run_name else ""
         split = f"split {self.config.split}{run}"
-        return f"{self.encoder.title} features, MS-TCN++ head trained on {self.dataset} ({split})"
+        return (
+            f"{self.encoder.title} features, {HEADS[self.config.head].title} head trained on {self.dataset} ({split})"
+        )
 
     @cached_property
     def remarks(self) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
 """Predictions of a trained head for a split's test videos, in the challenge's files, and their scores."""
 
+from __future__ import annotations
+
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +25,9 @@ from common.dataset.phases import PhaseMapping, labels_hash, write_prediction
 from common.head.batch_gen import VideoFeatures, pad_batch, read_rows
 from common.head.checkpoint import Checkpoint, load_checkpoint, load_head
 from common.head.experiment import Experiment
-from common.head.networks.mstcn import MS_TCN2
+
+if TYPE_CHECKING:
+    from common.head.networks.layers import Head
 
 
 def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | None = None) -> dict[str, Any]:
@@ -109,9 +113,7 @@ def _provenance(experiment: Experiment, videos: list[VideoFeatures], trained: Ch
     }
 
 
-def write_phases(
-    head: MS_TCN2, video: VideoFeatures, folder: Path, mapping: PhaseMapping, *, causal: bool
-) -> np.ndarray:
+def write_phases(head: Head, video: VideoFeatures, folder: Path, mapping: PhaseMapping, *, causal: bool) -> np.ndarray:
     """Write one video's `<video>.txt` and `<video>.npy`; returns the probabilities `(num_labels, num_classes)`.
 
     A label takes the output at the nearest feature, with a `causal` head at the last one before it, since a later one
@@ -126,7 +128,7 @@ def write_phases(
 
 
 @torch.inference_mode()
-def phase_probabilities(head: MS_TCN2, video: VideoFeatures) -> np.ndarray:
+def phase_probabilities(head: Head, video: VideoFeatures) -> np.ndarray:
     """Softmaxed output of the last stage `(T, num_classes)` float32, a row for each feature of the video."""
     rows = read_rows(video)
     batch = pad_batch([(video.name, rows, np.zeros(len(rows), dtype=np.int64))])

@@ -56,12 +56,13 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     if checkpoint.epoch:
         fill_head(head, checkpoint.model, experiment.checkpoint)
         restore_optimizer(optimizer, checkpoint.optimizer, experiment.checkpoint)
-    network = (
-        f"MS-TCN++ of {config.num_layers_PG} + {config.num_R} x {config.num_layers_R} layers, {config.num_f_maps} maps"
-    )
     num_parameters = sum(parameter.numel() for parameter in head.parameters())
     log.info(
-        "%s, %s parameters; %d epochs on %d videos", network, f"{num_parameters:,}", config.num_epochs, len(videos)
+        "%s, %s parameters; %d epochs on %d videos",
+        config.describe_head(),
+        f"{num_parameters:,}",
+        config.num_epochs,
+        len(videos),
     )
     loop = TrainingLoop(config, head, optimizer, class_weights(config.class_weights, videos, experiment.mapping))
     batches = BatchGenerator(videos, config.bz, config.seed)

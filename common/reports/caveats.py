@@ -10,13 +10,14 @@ from common.base.runtime import UserError, counted, listed, shortened
 from common.checks.folds import list_findings, patient_findings
 from common.checks.leaks import leaks_of_record, published_leaks_of_record
 from common.features.files import IDENTITY
+from common.head.networks.catalogue import HEADS
 from common.reports.results import Collection, EncoderResult
 from common.reports.run_records import UNVERIFIED, identity, weights_source
 from common.scoring.protocols import CHALLENGE, Protocol, methods_sentence
 
 # settings that make two encoders' rows comparable when they are equal
 HEAD_SETTINGS = (
-    "num_epochs", "num_layers_PG", "num_layers_R", "num_R", "num_f_maps", "bz", "lr", "loss_mse", "adaptive_mse",
+    "head", "head_options", "num_epochs", "num_layers_PG", "num_layers_R", "num_R", "num_f_maps", "bz", "lr", "loss_mse", "adaptive_mse",
     "window_mse", "loss_focal", "class_weights", "sample_rate", "causal", "precision",
 )  # fmt: skip
 PATIENTS = "Patients"  # how remarks begin that name some
@@ -49,7 +50,9 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
                 "same rules; encoder, head, training videos, and whether later frames were seen, are not."
             )
         )
-    lines += _unequal_heads(own) + _unequal_folds(own) + _changed_labels(own) + _unfinished(results)
+    lines += (
+        _unequal_heads(own) + _unequal_folds(own) + _changed_labels(own) + _unfinished(results) + _other_recipes(own)
+    )
     splits = len(results[0].splits)
     noun = "folds" if results[0].record["config"].get("splits") is None else "splits"
     spread = f"Mean ± standard deviation (ddof 1) over {splits} {noun}" if splits > 1 else "One split"
@@ -175,6 +178,15 @@ def _unequal_heads(results: Sequence[EncoderResult]) -> list[Remark]:
             values = ", ".join(f"{name} {' and '.join(values)}" for name, values in used.items())
             found.append(Remark(f"Not a like-for-like comparison: {key} differs ({values}).", alarming=True))
     return found
+
+
+def _other_recipes(results: Sequence[EncoderResult]) -> list[Remark]:
+    """A line for each head whose authors train it otherwise than all heads are trained here."""
+    used = {split.record["config"]["head"] for result in results for split in result.splits}
+    recipes = {kind.title: kind.recipe for name, kind in HEADS.items() if name in used and kind.recipe}
+    return [
+        Remark(f"{title} is trained as all heads here; its authors': {recipe}.") for title, recipe in recipes.items()
+    ]
 
 
 def _unequal_folds(results: Sequence[EncoderResult]) -> list[Remark]:

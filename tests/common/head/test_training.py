@@ -19,6 +19,7 @@ from common.head.batch_gen import VideoFeatures
 from common.head.checkpoint import Checkpoint, load_checkpoint
 from common.head.config import TrainConfig
 from common.head.experiment import load_experiment
+from common.head.prediction import predict
 from common.head.training import class_weights, learning_rate, train
 from common.train import main
 
@@ -44,7 +45,17 @@ def test_the_same_seed_gives_the_same_parameters_and_another_seed_others(made):
     assert not same_parameters(first, other)
 
 
-@pytest.mark.parametrize("options", [{}, {"precision": "bf16", "bz": 2}], ids=["fp32", "bf16-batch-2"])
+SMALL_OTHERS = {
+    "linear": {},
+    "gru": {"hidden": 6, "layers": 2},
+    "tecno": {"layers": 3, "maps": 8},
+    "asformer": {"decoders": 1, "layers": 3, "maps": 8},
+}
+OTHER_HEADS = [{"head": name, "head_options": options, "bz": 2} for name, options in SMALL_OTHERS.items()]
+BF16 = {"precision": "bf16", "bz": 2}
+
+
+@pytest.mark.parametrize("options", [{}, BF16, *OTHER_HEADS, OTHER_HEADS[1] | BF16, OTHER_HEADS[3] | BF16])
 def test_resume_is_bit_identical_to_an_undisturbed_training(made, monkeypatch, options):
     whole = train(load_experiment(made.config(num_epochs=4, run="whole", **options)), device="cpu")
     experiment = load_experiment(made.config(num_epochs=4, run="stopped", **options))
@@ -84,6 +95,35 @@ def test_kill_minus_nine_then_resume_ends_with_the_same_numbers(made, tmp_path):
     subprocess.run([*command[:-1], "whole"], check=True, capture_output=True)
     whole = load_checkpoint(load_experiment(made.config(num_epochs=60, lr=5e-4, run="whole")).checkpoint)
     assert same_parameters(load_checkpoint(experiment.checkpoint), whole)
+
+
+@pytest.mark.parametrize("options", OTHER_HEADS, ids=SMALL_OTHERS)
+def test_every_head_learns_separable_phases_and_is_predicted_from_its_checkpoint(made, options):
+    experiment = load_experiment(made.config(num_epochs=40, lr=2e-2, **options))
+    history = train(experiment, device="cpu").history
+    assert history[-1]["accuracy"] > 0.9
+    record = predict(experiment, device="cpu")
+    assert record["run"] == experiment.results.parent.name == experiment.config.run_name
+    assert record["config"]["head"] == options["head"]
+    assert record["metrics"]["challenge"]["accuracy"] > 0.8
+
+
+def test_resume_refuses_another_head_by_name(made):
+    train(load_experiment(made.config(run="a")), device="cpu")
+    with pytest.raises(UserError, match=r"head: mstcn\+\+ -> linear"):
+        train(load_experiment(made.config(run="a", head="linear")), device="cpu", resume=True)
+
+
+def test_a_head_is_chosen_by_flags_or_by_yaml(made, tmp_path):
+    words = ["--dataset", "made", "--model", "ColorHistogram", "--device", "cpu", "--num_epochs", "1"]
+    main([*words, "--head", "gru", "--head_options", "hidden=5", "layers=1"])
+    path = tmp_path / "head.yaml"
+    path.write_text("head: gru\nhead_options:\n  hidden: 5\n  layers: 1\n")
+    main([*words, "--config", str(path), "--resume"])  # the same configuration: another would be refused
+    options = {"hidden": 5, "layers": 1}
+    of_both = load_experiment(made.config(head="gru", head_options=options))
+    assert of_both.config.run_name == "head=gru+hidden=5+layers=1"
+    assert load_checkpoint(of_both.checkpoint).config["head_options"] == options
 
 
 def test_resume_refuses_another_configuration_and_names_the_difference(made):

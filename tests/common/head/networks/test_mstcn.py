@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from common.head.config import TrainConfig
 from common.head.losses import IGNORED, classification_loss, head_loss, truncated_mse
-from common.head.networks.mstcn import MS_TCN2, SeededDropout
+from common.head.networks.layers import SeededDropout
+from common.head.networks.mstcn import MS_TCN2
 
 SIZES = ("small", "seed_depth")
 T_MSE_CONFIG = TrainConfig(loss_mse=0.35, adaptive_mse=False)

@@ -2,12 +2,14 @@
 
 python -m common.train --action train --dataset SICS155 --split 1 --device cuda:0
 python -m common.train --action predict --dataset SICS155 --split 1
+python -m common.train --action predict --dataset Cataracts-1K --test_dataset CATARACTS --classes map.yaml
 """
 
 from pathlib import Path
+from typing import Any
 
 from common.base.options import CommandParser, resolve
-from common.base.runtime import run_main
+from common.base.runtime import UserError, run_main
 from common.head.config import TrainConfig, add_train_options
 
 
@@ -29,7 +31,24 @@ def main(argv: list[str] | None = None) -> int:
         default="test",
         help="predict and score this list of the split; val is for --splits whose list has one (default: %(default)s)",
     )
+    data.add_argument(
+        "--test_dataset",
+        metavar="NAME",
+        help="predict and score another data set than the one that the head was trained on, over the phases that both have",
+    )
+    data.add_argument(
+        "--classes",
+        type=Path,
+        metavar="MAP.yaml",
+        help="with --test_dataset: `phase of the head: phase of the test set` (default: phases of the same name)",
+    )
+    data.add_argument(
+        "--test_splits",
+        metavar="NAME",
+        help="with --test_dataset: only the test videos of this list of it (default: all labelled videos)",
+    )
     given = vars(parser.parse_args(argv))
+    _refuse_ignored(given)
 
     # torch loads only now (--help is answered at once), and decoders and encoders only for videos without features
     from common.head.experiment import load_experiment
@@ -47,12 +66,33 @@ def main(argv: list[str] | None = None) -> int:
 
         damaged = given["accept_damaged"]
         print(predict_videos(experiment, given["videos"], device=device, checkpoint=checkpoint, accept_damaged=damaged))
+    elif given["test_dataset"]:
+        from common.base.wording import format_table
+        from common.head.transfer import predict_elsewhere
+
+        test_dataset, classes, splits = given["test_dataset"], given["classes"], given["test_splits"]
+        record, table = predict_elsewhere(
+            experiment, test_dataset, classes, test_splits=splits, device=device, checkpoint=checkpoint
+        )
+        print(format_table(table))
+        print(record)
     else:
         from common.head.prediction import predict
 
         predict(experiment, device=device, checkpoint=checkpoint)
         print(experiment.results)
     return 0
+
+
+def _refuse_ignored(given: dict[str, Any]) -> None:
+    """Raise `UserError` for what would have no effect beside, or without, other flags."""
+    if given["action"] == "train" and given["test_dataset"]:
+        raise UserError("--test_dataset would have no effect with --action train; add --action predict")
+    if given["videos"] and given["test_dataset"]:
+        raise UserError("--videos and --test_dataset are two different things to predict; give one of them")
+    for name in ("classes", "test_splits"):
+        if given[name] and not given["test_dataset"]:
+            raise UserError(f"--{name} would have no effect without --test_dataset")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from common.base.runtime import UserError, shortened_path, shown
 
 DEFAULT_DATASET = "SICS155"
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
+TRANSFER_RECORD = "transfer.json"  # the same of a prediction on another data set than the head's own
 # beside weights of `pretrain/`: the videos that they have seen; in a data set: see `import_record`
 MANIFEST = "manifest.json"
 FINAL_STATE = "final.pt"  # of Stage 1 of pretraining, beside its export
@@ -165,6 +166,11 @@ class Model:
     def unlabelled_results(self, dataset: str, folder: str, split: int | str, run: str | None = None) -> Path:
         """Predictions for a folder of videos without labels, by the head trained on `split`."""
         return self.split_results(dataset, split, run).parent / f"videos_{folder}" / f"split_{split}"
+
+    def transfer_results(self, dataset: str, trained_on: str, split: int | str, run: str | None = None) -> Path:
+        """Predictions for `dataset` by the head that was trained on a split of another."""
+        name = f"from={trained_on}" + (f"-{run}" if run else "")
+        return self.split_results(dataset, split, name)
 
     def checkpoint(self, dataset: str, split: int | str, run: str | None = None) -> Path:
         """`checkpoints/<dataset>[/<run>]/split_<k>/last.pt`."""

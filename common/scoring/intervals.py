@@ -68,6 +68,35 @@ def drawn_values(
     return statistic(np.tensordot(_draw_counts(len(sums), draws, seed), sums, axes=1))
 
 
+def difference_interval(
+    first: np.ndarray,
+    second: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 42,
+) -> Interval:
+    """Bootstrap interval of `statistic` of one set of videos less that of another, drawn apart: percentiles of the draws.
+
+    `first` and `second` are `(N, ...)`, `(M, ...)` as in `sum_interval`. The bounds are NaN for fewer than two videos of
+    either, and where the value is undefined in more than a share `1 - confidence` of the draws.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, other = (float(statistic(side.sum(axis=0)[None])[0]) for side in (first, second))
+        if min(len(first), len(second)) < 2:
+            return Interval(one - other, NAN, NAN)
+        sides = [
+            drawn_values(side, statistic, draws=draws, seed=seed + place) for place, side in enumerate((first, second))
+        ]
+    drawn = sides[0] - sides[1]
+    defined = drawn[np.isfinite(drawn)]
+    if len(defined) < confidence * draws or not np.isfinite(one - other):
+        return Interval(one - other, NAN, NAN)
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(one - other, float(low), float(high))
+
+
 def sums_per_unit(per_video: np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:
     """Sums `(units, ...)` over the videos of each group, in order of first appearance; without groups, the videos.
 

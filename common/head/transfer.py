@@ -1,0 +1,242 @@
+"""A head trained on one data set, tested on another over the phases that both have: what is lost on the way.
+
+Both sides are scored by one rule. Labels of phases that are not shared count nowhere; a prediction is the shared phase with
+the most probability, that of several phases of the head which mean the same added up. So the drop is that of recognition,
+not of phases that the other set lacks.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.base import paths
+from common.base.files import read_yaml, write_json
+from common.base.runtime import UserError, device_name, git_state, listed, progress, select_device, shown, versions
+from common.dataset.description import read_phases
+from common.dataset.phases import IGNORED, PhaseMapping, read_labels, require_labels
+from common.dataset.split_lists import open_splits
+from common.features.files import identity_differences
+from common.head.batch_gen import VideoFeatures
+from common.head.checkpoint import load_head
+from common.head.experiment import Experiment
+from common.head.prediction import write_phases
+from common.scoring.folder import to_json
+from common.scoring.intervals import Interval, difference_interval
+from common.scoring.metrics import MEASURES
+from common.scoring.protocols import CHALLENGE, contributions, from_sums, summarise
+from common.scoring.video_score import VideoScore
+
+log = logging.getLogger(__name__)
+
+SHAPE_IN_WORDS = "expected lines PHASE OF THE HEAD: PHASE OF THE TEST SET"
+
+
+@dataclass(frozen=True, eq=False)
+class SharedPhases:
+    """What two sets share: `names` of the test set, and for each phase of either the place among them, or `IGNORED`."""
+
+    names: tuple[str, ...]
+    of_head: np.ndarray
+    """`(num_classes of the head,)`"""
+    of_test: np.ndarray
+    """`(num_classes of the test set,)`"""
+    background: int | None
+
+    def probabilities(self, rows: np.ndarray) -> np.ndarray:
+        """Of the head `(T, num_classes)` -> of the shared phases `(T, len(names))`, which add up to 1.
+
+        A frame whose shared phases have no probability at all takes equal ones.
+        """
+        summed = np.zeros((len(rows), len(self.names)), dtype=np.float64)
+        for phase, place in enumerate(self.of_head):
+            if place != IGNORED:
+                summed[:, place] += rows[:, phase]
+        total = summed.sum(axis=1, keepdims=True)
+        return np.divide(summed, total, out=np.full_like(summed, 1 / len(self.names)), where=total > 0)
+
+
+def read_shared(path: Path | None, head: PhaseMapping, test: PhaseMapping) -> SharedPhases:
+    """The phases that two sets share, by a YAML file of `phase of the head: phase of the test set`; without one by name.
+
+    Raises `UserError` naming the file and a phase that its set does not have, and where fewer than two are shared.
+    """
+    if path is None:
+        pairs = {name: name for name in head.names if name in test.names}
+        where = "phases of the same name"
+    else:
+        pairs, where = {str(one): other for one, other in read_yaml(path).items()}, str(path)
+    for one, other in pairs.items():
+        if not isinstance(other, str):
+            raise UserError(f"{path}: {shown(one)}: {SHAPE_IN_WORDS}, found {shown(other)}")
+        for name, mapping, whose in ((one, head, "head"), (other, test, "test set")):
+            if name not in mapping.names:
+                raise UserError(
+                    f"{path}: {shown(name)} is no phase of the {whose}; it has {listed(list(mapping.names), len(mapping.names))}"
+                )
+    scored = [name for name in test.names if name in pairs.values() and name not in test.ignored]
+    if len(scored) < 2:
+        raise UserError(
+            f"{where}: expected at least two phases that both sets have, found {listed(scored) or 'none'}; give --classes a "
+            f"YAML file: {SHAPE_IN_WORDS}"
+        )
+    places = {name: place for place, name in enumerate(scored)}
+    of_head = [places.get(pairs.get(name, ""), IGNORED) for name in head.names]
+    of_test = [places.get(name, IGNORED) for name in test.names]
+    return SharedPhases(tuple(scored), np.array(of_head), np.array(of_test), places.get(test.background or ""))
+
+
+def predict_elsewhere(
+    experiment: Experiment,
+    test_dataset: str,
+    classes: Path | None,
+    *,
+    test_splits: str | None = None,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+) -> tuple[Path, list[list[str]]]:
+    """Predict and score the videos of another data set; returns the record's path and a table of what was lost.
+
+    All labelled videos of the other set are tested, or with `test_splits` the test videos of that list's splits. Files are
+    as in `prediction.predict`, of the head's own phases; `transfer.json` comes last.
+
+    Raises `UserError` for features that were not made alike, a set that is the head's own, and phases that do not fit.
+    """
+    there = paths.dataset(test_dataset)
+    if there.root == experiment.dataset.root:
+        raise UserError(f"--test_dataset {test_dataset}: the head was trained on this set; leave --test_dataset out")
+    mapping = read_phases(there)
+    shared = read_shared(classes, experiment.mapping, mapping)
+    elsewhere = replace(
+        experiment, config=replace(experiment.config, dataset=there.name), dataset=there, mapping=mapping
+    )
+    labels = require_labels(there.ground_truth)
+    if test_splits:
+        lists = open_splits(there, test_splits)
+        labels = {name: labels[name] for name in dict.fromkeys(name for test in lists.tests for name in test)}
+    own, other = experiment.open(experiment.test_labels), elsewhere.open(labels)
+    _require_alike(own[0], other[0])
+    target = select_device(device)
+    head = load_head(checkpoint or experiment.checkpoint, experiment.config, experiment.mapping.num_classes).to(target)
+    folder = experiment.model.transfer_results(
+        there.name, experiment.dataset.name, experiment.config.split, experiment.config.run_name
+    )
+    record_path = folder / paths.TRANSFER_RECORD
+    record_path.unlink(missing_ok=True)
+    causal = experiment.config.causal
+    sides: dict[str, dict[str, VideoScore]] = {}
+    for side, videos, files, of_labels in (
+        ("own", own, experiment.test_labels, _by_head(experiment.mapping, shared)),
+        ("elsewhere", other, labels, (mapping, shared.of_test)),
+    ):
+        scores, grid = {}, (experiment if side == "own" else elsewhere).label_grid
+        for video in progress(videos, description=f"predict {side}", unit="videos"):
+            target_folder = folder if side == "elsewhere" else folder / "own"
+            rows = write_phases(head, video, target_folder, experiment.mapping, causal=causal)
+            reached = video.num_labels if grid.is_every_frame else len(video.label_frames)
+            scores[video.name] = _score(rows, files[video.name], *of_labels, shared, video, reached)
+        sides[side] = scores
+    losses = {measure: _loss(sides["own"], sides["elsewhere"], measure) for measure in MEASURES}
+    record = {
+        "format": 1,
+        "dataset": there.name,
+        "trained_on": experiment.dataset.name,
+        "model": experiment.model.name,
+        "split": experiment.config.split,
+        "run": experiment.config.run_name,
+        "synthetic": there.is_synthetic or experiment.dataset.is_synthetic,
+        "phases": list(shared.names),
+        "test_splits": test_splits,
+        "videos": {side: list(scores) for side, scores in sides.items()},
+        "labels_not_shared": {
+            side: sum(int((~s.counts).sum()) for s in scores.values()) for side, scores in sides.items()
+        },
+        "metrics": {side: to_json(summarise(scores.values(), CHALLENGE)) for side, scores in sides.items()},
+        "drop": {measure: to_json({"mean": i.estimate, "low": i.low, "high": i.high}) for measure, i in losses.items()},
+        "device": device_name(target),
+        "versions": versions(),
+        "git": git_state(paths.CHECKOUT),
+    }
+    write_json(record_path, record)
+    return record_path, _table(sides, losses, experiment.dataset.name, there.name)
+
+
+def _by_head(mapping: PhaseMapping, shared: SharedPhases) -> tuple[PhaseMapping, np.ndarray]:
+    return mapping, shared.of_head
+
+
+def _require_alike(own: VideoFeatures, other: VideoFeatures) -> None:
+    """Raise `UserError` unless features of both sets were made in the same way; warn of another rate."""
+    if differences := identity_differences(own.source.identity(), other.source.identity()):
+        raise UserError(
+            f"{other.source.path} and {own.source.path} were made in different ways ({'; '.join(differences)}); extract one "
+            "again with the same options"
+        )
+    rates = [_feature_rate(video) for video in (own, other)]
+    if all(rates) and not 0.8 <= rates[1] / rates[0] <= 1.25:
+        log.warning(
+            "%s: %.3g features a second, the head has learned from %.3g; extract both with the same --fps",
+            other.source.path.parent,
+            rates[1],
+            rates[0],
+        )
+
+
+def _feature_rate(video: VideoFeatures) -> float | None:
+    """Features a second of a video; None where times are unknown: features from elsewhere have none."""
+    times = video.timeline.seconds[video.timeline.sampled]
+    span = float(times[-1] - times[0])
+    return (len(times) - 1) / span if span > 0 and video.source.sidecar else None
+
+
+def _score(
+    rows: np.ndarray,
+    labels: Path,
+    mapping: PhaseMapping,
+    places: np.ndarray,
+    shared: SharedPhases,
+    video: VideoFeatures,
+    reached: int,
+) -> VideoScore:
+    """A video's counts over the shared phases; labels from number `reached` on, which no frame has, do not count."""
+    ids = read_labels(labels, mapping)
+    true = np.where(ids == IGNORED, IGNORED, places[np.where(ids == IGNORED, 0, ids)])
+    true[reached:] = IGNORED
+    likely = shared.probabilities(rows)
+    return VideoScore(
+        true.astype(np.int16),
+        likely.argmax(axis=1).astype(np.int16),
+        len(shared.names),
+        background=shared.background,
+        fps=video.label_fps,
+        load_probabilities=lambda: likely,
+    )
+
+
+def _loss(own: Mapping[str, VideoScore], elsewhere: Mapping[str, VideoScore], measure: str) -> Interval:
+    """What is lost of a measure under the protocol `challenge`, with its 95 % interval over the videos of both sets."""
+    sides = [
+        contributions([s for s in scores.values() if s.counts.any()], measure, CHALLENGE) for scores in (own, elsewhere)
+    ]
+    if any(np.isnan(side).any() for side in sides):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    return difference_interval(*sides, lambda sums: from_sums(measure, sums, CHALLENGE))
+
+
+def _table(
+    sides: Mapping[str, Mapping[str, VideoScore]], losses: Mapping[str, Interval], own: str, other: str
+) -> list[list[str]]:
+    """Header and a row a measure, percent and points."""
+    found: Sequence[dict[str, Any]] = [
+        summarise([s for s in scores.values() if s.counts.any()], CHALLENGE) for scores in sides.values()
+    ]
+    rows = [["", f"on {own}, %", f"on {other}, %", "lost, points", "95 % interval"]]
+    for measure, title in MEASURES.items():
+        loss = losses[measure]
+        numbers = [*(side[measure] for side in found), loss.estimate, loss.low, loss.high]
+        one, two, lost, low, high = ("n/a" if np.isnan(number) else f"{100 * number:.2f}" for number in numbers)
+        rows.append([title, one, two, lost, f"{low} to {high}" if low != "n/a" else "n/a"])
+    return rows

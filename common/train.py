@@ -18,35 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = CommandParser("common.train", __doc__)
     parser.add_argument("--action", choices=("train", "predict"), default="train", help="(default: %(default)s)")
     add_train_options(parser)
-    data, training = parser.groups["data"], parser.groups["training"]
-    training.add_argument("--resume", action="store_true", help="resume after the last finished epoch")
-    data.add_argument("--checkpoint", type=Path, metavar="FILE", help="predict with this file instead of the run's own")
-    data.add_argument(
-        "--videos", type=Path, metavar="DIR", help="predict these unlabelled videos instead of the split's"
-    )
-    data.add_argument("--accept_damaged", action="store_true", help="with --videos: take damaged ones as they are")
-    data.add_argument(
-        "--part",
-        choices=("test", "val"),
-        default="test",
-        help="predict and score this list of the split; val is for --splits whose list has one (default: %(default)s)",
-    )
-    data.add_argument(
-        "--test_dataset",
-        metavar="NAME",
-        help="predict and score another data set than the one that the head was trained on, over the phases that both have",
-    )
-    data.add_argument(
-        "--classes",
-        type=Path,
-        metavar="MAP.yaml",
-        help="with --test_dataset: `phase of the head: phase of the test set` (default: phases of the same name)",
-    )
-    data.add_argument(
-        "--test_splits",
-        metavar="NAME",
-        help="with --test_dataset: only the test videos of this list of it (default: all labelled videos)",
-    )
+    _add_prediction_options(parser)
     given = vars(parser.parse_args(argv))
     _refuse_ignored(given)
 
@@ -82,6 +54,39 @@ def main(argv: list[str] | None = None) -> int:
         predict(experiment, device=device, checkpoint=checkpoint)
         print(experiment.results)
     return 0
+
+
+def _add_prediction_options(parser: CommandParser) -> None:
+    """Whether to go on with a training, and what to predict."""
+    data, training = parser.groups["data"], parser.groups["training"]
+    training.add_argument("--resume", action="store_true", help="resume after the last finished epoch")
+    data.add_argument("--checkpoint", type=Path, metavar="FILE", help="predict with this file instead of the run's own")
+    data.add_argument(
+        "--videos", type=Path, metavar="DIR", help="predict these unlabelled videos instead of the split's"
+    )
+    data.add_argument("--accept_damaged", action="store_true", help="with --videos: take damaged ones as they are")
+    data.add_argument(
+        "--part",
+        choices=("test", "val"),
+        default="test",
+        help="predict and score this list of the split; val is for --splits whose list has one (default: %(default)s)",
+    )
+    data.add_argument(
+        "--test_dataset",
+        metavar="NAME",
+        help="predict and score another data set than the one that the head was trained on, over the phases that both have",
+    )
+    data.add_argument(
+        "--classes",
+        type=Path,
+        metavar="MAP.yaml",
+        help="with --test_dataset: `phase of the head: phase of the test set` (default: phases of the same name)",
+    )
+    data.add_argument(
+        "--test_splits",
+        metavar="NAME",
+        help="with --test_dataset: only the test videos of this list of it (default: all labelled videos)",
+    )
 
 
 def _refuse_ignored(given: dict[str, Any]) -> None:

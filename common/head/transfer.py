@@ -6,7 +6,7 @@ not of phases that the other set lacks.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from common.scoring.video_score import VideoScore
 
 log = logging.getLogger(__name__)
 
+OWN, ELSEWHERE = "own", "elsewhere"  # the test videos of the head's split, and those of the other set
 SHAPE_IN_WORDS = "expected lines PHASE OF THE HEAD: PHASE OF THE TEST SET"
 
 
@@ -121,51 +122,46 @@ def predict_elsewhere(
     _require_alike(own[0], other[0])
     target = select_device(device)
     head = load_head(checkpoint or experiment.checkpoint, experiment.config, experiment.mapping.num_classes).to(target)
-    folder = experiment.model.transfer_results(
-        there.name, experiment.dataset.name, experiment.config.split, experiment.config.run_name
-    )
+    trained_on, split, run = experiment.dataset.name, experiment.config.split, experiment.config.run_name
+    folder = experiment.model.transfer_results(there.name, trained_on, split, run)
     record_path = folder / paths.TRANSFER_RECORD
     record_path.unlink(missing_ok=True)
-    causal = experiment.config.causal
-    sides: dict[str, dict[str, VideoScore]] = {}
-    for side, videos, files, of_labels in (
-        ("own", own, experiment.test_labels, _by_head(experiment.mapping, shared)),
-        ("elsewhere", other, labels, (mapping, shared.of_test)),
-    ):
-        scores, grid = {}, (experiment if side == "own" else elsewhere).label_grid
+    sides: dict[str, dict[str, VideoScore]] = {OWN: {}, ELSEWHERE: {}}
+    for side, videos, part in ((OWN, own, experiment), (ELSEWHERE, other, elsewhere)):
+        places, files = (shared.of_head, experiment.test_labels) if side == OWN else (shared.of_test, labels)
+        target_folder = folder / OWN if side == OWN else folder
         for video in progress(videos, description=f"predict {side}", unit="videos"):
-            target_folder = folder if side == "elsewhere" else folder / "own"
-            rows = write_phases(head, video, target_folder, experiment.mapping, causal=causal)
-            reached = video.num_labels if grid.is_every_frame else len(video.label_frames)
-            scores[video.name] = _score(rows, files[video.name], *of_labels, shared, video, reached)
-        sides[side] = scores
-    losses = {measure: _loss(sides["own"], sides["elsewhere"], measure) for measure in MEASURES}
-    record = {
+            rows = write_phases(head, video, target_folder, experiment.mapping, causal=experiment.config.causal)
+            true = _true_phases(files[video.name], part, video, places)
+            sides[side][video.name] = _score(rows, true, shared, video.label_fps)
+    losses = {measure: _loss(sides[OWN], sides[ELSEWHERE], measure) for measure in MEASURES}
+    of_what = {"dataset": there.name, "trained_on": trained_on, "split": split, "run": run, "test_splits": test_splits}
+    synthetic = there.is_synthetic or experiment.dataset.is_synthetic
+    of_what |= {"model": experiment.model.name, "synthetic": synthetic, "device": device_name(target)}
+    write_json(record_path, of_what | _numbers(shared, sides, losses))
+    return record_path, _table(sides, losses, trained_on, there.name)
+
+
+def _numbers(
+    shared: SharedPhases, sides: Mapping[str, Mapping[str, VideoScore]], losses: Mapping[str, Interval]
+) -> dict[str, Any]:
+    """What the record says of both sides, and the versions that it was made with."""
+    unshared = {side: sum(int((~score.counts).sum()) for score in scores.values()) for side, scores in sides.items()}
+    return {
         "format": 1,
-        "dataset": there.name,
-        "trained_on": experiment.dataset.name,
-        "model": experiment.model.name,
-        "split": experiment.config.split,
-        "run": experiment.config.run_name,
-        "synthetic": there.is_synthetic or experiment.dataset.is_synthetic,
         "phases": list(shared.names),
-        "test_splits": test_splits,
         "videos": {side: list(scores) for side, scores in sides.items()},
-        "labels_not_shared": {
-            side: sum(int((~s.counts).sum()) for s in scores.values()) for side, scores in sides.items()
-        },
-        "metrics": {side: to_json(summarise(scores.values(), CHALLENGE)) for side, scores in sides.items()},
+        "labels_not_shared": unshared,
+        "metrics": {side: to_json(summarise(_scored(scores), CHALLENGE)) for side, scores in sides.items()},
         "drop": {measure: to_json({"mean": i.estimate, "low": i.low, "high": i.high}) for measure, i in losses.items()},
-        "device": device_name(target),
         "versions": versions(),
         "git": git_state(paths.CHECKOUT),
     }
-    write_json(record_path, record)
-    return record_path, _table(sides, losses, experiment.dataset.name, there.name)
 
 
-def _by_head(mapping: PhaseMapping, shared: SharedPhases) -> tuple[PhaseMapping, np.ndarray]:
-    return mapping, shared.of_head
+def _scored(scores: Mapping[str, VideoScore]) -> list[VideoScore]:
+    """Videos with a label that counts; the others have no phase that is shared."""
+    return [score for score in scores.values() if score.counts.any()]
 
 
 def _require_alike(own: VideoFeatures, other: VideoFeatures) -> None:
@@ -192,28 +188,20 @@ def _feature_rate(video: VideoFeatures) -> float | None:
     return (len(times) - 1) / span if span > 0 and video.source.sidecar else None
 
 
-def _score(
-    rows: np.ndarray,
-    labels: Path,
-    mapping: PhaseMapping,
-    places: np.ndarray,
-    shared: SharedPhases,
-    video: VideoFeatures,
-    reached: int,
-) -> VideoScore:
-    """A video's counts over the shared phases; labels from number `reached` on, which no frame has, do not count."""
-    ids = read_labels(labels, mapping)
+def _true_phases(labels: Path, side: Experiment, video: VideoFeatures, places: np.ndarray) -> np.ndarray:
+    """The place of each label among the shared phases `(T,)`, `IGNORED` for others and for those that no frame reaches."""
+    ids = read_labels(labels, side.mapping)
     true = np.where(ids == IGNORED, IGNORED, places[np.where(ids == IGNORED, 0, ids)])
-    true[reached:] = IGNORED
+    if not side.label_grid.is_every_frame:
+        true[len(video.label_frames) :] = IGNORED
+    return true
+
+
+def _score(rows: np.ndarray, true: np.ndarray, shared: SharedPhases, fps: float | None) -> VideoScore:
+    """A video's counts over the shared phases, from the head's probabilities."""
     likely = shared.probabilities(rows)
-    return VideoScore(
-        true.astype(np.int16),
-        likely.argmax(axis=1).astype(np.int16),
-        len(shared.names),
-        background=shared.background,
-        fps=video.label_fps,
-        load_probabilities=lambda: likely,
-    )
+    predicted = likely.argmax(axis=1).astype(np.int16)
+    return VideoScore(true.astype(np.int16), predicted, len(shared.names), shared.background, fps, lambda: likely)
 
 
 def _loss(own: Mapping[str, VideoScore], elsewhere: Mapping[str, VideoScore], measure: str) -> Interval:
@@ -230,9 +218,7 @@ def _table(
     sides: Mapping[str, Mapping[str, VideoScore]], losses: Mapping[str, Interval], own: str, other: str
 ) -> list[list[str]]:
     """Header and a row a measure, percent and points."""
-    found: Sequence[dict[str, Any]] = [
-        summarise([s for s in scores.values() if s.counts.any()], CHALLENGE) for scores in sides.values()
-    ]
+    found = [summarise(_scored(scores), CHALLENGE) for scores in sides.values()]
     rows = [["", f"on {own}, %", f"on {other}, %", "lost, points", "95 % interval"]]
     for measure, title in MEASURES.items():
         loss = losses[measure]

@@ -64,8 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     if given["only"] is None and is_complete:
         dataset, model = paths.dataset(configs[0].dataset), paths.model(configs[0].model)
         results = [
-            collect_folds(model, dataset, given["folds"], run=config.run_name, splits=config.splits)
+            collect_folds(model, dataset, given["folds"], run=config.decoded_name(decode), splits=config.splits)
             for config in configs
+            for decode in dict.fromkeys(("argmax", given["decode"]))
         ]
         print_summary(dataset, results)
     return 0
@@ -75,6 +76,7 @@ def _refuse_settings(given: dict[str, Any]) -> None:
     """A repetition takes everything from the record."""
     settings = [entry.name for entry in fields(TrainConfig) if entry.name in given]
     switches = [name for name in ("config", "variants", "only", "force", "wandb") if given[name]]
+    switches += ["decode"] if given["decode"] != "argmax" else []
     if settings or switches:
         words = ", ".join(f"--{name}" for name in switches + settings)
         raise UserError(f"--reproduce takes the configuration from the record; leave out {words}")

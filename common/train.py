@@ -5,6 +5,7 @@ python -m common.train --action predict --dataset SICS155 --split 1
 python -m common.train --action predict --dataset Cataracts-1K --test_dataset CATARACTS --classes map.yaml
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         train(experiment, device=device, resume=given["resume"], wandb=given["wandb"])
         print(experiment.checkpoint)
     elif given["videos"]:
+        if given["decode"] != "argmax":
+            raise UserError(f"--decode {given['decode']} is for scored videos; leave it out, or --videos")
         from common.head.new_videos import predict_videos
 
         damaged = given["accept_damaged"]
@@ -52,6 +55,10 @@ def main(argv: list[str] | None = None) -> int:
         from common.head.prediction import predict
 
         predict(experiment, device=device, checkpoint=checkpoint)
+        if given["decode"] != "argmax":
+            decoded = replace(experiment, decode=given["decode"])
+            predict(decoded, device=device, checkpoint=checkpoint)
+            print(decoded.results)
         print(experiment.results)
     return 0
 

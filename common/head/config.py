@@ -126,6 +126,11 @@ class TrainConfig:
             sizes = ", ".join(f"{name} {value}" for name, value in self.head_options.items())
         return f"{title} of {sizes}" if sizes else f"{title} head"
 
+    def decoded_name(self, decode: str) -> str | None:
+        """The name of this run's predictions by a decoding, the plain one's for `argmax`."""
+        parts = [self.run_name, None if decode == "argmax" else decode]
+        return "-".join(part for part in parts if part) or None
+
     @property
     def run_name(self) -> str | None:
         """The run's folder name: `run`, or what differs from the defaults among the settings below, or None."""
@@ -167,6 +172,13 @@ def add_train_options(parser: CommandParser, *, series: bool = False) -> None:
                 metavar="LIST",
                 help=f"{texts[entry.name]}; several with commas, a run for each",
             )
+    parser.groups["output"].add_argument(
+        "--decode",
+        choices=("argmax", "viterbi"),
+        default="argmax",
+        help="viterbi: also the most probable path of each video, by counts of the training labels, as a run of its own "
+        "whose name ends in viterbi (default: %(default)s)",
+    )
     parser.add_device()
     parser.groups["machine"].add_argument(
         "--no_verify",

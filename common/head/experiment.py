@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from common.base import paths
 from common.base.entries import on_disk
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VALIDATION = "val"
+Decoding = Literal["argmax", "viterbi"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,26 @@ class Experiment:
     part: Part = "test"
     """The list that is predicted and scored: `val`, where a named list has one, for a look before the test."""
 
+    decode: Decoding = "argmax"
+    """How phases are read off the head's output; `viterbi` is a run of its own beside the plain one."""
+
+    @property
+    def run_name(self) -> str | None:
+        """The run's name, the decoding included: what is trained has `config.run_name`."""
+        return self.config.decoded_name(self.decode)
+
+    @property
+    def recorded_config(self) -> TrainConfig:
+        """The configuration as the run's record has it."""
+        return replace(self.config, run=self.run_name)
+
     @property
     def checkpoint(self) -> Path:
         return self.model.checkpoint(self.dataset.name, self.config.split, self.config.run_name)
 
     @property
     def results(self) -> Path:
-        folder = self.model.split_results(self.dataset.name, self.config.split, self.config.run_name)
+        folder = self.model.split_results(self.dataset.name, self.config.split, self.run_name)
         return folder if self.part == "test" else folder / f"part_{self.part}"
 
     @property

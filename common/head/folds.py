@@ -46,6 +46,10 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
             try:
                 with hold(experiment.results):
                     _run_fold(experiment, title, given)
+                if given["decode"] != "argmax":
+                    decoded = replace(experiment, decode=given["decode"])
+                    with hold(decoded.results):
+                        _decode_fold(decoded, f"{title}, {given['decode']}", given)
             except Held as error:
                 log.info("%s: skipped: %s", title, error)
                 is_complete = False
@@ -62,6 +66,14 @@ def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> None
     predict(experiment, device=given["device"])
 
 
+def _decode_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> None:
+    """Predict a finished fold once more, decoded: a run of its own beside the plain one."""
+    if not given["force"] and is_fold_finished(experiment):
+        log.info("%s: finished, not decoded again", title)
+        return
+    predict(experiment, device=given["device"])
+
+
 def is_fold_finished(experiment: Experiment) -> bool:
     """Whether a split's run is complete, with this configuration and the features and labels as they are now.
 
@@ -71,7 +83,9 @@ def is_fold_finished(experiment: Experiment) -> bool:
     if not path.is_file():
         return False
     record = read_run_record(path)
-    differences = config_differences(asdict(experiment.config), record["config"])
+    differences = config_differences(asdict(experiment.recorded_config), record["config"])
+    if (decode := record.get("decode") or "argmax") != experiment.decode:
+        differences.append(f"decode: {decode} -> {experiment.decode}")
     if differences:
         raise UserError(
             f"{path}: run with another configuration ({'; '.join(differences)}). "

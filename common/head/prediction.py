@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +54,10 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
     (experiment.results / paths.RUN_RECORD).unlink(missing_ok=True)
     for earlier in [*experiment.results.glob("*.txt"), *experiment.results.glob("*.npy")]:
         earlier.unlink(missing_ok=True)  # macOS removes `._x.txt` with `x.txt`
+    path_of = _decoder(experiment)
     for video in progress(videos, description=f"predict split {experiment.config.split}", unit="videos"):
-        write_phases(head, video, experiment.results, experiment.mapping, causal=experiment.config.causal)
+        causal = experiment.config.causal
+        write_phases(head, video, experiment.results, experiment.mapping, causal=causal, path_of=path_of)
     repeated = {video.name: max(0, video.num_labels - len(video.label_frames)) for video in videos}
     # labels at a rate of their own may lie past the last frame: none of them can be predicted
     unreached = {} if experiment.label_grid.is_every_frame else {name: n for name, n in repeated.items() if n}
@@ -74,6 +78,17 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
     return record
 
 
+def _decoder(experiment: Experiment) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What makes phases of a video's log probabilities, by the labels of the training videos; None = each frame's own."""
+    if experiment.decode == "argmax":
+        return None
+    from common.head.networks.viterbi import count_transitions, most_probable_path  # few runs are decoded
+
+    learned = [video.target for video in experiment.open(experiment.train_labels)]
+    transitions = count_transitions(learned, experiment.mapping.num_classes)
+    return partial(most_probable_path, transitions=transitions)
+
+
 def _provenance(experiment: Experiment, videos: list[VideoFeatures], trained: Checkpoint | None) -> dict[str, Any]:
     """The identity of a run: configuration, inputs, versions, and the training's history."""
     identity = videos[0].source.identity()
@@ -85,10 +100,11 @@ def _provenance(experiment: Experiment, videos: list[VideoFeatures], trained: Ch
         "model": experiment.model.name,
         "title": experiment.encoder.title,
         "split": experiment.config.split,
-        "run": experiment.config.run_name,
+        "run": experiment.run_name,
+        "decode": experiment.decode,
         "seed": experiment.config.seed,
         "phases": list(experiment.mapping.names),
-        "config": asdict(experiment.config),
+        "config": asdict(experiment.recorded_config),
         "folds_hash": experiment.folds_hash,
         "train_inputs_hash": trained.inputs_hash if trained else None,
         "test_inputs_hash": experiment.inputs_hash(videos, experiment.test_labels),
@@ -113,25 +129,41 @@ def _provenance(experiment: Experiment, videos: list[VideoFeatures], trained: Ch
     }
 
 
-def write_phases(head: Head, video: VideoFeatures, folder: Path, mapping: PhaseMapping, *, causal: bool) -> np.ndarray:
+def write_phases(
+    head: Head,
+    video: VideoFeatures,
+    folder: Path,
+    mapping: PhaseMapping,
+    *,
+    causal: bool,
+    path_of: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
     """Write one video's `<video>.txt` and `<video>.npy`; returns the probabilities `(num_labels, num_classes)`.
 
     A label takes the output at the nearest feature, with a `causal` head at the last one before it, since a later one
-    is not known yet; labels after the video's end take the last.
+    is not known yet; labels after the video's end take the last. Phases are the most probable of each row, or what
+    `path_of` makes of the log probabilities `(T, num_classes)` of all features.
     """
-    probabilities = phase_probabilities(head, video)
-    rows = probabilities[video.rows_of_labels(causal=causal)]
-    write_prediction(folder / f"{video.name}.txt", rows.argmax(axis=1), mapping)
+    logits, of_labels = _logits(head, video), video.rows_of_labels(causal=causal)
+    rows = logits.softmax(dim=0).T.cpu().numpy()[of_labels]
+    phases = rows.argmax(axis=1)
+    if path_of is not None:  # the logarithm of a probability that is 0 in float32 would be infinite
+        phases = path_of(logits.log_softmax(dim=0).T.cpu().numpy())[of_labels]
+    write_prediction(folder / f"{video.name}.txt", phases, mapping)
     with atomic_path(folder / f"{video.name}.npy") as temporary:
         np.save(temporary, rows)
     return rows
 
 
-@torch.inference_mode()
 def phase_probabilities(head: Head, video: VideoFeatures) -> np.ndarray:
     """Softmaxed output of the last stage `(T, num_classes)` float32, a row for each feature of the video."""
+    return _logits(head, video).softmax(dim=0).T.cpu().numpy()
+
+
+@torch.inference_mode()
+def _logits(head: Head, video: VideoFeatures) -> torch.Tensor:
+    """Output of the last stage `(num_classes, T)` float32, on the head's device."""
     rows = read_rows(video)
     batch = pad_batch([(video.name, rows, np.zeros(len(rows), dtype=np.int64))])
     device = next(head.parameters()).device
-    logits = head(batch.features.to(device))[-1, 0]
-    return logits.float().softmax(dim=0).T.cpu().numpy()
+    return head(batch.features.to(device))[-1, 0].float()

@@ -44,7 +44,8 @@ def reproduce(path: Path, *, device: str = "auto", keep: Path | None = None) -> 
         raise UserError(naming(path, error)) from error
     _check_inputs(path, record, experiment)
     with contextlib.nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
-        elsewhere = replace(experiment, model=paths.Model(Path(folder) / experiment.model.name))
+        decode = record.get("decode") or "argmax"
+        elsewhere = replace(experiment, decode=decode, model=paths.Model(Path(folder) / experiment.model.name))
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(record["num_threads"])  # sums over another number of parts differ in the last digits

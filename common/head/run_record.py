@@ -20,7 +20,7 @@ SHAPE = {
     "labels_hash?": str, "num_threads?": int, "num_train_videos?": int, "num_parameters?": int, "device?": str,
     "predict_seconds?": float, "peak_memory_bytes?": int, "metrics?": {str: {str: float | None}},
     "damaged_videos?": {str: str}, "look_ahead_seconds?": float, "repeated_rows?": {str: int},
-    "unreached_labels?": {str: int},
+    "unreached_labels?": {str: int}, "decode?": str,
 }  # fmt: skip
 UNKNOWN = {"folds_hash": None, "train_seconds": None, "history": None, "unreached_labels": {}}
 UNKNOWN_PARTS = {"features": {"identity": None, "num_parameters": None}, "git": {"commit": None, "dirty": None}}

@@ -134,7 +134,12 @@ def _recognition(results: Sequence[EncoderResult]) -> str:
     """` Online recognition; ...`, ` Offline recognition; ...`, or the rows of each; nothing without runs of this project."""
     if not results:
         return ""
-    online = [result.name for result in results if result.record["config"]["causal"]]
+    # a decoded path sees the whole video, whatever its head does
+    online = [
+        result.name
+        for result in results
+        if result.record["config"]["causal"] and result.record.get("decode") != "viterbi"
+    ]
     if 0 < len(online) < len(results):
         kind = f"Online recognition: {', '.join(online)}; offline: all others"
     else:

@@ -1,1 +1,1 @@
-"""Networks of the head: one module each."""
+"""Networks of the head, one module each, and the decoding of what they say."""

@@ -12,6 +12,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from common.head.networks.layers import Head, SeededDropout
 
@@ -41,10 +42,10 @@ class WindowAttention(nn.Module):
         # biases are masked too: a key of the padding is as 0 as one beyond the sequence
         keys = self._spans(self.key_conv(x) * mask, padding)  # (B, blocks, C, span)
         values = self._spans(self.value_conv(value_source) * mask, padding)
-        seen = self._spans(mask, padding) * self._window(mask)  # (B, blocks, 1 or size, span)
-        energy = queries @ keys / math.sqrt(keys.shape[2])
-        weights = torch.softmax(energy + (seen + UNSEEN).log(), dim=3) * seen
-        out = (weights @ values.transpose(2, 3)).permute(0, 3, 1, 2).flatten(2)[:, :, :num_frames]
+        valid, window = self._spans(mask, padding), self._window(mask)
+        # weights (T x span) of all layers would be gigabytes until the backward pass, which makes them again instead
+        out = checkpoint(_attend, queries, keys, values, valid, window, use_reentrant=False, preserve_rng_state=False)
+        out = out.permute(0, 3, 1, 2).flatten(2)[:, :, :num_frames]
         return self.conv_out(F.relu(out)) * mask
 
     def _spans(self, x: Tensor, padding: int) -> Tensor:
@@ -60,6 +61,14 @@ class WindowAttention(nn.Module):
             return (position < 2 * self.size - 1).to(like.dtype).unsqueeze(0)
         ahead = position - torch.arange(self.size, device=like.device).unsqueeze(1)
         return ((ahead >= 0) & (ahead < self.size)).to(like.dtype)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor, window: Tensor) -> Tensor:
+    """What the queries of each block take of its values, `(B, blocks, size, C)`."""
+    seen = valid * window  # (B, blocks, 1 or size, span)
+    energy = queries @ keys / math.sqrt(keys.shape[2])
+    weights = torch.softmax(energy + (seen + UNSEEN).log(), dim=3) * seen
+    return weights @ values.transpose(2, 3)
 
 
 class ConvFeedForward(nn.Module):

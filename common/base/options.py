@@ -118,6 +118,7 @@ class CommandParser(argparse.ArgumentParser):
             description=purpose,
             epilog=details.rstrip().lstrip("\n"),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # `--split 2` where a command has `--splits NAME` alone would be that
         )
         self.groups = {name: self.add_argument_group(name) for name in GROUPS}
 

@@ -303,3 +303,11 @@ def test_yaml_may_write_a_rate_as_5e_minus_4(tmp_path):
     path = tmp_path / "head.yaml"
     path.write_text("lr: 5e-4\n")  # text to PyYAML, which wants 5.0e-4
     assert resolve(TrainConfig, {}, str(path)).lr == 5e-4
+
+
+def test_a_part_of_a_flag_is_not_taken_for_it(capsys):
+    parser = CommandParser("common.x", "Does something.")
+    parser.groups["data"].add_argument("--splits")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--split", "2"])
+    assert "unrecognized arguments: --split 2" in capsys.readouterr().err

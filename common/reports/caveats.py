@@ -187,7 +187,7 @@ def _unequal_heads(results: Sequence[EncoderResult]) -> list[Remark]:
 
 def _other_recipes(results: Sequence[EncoderResult]) -> list[Remark]:
     """A line for each head whose authors train it otherwise than all heads are trained here."""
-    used = {split.record["config"]["head"] for result in results for split in result.splits}
+    used = {split.record["config"].get("head") for result in results for split in result.splits}
     recipes = {kind.title: kind.recipe for name, kind in HEADS.items() if name in used and kind.recipe}
     return [
         Remark(f"{title} is trained as all heads here; its authors': {recipe}.") for title, recipe in recipes.items()

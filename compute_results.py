@@ -35,8 +35,20 @@ HYPHENATED = {"compare_kfold", "with_published"}  # flags that have kept their f
 
 def main(argv: list[str] | None = None) -> int:
     """Write the reports that were asked for, print the table and where the files are."""
+    given = _parser().parse_args(argv)
+    _refuse_ignored(given)
+    if given.verify:
+        return _verify(given)
+    target = paths.model(given.model).workbook if given.model else paths.comparison_results() / "report"
+    with hold(target):
+        _write_benchmark(given) if given.benchmark is not None else _write_reports(given)
+    return 0
+
+
+def _parser() -> CommandParser:
+    """Every option."""
     parser = CommandParser(None, __doc__)
-    data, output = parser.groups["data"], parser.groups["output"]
+    data = parser.groups["data"]
     data.add_argument("--dataset", help=f"(default: {paths.DEFAULT_DATASET})")
     data.add_argument("--split", help="fold number or 'val' (default: 1)")
     data.add_argument(
@@ -72,6 +84,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     data.add_argument("--model", help="show this model's split instead of a comparison")
     data.add_argument("--run", help="with --model: name of a run (default: the one without a name)")
+    _add_outputs(parser)
+    return parser
+
+
+def _add_outputs(parser: CommandParser) -> None:
+    """What is written, and what is checked."""
+    output = parser.groups["output"]
     add_protocol_options(parser)
     output.add_argument("--with-published", action="store_true", help="the study's table beside ours, marked as quoted")
     output.add_argument(
@@ -93,14 +112,6 @@ def main(argv: list[str] | None = None) -> int:
         help="large ribbons of every video, in the page and as pictures (default: of 12 from the worst to the best)",
     )
     output.add_argument("--pdf", action="store_true", help="every picture as PDF too")
-    given = parser.parse_args(argv)
-    _refuse_ignored(given)
-    if given.verify:
-        return _verify(given)
-    target = paths.model(given.model).workbook if given.model else paths.comparison_results() / "report"
-    with hold(target):
-        _write_benchmark(given) if given.benchmark is not None else _write_reports(given)
-    return 0
 
 
 def _collect(given: argparse.Namespace, dataset: paths.Dataset) -> Collection:

@@ -35,7 +35,7 @@ MEASURES = [
         "np.nanmean(": "np.mean(",
         "np.asarray(true, dtype=np.int64) * num_classes": "np.asarray(true) * num_classes",
         "2 * hits + false_positives + false_negatives": "2 * hits + false_positives",
-        "len(own) - np.searchsorted(own, own)": "len(own) - np.searchsorted(own, own) - 1",
+        "hits / (num_frames - ": "hits / (1 + num_frames - ",
         "np.full(np.shape(denominator), np.nan)": "np.zeros(np.shape(denominator))",
     }),
     *mutants("common/dataset/segments.py", "tests/common/dataset/test_segments.py", {

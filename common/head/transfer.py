@@ -206,9 +206,7 @@ def _score(rows: np.ndarray, true: np.ndarray, shared: SharedPhases, fps: float 
 
 def _loss(own: Mapping[str, VideoScore], elsewhere: Mapping[str, VideoScore], measure: str) -> Interval:
     """What is lost of a measure under the protocol `challenge`, with its 95 % interval over the videos of both sets."""
-    sides = [
-        contributions([s for s in scores.values() if s.counts.any()], measure, CHALLENGE) for scores in (own, elsewhere)
-    ]
+    sides = [contributions(_scored(scores), measure, CHALLENGE) for scores in (own, elsewhere)]
     if any(np.isnan(side).any() for side in sides):
         return Interval(float("nan"), float("nan"), float("nan"))
     return difference_interval(*sides, lambda sums: from_sums(measure, sums, CHALLENGE))

@@ -92,6 +92,12 @@ class Report:
         return [remark for remark in self.remarks if remark.alarming]
 
     @cached_property
+    def patients(self) -> dict[str, str]:
+        """Video -> patient, of the scored videos whose patient is known: what intervals resample."""
+        known = self.per_video[["Video", "Patient"]].drop_duplicates().itertuples(index=False)
+        return {video: patient for video, patient in known if isinstance(patient, str)}
+
+    @cached_property
     def costs(self) -> dict[str, dict[str, float]]:
         """Encoder -> `encoder_costs`; looks at every feature file, so chart, page and workbook share it."""
         return {result.name: encoder_costs(result, self.dataset) for result in self.results}

@@ -110,7 +110,7 @@ def make_leaderboard(
     return Leaderboard(protocol, ranked, cells, tests, letters)
 
 
-def _groups(names: Sequence[str], patients: Mapping[str, str] | None) -> list[str] | None:
+def resampled_units(names: Sequence[str], patients: Mapping[str, str] | None) -> list[str] | None:
     """The patient of each test, or its video: tests of one video are one unit; None where every test is a unit."""
     if not patients and len(set(names)) == len(names):
         return None
@@ -120,7 +120,7 @@ def _groups(names: Sequence[str], patients: Mapping[str, str] | None) -> list[st
 def _cells(
     result: EncoderResult, protocol: Protocol, patients: Mapping[str, str] | None, known: Known
 ) -> dict[str, Cell]:
-    groups = _groups([name for name, _ in result.tests], patients)
+    groups = resampled_units([name for name, _ in result.tests], patients)
     cells = {}
     for measure in MEASURES:
         key = result.name, way_to_take(measure, protocol)
@@ -149,7 +149,7 @@ def _pair_tests(
         if key not in known:
             names = sorted(values[first.name].keys() & values[second.name].keys())
             a, b = (np.array([values[result.name][name] for name in names]) for result in (first, second))
-            groups = _groups(names, patients)
+            groups = resampled_units(names, patients)
             known[key] = PairTest(
                 measure,
                 first.name,

@@ -32,10 +32,8 @@ log = logging.getLogger(__name__)
 VALIDATION = "val"
 DEFAULT_RUN = "default"  # what `--runs` calls the run without a name
 RULES = {protocol.segment_rule for protocol in PROTOCOLS.values()} | {WITHOUT_BACKGROUND}
-MOST_PROCESSES, PROCESS_BYTES = (
-    8,
-    1 << 28,
-)  # a process more for so many bytes of predictions: it takes a second to begin
+MOST_PROCESSES = 8
+PROCESS_BYTES = 1 << 28  # of predictions, for which a process more pays: it takes a second to begin
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +195,18 @@ class Collection:
     left_out: list[str]
 
 
+def scored_labels(dataset: paths.Dataset, split: str, lists: SplitLists | None) -> dict[str, Path]:
+    """Label files of the videos that a split scores; `lists` is None for the validation part.
+
+    Raises `UserError` when there is no such split.
+    """
+    if lists is None:
+        return label_paths(dataset.ground_truth_val)
+    # a video may be in both parts: it is scored against the labels of the part that the run predicted
+    labels = label_paths(dataset.ground_truth)
+    return {name: labels[name] for name in lists.videos("test", int(split) if split.isdecimal() else 0)}
+
+
 @dataclass(frozen=True)
 class _Present:
     """A data set as it is now, which runs are held against; each part is looked at once, when it is needed.
@@ -241,12 +251,8 @@ class _Present:
         return self._phases[path]
 
     def labels(self, split: str) -> dict[str, Path]:
-        """Label files of the videos that a split scores. Raises `UserError` when there is no such split."""
-        if split == VALIDATION:
-            return label_paths(self.dataset.ground_truth_val)
-        # a video may be in both parts: it is scored against the labels of the part that the run predicted
-        labels = label_paths(self.dataset.ground_truth)
-        return {name: labels[name] for name in self.lists.videos("test", int(split) if split.isdecimal() else 0)}
+        """As `scored_labels`."""
+        return scored_labels(self.dataset, split, None if split == VALIDATION else self.lists)
 
 
 @dataclass(frozen=True)

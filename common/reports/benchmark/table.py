@@ -18,11 +18,11 @@ from common.base.runtime import UserError, describe_os_error, listed
 from common.head.config import TrainConfig
 from common.reports.caveats import Remark, leaks_of_result
 from common.reports.comparison import Report, make_report
-from common.reports.leaderboard import ALPHA, HEADLINE, Cell
+from common.reports.leaderboard import ALPHA, HEADLINE, Cell, resampled_units
 from common.reports.results import Collection, EncoderResult, run_names
 from common.scoring.intervals import Interval, drawn_values, sums_per_unit
 from common.scoring.metrics import MEASURES
-from common.scoring.protocols import FRAME_MEASURES, Protocol, contributions, from_sums
+from common.scoring.protocols import Protocol, contributions, from_sums, way_to_take
 from common.scoring.ranks import kendall, mean_ranks, ranks_of
 from common.scoring.significance import holm, tie_letters
 
@@ -280,7 +280,6 @@ class _Draws:
     def __init__(self, each: BenchmarkSet, seed: int):
         self._set, self._seed = each, seed
         self._known: dict[tuple, np.ndarray | None] = {}
-        self._patients = dict(zip(each.report.per_video["Video"], each.report.per_video["Patient"], strict=True))
 
     def deviations(self, encoders: Sequence[str], protocol: Protocol, measure: str) -> np.ndarray | None:
         """`(DRAWS, encoders)`; None where an encoder's measure is no function of sums over videos."""
@@ -288,10 +287,7 @@ class _Draws:
         return None if any(each is None for each in found) or not found else np.stack(found, axis=1)
 
     def _of(self, encoder: str, protocol: Protocol, measure: str) -> np.ndarray | None:
-        is_pooled = measure in protocol.pooled
-        # measures of frames are the same under every protocol that pools them
-        rule = None if measure in (*FRAME_MEASURES, "pr_auc") else protocol.segment_rule
-        key = encoder, measure, is_pooled, rule
+        key = encoder, way_to_take(measure, protocol)
         if key not in self._known:
             self._known[key] = self._drawn(encoder, protocol, measure)
         return self._known[key]
@@ -302,11 +298,7 @@ class _Draws:
         added = contributions([score for _, score in tests], measure, protocol)
         if added is None or np.isnan(added).any():
             return None
-        patients = [self._patients.get(name) for name, _ in tests]
-        groups = [
-            patient if isinstance(patient, str) else f"video:{name}"
-            for patient, (name, _) in zip(patients, tests, strict=True)
-        ]
+        groups = resampled_units([name for name, _ in tests], self._set.report.patients)
         sums, statistic = sums_per_unit(added, groups), partial(from_sums, measure, protocol=protocol)
         if len(sums) < 2:
             return None

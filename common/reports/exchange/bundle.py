@@ -122,12 +122,7 @@ def _labels(results: Sequence[EncoderResult]) -> dict[str, str]:
 
 def _patients_hash(report: Report) -> str:
     """Of the patients that intervals resample."""
-    return _sha256(json.dumps(sorted(map(list, _patients(report).items()))).encode())
-
-
-def _patients(report: Report) -> dict[str, str]:
-    table = report.per_video[["Video", "Patient"]].drop_duplicates()
-    return {video: patient for video, patient in table.itertuples(index=False) if isinstance(patient, str)}
+    return _sha256(json.dumps(sorted(map(list, report.patients.items()))).encode())
 
 
 def numbers_of(reports: Sequence[Report], benchmark: Benchmark | None) -> Iterator[tuple[str, float | str | None]]:

@@ -11,12 +11,11 @@ from typing import Any
 from common.base import paths
 from common.base.entries import on_disk, reason_against_folder
 from common.base.files import misfit
-from common.base.paths import label_paths
 from common.base.runtime import UserError, listed, shown
 from common.dataset.description import read_phases
 from common.dataset.phases import PhaseMapping, read_labels, read_predictions
 from common.dataset.split_lists import SplitLists, open_splits
-from common.reports.results import VALIDATION, Collection, EncoderResult, SplitResult
+from common.reports.results import VALIDATION, Collection, EncoderResult, SplitResult, scored_labels
 from common.scoring.folder import score_folder
 
 # of a row's record, as bundles keep it
@@ -97,7 +96,7 @@ def read_foreign(
     known = {split.record["split"]: split.record for result in beside for split in result.splits}
     read = []
     for split, part in parts.items():
-        labels = _labels(dataset, lists, split)
+        labels = scored_labels(dataset, split, lists)
         _require_predictions(name, part, labels, mapping)
         record = _record(name, dataset, mapping, split, list(labels), lists)
         own = known.get(split, {"fps": {}, "unreached_labels": {}})
@@ -108,13 +107,6 @@ def read_foreign(
         read.append(SplitResult(record, scores))
     model = paths.Model(paths.comparison_results() / "made_elsewhere" / name)
     return EncoderResult(model, None, read, len(lists) if lists is not None and len(read) > 1 else None)
-
-
-def _labels(dataset: paths.Dataset, lists: SplitLists | None, split: str) -> dict[str, Path]:
-    if lists is None:
-        return label_paths(dataset.ground_truth_val)
-    labels = label_paths(dataset.ground_truth)
-    return {video: labels[video] for video in lists.videos("test", int(split) if split.isdecimal() else 0)}
 
 
 def _require_predictions(name: str, folder: Path, labels: Mapping[str, Path], mapping: PhaseMapping) -> None:

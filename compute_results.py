@@ -120,6 +120,7 @@ def _collect(given: argparse.Namespace, dataset: paths.Dataset) -> Collection:
     from common.reports.caveats import exclude_seen
     from common.reports.exchange.foreign import named_folders, with_foreign
     from common.reports.results import Collection, chosen_runs, collect_all, collect_one, collect_split
+    from common.reports.robustness.floors import with_floors
 
     foreign = named_folders(given.with_predictions or [])
     if given.benchmark is not None:  # those of each set in a folder of its name; a set without has no such row
@@ -142,6 +143,7 @@ def _collect(given: argparse.Namespace, dataset: paths.Dataset) -> Collection:
     else:
         found = collect_split(dataset, split, **chosen)
     found = with_foreign(found, foreign, dataset, names, given.splits)
+    found = with_floors(found, dataset, given.splits)
     return exclude_seen(dataset, found) if given.exclude_seen else found
 
 
@@ -157,8 +159,10 @@ def _write_reports(given: argparse.Namespace) -> None:
     # those asked for first, the first of them on every picture; the page shows the others too
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
     published = read_published() if given.with_published else []
-    report = make_report(dataset, found.results, protocols, published=published, left_out=found.left_out)
-    print(format_table(leaderboard_rows(report.board)))
+    report = make_report(
+        dataset, found.results, protocols, published=published, left_out=found.left_out, floors=found.floors
+    )
+    print(format_table(leaderboard_rows(report.board, report.floors)))
     if len(report.results) > 1:
         print("Tied: encoders that share a letter do not differ significantly in accuracy over the test videos.")
     print("\n".join(map(str, report.remarks)))

@@ -27,13 +27,15 @@ def main(argv: list[str] | None = None) -> int:
     # --help answers without pandas and openpyxl
     from common.reports.comparison import make_report
     from common.reports.results import collect_runs
+    from common.reports.robustness.floors import with_floors
     from common.reports.workbook.workbook import save_comparison
 
     model, dataset = paths.model(given.model), paths.dataset(given.dataset)
     found = collect_runs(model, dataset, given.split, splits=given.splits)
     # the first protocol is that of most sheets; one sheet shows them all
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
-    report = make_report(dataset, found.results, protocols, left_out=found.left_out)
+    found = with_floors(found, dataset, given.splits)
+    report = make_report(dataset, found.results, protocols, left_out=found.left_out, floors=found.floors)
     report = replace(report, title=f"{model.name}: {report.title}")
     with hold(model.workbook):
         print(save_comparison(report, model.workbook))

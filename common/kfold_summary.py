@@ -22,13 +22,15 @@ def main(argv: list[str] | None = None) -> int:
     add_protocol_options(parser)
     given = parser.parse_args(argv)
 
-    from common.reports.results import collect_folds  # --help answers without pandas and scipy
+    from common.reports.results import Collection, collect_folds  # --help answers without pandas and scipy
+    from common.reports.robustness.floors import with_floors
     from common.reports.text import print_summary
 
     dataset = paths.dataset(given.dataset)
     result = collect_folds(paths.model(given.model), dataset, given.folds, run=given.run, splits=given.splits)
+    floors = with_floors(Collection([result], []), dataset, given.splits).floors.get(result.name, {})
     for protocol in chosen_protocols(given.protocol, given.segments):
-        print_summary(dataset, [result], protocol, verbose=given.verbose)
+        print_summary(dataset, [result, *floors.values()], protocol, verbose=given.verbose)
     return 0
 
 

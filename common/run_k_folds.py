@@ -14,7 +14,7 @@ from typing import Any
 from common.base import paths
 from common.base.options import CommandParser
 from common.base.runtime import UserError, run_main
-from common.head.config import TrainConfig, add_train_options, read_series
+from common.head.config import FLOORS, TrainConfig, add_train_options, read_series
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,6 +35,11 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         metavar="RUN_JSON",
         help="repeat this finished run in a temporary place and compare the numbers; exit code 1 when they differ",
+    )
+    output.add_argument(
+        "--no_floors",
+        action="store_true",
+        help="without the runs floor=majority and floor=linear, which take seconds a fold and are what a head must beat",
     )
     output.add_argument("--force", action="store_true", help="run finished folds again, replacing other configurations")
     output.add_argument(
@@ -57,25 +62,33 @@ def main(argv: list[str] | None = None) -> int:
 
     # torch and the tables load only now: --help and wrong words are answered at once
     from common.head.folds import run_folds
+
+    if run_folds(configs, given) and given["only"] is None:
+        _print_summary(configs, given)
+    return 0
+
+
+def _print_summary(configs: list[TrainConfig], given: dict[str, Any]) -> None:
+    """A row for each run, and below them their floors."""
     from common.reports.results import collect_folds
     from common.reports.text import print_summary
 
-    is_complete = run_folds(configs, given)
-    if given["only"] is None and is_complete:
-        dataset, model = paths.dataset(configs[0].dataset), paths.model(configs[0].model)
-        results = [
-            collect_folds(model, dataset, given["folds"], run=config.decoded_name(decode), splits=config.splits)
-            for config in configs
-            for decode in dict.fromkeys(("argmax", given["decode"]))
-        ]
-        print_summary(dataset, results)
-    return 0
+    dataset, model = paths.dataset(configs[0].dataset), paths.model(configs[0].model)
+    runs = [
+        (config.splits, config.decoded_name(decode)) for decode in ("argmax", given["decode"]) for config in configs
+    ]
+    if not given["no_floors"]:
+        runs += [(config.splits, config.of_floor(kind).run_name) for kind in FLOORS for config in configs]
+    print_summary(
+        dataset,
+        [collect_folds(model, dataset, given["folds"], run=run, splits=splits) for splits, run in dict.fromkeys(runs)],
+    )
 
 
 def _refuse_settings(given: dict[str, Any]) -> None:
     """A repetition takes everything from the record."""
     settings = [entry.name for entry in fields(TrainConfig) if entry.name in given]
-    switches = [name for name in ("config", "variants", "only", "force", "wandb") if given[name]]
+    switches = [name for name in ("config", "variants", "only", "force", "no_floors", "wandb") if given[name]]
     switches += ["decode"] if given["decode"] != "argmax" else []
     if settings or switches:
         words = ", ".join(f"--{name}" for name in switches + settings)

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.4  # of the free memory may hold features; larger sets stay memory-mapped
 PREFETCHED_BATCHES = 2
+STATISTICS_ROWS = 1024  # that are float64 at a time
 EVERY_FRAME = LabelGrid()
 
 
@@ -258,6 +259,29 @@ def read_rows(video: VideoFeatures, *, check: bool = True) -> Tensor:
             f"{video.source.path}: feature of frame {frame} of {video.name} is NaN or infinite; extract it again"
         )
     return rows
+
+
+def feature_statistics(videos: Sequence[VideoFeatures]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (ddof 0) of each feature dimension over the labelled part of the videos, `(feature_dim,)`.
+
+    One pass in float64, by the pairwise update of Chan, Golub and LeVeque (Am. Stat. 37, 1983), which unlike a sum of
+    squares loses no digits where the mean is large. The deviation of a dimension that does not vary is 1.
+
+    Raises `UserError` naming the video when a feature is not finite.
+    """
+    count, mean, squares = 0, 0.0, 0.0
+    for video in videos:
+        features = read_rows(video)[: len(video.target)].numpy()
+        for start in range(0, len(features), STATISTICS_ROWS):
+            rows = features[start : start + STATISTICS_ROWS].astype(np.float64)
+            own, total = rows.mean(axis=0), count + len(rows)
+            squares += ((rows - own) ** 2).sum(axis=0) + (own - mean) ** 2 * (count * len(rows) / total)
+            mean += (own - mean) * (len(rows) / total)
+            count = total
+    # what is left of equal values is the rounding of their mean
+    is_constant = squares <= count * (np.finfo(np.float64).eps * count * np.abs(mean)) ** 2
+    deviation = np.where(is_constant, 1.0, np.sqrt(squares / count))
+    return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
 
 
 def pad_batch(videos: Sequence[tuple[str, Tensor, np.ndarray]]) -> Batch:

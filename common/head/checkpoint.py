@@ -112,7 +112,12 @@ def build_head(config: TrainConfig, num_classes: int) -> Head:
     # layers draw their weights from torch's global generator: seeded here, and put back for whoever uses it next
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return network(dim=config.features_dim, num_classes=num_classes, causal=config.causal, **sizes)
+        head = network(dim=config.features_dim, num_classes=num_classes, causal=config.causal, **sizes)
+    if config.standardise == "none":
+        return head
+    from common.head.networks.layers import Standardised  # the study's features are taken as they are
+
+    return Standardised(head, config.features_dim)
 
 
 def load_head(path: Path, config: TrainConfig, num_classes: int) -> Head:

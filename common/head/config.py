@@ -22,6 +22,8 @@ from common.head.networks.catalogue import DEFAULT_HEAD, HEADS, MOST_LAYERS, opt
 
 # settings of which `run_k_folds` takes several values at once: their type, and what a list looks like
 DEFAULT_VARIANT = "default"  # what `--variants` calls features/<Encoder>/ itself
+FLOORS = {"majority": "majority class", "linear": "linear probe"}  # what every head must beat: `controls.floors`
+FLOOR_MARK = "floor="  # in the name of a floor's run
 LISTED: dict[str, tuple[type[float] | type[int], str]] = {
     "train_fraction": (float, "0.1,0.25,1"),
     "seed": (int, "42,43,44"),
@@ -74,6 +76,8 @@ class TrainConfig:
     """Gamma of the focal loss; 0 = cross-entropy."""
     class_weights: str = option("none")
     """'none', 'inverse' (to the training frames of a phase) or a file of 'PHASE WEIGHT' lines."""
+    standardise: Literal["none", "train"] = option("none", group="data")
+    """'train': each feature dimension less its mean, over its deviation, of the training part; the study: 'none'."""
     sample_rate: int = option(1, group="data", above=0)
     """Use every n-th feature; predictions are expanded back."""
     causal: bool = option(False, group="model")
@@ -131,6 +135,13 @@ class TrainConfig:
         parts = [self.run_name, None if decode == "argmax" else decode]
         return "-".join(part for part in parts if part) or None
 
+    def of_floor(self, kind: str) -> "TrainConfig":
+        """The configuration of a floor under this run: its data, and nothing of its head."""
+        own = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.metadata["group"] == "data"}
+        # a probe of the study's features, of as many as it likes
+        bare = TrainConfig(**own | {"standardise": "none", "sample_rate": 1})
+        return replace(bare, run="-".join(filter(None, [bare.run_name, FLOOR_MARK + kind])))
+
     @property
     def run_name(self) -> str | None:
         """The run's folder name: `run`, or what differs from the defaults among the settings below, or None."""
@@ -140,9 +151,15 @@ class TrainConfig:
             derived.append("+".join([f"head={self.head}", *(f"{name}={value}" for name, value in own.items())]))
         # of a head that is always causal the name says it
         derived.append("causal" if self.causal and HEADS[self.head].causality == "either" else None)
+        derived.append("standardised" if self.standardise == "train" else None)
         derived.append(f"fraction{self.train_fraction:g}" if self.train_fraction != 1 else None)
         derived.append(f"seed{self.seed}" if self.seed != TrainConfig.seed else None)
         return self.run or "-".join(part for part in derived if part) or None
+
+
+def is_floor(run: str | None) -> bool:
+    """Whether a run's name is that of a floor (`TrainConfig.of_floor`)."""
+    return run is not None and run.split("-")[-1] in {FLOOR_MARK + kind for kind in FLOORS}
 
 
 def config_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

@@ -1,19 +1,19 @@
 """Every fold of one encoder: trained, predicted, scored; finished folds are not run again."""
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from common.base import paths
-from common.base.entries import on_disk
 from common.base.locks import Held, hold
 from common.base.runtime import UserError
 from common.dataset.kfold import how_to_remake
 from common.dataset.split_lists import open_splits
-from common.head.config import TrainConfig, config_differences
+from common.head.config import TrainConfig
+from common.head.controls.floors import run_floors
 from common.head.experiment import Experiment, load_experiment
 from common.head.prediction import predict
-from common.head.run_record import read_run_record
+from common.head.run_record import is_finished
 from common.head.training import train
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
             try:
                 with hold(experiment.results):
                     _run_fold(experiment, title, given)
+                if not given["no_floors"]:
+                    run_floors(experiment, title, force=given["force"])
                 if given["decode"] != "argmax":
                     decoded = replace(experiment, decode=given["decode"])
                     with hold(decoded.results):
@@ -57,7 +59,7 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
 
 
 def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> None:
-    if not given["force"] and is_fold_finished(experiment):
+    if not given["force"] and is_finished(experiment):
         log.info("%s: finished, not run again", title)
         return
     log.info(title)
@@ -68,32 +70,7 @@ def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> None
 
 def _decode_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> None:
     """Predict a finished fold once more, decoded: a run of its own beside the plain one."""
-    if not given["force"] and is_fold_finished(experiment):
+    if not given["force"] and is_finished(experiment):
         log.info("%s: finished, not decoded again", title)
         return
     predict(experiment, device=given["device"])
-
-
-def is_fold_finished(experiment: Experiment) -> bool:
-    """Whether a split's run is complete, with this configuration and the features and labels as they are now.
-
-    Raises `UserError` when it was run with another configuration, naming the differences.
-    """
-    path = experiment.results / paths.RUN_RECORD
-    if not path.is_file():
-        return False
-    record = read_run_record(path)
-    differences = config_differences(asdict(experiment.recorded_config), record["config"])
-    if (decode := record.get("decode") or "argmax") != experiment.decode:
-        differences.append(f"decode: {decode} -> {experiment.decode}")
-    if differences:
-        raise UserError(
-            f"{path}: run with another configuration ({'; '.join(differences)}). "
-            "Give --run NAME to keep both, or --force to replace it"
-        )
-    train_videos, test_videos = experiment.open(experiment.train_labels), experiment.open(experiment.test_labels)
-    return (
-        record.get("train_inputs_hash") == experiment.inputs_hash(train_videos, experiment.train_labels)
-        and record.get("test_inputs_hash") == experiment.inputs_hash(test_videos, experiment.test_labels)
-        and all(on_disk(experiment.results / f"{name}.txt").is_file() for name in experiment.test_labels)
-    )

@@ -1,15 +1,21 @@
 """The record of a finished run (`run.json`), read and checked: whoever uses one may rely on what is listed here."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from common.base.entries import reason_against
+from common.base import paths
+from common.base.entries import on_disk, reason_against
 from common.base.files import misfit, read_json
 from common.base.options import from_mapping
 from common.base.runtime import UserError, shown
 from common.features.files import IDENTITY_SHAPE
-from common.head.config import TrainConfig
+from common.head.config import TrainConfig, config_differences
+
+if TYPE_CHECKING:
+    from common.head.experiment import Experiment
 
 # what every version has recorded; what a later one has added may be absent
 SHAPE = {
@@ -20,7 +26,7 @@ SHAPE = {
     "labels_hash?": str, "num_threads?": int, "num_train_videos?": int, "num_parameters?": int, "device?": str,
     "predict_seconds?": float, "peak_memory_bytes?": int, "metrics?": {str: {str: float | None}},
     "damaged_videos?": {str: str}, "look_ahead_seconds?": float, "repeated_rows?": {str: int},
-    "unreached_labels?": {str: int}, "decode?": str,
+    "unreached_labels?": {str: int}, "decode?": str, "floor?": str, "train_majority_share?": float,
 }  # fmt: skip
 UNKNOWN = {"folds_hash": None, "train_seconds": None, "history": None, "unreached_labels": {}}
 UNKNOWN_PARTS = {"features": {"identity": None, "num_parameters": None}, "git": {"commit": None, "dirty": None}}
@@ -58,3 +64,28 @@ def _impossible(record: dict[str, Any]) -> str:
     if not 0 < (record.get("num_threads") or 1) <= MOST_THREADS:
         return f"num_threads: expected 1 to {MOST_THREADS}, found {record['num_threads']}"
     return ""
+
+
+def is_finished(experiment: Experiment) -> bool:
+    """Whether a split's run is complete, with this configuration and the features and labels as they are now.
+
+    Raises `UserError` when it was run with another configuration, naming the differences.
+    """
+    path = experiment.results / paths.RUN_RECORD
+    if not path.is_file():
+        return False
+    record = read_run_record(path)
+    differences = config_differences(asdict(experiment.recorded_config), record["config"])
+    if (decode := record.get("decode") or "argmax") != experiment.decode:
+        differences.append(f"decode: {decode} -> {experiment.decode}")
+    if differences:
+        raise UserError(
+            f"{path}: run with another configuration ({'; '.join(differences)}). "
+            "Give --run NAME to keep both, or --force to replace it"
+        )
+    train_videos, test_videos = experiment.open(experiment.train_labels), experiment.open(experiment.test_labels)
+    return (
+        record.get("train_inputs_hash") == experiment.inputs_hash(train_videos, experiment.train_labels)
+        and record.get("test_inputs_hash") == experiment.inputs_hash(test_videos, experiment.test_labels)
+        and all(on_disk(experiment.results / f"{name}.txt").is_file() for name in experiment.test_labels)
+    )

@@ -13,7 +13,7 @@ from common.base import paths
 from common.base.files import read_text
 from common.base.runtime import UserError, generator, keep_freed_memory, listed, progress, select_device, shown
 from common.dataset.phases import IGNORED, PhaseMapping
-from common.head.batch_gen import Batch, BatchGenerator, VideoFeatures
+from common.head.batch_gen import Batch, BatchGenerator, VideoFeatures, feature_statistics
 from common.head.checkpoint import Checkpoint, build_head, fill_head, load_checkpoint, restore_optimizer
 from common.head.config import TrainConfig, config_differences
 from common.head.experiment import Experiment
@@ -49,12 +49,11 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
         part = f" (train_fraction {config.train_fraction:g})" if config.train_fraction < 1 else ""
         log.warning("split %s%s: no training frame of %s: it is never predicted", config.split, part, listed(without))
     checkpoint = _start(experiment, opened, resume)
-    head = build_head(config, experiment.mapping.num_classes).to(target_device)
+    head = _build(experiment, checkpoint, videos).to(target_device)
     optimizer = torch.optim.Adam(head.parameters(), lr=config.lr)
     # Nothing else has to be restored: the learning rate, the order of the videos and the dropout masks of an epoch
     # follow from its number and the seed. The optimizer comes after the head is on its device, its moments go there.
     if checkpoint.epoch:
-        fill_head(head, checkpoint.model, experiment.checkpoint)
         restore_optimizer(optimizer, checkpoint.optimizer, experiment.checkpoint)
     num_parameters = sum(parameter.numel() for parameter in head.parameters())
     log.info(
@@ -125,6 +124,16 @@ def _start(experiment: Experiment, videos: list[VideoFeatures], resume: bool) ->
             "resumed with %d threads instead of %d: the last digits will differ", fresh.num_threads, old.num_threads
         )
     return old
+
+
+def _build(experiment: Experiment, checkpoint: Checkpoint, videos: list[VideoFeatures]) -> torch.nn.Module:
+    """The head as the checkpoint has it, or a new one with the statistics of the training part where it asks for them."""
+    head = build_head(experiment.config, experiment.mapping.num_classes)
+    if checkpoint.epoch:
+        fill_head(head, checkpoint.model, experiment.checkpoint)
+    elif experiment.config.standardise == "train":
+        head.mean, head.deviation = feature_statistics(videos)
+    return head
 
 
 class TrainingLoop:

@@ -18,7 +18,7 @@ from common.scoring.protocols import CHALLENGE, Protocol, methods_sentence
 # settings that make two encoders' rows comparable when they are equal
 HEAD_SETTINGS = (
     "head", "head_options", "num_epochs", "num_layers_PG", "num_layers_R", "num_R", "num_f_maps", "bz", "lr", "loss_mse", "adaptive_mse",
-    "window_mse", "loss_focal", "class_weights", "sample_rate", "causal", "precision",
+    "window_mse", "loss_focal", "class_weights", "standardise", "sample_rate", "causal", "precision",
 )  # fmt: skip
 PATIENTS = "Patients"  # how remarks begin that name some
 OF_ONE_FOLD = {"split", "dataset", "model", "run"}  # settings that say which run it is, not how it was made
@@ -38,6 +38,8 @@ class Remark:
 def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) -> list[Remark]:
     """Synthetic data, random weights, unequal heads, how the numbers are taken, and what identifies them."""
     lines = []
+    # floors have no head that could be like others'
+    results = [result for result in results if result.floor is None] or list(results)
     if any(result.record["synthetic"] for result in results):
         lines.append(Remark("Synthetic data: drawn videos. These numbers say nothing about surgery."))
     if any(result.record["features"]["random_weights"] for result in results):
@@ -110,8 +112,8 @@ def exclude_seen(dataset: paths.Dataset, found: Collection) -> Collection:
                 seen |= set() if leak.part.is_counted_only else set(leak.videos)
     if not seen:
         return found
-    results = []
-    for result in found.results:
+
+    def without_seen(result: EncoderResult) -> EncoderResult:
         splits = []
         for split in result.splits:
             scores = {name: score for name, score in split.scores.items() if name not in seen}
@@ -122,12 +124,17 @@ def exclude_seen(dataset: paths.Dataset, found: Collection) -> Collection:
                 f"--exclude_seen: some weights have seen all videos that {result.name} was scored on; compare others, or "
                 "leave --exclude_seen out"
             )
-        results.append(replace(result, splits=splits))
+        return replace(result, splits=splits)
+
+    results = [without_seen(result) for result in found.results]
+    floors = {
+        name: {kind: without_seen(floor) for kind, floor in kinds.items()} for name, kinds in found.floors.items()
+    }
     results.sort(key=lambda result: -result.mean("accuracy"))
     note = (
         f"{counted(len(seen), 'video')} that some weights were trained on ({listed(sorted(seen))}), by --exclude_seen"
     )
-    return Collection(results, [*found.left_out, note])
+    return Collection(results, [*found.left_out, note], floors)
 
 
 def _recognition(results: Sequence[EncoderResult]) -> str:

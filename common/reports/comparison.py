@@ -1,7 +1,7 @@
 """Everything that a comparison shows, computed once; workbook, pictures and page only lay it out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +19,7 @@ from common.reports.caveats import Remark, data_remarks, left_out_remarks, remar
 from common.reports.costs import encoder_costs
 from common.reports.leaderboard import Cell, Known, Leaderboard, make_leaderboard
 from common.reports.published import PublishedRow, quotation
-from common.reports.results import EncoderResult, SplitResult
+from common.reports.results import EncoderResult, Floors, SplitResult
 from common.reports.run_records import WindowRecord, window_record
 from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import Protocol
@@ -71,6 +71,7 @@ class Report:
     """Model -> points by rising seconds, for those whose runs differ in the windows of their features alone."""
     seed_variance: list[SeedVariance]
     published: list[PublishedRow]
+    floors: Floors = field(default_factory=dict)
 
     @property
     def board(self) -> Leaderboard:
@@ -110,10 +111,11 @@ def make_report(
     *,
     published: Sequence[PublishedRow] = (),
     left_out: Sequence[str] = (),
+    floors: Floors | None = None,
 ) -> Report:
     """Compare `results`; runs on a part of the training videos go into the label-efficiency curves only.
 
-    `left_out`: why other runs cannot stand beside them, among the remarks.
+    `left_out`: why other runs cannot stand beside them, among the remarks; `floors`: those under them.
     """
     try:
         patients = read_patients(dataset)
@@ -127,8 +129,8 @@ def make_report(
     scheme = f"{num_splits}-fold cross-validation" if num_splits > 1 else f"split {results[0].record['split']}"
     if (name := results[0].record["config"].get("splits")) is not None:
         scheme = f"{split_line(dataset, name)}, " + (f"{num_splits} splits" if num_splits > 1 else scheme)
-    found: Known = {}
-    boards = [make_leaderboard(whole, protocol, patients, found) for protocol in protocols]
+    known: Known = {}
+    boards = [make_leaderboard(whole, protocol, patients, known) for protocol in protocols]
     return Report(
         dataset=dataset,
         mapping=read_phases(dataset),
@@ -140,6 +142,7 @@ def make_report(
         spacing=spacing_curves(boards[0]),
         seed_variance=seed_variances(whole, protocols[0]),
         published=list(published),
+        floors=floors or {},
     )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from common.base.runtime import UserError, describe_os_error, listed, progress
 from common.dataset.description import read_phases
 from common.dataset.phases import PhaseMapping, labels_hash, read_labels
 from common.dataset.split_lists import SplitLists, open_splits
-from common.head.config import TrainConfig
+from common.head.config import TrainConfig, is_floor
 from common.head.run_record import read_run_record
 from common.scoring.folder import score_folder
 from common.scoring.further_measures import WITHOUT_BACKGROUND, further_summary, per_phase
@@ -80,6 +80,11 @@ class EncoderResult:
     def is_foreign(self) -> bool:
         """Whether its predictions were made elsewhere (`exchange.foreign`): encoder, head and settings are unknown."""
         return "made_elsewhere" in self.record
+
+    @property
+    def floor(self) -> str | None:
+        """Which floor it is (`head.config.FLOORS`); None for a run of a head."""
+        return self.record.get("floor")
 
     @property
     def name(self) -> str:
@@ -187,12 +192,20 @@ class EncoderResult:
         return further_summary([score for _, score in self.tests])
 
 
+# what a row must beat: by its name, and by the kind of the floor (`head.config.FLOORS`)
+Floors = dict[str, dict[str, EncoderResult]]
+
+
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Runs that stand beside each other, best accuracy first; `left_out` names each that cannot, with the reason."""
+    """Runs that stand beside each other, best accuracy first; `left_out` names each that cannot, with the reason.
+
+    `floors`: those under each of them, where they were written.
+    """
 
     results: list[EncoderResult]
     left_out: list[str]
+    floors: Floors = field(default_factory=dict)
 
 
 def scored_labels(dataset: paths.Dataset, split: str, lists: SplitLists | None) -> dict[str, Path]:
@@ -208,7 +221,7 @@ def scored_labels(dataset: paths.Dataset, split: str, lists: SplitLists | None) 
 
 
 @dataclass(frozen=True)
-class _Present:
+class Present:
     """A data set as it is now, which runs are held against; each part is looked at once, when it is needed.
 
     `splits`: the named list that runs are of, None for generated folds.
@@ -256,7 +269,7 @@ class _Present:
 
 
 @dataclass(frozen=True)
-class _Unscored:
+class Unscored:
     """A split's folder that fits the data set as it is now."""
 
     folder: Path
@@ -265,7 +278,7 @@ class _Unscored:
     labels_changed: bool
 
 
-def _check_split(folder: Path, split: str, present: _Present) -> _Unscored:
+def check_split(folder: Path, split: str, present: Present) -> Unscored:
     """Hold one split's folder against the data set.
 
     Raises `UserError` when it was run on other phases or videos than the data set has now.
@@ -287,10 +300,10 @@ def _check_split(folder: Path, split: str, present: _Present) -> _Unscored:
     for path in labels.values():
         present.phases(path)
     known = record.get("labels_hash")  # earlier versions did not record it
-    return _Unscored(folder, record, labels, known is not None and known != present.labels_hash(split))
+    return Unscored(folder, record, labels, known is not None and known != present.labels_hash(split))
 
 
-def _score_split(present: tuple[PhaseMapping, Mapping[Path, np.ndarray]], split: _Unscored) -> SplitResult:
+def _score_split(present: tuple[PhaseMapping, Mapping[Path, np.ndarray]], split: Unscored) -> SplitResult:
     """Score a split from its prediction files, each of which is read once: all that is ever asked of it is counted.
 
     Raises `UserError` when a prediction is missing or damaged.
@@ -306,7 +319,7 @@ def _score_split(present: tuple[PhaseMapping, Mapping[Path, np.ndarray]], split:
     return result
 
 
-def _score(splits: Sequence[_Unscored], present: _Present) -> Iterator[Callable[[], SplitResult]]:
+def _score(splits: Sequence[Unscored], present: Present) -> Iterator[Callable[[], SplitResult]]:
     """What each split is scored with, in their order; large ones are scored side by side."""
     size = sum(path.stat().st_size for split in splits for path in split.folder.glob("*.npy"))
     shared = present.mapping, present._phases
@@ -341,13 +354,13 @@ def chosen_runs(
 ) -> list[tuple[paths.Model, str | None]]:
     """Every model's every run on a data set and a list of splits, of those models and runs alone that are named.
 
-    Raises `UserError` for a name that no finished run has.
+    Floors are no rows of a table unless they are named. Raises `UserError` for a name that no finished run has.
     """
     found = [
         (model, run)
         for model in models or paths.all_models()
         for run in run_names(model, dataset)
-        if splits_of(model, dataset, run) == splits
+        if (not is_floor(run) or run in (runs or ())) and splits_of(model, dataset, run) == splits
     ]
     there = {run or DEFAULT_RUN for _, run in found}
     if unknown := [run for run in runs or () if run not in there]:
@@ -360,7 +373,7 @@ def chosen_runs(
     return [(model, run) for model, run in found if runs is None or (run or DEFAULT_RUN) in runs]
 
 
-def _finished_splits(
+def finished_splits(
     model: paths.Model, dataset: paths.Dataset, run: str | None, names: Iterable[str]
 ) -> dict[str, Path]:
     """The folders of those of a run's splits that are finished, by the split's name."""
@@ -380,13 +393,13 @@ def collect_folds(
 
     Raises `UserError` when the data set has fewer, or a fold is missing, damaged, or run on other folds than there are.
     """
-    present = _Present(dataset, splits)
+    present = Present(dataset, splits)
     run = present.default_run(run)
     checked = _check_folds(model, run, _count(present, present.lists.count(num_folds)), present)
     return EncoderResult(model, run, [scored() for scored in _score(checked, present)], len(present.lists))
 
 
-def _count(present: _Present, num_folds: int | None) -> int:
+def _count(present: Present, num_folds: int | None) -> int:
     """`num_folds`, or all; raises `UserError` where there are fewer."""
     lists = present.lists
     if num_folds is not None and not 1 <= num_folds <= len(lists):
@@ -394,10 +407,10 @@ def _count(present: _Present, num_folds: int | None) -> int:
     return len(lists) if num_folds is None else num_folds
 
 
-def _check_folds(model: paths.Model, run: str | None, num_folds: int, present: _Present) -> list[_Unscored]:
+def _check_folds(model: paths.Model, run: str | None, num_folds: int, present: Present) -> list[Unscored]:
     dataset = present.dataset
     names = [str(k) for k in range(1, num_folds + 1)]
-    folders = _finished_splits(model, dataset, run, names)
+    folders = finished_splits(model, dataset, run, names)
     command = f"python -m common.run_k_folds --dataset {dataset.name} --model {model.name}"
     command += f" --splits {present.splits}" if present.splits else f" --folds {len(present.lists)}"
     command += f" --run {run}" if run and run != present.default_run(None) else ""
@@ -406,7 +419,7 @@ def _check_folds(model: paths.Model, run: str | None, num_folds: int, present: _
             f"{model.name}: no finished run of fold {', '.join(missing)} in {model.results(dataset.name, run)}; "
             f"run: {command}"
         )
-    return [_check_split(folder, name, present) for name, folder in folders.items()]
+    return [check_split(folder, name, present) for name, folder in folders.items()]
 
 
 def collect_all(
@@ -421,7 +434,7 @@ def collect_all(
 
     Of the named list `splits`, or of the generated folds. Raises `UserError` when there is none.
     """
-    present = _Present(dataset, splits)
+    present = Present(dataset, splits)
     count = _count(present, num_folds)
     chosen = chosen_runs(dataset, models, runs, present.lists.name)
     check = partial(_check_folds, num_folds=count, present=present)
@@ -440,11 +453,11 @@ def collect_split(
 
     Of the named list `splits`, or of the generated folds. Raises `UserError` when there is none.
     """
-    present = _Present(dataset, splits)
+    present = Present(dataset, splits)
 
-    def check(model: paths.Model, run: str | None) -> list[_Unscored]:
-        folders = _finished_splits(model, dataset, run, [split])
-        return [_check_split(folder, split, present) for folder in folders.values()]
+    def check(model: paths.Model, run: str | None) -> list[Unscored]:
+        folders = finished_splits(model, dataset, run, [split])
+        return [check_split(folder, split, present) for folder in folders.values()]
 
     name = present.lists.name if splits else None
     return _collected(chosen_runs(dataset, models, runs, name), present, check)
@@ -452,12 +465,26 @@ def collect_split(
 
 def _collected(
     pairs: Iterable[tuple[paths.Model, str | None]],
-    present: _Present,
-    check: Callable[[paths.Model, str | None], list[_Unscored]],
+    present: Present,
+    check: Callable[[paths.Model, str | None], list[Unscored]],
     num_folds: int | None = None,
 ) -> Collection:
     """Each model's run with the splits that `check` finds, ranked; a run that cannot be used is named and left out."""
-    results, left_out, dataset, checked = [], [], present.dataset, []
+    results, left_out = score_runs(pairs, present, check, num_folds)
+    if not results:
+        dataset, reasons = present.dataset, "".join(f"; {reason}" for reason in left_out[:1])
+        raise UserError(f"no finished runs on {dataset.name} that can be compared{reasons}; {_how_to_run(dataset)}")
+    return Collection(sorted(results, key=lambda result: -result.mean("accuracy")), left_out)
+
+
+def score_runs(
+    pairs: Iterable[tuple[paths.Model, str | None]],
+    present: Present,
+    check: Callable[[paths.Model, str | None], list[Unscored]],
+    num_folds: int | None = None,
+) -> tuple[list[EncoderResult], list[str]]:
+    """Each model's run with the splits that `check` finds, and why others are left out."""
+    results, left_out, checked = [], [], []
     for model, run in pairs:
         with _noting(left_out):
             if splits := check(model, run):
@@ -467,10 +494,7 @@ def _collected(
         of_run = list(islice(scored, len(splits)))  # all of them, also where one cannot be scored
         with _noting(left_out):
             results.append(EncoderResult(model, run, [take() for take in of_run], num_folds))
-    if not results:
-        reasons = "".join(f"; {reason}" for reason in left_out[:1])
-        raise UserError(f"no finished runs on {dataset.name} that can be compared{reasons}; {_how_to_run(dataset)}")
-    return Collection(sorted(results, key=lambda result: -result.mean("accuracy")), left_out)
+    return results, left_out
 
 
 @contextlib.contextmanager
@@ -495,36 +519,36 @@ def collect_one(
 
     Raises `UserError` when it is not finished, damaged, or run on other folds than there are.
     """
-    present = _Present(dataset, splits)
+    present = Present(dataset, splits)
     run = present.default_run(run)
-    folders = _finished_splits(model, dataset, run, [split])
+    folders = finished_splits(model, dataset, run, [split])
     if not folders:
         raise UserError(
             f"{model.split_results(dataset.name, split, run)}: no finished run; run: "
             f"python -m common.run_k_folds --model {model.name} --dataset {dataset.name}"
         )
-    (take,) = _score([_check_split(folders[split], split, present)], present)
+    (take,) = _score([check_split(folders[split], split, present)], present)
     return EncoderResult(model, run, [take()])
 
 
 def collect_runs(
     model: paths.Model, dataset: paths.Dataset, split: str | None = None, *, splits: str | None = None
 ) -> Collection:
-    """Every run of one encoder, those with most splits first: one split's, or every finished fold's.
+    """Every run of one encoder but floors, those with most splits first: one split's, or every finished fold's.
 
     A fold that is damaged or was run on other folds is left out, and its run goes on with the others. Raises
     `UserError` when nothing is finished.
     """
-    present = _Present(dataset, splits)
+    present = Present(dataset, splits)
     names = [split] if split else [str(k) for k in range(1, len(present.lists) + 1)]
     results, left_out = [], []
     for run in run_names(model, dataset):
-        if splits_of(model, dataset, run) != (present.lists.name if splits else None):
+        if is_floor(run) or splits_of(model, dataset, run) != (present.lists.name if splits else None):
             continue
         splits = []
-        for name, folder in _finished_splits(model, dataset, run, names).items():
+        for name, folder in finished_splits(model, dataset, run, names).items():
             with _noting(left_out):
-                (take,) = _score([_check_split(folder, name, present)], present)
+                (take,) = _score([check_split(folder, name, present)], present)
                 splits.append(take())
         if splits:
             results.append(EncoderResult(model, run, splits, None if split else len(present.lists)))

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from common.base import paths
 from common.base.wording import format_table
+from common.head.config import FLOORS
 from common.reports.caveats import data_remarks, remarks
 from common.reports.leaderboard import HEADLINE, Leaderboard
-from common.reports.results import EncoderResult
+from common.reports.results import EncoderResult, Floors
+from common.reports.robustness.floors import points_above
 from common.scoring.intervals import Interval
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, Protocol
@@ -34,11 +36,24 @@ def comparison_rows(results: Sequence[EncoderResult], protocol: Protocol = CHALL
     return [header, *rows]
 
 
-def leaderboard_rows(board: Leaderboard) -> list[list[str]]:
-    """Header and one row per encoder: name, the letters that it shares with encoders it is tied with, every measure."""
+def leaderboard_rows(board: Leaderboard, floors: Floors | None = None) -> list[list[str]]:
+    """Header and one row per encoder: name, the letters that it shares with encoders it is tied with, every measure.
+
+    With `floors`, how far it is above each of them in the headline measure.
+    """
     header, *rows = comparison_rows(board.results, board.protocol)
     letters = board.letters[HEADLINE]
-    return [["Encoder", "Tied", *header[1:]]] + [[name, letters[name], *cells] for name, *cells in rows]
+    table = [["Encoder", "Tied", *header[1:]]] + [[name, letters[name], *cells] for name, *cells in rows]
+    if floors:
+        table[0] += [f"Above {title}" for title in FLOORS.values()]
+        for row, result in zip(table[1:], board.results, strict=True):
+            row += map(points, points_above(result, floors, HEADLINE, board.protocol).values())
+    return table
+
+
+def points(difference: float) -> str:
+    """A difference of fractions in points, with its sign; `n/a` where undefined."""
+    return "n/a" if math.isnan(difference) else f"{100 * difference:+.1f}"
 
 
 def fold_rows(result: EncoderResult, protocol: Protocol = CHALLENGE) -> list[list[str]]:

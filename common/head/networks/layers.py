@@ -26,6 +26,23 @@ class Head(nn.Module):
                 module.generator = generator
 
 
+class Standardised(Head):
+    """A head whose features are standardised first: less the mean of the training part, over its deviation.
+
+    Both are buffers `(dim,)`: a checkpoint has them, and whoever predicts with the head applies them.
+    """
+
+    def __init__(self, head: Head, dim: int):
+        super().__init__()
+        self.head = head
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("deviation", torch.ones(dim))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        standardised = (x - self.mean[:, None]) / self.deviation[:, None]
+        return self.head(masked(standardised, mask), mask)
+
+
 class TemporalConv(nn.Conv1d):
     """A 1-d convolution over time of `(B, C, 1, T)` that keeps T; causal = all of its padding on the left."""
 

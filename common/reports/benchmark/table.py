@@ -43,7 +43,9 @@ def in_rows(found: Collection) -> Collection:
             return result
         return replace(result, run=result.run[len(prefix) + 1 :] or None)
 
-    return replace(found, results=[renamed(result) for result in found.results])
+    rows = {result.name: renamed(result) for result in found.results}
+    floors = {rows[name].name: under for name, under in found.floors.items()}
+    return replace(found, results=list(rows.values()), floors=floors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +149,9 @@ def collect_sets(
             remarks.append(Remark(f"Left out: {dataset.name}: {reason}"))
             log.warning("left out: %s: %s", dataset.name, reason)
             continue
-        report = make_report(dataset, collection.results, protocols, left_out=collection.left_out)
+        report = make_report(
+            dataset, collection.results, protocols, left_out=collection.left_out, floors=collection.floors
+        )
         said = {result.name: leaks_of_result(dataset, result) for result in report.results}
         found.append(BenchmarkSet(report, {name: leaks for name, leaks in said.items() if leaks}))
     if not found:

@@ -9,7 +9,9 @@ import torch
 from common.base.paths import label_paths
 from common.base.runtime import UserError
 from common.dataset.phases import IGNORED, read_mapping
-from common.head.batch_gen import BatchGenerator, open_split, pad_batch
+from common.head import batch_gen
+from common.head.batch_gen import BatchGenerator, feature_statistics, open_split, pad_batch
+from common.head.experiment import load_experiment
 from common.video.label_grid import LabelGrid
 
 
@@ -257,3 +259,27 @@ def test_the_mask_is_of_padding_alone():
     batch = pad_batch([("a", torch.zeros(3, 4), ignored), ("b", torch.zeros(5, 4), np.zeros(5, dtype=int))])
     assert batch.mask[:, 0].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert batch.target[0].tolist() == [IGNORED, 1, IGNORED, IGNORED, IGNORED]
+
+
+# --- statistics ---------------------------------------------------------------------------------------------------
+
+
+def test_statistics_are_those_of_all_labelled_frames_at_once(made, monkeypatch):
+    monkeypatch.setattr(batch_gen, "STATISTICS_ROWS", 7)
+    random = np.random.default_rng(5)
+    for name, seed in (("BL_1", 1), ("SD_1", 2)):
+        rows = 1e4 + random.normal(
+            0, 1, (len(made.write_video(name, seed)), 48)
+        )  # a mean that eats the digits of squares
+        rows[:, 3] = 0.1  # does not vary
+        rows[:, 4] = 0
+        made.write_features(name, rows)
+    experiment = load_experiment(made.config())
+    labels = experiment.train_labels | experiment.test_labels
+    videos = experiment.open({name: labels[name] for name in ("BL_1", "SD_1")})
+    mean, deviation = feature_statistics(videos)
+    joined = np.concatenate([video.rows[: len(video.target)] for video in videos]).astype(np.float64)
+    assert mean.numpy() == pytest.approx(joined.mean(axis=0), rel=1e-7)
+    varying = np.delete(np.arange(48), [3, 4])
+    assert deviation.numpy()[varying] == pytest.approx(joined.std(axis=0)[varying], rel=1e-6)
+    assert deviation[[3, 4]].tolist() == [1, 1]

@@ -55,7 +55,37 @@ OTHER_HEADS = [{"head": name, "head_options": options, "bz": 2} for name, option
 BF16 = {"precision": "bf16", "bz": 2}
 
 
-@pytest.mark.parametrize("options", [{}, BF16, *OTHER_HEADS, OTHER_HEADS[1] | BF16, OTHER_HEADS[3] | BF16])
+@pytest.mark.parametrize("head", ["mstcn++", *SMALL_OTHERS])
+def test_a_standardised_head_does_not_see_scale_and_origin_of_the_features(made, head):
+    own = {"head": head, "head_options": SMALL_OTHERS.get(head, {}), "standardise": "train", "num_epochs": 2}
+    probabilities = []
+    for scale, origin in ((1, 0), (300, -7)):
+        for path in sorted(made.features.glob("*.npy")):
+            rows = np.load(path).T
+            made.write_features(path.stem, scale * rows + origin if scale != 1 else rows)
+        experiment = load_experiment(made.config(run=f"times{scale}", **own))
+        train(experiment, device="cpu")
+        predict(experiment, device="cpu")
+        name = next(iter(experiment.test_labels))
+        probabilities.append(np.load(experiment.results / f"{name}.npy"))
+    assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-3)
+
+
+def test_statistics_are_of_the_training_part_alone_and_serve_every_later_prediction(made):
+    experiment = load_experiment(made.config(standardise="train", num_epochs=1))
+    assert experiment.run_name == "standardised"
+    checkpoint = train(experiment, device="cpu")
+    joined = np.concatenate([video.rows for video in experiment.open(experiment.train_labels)])
+    assert checkpoint.model["mean"].numpy() == pytest.approx(joined.mean(axis=0), abs=1e-6)
+    assert checkpoint.model["deviation"].numpy() == pytest.approx(joined.std(axis=0), rel=1e-5)
+    # a fold's test videos with other features are predicted with the same numbers
+    predict(experiment, device="cpu")
+    assert torch.equal(load_checkpoint(experiment.checkpoint).model["mean"], checkpoint.model["mean"])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, BF16, {"standardise": "train"}, *OTHER_HEADS, OTHER_HEADS[1] | BF16, OTHER_HEADS[3] | BF16]
+)
 def test_resume_is_bit_identical_to_an_undisturbed_training(made, monkeypatch, options):
     whole = train(load_experiment(made.config(num_epochs=4, run="whole", **options)), device="cpu")
     experiment = load_experiment(made.config(num_epochs=4, run="stopped", **options))

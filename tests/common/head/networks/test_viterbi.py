@@ -11,10 +11,9 @@ from common import run_k_folds
 from common.base.runtime import UserError
 from common.dataset.phases import IGNORED, read_predictions
 from common.head.experiment import load_experiment
-from common.head.folds import is_fold_finished
 from common.head.networks.viterbi import count_transitions, most_probable_path
 from common.head.prediction import predict
-from common.head.run_record import read_run_record
+from common.head.run_record import is_finished, read_run_record
 from common.head.training import train
 
 
@@ -95,4 +94,4 @@ def test_a_plain_run_of_the_name_of_a_decoded_one_is_no_decoded_one(made):
     train(plain, device="cpu")
     predict(replace(plain, decode="viterbi"), device="cpu")
     with pytest.raises(UserError, match=r"decode: viterbi -> argmax.*--run NAME"):
-        is_fold_finished(load_experiment(made.config(num_epochs=1, head="linear", run="a-viterbi")))
+        is_finished(load_experiment(made.config(num_epochs=1, head="linear", run="a-viterbi")))

@@ -157,10 +157,21 @@ def test_no_file_names_a_place_of_the_machine_that_made_it(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("command", "folder"), [("extract", "ColorHistogram"), ("extract_sampled", "ColorHistogram@sampled")]
+)
+def test_histograms_of_another_scale_are_refused_by_name(artefacts, command, folder):
+    features = artefacts.root / artefacts.features / folder
+    recorded = contents(features)
+    said = artefacts.run(*artefacts.words(command), codes=(1,))
+    assert "made in another way: preprocessing" in said
+    assert "'feature_scale': 16.0" in said
+    assert contents(features) == recorded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("command", "folder"),
     [
-        ("extract", "ColorHistogram"),
-        ("extract_sampled", "ColorHistogram@sampled"),
         ("extract_strided", "V-JEPA2-Tiny@strided"),
         ("extract_export", "V-JEPA2-Tiny@ssl"),
         ("extract_adapter", "V-JEPA2-Tiny"),
@@ -247,7 +258,7 @@ def test_an_interrupted_head_ends_as_the_undisturbed_one(artefacts):
 def test_finished_folds_are_not_run_again(artefacts):
     for name in ("run_k_folds", "run_k_folds_second_seed"):
         before = contents(artefacts.root / "models")
-        said = artefacts.run(*artefacts.words(name))
+        said = artefacts.run(*artefacts.words(name), "--no_floors")  # which that version did not write
         assert said.count("finished, not run again") == NUM_FOLDS
         assert contents(artefacts.root / "models") == before
 

@@ -20,7 +20,8 @@ class Preprocessing:
 
     `crop` none resizes the whole field to a square of `size` pixels (surgery happens at the borders too); `center` is
     the library's own rule: the short side to `short_side` pixels, then the middle square. Without a `short_side` the
-    library resizes to the square itself. Pixels are scaled to 0..1, then (x - mean) / std.
+    library resizes to the square itself. Pixels are scaled to 0..1, then (x - mean) / std. What a colour histogram counts is
+    multiplied by `feature_scale`: shares of pixels are too small to learn from.
     """
 
     size: int = 224
@@ -29,10 +30,12 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    feature_scale: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The rule as it stands in a sidecar."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std), "resize": "antialiased, on uint8"}
+        said = asdict(self) | {"mean": list(self.mean), "std": list(self.std), "resize": "antialiased, on uint8"}
+        return {key: value for key, value in said.items() if (key, value) != ("feature_scale", None)}  # few have one
 
 
 def resize(images: Tensor, rule: Preprocessing) -> Tensor:

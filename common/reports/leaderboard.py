@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from common.scoring.protocols import Protocol, contributions, from_sums, way_to_
 from common.scoring.significance import (
     EffectSize,
     corrected_resampled_t_test,
-    effect_size,
+    effect_sizes,
     holm,
-    paired_permutation_test,
+    paired_permutation_tests,
     tie_letters,
 )
 
@@ -142,28 +142,37 @@ def _pair_tests(
     for result in results:
         rows = result.video_values(protocol)
         values[result.name] = {name: row[measure] for name, row in rows.items() if not np.isnan(row[measure])}
-    tests = []
     way = way_to_take(measure, protocol, of_one_video=True)
-    for first, second in combinations(results, 2):
-        key = first.name, second.name, way
-        if key not in known:
-            names = sorted(values[first.name].keys() & values[second.name].keys())
-            a, b = (np.array([values[result.name][name] for name in names]) for result in (first, second))
-            groups = resampled_units(names, patients)
-            known[key] = PairTest(
-                measure,
-                first.name,
-                second.name,
-                len(names),
-                effect_size(a, b, groups=groups),
-                p_videos=float(paired_permutation_test(a, b, groups=groups)) if len(a) > 1 else float("nan"),
-                p_holm=float("nan"),
-                p_folds=float("nan"),
-            )
-        tests.append(replace(known[key], p_folds=_fold_test(first, second, measure, protocol)))
+    untested: dict[tuple[str, ...], list[tuple[str, str]]] = {}  # videos that both have -> pairs
+    for first, second in combinations(values, 2):
+        if (first, second, way) not in known:
+            untested.setdefault(tuple(sorted(values[first].keys() & values[second].keys())), []).append((first, second))
+    for videos, pairs in untested.items():
+        of_videos = {name: np.array([values[name][video] for video in videos]) for name in {*chain(*pairs)}}
+        differences = np.stack([of_videos[first] - of_videos[second] for first, second in pairs], axis=1)
+        found = _test_videos(measure, pairs, differences, resampled_units(videos, patients))
+        known.update({(test.first, test.second, way): test for test in found})
+    tests = [
+        replace(known[first.name, second.name, way], p_folds=_fold_test(first, second, measure, protocol))
+        for first, second in combinations(results, 2)
+    ]
     # Holm's correction needs the p values of all pairs
     corrected = holm(np.array([test.p_videos for test in tests]))
     return [replace(test, p_holm=float(p_holm)) for test, p_holm in zip(tests, corrected, strict=True)]
+
+
+def _test_videos(
+    measure: str, pairs: Sequence[tuple[str, str]], differences: np.ndarray, groups: Sequence[str] | None
+) -> list[PairTest]:
+    """Tests of the pairs that have the same videos, from their differences `(videos, pairs)`; not over folds yet."""
+    num_videos = len(differences)
+    p_values = paired_permutation_tests(differences, groups=groups) if num_videos > 1 else np.full(len(pairs), np.nan)
+    return [
+        PairTest(measure, *pair, num_videos, effect, p_videos, p_holm=float("nan"), p_folds=float("nan"))
+        for pair, effect, p_videos in zip(
+            pairs, effect_sizes(differences, groups=groups), p_values.tolist(), strict=True
+        )
+    ]
 
 
 def _fold_test(first: EncoderResult, second: EncoderResult, measure: str, protocol: Protocol) -> float:

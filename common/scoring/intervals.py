@@ -46,21 +46,49 @@ def sum_interval(
 
     Raises `ValueError` when `groups` and `per_video` differ in length.
     """
+    (interval,) = sum_intervals(
+        np.asarray(per_video)[:, None],
+        lambda sums: statistic(sums[:, 0])[:, None],
+        groups=groups,
+        confidence=confidence,
+        draws=draws,
+        seed=seed,
+    )
+    return interval
+
+
+def sum_intervals(
+    per_video: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 42,
+) -> list[Interval]:
+    """`sum_interval` of several columns of values of the same videos, `(N, columns, ...)`, which are drawn together.
+
+    `statistic` turns sums `(draws, columns, ...)` into values `(draws, columns)`. Raises as `sum_interval`.
+    """
     sums = sums_per_unit(per_video, groups)
     total = sums.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is how a statistic says undefined
-        estimate = float(statistic(total[None])[0])
-        if len(sums) < 2 or not np.isfinite(estimate):
-            return Interval(estimate, NAN, NAN)
-        drawn = drawn_values(sums, statistic, draws=draws, seed=seed)
-        left_out = statistic(total - sums)  # the jackknife: the sums without one unit, for every unit
-    return Interval(estimate, *_bca_bounds(estimate, drawn, left_out, confidence))
+        estimates = statistic(total[None])[0].tolist()
+        if len(sums) < 2 or not np.isfinite(estimates).any():
+            return [Interval(estimate, NAN, NAN) for estimate in estimates]
+        # a column's draws one after the other in memory, where its bounds pass over them several times
+        drawn = np.ascontiguousarray(drawn_values(sums, statistic, draws=draws, seed=seed).T)
+        left_out = statistic(total - sums).T  # the jackknife: the sums without one unit, for every unit
+    return [
+        Interval(estimate, *(_bca_bounds(estimate, *column, confidence) if np.isfinite(estimate) else (NAN, NAN)))
+        for estimate, *column in zip(estimates, drawn, left_out, strict=True)
+    ]
 
 
 def drawn_values(
     sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, draws: int = 2000, seed: int = 42
 ) -> np.ndarray:
-    """The statistic `(draws,)` of units drawn with replacement, from their sums `(units, ...)`.
+    """The statistic `(draws, ...)` of units drawn with replacement, from their sums `(units, ...)`.
 
     The same seed draws the same units of as many, so that several encoders are drawn together.
     """

@@ -14,7 +14,7 @@ from itertools import chain, combinations
 
 import numpy as np
 
-from common.scoring.intervals import NAN, ROUNDING, Interval, sum_interval, sums_per_unit
+from common.scoring.intervals import NAN, ROUNDING, Interval, sum_intervals, sums_per_unit
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,29 @@ def effect_size(
     d_z is mean / standard deviation (ddof 1) of the differences (Cohen, Statistical Power Analysis, 1988); NaN where
     they do not vary. Raises `ValueError` for other lengths and for a value that is not finite.
     """
-    difference = _differences(a, b)
+    (found,) = effect_sizes(_differences(a, b)[:, None], groups=groups, confidence=confidence, draws=draws, seed=seed)
+    return found
+
+
+def effect_sizes(
+    differences: np.ndarray,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 42,
+) -> list[EffectSize]:
+    """`effect_size` of every column of paired differences `(N, pairs)` of the same videos, which are drawn together."""
     # mean and standard deviation are functions of these three sums, which is all that a draw of videos changes
-    moments = np.stack([difference, np.ones(len(difference)), difference**2], axis=1)
+    moments = np.stack([differences, np.ones(differences.shape), differences**2], axis=-1)
     how = {"groups": groups, "confidence": confidence, "draws": draws, "seed": seed}
-    return EffectSize(
-        difference=sum_interval(moments, lambda sums: sums[:, 0] / sums[:, 1], **how),
-        standardised=sum_interval(moments, _standardised_mean, **how),
-    )
+    means = sum_intervals(moments, lambda sums: sums[..., 0] / sums[..., 1], **how)
+    return [EffectSize(*pair) for pair in zip(means, sum_intervals(moments, _standardised_mean, **how), strict=True)]
 
 
 def _standardised_mean(sums: np.ndarray) -> np.ndarray:
-    """d_z `(draws,)` of sums `(draws, 3)` of the differences, of ones and of the squared differences."""
-    total, count, squares = sums.T
+    """d_z `(...)` of sums `(..., 3)` of the differences, of ones and of the squared differences."""
+    total, count, squares = np.moveaxis(sums, -1, 0)
     spread = squares - total**2 / count
     spread = np.where(spread > ROUNDING * squares, spread, np.nan)  # what is left of equal values is rounding
     return total / count / np.sqrt(spread / (count - 1))
@@ -86,19 +96,26 @@ def paired_permutation_test(
 
     Raises `ValueError` for other lengths and for a value that is not finite.
     """
-    sums = sums_per_unit(_differences(a, b), groups)
+    return float(paired_permutation_tests(_differences(a, b)[:, None], groups=groups, draws=draws, seed=seed)[0])
+
+
+def paired_permutation_tests(
+    differences: np.ndarray, *, groups: Sequence[Hashable] | None = None, draws: int = 9999, seed: int = 42
+) -> np.ndarray:
+    """`paired_permutation_test` of every column of paired differences `(N, pairs)` of the same videos: `(pairs,)`."""
+    sums = sums_per_unit(differences, groups)
     if not len(sums):
-        return NAN
+        return np.full(differences.shape[1], NAN)
     exact = 2 ** len(sums) <= draws + 1
     if exact:  # row i holds the binary digits of i, 0 as plus and 1 as minus: every assignment once
         signs = 1.0 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
     else:
         signs = _random_signs(len(sums), draws, seed)
     # sums of the same numbers in another order differ in their last digits: they count as large as the observed one
-    observed = abs(sums.sum()) - ROUNDING * np.abs(sums).sum()
-    as_large = np.count_nonzero(np.abs(signs @ sums) >= observed)
+    observed = np.abs(sums.sum(axis=0)) - ROUNDING * np.abs(sums).sum(axis=0)
+    as_large = np.count_nonzero(np.abs(signs @ sums) >= observed, axis=0)
     # all assignments hold the observed one; of random ones it is one more, so that p is never 0
-    return float(as_large / len(signs) if exact else (as_large + 1) / (draws + 1))
+    return as_large / len(signs) if exact else (as_large + 1) / (draws + 1)
 
 
 @lru_cache(maxsize=4)  # every measure of a comparison tries the same signs, and drawing them takes longer than the test

@@ -11,8 +11,10 @@ from common.scoring.significance import (
     EffectSize,
     corrected_resampled_t_test,
     effect_size,
+    effect_sizes,
     holm,
     paired_permutation_test,
+    paired_permutation_tests,
     tie_letters,
     variance_components,
 )
@@ -85,6 +87,28 @@ def test_effect_size_without_videos_is_undefined():
     effect = effect_size([], [], groups=[])
     assert isinstance(effect, EffectSize)
     assert np.isnan([effect.difference.estimate, effect.standardised.estimate]).all()
+
+
+# --- many pairs at once
+
+
+@pytest.mark.parametrize("num_videos", [0, 1, 7, 40])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_pairs_at_once_are_those_one_by_one(num_videos, grouped):
+    """Among them one without a difference, and one whose difference is the same in every video."""
+    scores = np.stack([*(skewed(num_videos, seed=seed) for seed in range(4)), np.zeros(num_videos)], axis=1)
+    scores = np.concatenate([scores, scores[:, :1], scores[:, :1] + 0.25], axis=1)
+    groups = [place // 2 for place in range(num_videos)] if grouped else None
+    pairs = list(combinations(scores.T, 2))
+    differences = np.stack([a - b for a, b in pairs], axis=1)
+    p_values = [paired_permutation_test(a, b, groups=groups) for a, b in pairs]
+    assert paired_permutation_tests(differences, groups=groups).tolist() == pytest.approx(p_values, nan_ok=True)
+    for effect, (a, b) in zip(effect_sizes(differences, groups=groups), pairs, strict=True):
+        alone = effect_size(a, b, groups=groups)
+        for one, other in ((effect.difference, alone.difference), (effect.standardised, alone.standardised)):
+            assert (one.estimate, *bounds(one)) == pytest.approx(
+                (other.estimate, *bounds(other)), rel=1e-12, abs=1e-12, nan_ok=True
+            )
 
 
 # --- paired permutation test

@@ -182,7 +182,18 @@ def _damaged(results: Sequence[EncoderResult]) -> list[Remark]:
 
 
 def _unequal_heads(results: Sequence[EncoderResult]) -> list[Remark]:
-    """A warning for each setting of the head that differs between rows."""
+    """A warning for each setting of the head that differs between rows, unless every encoder was run under every one.
+
+    Then the comparison is one of settings too: `robustness.factors` has it.
+    """
+    of_encoders: dict[tuple, set[tuple]] = {}
+    for result in results:
+        config = result.record["config"]
+        encoder = result.model.name, config.get("variant"), result.record["seed"], result.record.get("decode")
+        settings = tuple(str(config.get(key)) for key in HEAD_SETTINGS)
+        of_encoders.setdefault(encoder, set()).add(settings)
+    if len({frozenset(each) for each in of_encoders.values()}) <= 1:
+        return []
     found = []
     for key in HEAD_SETTINGS:
         used = {result.name: _by_value(result, partial(_setting, key)) for result in results}

@@ -20,6 +20,7 @@ from common.reports.costs import encoder_costs
 from common.reports.leaderboard import Cell, Known, Leaderboard, make_leaderboard
 from common.reports.published import PublishedRow, quotation
 from common.reports.results import EncoderResult, Floors, SplitResult
+from common.reports.robustness.factors import Holding, holding
 from common.reports.run_records import WindowRecord, window_record
 from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import Protocol
@@ -72,6 +73,8 @@ class Report:
     seed_variance: list[SeedVariance]
     published: list[PublishedRow]
     floors: Floors = field(default_factory=dict)
+    holding: Holding | None = None
+    """Whether the order holds under other heads and scales, where encoders were run under several."""
 
     @property
     def board(self) -> Leaderboard:
@@ -131,6 +134,8 @@ def make_report(
         scheme = f"{split_line(dataset, name)}, " + (f"{num_splits} splits" if num_splits > 1 else scheme)
     known: Known = {}
     boards = [make_leaderboard(whole, protocol, patients, known) for protocol in protocols]
+    holds = holding(boards[0], patients)
+    lines += [Remark(sentence, holds.depends) for sentence in (holds.sentences if holds else ())]
     return Report(
         dataset=dataset,
         mapping=read_phases(dataset),
@@ -143,6 +148,7 @@ def make_report(
         seed_variance=seed_variances(whole, protocols[0]),
         published=list(published),
         floors=floors or {},
+        holding=holds,
     )
 
 

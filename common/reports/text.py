@@ -51,6 +51,12 @@ def leaderboard_rows(board: Leaderboard, floors: Floors | None = None) -> list[l
     return table
 
 
+def above_floors(result: EncoderResult, protocol: Protocol, floors: Floors) -> str:
+    """How far a row is above the floors under it in the headline measure, in a line."""
+    above = points_above(result, floors, HEADLINE, protocol)
+    return ", ".join(f"{points(found)} {FLOORS[kind]}" for kind, found in above.items() if not math.isnan(found))
+
+
 def points(difference: float) -> str:
     """A difference of fractions in points, with its sign; `n/a` where undefined."""
     return "n/a" if math.isnan(difference) else f"{100 * difference:+.1f}"

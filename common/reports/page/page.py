@@ -7,6 +7,7 @@ sheets is plain HTML.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ from common.reports.page import charts, failure_charts
 from common.reports.page.ribbons import ribbon_chart, ribbon_image
 from common.reports.pictures.style import phase_colours
 from common.reports.results import EncoderResult, SplitResult
+from common.reports.robustness.factors import LEAST_RANKED
+from common.reports.robustness.floors import floor_rows, points_above
 from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, weights_source
-from common.reports.text import interval_text, percent
+from common.reports.text import above_floors, interval_text, percent, points
 from common.scoring.further_measures import FURTHER_MEASURES, further_name
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import methods_sentence
 
-LEAST_RANKED = 3  # encoders
 MOST_CHANGES = 10  # of a case sheet that are spelled out
 TICK_MINUTES = (1, 2, 5, 10, 15, 30, 60)
 MOST_TICKS = 14
@@ -61,6 +63,7 @@ def build(report: Report, *, all_ribbons: bool = False) -> dict[str, Any]:
     ribbon_videos = shown_videos(report, all_ribbons=all_ribbons)
     figures = _figures(report, atlas, ribbon_videos)
     colours = phase_colours(report.mapping)
+    results = {result.name: result for result in report.results}
     return {
         "report": report,
         "plotly_js": Markup(get_plotlyjs()),
@@ -84,6 +87,12 @@ def build(report: Report, *, all_ribbons: bool = False) -> dict[str, Any]:
         "accuracies": {s.video: 100 * s.score.accuracy for s in sheets},
         "folds": {name: split.record["split"] for split in report.results[0].splits for name in split.scores},
         "most_changes": MOST_CHANGES,
+        "holds": report.holding,
+        "holds_ranks": report.holding.ranks(report.board) if report.holding else {},
+        "least_ranked": LEAST_RANKED,
+        "floors": floor_rows(report),
+        "above": lambda name, measure: points_above(results[name], report.floors, measure, report.board.protocol),
+        "above_floors": partial(above_floors, floors=report.floors),
         "atlas": atlas,
         "costs": COSTS,
         "further_measures": {key: (further_name(key), unit) for key, (_, unit) in FURTHER_MEASURES.items()},
@@ -213,6 +222,7 @@ def _environment(in_seconds: bool, background: str | None) -> jinja2.Environment
     environment.filters |= {
         "percent": percent,
         "interval": interval_text,
+        "points": points,
         "p_value": p_value,
         "methods": lambda protocol: methods_sentence(protocol, background),
         "capitalised": lambda text: text[:1].upper() + text[1:],

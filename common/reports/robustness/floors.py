@@ -1,6 +1,9 @@
 """The floors under the rows of a comparison, from their runs, and how far above them a row is."""
 
-from dataclasses import replace
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from common.base import paths
 from common.base.options import from_mapping
@@ -17,6 +20,9 @@ from common.reports.results import (
     score_runs,
 )
 from common.scoring.protocols import Protocol
+
+if TYPE_CHECKING:
+    from common.reports.comparison import Report
 
 
 def with_floors(found: Collection, dataset: paths.Dataset, splits: str | None = None) -> Collection:
@@ -62,3 +68,26 @@ def points_above(result: EncoderResult, floors: Floors, measure: str, protocol: 
     """Kind of floor -> how far a row is above it in a measure, as a fraction of 1; NaN where there is no such floor."""
     own, under = result.mean(measure, protocol), floors.get(result.name, {})
     return {kind: own - under[kind].mean(measure, protocol) if kind in under else float("nan") for kind in FLOORS}
+
+
+@dataclass(frozen=True, eq=False)
+class FloorRow:
+    """A floor as a row of its own, and the rows of the comparison that it is under."""
+
+    kind: str
+    title: str
+    result: EncoderResult
+    above: list[str]
+
+
+def floor_rows(report: Report) -> list[FloorRow]:
+    """Each floor once, the majority class first."""
+    found: dict[str, FloorRow] = {}
+    for kind, title in FLOORS.items():
+        for result in report.results:
+            if (floor := report.floors.get(result.name, {}).get(kind)) is not None:
+                name = title[:1].upper() + title[1:]
+                name += f", {floor.model.name}" if kind != "majority" else ""
+                name += f" ({floor.record['config']['variant']})" if floor.record["config"].get("variant") else ""
+                found.setdefault(floor.name, FloorRow(kind, name, floor, [])).above.append(result.name)
+    return list(found.values())

@@ -4,10 +4,12 @@ from typing import Any
 
 import pandas as pd
 
+from common.head.config import FLOORS
 from common.reports.comparison import Report
 from common.reports.costs import COSTS
 from common.reports.leaderboard import ALPHA, HEADLINE, PairTest
 from common.reports.results import EncoderResult
+from common.reports.robustness.floors import floor_rows, points_above
 from common.reports.run_records import weights_source
 from common.reports.workbook.sheet import (
     IDENTIFIER,
@@ -53,9 +55,11 @@ def _summary_row(result: EncoderResult, report: Report) -> dict[str, Any]:
         row |= {MEANS[measure]: 100 * cell.mean, STDS[measure]: 100 * cell.std}
         row |= {f"{name} low %": 100 * cell.interval.low, f"{name} high %": 100 * cell.interval.high}
     costs = report.costs[result.name]
+    above = points_above(result, report.floors, HEADLINE, board.protocol) if report.floors else {}
     seeds = sorted({split.record["seed"] for split in result.splits})
     return (
         row
+        | {f"Above {FLOORS[kind]}, points": 100 * found for kind, found in above.items()}
         | {"Splits": len(result.splits), "Videos": len(result.scores)}
         | {label[0].upper() + label[1:]: costs[kind] for kind, label in COSTS.items()}
         | {"Feature dimension": result.record["config"]["features_dim"]}
@@ -230,8 +234,72 @@ def further_sheet(report: Report) -> Sheet:
     )
 
 
+def floors_sheet(report: Report) -> Sheet:
+    """One row per floor, then one per encoder above it."""
+    rows: list[dict[str, Any]] = []
+    for floor in floor_rows(report):
+        values = {
+            m: (floor.result.mean(m, report.board.protocol), floor.result.std(m, report.board.protocol))
+            for m in MEASURES
+        }
+        rows.append({"Floor": floor.title, "Above it": None} | mean_std_cells(values))
+        for name in floor.above:
+            result = next(each for each in report.results if each.name == name)
+            above = {m: points_above(result, report.floors, m, report.board.protocol)[floor.kind] for m in MEASURES}
+            rows.append(
+                {"Floor": floor.title, "Above it": name}
+                | mean_std_cells({m: (a, float("nan")) for m, a in above.items()})
+            )
+    return Sheet(
+        "floors",
+        "What every head must beat: the majority class of the training part, and a logistic regression of single, standardised frames "
+        "(linear probe). Below each, how far above it an encoder is, in points.",
+        pd.DataFrame(rows),
+        frozen=2,
+        grouped="Floor",
+        marks=mark_rows((place for place, row in enumerate(rows) if row["Above it"] is None), ["Floor"], "strong"),
+    )
+
+
+def holds_sheet(report: Report) -> Sheet:
+    """Encoders under each setting of the head, and how much the order of the encoders agrees with the first setting's."""
+    holds, rows = report.holding, []
+    for condition in holds.conditions if holds else ():
+        ranks, tau = holds.ranks(report.board), holds.tau(holds.conditions[0].label, condition.label)
+        for encoder in holds.encoders:
+            if (row := holds.rows.get((encoder, condition.label))) is None:
+                continue
+            cell = report.board.cells[row][HEADLINE]
+            rows.append(
+                {
+                    "Setting": condition.label,
+                    "Encoder": encoder,
+                    "Rank": ranks[encoder, condition.label],
+                    MEANS[HEADLINE]: 100 * cell.mean,
+                    STDS[HEADLINE]: 100 * cell.std,
+                    "Low %": 100 * cell.interval.low,
+                    "High %": 100 * cell.interval.high,
+                    "tau": tau.estimate,
+                    "tau low": tau.low,
+                    "tau high": tau.high,
+                }
+            )
+    return Sheet(
+        "holds",
+        " ".join(holds.sentences if holds else ())
+        + " tau: Kendall's rank correlation of the order of the encoders with that under the first setting, with its 95 % interval over "
+        "videos; of fewer than three encoders there is none.",
+        pd.DataFrame(rows),
+        frozen=2,
+        grouped="Setting",
+        shaded=[MEANS[HEADLINE]],
+    )
+
+
 BUILDERS = (
     summary_sheet,
+    holds_sheet,
+    floors_sheet,
     folds_sheet,
     videos_sheet,
     phases_sheet,

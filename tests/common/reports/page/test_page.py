@@ -27,6 +27,7 @@ from common.reports.page.ribbons import IMAGE_WIDTH, ROW, ribbon_chart, ribbon_i
 from common.reports.pictures.style import phase_colours
 from common.reports.published import read_published
 from common.reports.results import collect_all, collect_split
+from common.reports.robustness.floors import with_floors
 from common.reports.workbook.workbook import save_comparison
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import PROTOCOLS, methods_sentence
@@ -413,3 +414,32 @@ def test_a_narrow_window_scrolls_tables_and_charts_not_the_page(page):
     with opened(page, width=400) as (tab, said, _):
         assert tab.evaluate("document.documentElement.scrollWidth") == 400
         assert said == []
+
+
+# --- does it hold ---------------------------------------------------------------------------------------------------
+
+
+def test_page_and_workbook_say_whether_the_order_holds_and_how_high_the_floors_are(made, tmp_path):
+    for encoder, plain, scaled in (("Base", 0.1, 0.3), ("I3D", 0.3, 0.1)):
+        finished_run(made, encoder, plain)
+        finished_run(made, encoder, scaled, run="standardised", standardise="train")
+        finished_run(made, encoder, 0.6, run="floor=linear")
+    finished_run(made, "Base", 0.7, run="floor=majority")
+    found = with_floors(collect_all(made.dataset, NUM_FOLDS), made.dataset)
+    report = make_report(made.dataset, found.results, list(PROTOCOLS.values()), floors=found.floors)
+    page = save_page(report, tmp_path / "report.html").read_text(encoding="utf-8")
+    section = page.partition('<section id="holds">')[2].partition("</section>")[0]
+    assert report.holding.sentences[0] in section
+    assert "MS-TCN++, standardised" in section
+    assert "Majority class" in section
+    assert "Linear probe, Base" in section
+    above = 100 * (
+        report.results[0].mean("accuracy") - found.floors[report.results[0].name]["majority"].mean("accuracy")
+    )
+    assert f"{above:+.1f} majority class" in page.partition('<section id="holds">')[0]
+    workbook = openpyxl.load_workbook(save_comparison(report, tmp_path / "comparison.xlsx"))
+    assert {"holds", "floors"} <= set(workbook.sheetnames)
+    settings = {row[0].value for row in workbook["holds"].iter_rows(min_row=4)}
+    assert settings == {"MS-TCN++", "MS-TCN++, standardised"}
+    titles = [row[0].value for row in workbook["floors"].iter_rows(min_row=4)]
+    assert titles[0] == "Majority class"

@@ -38,7 +38,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class OrderAgreement:
     """Kendall's tau of the orders of the encoders under two conditions; NaN for fewer than `LEAST_RANKED`."""
 
     first: str
@@ -48,7 +48,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Change:
+class SettingChange:
     """By how much an encoder's accuracy changes from one condition to another, a fraction of 1, over the same videos."""
 
     encoder: str
@@ -65,8 +65,8 @@ class Holding:
     conditions: list[Condition]
     rows: dict[tuple[str, str], str]
     """(encoder, label of the condition) -> the row of the leaderboard."""
-    agreements: list[Agreement]
-    changes: list[Change]
+    agreements: list[OrderAgreement]
+    changes: list[SettingChange]
     sentences: list[str]
     depends: bool
     """Whether two encoders change places beyond chance."""
@@ -142,13 +142,13 @@ def holding(board: Leaderboard, patients: Mapping[str, str] | None = None) -> Ho
     rows = {(encoder, labels[settings[run.name]]): run.name for encoder, runs in encoders.items() for run in runs}
     draws = _draw([result for runs in encoders.values() for result in runs], board, patients)
     agreements = [
-        Agreement(first.label, second.label, len(pairs), draws.tau(pairs))
+        OrderAgreement(first.label, second.label, len(pairs), draws.tau(pairs))
         for first, second in combinations(conditions, 2)
         if (pairs := list(_runs(rows, first.label, second.label).values()))
     ]
     results = {result.name: result for result in board.results}
     changes = [
-        Change(encoder, first.label, second.label, _change(*(results[run] for run in runs), board, patients))
+        SettingChange(encoder, first.label, second.label, _change(*(results[run] for run in runs), board, patients))
         for first, second in combinations(conditions, 2)
         if _factor(first, second) in TWO_SIDED
         for encoder, runs in _runs(rows, first.label, second.label).items()

@@ -78,6 +78,12 @@ def _parser() -> CommandParser:
         "--runs", nargs="+", metavar="NAME", help="compare these runs alone; 'default' is the one without a name"
     )
     data.add_argument(
+        "--against",
+        metavar="BASELINE",
+        help="test every row against this one alone, by its name in the table: fewer pairs than all, so that smaller "
+        "differences show (default: all pairs, and letters of ties)",
+    )
+    data.add_argument(
         "--exclude_seen",
         action="store_true",
         help="score all encoders without the videos that the weights of any of them were trained on",
@@ -160,11 +166,17 @@ def _write_reports(given: argparse.Namespace) -> None:
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
     published = read_published() if given.with_published else []
     report = make_report(
-        dataset, found.results, protocols, published=published, left_out=found.left_out, floors=found.floors
+        dataset,
+        found.results,
+        protocols,
+        published=published,
+        left_out=found.left_out,
+        floors=found.floors,
+        against=given.against,
     )
     print(format_table(leaderboard_rows(report.board, report.floors)))
-    if len(report.results) > 1:
-        print("Tied: encoders that share a letter do not differ significantly in accuracy over the test videos.")
+    if report.board.separation:
+        print(report.board.separation)
     print("\n".join(map(str, report.remarks)))
     if given.share:
         written = write_shared(report, over_folds=over_folds)
@@ -179,7 +191,7 @@ def _write_reports(given: argparse.Namespace) -> None:
 
 def _write_benchmark(given: argparse.Namespace) -> None:
     from common.reports.benchmark.table import collect_sets, make_benchmark
-    from common.reports.benchmark.written import text_rows, write_benchmark
+    from common.reports.benchmark.written import text_rows, ties_caption, write_benchmark
     from common.reports.exchange.foreign import named_folders
 
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
@@ -192,6 +204,8 @@ def _write_benchmark(given: argparse.Namespace) -> None:
             )
     made = make_benchmark(sets, protocols, remarks)
     print(format_table(text_rows(made)))
+    if caption := ties_caption(made.headline):
+        print(caption)
     print("\n".join(map(str, made.remarks)))
     written = write_benchmark(made, pdf=given.pdf)
     if given.bundle:
@@ -218,8 +232,26 @@ def _verify(given: argparse.Namespace) -> int:
 def _refuse_ignored(given: argparse.Namespace) -> None:
     """Raise `UserError` for flags that would have no effect beside others."""
     without_effect: dict[str, tuple[str, ...]] = {
-        "benchmark": ("dataset", "compare_kfold", "split", "model", "with_published", "share", "all_ribbons"),
-        "model": ("compare_kfold", "models", "runs", "with_published", "share", "with_predictions", "all_ribbons"),
+        "benchmark": (
+            "dataset",
+            "compare_kfold",
+            "split",
+            "model",
+            "with_published",
+            "share",
+            "all_ribbons",
+            "against",
+        ),
+        "model": (
+            "against",
+            "compare_kfold",
+            "models",
+            "runs",
+            "with_published",
+            "share",
+            "with_predictions",
+            "all_ribbons",
+        ),
         "compare_kfold": ("split",),
         "share": ("pdf", "all_ribbons"),
         "verify": (
@@ -232,6 +264,7 @@ def _refuse_ignored(given: argparse.Namespace) -> None:
             "model",
             "exclude_seen",
             "with_predictions",
+            "against",
             "segments",
             "with_published",
             "share",

@@ -115,10 +115,12 @@ def make_report(
     published: Sequence[PublishedRow] = (),
     left_out: Sequence[str] = (),
     floors: Floors | None = None,
+    against: str | None = None,
 ) -> Report:
     """Compare `results`; runs on a part of the training videos go into the label-efficiency curves only.
 
-    `left_out`: why other runs cannot stand beside them, among the remarks; `floors`: those under them.
+    `left_out`: why other runs cannot stand beside them, among the remarks; `floors`: those under them. `against`: the row that
+    every other is tested against, instead of all pairs. Raises `UserError` where there is no such row.
     """
     try:
         patients = read_patients(dataset)
@@ -133,7 +135,7 @@ def make_report(
     if (name := results[0].record["config"].get("splits")) is not None:
         scheme = f"{split_line(dataset, name)}, " + (f"{num_splits} splits" if num_splits > 1 else scheme)
     known: Known = {}
-    boards = [make_leaderboard(whole, protocol, patients, known) for protocol in protocols]
+    boards = [make_leaderboard(whole, protocol, patients, known, against=against) for protocol in protocols]
     holds = holding(boards[0], patients)
     lines += [Remark(sentence, holds.depends) for sentence in (holds.sentences if holds else ())]
     return Report(

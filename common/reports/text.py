@@ -37,13 +37,14 @@ def comparison_rows(results: Sequence[EncoderResult], protocol: Protocol = CHALL
 
 
 def leaderboard_rows(board: Leaderboard, floors: Floors | None = None) -> list[list[str]]:
-    """Header and one row per encoder: name, the letters that it shares with encoders it is tied with, every measure.
+    """Header and one row per encoder: name, who it is told from (`standing_column`) where that is known, every measure.
 
     With `floors`, how far it is above each of them in the headline measure.
     """
-    header, *rows = comparison_rows(board.results, board.protocol)
-    letters = board.letters[HEADLINE]
-    table = [["Encoder", "Tied", *header[1:]]] + [[name, letters[name], *cells] for name, *cells in rows]
+    table = comparison_rows(board.results, board.protocol)
+    if (column := standing_column(board)) is not None:
+        title, cells = column
+        table = [[row[0], cell, *row[1:]] for row, cell in zip(table, [title, *cells], strict=True)]
     if floors:
         table[0] += [f"Above {title}" for title in FLOORS.values()]
         for row, result in zip(table[1:], board.results, strict=True):
@@ -55,6 +56,39 @@ def above_floors(result: EncoderResult, protocol: Protocol, floors: Floors) -> s
     """How far a row is above the floors under it in the headline measure, in a line."""
     above = points_above(result, floors, HEADLINE, protocol)
     return ", ".join(f"{points(found)} {FLOORS[kind]}" for kind, found in above.items() if not math.isnan(found))
+
+
+def standing_column(board: Leaderboard) -> tuple[str, list[str]] | None:
+    """Title and a cell per row, in the headline measure: letters of ties, or what tells a row from the baseline.
+
+    None where there is a single row, and where the tests could not have told rows apart.
+    """
+    if board.against is not None:
+        return f"Against {board.against}", [contrast_text(board, HEADLINE, name) for name in board.names]
+    if len(board.names) > 1 and board.has_letters(HEADLINE):
+        return "Tied", [board.letters[HEADLINE][name] for name in board.names]
+    return None
+
+
+def contrast_text(board: Leaderboard, measure: str, name: str) -> str:
+    """`differs: +3.1 (1.0 to 5.2), p 0.0041`: a row less the baseline in points, its 95 % interval, p after Holm.
+
+    `baseline` for that row; without a verdict where the tests could not have shown a difference.
+    """
+    found = board.contrast(measure, name)
+    if found is None:
+        return "baseline"
+    if math.isnan(found.p_holm):
+        return "n/a"
+    text = f"{points(found.difference.estimate)} ({interval_text(found.difference)}), p {p_value(found.p_holm)}"
+    if not board.families[measure].can_separate:
+        return text
+    return f"{'differs' if found.is_significant else 'no difference shown'}: {text}"
+
+
+def p_value(p: float) -> str:
+    """Four decimals; `n/a` where there is no test."""
+    return "n/a" if math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def points(difference: float) -> str:

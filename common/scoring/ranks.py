@@ -9,11 +9,13 @@ spread exceeds what the bootstrap says noise alone would give (empirical Bayes r
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from common.scoring.intervals import ROUNDING, Interval
 
+PAIRS_AT_ONCE = 1 << 22  # of encoders in a draw that are looked at together
 LEAST_KEPT = 1e-6  # of a spread that is nothing but noise: ranks are then drawn from the noise alone
 
 
@@ -35,9 +37,17 @@ class MeanRanks:
     """True values as they may be `(sets, draws, encoders)`, in units of a set's noise."""
     confidence: float
 
-    @property
+    @cached_property
     def _drawn_ranks(self) -> np.ndarray:
-        return ranks_of(self.drawn).mean(axis=0)
+        # a part of the draws at a time: a table of all pairs of each does not fit for many encoders
+        num_parts = 1 + self.drawn.size * self.drawn.shape[2] // PAIRS_AT_ONCE
+        parts = np.array_split(self.drawn, num_parts, axis=1)
+        return np.concatenate([ranks_of(part).mean(axis=0) for part in parts])
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest that `p_values` can give: where all draws agree."""
+        return 2 / (len(self._drawn_ranks) + 1)
 
     def intervals(self) -> list[Interval]:
         """The estimate of each encoder between the percentiles of its draws."""
@@ -54,9 +64,10 @@ class MeanRanks:
         One draw more than there are counts as against, so that none is 0.
         """
         ranks = self._drawn_ranks
-        differences = ranks[:, :, None] - ranks[:, None, :]
-        at_most, at_least = ((differences <= 0).sum(axis=0), (differences >= 0).sum(axis=0))
-        return np.minimum(1.0, 2 * (np.minimum(at_most, at_least) + 1) / (len(ranks) + 1))
+        fewer = []
+        for own in ranks.T[:, :, None]:  # one encoder against all: (draws, encoders)
+            fewer.append(np.minimum((own <= ranks).sum(axis=0), (own >= ranks).sum(axis=0)))
+        return np.minimum(1.0, 2 * (np.array(fewer) + 1) / (len(ranks) + 1))
 
     def agreement(self, first: int, second: int) -> tuple[float, float]:
         """Bounds of Kendall's tau between the true orders of two sets, by number."""

@@ -2,7 +2,8 @@
 
 Two encoders are compared on the same videos, so that easy and hard operations cancel: `effect_size` says by how much
 they differ, `paired_permutation_test` whether. `corrected_resampled_t_test` asks the same of whole folds. Among many
-encoders `holm` corrects the p values for their number, and `tie_letters` shows which cannot be told apart.
+encoders `holm` corrects the p values for their number, `smallest_p` says what so few videos could show at all, and
+`tie_letters` shows which encoders cannot be told apart.
 """
 
 import string
@@ -106,7 +107,7 @@ def paired_permutation_tests(
     sums = sums_per_unit(differences, groups)
     if not len(sums):
         return np.full(differences.shape[1], NAN)
-    exact = 2 ** len(sums) <= draws + 1
+    exact = _tries_every_sign(len(sums), draws)
     if exact:  # row i holds the binary digits of i, 0 as plus and 1 as minus: every assignment once
         signs = 1.0 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
     else:
@@ -116,6 +117,21 @@ def paired_permutation_tests(
     as_large = np.count_nonzero(np.abs(signs @ sums) >= observed, axis=0)
     # all assignments hold the observed one; of random ones it is one more, so that p is never 0
     return as_large / len(signs) if exact else (as_large + 1) / (draws + 1)
+
+
+def _tries_every_sign(num_units: int, draws: int) -> bool:
+    return 2**num_units <= draws + 1
+
+
+def smallest_p(num_units: int, *, draws: int = 9999) -> float:
+    """The smallest p value that `paired_permutation_test` can give for so many videos or groups; NaN without any.
+
+    It is that of differences which all have one sign: their own assignment and its mirror image are as large, of every
+    one there is; of random ones none but the observed one.
+    """
+    if num_units < 1:
+        return NAN
+    return 2 / 2**num_units if _tries_every_sign(num_units, draws) else 1 / (draws + 1)
 
 
 @lru_cache(maxsize=4)  # every measure of a comparison tries the same signs, and drawing them takes longer than the test

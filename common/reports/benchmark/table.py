@@ -18,17 +18,19 @@ from common.base.runtime import UserError, describe_os_error, listed
 from common.head.config import TrainConfig
 from common.reports.caveats import Remark, leaks_of_result
 from common.reports.comparison import Report, make_report
-from common.reports.leaderboard import ALPHA, HEADLINE, Cell, resampled_units
+from common.reports.leaderboard import ALPHA, HEADLINE, Cell, Family, resampled_units
 from common.reports.results import Collection, EncoderResult, run_names
 from common.scoring.intervals import Interval, drawn_values, sums_per_unit
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import Protocol, contributions, from_sums, way_to_take
 from common.scoring.ranks import kendall, mean_ranks, ranks_of
-from common.scoring.significance import holm, tie_letters
+from common.scoring.significance import holm, smallest_p, tie_letters
 
 log = logging.getLogger(__name__)
 
 DRAWS = 1000
+MOST_DRAWS = 20_000  # enough for 31 encoders
+MARGIN = 1.1  # of the draws that Holm's correction needs, so that more than the very first pair can show
 SEED = 42
 LEAST_AGREEING = 3  # encoders: the order of two is the same or the other
 
@@ -69,6 +71,12 @@ class BenchmarkSet:
         return len(self.report.results[0].scores)
 
     @property
+    def num_units(self) -> int:
+        """Patients where they are known, else videos."""
+        names = list(self.report.results[0].scores)
+        return len(set(resampled_units(names, self.report.patients) or names))
+
+    @property
     def hours(self) -> float:
         """Of the scored videos; NaN where a rate is unknown."""
         scores = self.report.results[0].scores.values()
@@ -103,7 +111,9 @@ class Standing:
     means: dict[str, Interval]
     """Encoder -> mean rank with its 95 % interval, the best first; without those that some set has no rank of."""
     letters: dict[str, str]
-    """Encoders that share a letter are statistically tied in their mean rank."""
+    """Encoders that share a letter are statistically tied in their mean rank; empty where nothing could have told them
+    apart."""
+    family: Family
     agreement: list[Agreement]
 
 
@@ -170,7 +180,9 @@ def _with_runs() -> list[paths.Dataset]:
 
 def make_benchmark(sets: Sequence[BenchmarkSet], protocols: Sequence[Protocol], remarks: Sequence[Remark]) -> Benchmark:
     """Rank the encoders of several data sets; every report has a board of each of `protocols`, in their order."""
-    draws = [_Draws(each, SEED + number) for number, each in enumerate(sets)]
+    everywhere = set.intersection(*(set(each.results) for each in sets))
+    num_draws = _draws_to_separate(len(everywhere))
+    draws = [_Draws(each, SEED + number, num_draws) for number, each in enumerate(sets)]
     standings = {
         (board, measure): _standing(sets, draws, board, protocol, measure)
         for board, protocol in enumerate(protocols)
@@ -231,6 +243,7 @@ def _standing(
     found = [each.deviations(everywhere, protocol, measure) for each in draws]
     means: dict[str, Interval] = {}
     letters: dict[str, str] = {}
+    family = Family(0, 0, float("nan"))
     if len(everywhere) > 1:
         table = np.array([[values[each.name][name] for name in everywhere] for each in sets])
         if any(each is None for each in found):  # no function of sums: ranks without intervals
@@ -238,16 +251,35 @@ def _standing(
             intervals = [Interval(estimate, float("nan"), float("nan")) for estimate in estimates]
             p_values = np.ones((len(everywhere), len(everywhere)))
         else:
+            intervals = mean_ranks(table, [each[:DRAWS] for each in found]).intervals()
             ranked = mean_ranks(table, found)
-            intervals, p_values = ranked.intervals(), ranked.p_values()
+            p_values = ranked.p_values()
+            family = _family(len(everywhere), sum(each.num_units for each in sets), ranked.smallest_p)
         order = sorted(range(len(everywhere)), key=lambda place: (intervals[place].estimate, everywhere[place]))
         means = {everywhere[place]: intervals[place] for place in order}
-        letters = tie_letters(list(means), _corrected(p_values[np.ix_(order, order)]), alpha=ALPHA)
+        letters = dict.fromkeys(means, "")
+        if family.can_separate:
+            letters = tie_letters(list(means), _corrected(p_values[np.ix_(order, order)]), alpha=ALPHA)
     agreement = [
         _agreement((sets[i], sets[j]), (draws[i], draws[j]), values, protocol, measure)
         for i, j in combinations(range(len(sets)), 2)
     ]
-    return Standing(ranks, means, letters, [each for each in agreement if each is not None])
+    return Standing(ranks, means, letters, family, [each for each in agreement if each is not None])
+
+
+def _draws_to_separate(num_encoders: int) -> int:
+    """Draws whose smallest p, 2 of one more than there are, stays below `ALPHA` after the correction over all pairs."""
+    needed = MARGIN * num_encoders * (num_encoders - 1) / ALPHA
+    return round(min(max(DRAWS, needed), MOST_DRAWS))
+
+
+def _family(num_encoders: int, num_units: int, smallest_of_draws: float) -> Family:
+    """All pairs of encoders. A bootstrap of three videos may agree with itself throughout, and yet three videos show no
+    more than a test of their signs could: the larger of both limits counts."""
+    num_pairs = num_encoders * (num_encoders - 1) // 2
+    of_units = smallest_p(num_units)
+    short_of = "videos" if of_units >= smallest_of_draws else "draws"
+    return Family(num_pairs, num_units, min(1.0, num_pairs * max(of_units, smallest_of_draws)), short_of=short_of)
 
 
 def _corrected(p_values: np.ndarray) -> np.ndarray:
@@ -271,7 +303,7 @@ def _agreement(
     if len(names) < LEAST_AGREEING:
         return None
     table = np.array([[of_set[name] for name in names] for of_set in (first, second)])
-    found = [each.deviations(names, protocol, measure) for each in draws]
+    found = [each.deviations(names, protocol, measure, DRAWS) for each in draws]
     bounds = (float("nan"), float("nan"))
     if all(each is not None for each in found):
         bounds = mean_ranks(table, found).agreement(0, 1)
@@ -281,14 +313,16 @@ def _agreement(
 class _Draws:
     """Bootstrap over the videos of one set: how far each encoder's measures go from their values, all encoders together."""
 
-    def __init__(self, each: BenchmarkSet, seed: int):
-        self._set, self._seed = each, seed
+    def __init__(self, each: BenchmarkSet, seed: int, num_draws: int):
+        self._set, self._seed, self._num_draws = each, seed, num_draws
         self._known: dict[tuple, np.ndarray | None] = {}
 
-    def deviations(self, encoders: Sequence[str], protocol: Protocol, measure: str) -> np.ndarray | None:
-        """`(DRAWS, encoders)`; None where an encoder's measure is no function of sums over videos."""
+    def deviations(
+        self, encoders: Sequence[str], protocol: Protocol, measure: str, most: int | None = None
+    ) -> np.ndarray | None:
+        """`(draws, encoders)`, the first `most`; None where an encoder's measure is no function of sums over videos."""
         found = [self._of(name, protocol, measure) for name in encoders]
-        return None if any(each is None for each in found) or not found else np.stack(found, axis=1)
+        return None if any(each is None for each in found) or not found else np.stack(found, axis=1)[:most]
 
     def _of(self, encoder: str, protocol: Protocol, measure: str) -> np.ndarray | None:
         key = encoder, way_to_take(measure, protocol)
@@ -307,7 +341,7 @@ class _Draws:
         if len(sums) < 2:
             return None
         with np.errstate(divide="ignore", invalid="ignore"):
-            drawn = drawn_values(sums, statistic, draws=DRAWS, seed=self._seed)
+            drawn = drawn_values(sums, statistic, draws=self._num_draws, seed=self._seed)
             # a draw without a value (no true frame of any class) says nothing; of few units a bootstrap varies too little
             wider = np.sqrt(len(sums) / (len(sums) - 1))
             return wider * np.nan_to_num(drawn - statistic(sums.sum(axis=0)[None])[0])

@@ -14,11 +14,11 @@ from common.base import paths
 from common.base.files import atomic_path, write_text
 from common.base.wording import brief, text_cell
 from common.reports.benchmark.table import LEAST_AGREEING, Benchmark, Standing
-from common.reports.leaderboard import HEADLINE
+from common.reports.leaderboard import ALPHA, HEADLINE
 from common.reports.page import page
 from common.reports.pictures.style import ALARM, QUIET, SERIES_COLOURS, save, tidy, write_remarks, write_title
 from common.reports.text import interval_text, percent
-from common.reports.workbook.sheet import Sheet, mark_rows
+from common.reports.workbook.sheet import P_VALUE, Sheet, mark_rows
 from common.reports.workbook.workbook import save_workbook
 from common.scoring.intervals import Interval
 from common.scoring.metrics import MEASURES
@@ -31,7 +31,8 @@ METHODS = (
     "set, all encoders on the same drawn videos, around means that are drawn to each other by as much as their spread is what "
     "noise alone would give, with a part that an encoder keeps over all data sets and one of its own in each (empirical Bayes "
     "ranking, Laird and Louis 1989): a plain bootstrap of ranks would add the same noise twice. Letters: pairs of encoders "
-    "whose order of mean ranks the draws do not settle at 5 % after Holm's correction share one. Cells in red have seen scored "
+    "whose order of mean ranks the draws do not settle at 5 % after Holm's correction share one; none are given where so few videos "
+    "(or draws) could not have settled any. Cells in red have seen scored "
     "videos in training and take no part in ranks."
 )
 
@@ -75,6 +76,7 @@ def save_benchmark_page(made: Benchmark, path: Path) -> Path:
         "headline": MEASURES[HEADLINE],
         "methods": METHODS,
         "least": LEAST_AGREEING,
+        "ties_caption": ties_caption,
     }
     write_text(path, environment.get_template("benchmark.html.j2").render(context))
     return path
@@ -83,16 +85,28 @@ def save_benchmark_page(made: Benchmark, path: Path) -> Path:
 def text_rows(made: Benchmark) -> list[list[str]]:
     """Header and one row per encoder: mean rank, ties, and the headline measure on every set."""
     standing = made.headline
-    rows = [["Encoder", "Mean rank", "95 % interval", "Tied", *(each.name for each in made.sets)]]
+    tied = ["Tied"] if standing.family.can_separate else []
+    rows = [["Encoder", "Mean rank", "95 % interval", *tied, *(each.name for each in made.sets)]]
     for name in made.encoders:
         mean = standing.means.get(name)
-        row = [name] + ([f"{mean.estimate:.2f}", bounds(mean), standing.letters[name]] if mean else ["n/a", "n/a", ""])
+        row = [name, f"{mean.estimate:.2f}" if mean else "n/a", bounds(mean) if mean else "n/a"]
+        row += [standing.letters.get(name, "")] if tied else []
         for each in made.sets:
             cell = each.cell(name, 0, HEADLINE)
             text = "not run" if cell is None else percent(cell.mean, cell.std)
             row.append(f"{text} (seen)" if name in each.leaks else text)
         rows.append(row)
     return rows
+
+
+def ties_caption(standing: Standing) -> str:
+    """Whether letters mean ties in the mean rank, or why there are none, as a sentence; empty for a single encoder."""
+    family = standing.family
+    if len(standing.means) < 2:
+        return ""
+    if not family.can_separate:
+        return f"Mean ranks {family.shortage} ({family.reach}; {ALPHA:g} or more shows nothing)."
+    return f"Encoders that share a letter are statistically tied in their mean rank ({family.reach})."
 
 
 def bounds(interval: Interval) -> str:
@@ -164,14 +178,19 @@ def _rank_sheet(made: Benchmark) -> Sheet:
             "Mean rank": mean.estimate,
             "Interval low": mean.low,
             "Interval high": mean.high,
-            "Tied": standing.letters[name],
+            "Tied": standing.letters[name] if standing.family.can_separate else standing.family.shortage,
+            "Smallest p Holm": standing.family.smallest_p,
         }
         | {f"Rank on {each.name}": standing.ranks[each.name].get(name, math.nan) for each in made.sets}
         for of_what, standing in _standings(made)
         for name, mean in standing.means.items()
     )
-    caption = "Mean rank over the data sets with its 95 % interval over videos; encoders that share a letter are statistically tied."
-    return Sheet("ranks", caption, table, grouped="Measure")
+    caption = "Mean rank over the data sets with its 95 % interval over videos. Encoders that share a letter are statistically tied."
+    if not any(standing.family.can_separate for standing in made.standings.values()):
+        caption = (
+            f"Mean rank over the data sets with its 95 % interval over videos. {ties_caption(made.headline)}".rstrip()
+        )
+    return Sheet("ranks", caption, table, grouped="Measure", formats={"Smallest p Holm": P_VALUE})
 
 
 def _cell_sheet(cells: pd.DataFrame) -> Sheet:
@@ -231,7 +250,8 @@ def rank_picture(made: Benchmark) -> Figure:
         beside = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
         means.annotate(standing.letters[name], (1, row), **beside, fontsize=8, va="center", color=QUIET)
     means.set_xlim(0.8, max(2.0, len(standing.means)) + 0.2)
-    means.set_title("mean rank, 95 % interval, ties", loc="left", fontsize=9)
+    said = "ties" if standing.family.can_separate else standing.family.shortage
+    means.set_title(f"mean rank, 95 % interval, {said}", loc="left", fontsize=9)
     means.tick_params(axis="y", length=0)
     tidy(means, grid="x")
     write_title(figure, f"{made.title}: ranks by {MEASURES[HEADLINE].lower()}, protocol {made.protocols[0].name}")

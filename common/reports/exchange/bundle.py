@@ -40,11 +40,12 @@ from common.scoring.video_score import VideoScore
 CONTENT = "bundle.json"
 FORMAT = 1
 TOLERANCE = 1e-9  # relative: another numpy may add in another order
+TIED = ": tied"  # how the places of letters end
 MOST_NAMED = 20  # differences that are spelled out
 LONGEST_CONTENT = 1 << 30  # bytes of bundle.json
 LONGEST_NAME = 4096  # bytes of a phase's name and its line end
 SHAPE = {
-    "format": int, "protocols": [str], "segments?": str, "benchmark": bool, "versions": {str: str},
+    "format": int, "protocols": [str], "segments?": str, "against?": str, "benchmark": bool, "versions": {str: str},
     "sets": [{
         "dataset": str, "phases": [str], "patients": str, "videos": {str: str}, "leaks": {str: [str]},
         "rows": [{
@@ -63,6 +64,7 @@ def write_bundle(path: Path, reports: Sequence[Report], *, benchmark: Benchmark 
         "format": FORMAT,
         "protocols": [board.protocol.name for board in reports[0].boards],
         "segments": segments,
+        "against": reports[0].board.against,
         "benchmark": benchmark is not None,
         "versions": versions(),
         "sets": sets,
@@ -137,7 +139,7 @@ def numbers_of(reports: Sequence[Report], benchmark: Benchmark | None) -> Iterat
                     yield f"{place}: std", _number(cell.std)
                     yield f"{place}: interval low", _number(cell.interval.low)
                     yield f"{place}: interval high", _number(cell.interval.high)
-                    yield f"{place}: tied", board.letters[measure][result.name]
+                    yield place + TIED, board.letters[measure][result.name]
                     for split in result.splits:
                         yield f"{place}: split {split.record['split']}", _number(split.value(measure, board.protocol))
                 tests = zip(result.tests, result.test_values(board.protocol), strict=True)
@@ -155,7 +157,7 @@ def numbers_of(reports: Sequence[Report], benchmark: Benchmark | None) -> Iterat
             yield f"{where}, {name}: mean rank", _number(mean.estimate)
             yield f"{where}, {name}: rank interval low", _number(mean.low)
             yield f"{where}, {name}: rank interval high", _number(mean.high)
-            yield f"{where}, {name}: tied", standing.letters[name]
+            yield f"{where}, {name}{TIED}", standing.letters[name]
         for pair in standing.agreement:
             yield f"{where}, {pair.first} and {pair.second}: Kendall's tau", _number(pair.tau.estimate)
 
@@ -294,7 +296,8 @@ def verify(path: Path, dataset_named: Callable[[str], paths.Dataset]) -> Verific
         protocols, reports = bundle.protocols(), []
         for number, described in enumerate(bundle.content["sets"]):
             dataset = dataset_named(described["dataset"])
-            reports.append(make_report(dataset, bundle.results(number, dataset), protocols))
+            rows, against = bundle.results(number, dataset), bundle.content.get("against")
+            reports.append(make_report(dataset, rows, protocols, against=against))
         benchmark = None
         if bundle.content["benchmark"]:
             described_sets = zip(reports, bundle.content["sets"], strict=True)
@@ -311,6 +314,11 @@ def verify(path: Path, dataset_named: Callable[[str], paths.Dataset]) -> Verific
                 differences.append(f"{report.dataset.name}: other patients.csv, which intervals and tests depend on")
         recomputed = dict(numbers_of(reports, benchmark))
     stored = bundle.content["numbers"]
+    if "against" not in bundle.content:  # its version gave letters where no test could have told encoders apart, too
+        stored, recomputed = (
+            {place: value for place, value in numbers.items() if not place.endswith(TIED)}
+            for numbers in (stored, recomputed)
+        )
     unequal = [
         f"{place}: {_shown(stored.get(place, 'absent'))} in the bundle, {_shown(recomputed.get(place, 'absent'))} here"
         for place in dict.fromkeys([*stored, *recomputed])

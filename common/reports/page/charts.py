@@ -27,7 +27,7 @@ from common.reports.page.style import (
     style,
 )
 from common.reports.published import PublishedRow
-from common.reports.text import interval_text, percent
+from common.reports.text import contrast_text, interval_text, percent
 from common.scoring.metrics import MEASURES
 
 FOLD_OFFSET = 0.3  # of a row: folds stand below the mean
@@ -64,7 +64,7 @@ def _board_traces(board: Leaderboard, measure: str) -> list[go.Scatter]:
     folds = [100 * result.values(measure, board.protocol) for result in board.results]
     hovers = [
         f"<b>{plain(name)}</b><br>{MEASURES[measure]} {percent(cell.mean, cell.std)}<br>"
-        f"95 % interval {interval_text(cell.interval)}<br>tied: {board.letters[measure][name]}"
+        f"95 % interval {interval_text(cell.interval)}{_standing(board, measure, name)}"
         for name, cell in zip(board.names, cells, strict=True)
     ]
     rows = range(len(cells))
@@ -79,6 +79,16 @@ def _board_traces(board: Leaderboard, measure: str) -> list[go.Scatter]:
     look = {"size": 9, "color": colours, "line": {"color": "white", "width": 1}}
     means = dots([100 * cell.mean for cell in cells], rows, "%{text}", text=hovers, **look)
     return [*intervals, fold_dots, means]
+
+
+def _standing(board: Leaderboard, measure: str, name: str) -> str:
+    """Who a row is told from, as a line of its hover text."""
+    if len(board.names) < 2:
+        return ""
+    if board.against is not None:
+        return f"<br>against {plain(board.against)}: {contrast_text(board, measure, name)}"
+    tied = f"tied: {board.letters[measure][name]}"
+    return f"<br>{tied if board.has_letters(measure) else board.families[measure].shortage}"
 
 
 def _quoted_trace(published: Sequence[PublishedRow], measure: str, first_row: int) -> go.Scatter:

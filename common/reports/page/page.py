@@ -32,7 +32,7 @@ from common.reports.results import EncoderResult, SplitResult
 from common.reports.robustness.factors import LEAST_RANKED
 from common.reports.robustness.floors import floor_rows, points_above
 from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, weights_source
-from common.reports.text import above_floors, interval_text, percent, points
+from common.reports.text import above_floors, contrast_text, interval_text, p_value, percent, points, standing_column
 from common.scoring.further_measures import FURTHER_MEASURES, further_name
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import methods_sentence
@@ -224,6 +224,8 @@ def _environment(in_seconds: bool, background: str | None) -> jinja2.Environment
         "interval": interval_text,
         "points": points,
         "p_value": p_value,
+        "standing_column": standing_column,
+        "contrast": contrast_text,
         "methods": lambda protocol: methods_sentence(protocol, background),
         "capitalised": lambda text: text[:1].upper() + text[1:],
         "time": lambda frames, rate: moment(frames / rate),
@@ -234,11 +236,6 @@ def _environment(in_seconds: bool, background: str | None) -> jinja2.Environment
         "ticks": ticks,
     }
     return environment
-
-
-def p_value(p: float) -> str:
-    """Four decimals; `n/a` where there is no test."""
-    return "n/a" if math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def ticks(sheet: CaseSheet) -> Iterator[dict[str, str]]:

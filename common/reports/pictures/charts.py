@@ -11,7 +11,7 @@ from common.base.wording import brief, display_width, readable
 from common.reports.caveats import Remark
 from common.reports.chart_data import CostPanel, cost_panels, efficiency_panels, phase_map, spacing_panel
 from common.reports.comparison import Report
-from common.reports.leaderboard import HEADLINE
+from common.reports.leaderboard import ALPHA, HEADLINE
 from common.reports.pictures.style import QUIET, RULE, SERIES_COLOURS, series_style, tidy, write_remarks, write_title
 from common.reports.results import EncoderResult
 from common.reports.text import leaderboard_rows, percent
@@ -47,13 +47,22 @@ def comparison_chart(report: Report) -> Figure:
     write_title(figure, report.full_title)
     figure.supxlabel(
         "percent.  Large dot: mean over folds.  Line: 95 % bootstrap interval over videos.  Small dots: folds.  "
-        "Letters: encoders that share one are statistically tied in this measure."
+        + _standing_caption(report)
         + ("  Hollow: quoted, mean ± std over folds." if report.published else ""),
         fontsize=8,
         color=QUIET,
     )
     write_remarks(figure, report.remarks)
     return figure
+
+
+def _standing_caption(report: Report) -> str:
+    """What stands to the right of the panels, or why nothing does."""
+    board = report.board
+    if board.against is not None:
+        return f"Star: differs from {brief(board.against)} (Holm p below {ALPHA:g}).\n{board.separation}"
+    letters = "Letters: encoders that share one are statistically tied in this measure."
+    return (letters if any(map(board.has_letters, MEASURES)) else "") + f"\n{board.separation}"
 
 
 def _measure_panel(axes: Axes, report: Report, measure: str) -> None:
@@ -67,7 +76,9 @@ def _measure_panel(axes: Axes, report: Report, measure: str) -> None:
         if not math.isnan(cell.interval.low):
             axes.plot([100 * cell.interval.low, 100 * cell.interval.high], [row, row], color=colour, linewidth=1.6)
         axes.plot([100 * cell.mean], [row], "o", color=colour, markersize=7)
-        text = board.letters[measure][result.name] if not math.isnan(cell.mean) else "n/a"
+        contrast = board.contrast(measure, result.name)
+        differs = contrast is not None and contrast.is_significant
+        text = board.letters[measure][result.name] + "*" * differs if not math.isnan(cell.mean) else "n/a"
         beside = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
         axes.annotate(text, (1, row), **beside, fontsize=8, va="center", color=QUIET)
     for row, quoted in enumerate(report.published, len(board.results)):
@@ -87,9 +98,14 @@ def _measure_panel(axes: Axes, report: Report, measure: str) -> None:
 def comparison_table(report: Report) -> Figure:
     """The comparison as a picture of a table: the best of each measure in bold, quoted rows in italics."""
     rows = leaderboard_rows(report.board)
+    first = len(rows[0]) - len(MEASURES)  # after the name, and the letters where there are any
     no_values = (math.nan, math.nan)
     rows += [
-        [row.label, "", *(percent(*row.values.get(key, no_values)).replace("n/a", "") for key in MEASURES)]
+        [
+            row.label,
+            *[""] * (first - 1),
+            *(percent(*row.values.get(key, no_values)).replace("n/a", "") for key in MEASURES),
+        ]
         for row in report.published
     ]
     rows = [[brief(row[0]), *row[1:]] for row in rows]
@@ -101,7 +117,7 @@ def comparison_table(report: Report) -> Figure:
     table.auto_set_font_size(False)
     table.set_fontsize(9)
     board = report.board
-    best = {column: board.best(measure) for column, measure in enumerate(MEASURES, 2)}  # after the name and the letters
+    best = {column: board.best(measure) for column, measure in enumerate(MEASURES, first)}
     bold = {(0, column) for column in range(len(rows[0]))}
     bold |= {(1 + board.names.index(name), column) for column, name in best.items() if name is not None}
     for (row, column), cell in table.get_celld().items():

@@ -1,5 +1,7 @@
 """The measures of a comparison as sheets: encoders, splits, videos, phases, confusions, tests, protocols."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -7,10 +9,11 @@ import pandas as pd
 from common.head.config import FLOORS
 from common.reports.comparison import Report
 from common.reports.costs import COSTS
-from common.reports.leaderboard import ALPHA, HEADLINE, PairTest
+from common.reports.leaderboard import ALPHA, HEADLINE, Family, Leaderboard, PairTest
 from common.reports.results import EncoderResult
 from common.reports.robustness.floors import floor_rows, points_above
 from common.reports.run_records import weights_source
+from common.reports.text import standing_column
 from common.reports.workbook.sheet import (
     IDENTIFIER,
     MEANS,
@@ -25,11 +28,18 @@ from common.reports.workbook.sheet import (
     mean_std_cells,
 )
 from common.scoring.further_measures import FURTHER_MEASURES, further_name
+from common.scoring.intervals import Interval
 from common.scoring.metrics import MEASURES
 
-BEST_OR_TIED = f"Bold in a box: best. In a box: not significantly worse than the best (Holm p at least {ALPHA:g})."
 PHASE_SHARES = {"precision": "Precision %", "recall": "Recall %", "f1": "F1 %", "iou": "IoU %"}
 SMALL_IS_GOOD = ("calibration_error", "boundary_error", "boundaries_missed")
+
+
+def _best_or_tied(boards: Sequence[Leaderboard]) -> str:
+    """What boxes of `mark_board` mean; without letters there are none for encoders near the best."""
+    tied = f" In a box: not significantly worse than the best (Holm p at least {ALPHA:g})."
+    some = any(board.has_letters(measure) for board in boards for measure in MEASURES)
+    return "Bold in a box: best." + (tied if some and len(boards[0].names) > 1 else "")
 
 
 def summary_sheet(report: Report) -> Sheet:
@@ -39,17 +49,17 @@ def summary_sheet(report: Report) -> Sheet:
     return Sheet(
         "summary",
         "Mean and standard deviation (ddof 1) over splits; low and high: 95 % bootstrap interval over videos. "
-        f"{BEST_OR_TIED} Encoders that share a letter do not differ significantly in {HEADLINE}.",
+        f"{_best_or_tied([report.board])} {report.board.separation}".rstrip(),
         table,
         shaded=MEANS.values(),
         marks=mark_rows(range(len(table)), spread, "quiet") | mark_board(report.board),
-        formats={"Seed": IDENTIFIER},
+        formats={"Seed": IDENTIFIER, "p Holm": P_VALUE},
     )
 
 
 def _summary_row(result: EncoderResult, report: Report) -> dict[str, Any]:
     board = report.board
-    row: dict[str, Any] = {"Encoder": result.name, "Tied": board.letters[HEADLINE][result.name]}
+    row: dict[str, Any] = {"Encoder": result.name} | _standing_cells(board, result.name)
     for measure, name in MEASURES.items():
         cell = board.cells[result.name][measure]
         row |= {MEANS[measure]: 100 * cell.mean, STDS[measure]: 100 * cell.std}
@@ -65,6 +75,26 @@ def _summary_row(result: EncoderResult, report: Report) -> dict[str, Any]:
         | {"Feature dimension": result.record["config"]["features_dim"]}
         | {"Seed": seeds[0] if len(seeds) == 1 else ", ".join(map(str, seeds)), "Weights": weights_source(result)}
     )
+
+
+def _standing_cells(board: Leaderboard, name: str) -> dict[str, Any]:
+    """Who a row is told from in the headline measure, in one column or several; none where nothing could be told."""
+    if board.against is None:
+        column = standing_column(board)
+        return {column[0]: column[1][board.names.index(name)]} if column else {}
+    found = board.contrast(HEADLINE, name)
+    undefined = Interval(math.nan, math.nan, math.nan)
+    difference = found.difference if found else undefined
+    verdict = "baseline" if found is None else "yes" if found.is_significant else "not shown"
+    if found and not board.families[HEADLINE].can_separate:
+        verdict = board.families[HEADLINE].shortage
+    return {
+        f"Differs from {board.against}": verdict,
+        "Difference, points": 100 * difference.estimate,
+        "Difference low, points": 100 * difference.low,
+        "Difference high, points": 100 * difference.high,
+        "p Holm": found.p_holm if found else math.nan,
+    }
 
 
 def folds_sheet(report: Report) -> Sheet:
@@ -158,22 +188,22 @@ def confusion_sheet(report: Report) -> Sheet:
 
 def tests_sheet(report: Report) -> Sheet:
     """One row per measure and pair of encoders."""
-    tests = report.board.tests
+    board, tests = report.board, report.board.tests
     return Sheet(
         "tests",
-        "Every pair of encoders on the videos that both have. "
+        f"Every pair of encoders{f' with {board.against}' if board.against else ''} on the videos that both have. "
         "Difference: first minus second, with 95 % bootstrap interval. "
         "d: mean / standard deviation of the paired differences. p permutation: over videos. "
-        f"p Holm: corrected over all pairs of the measure, significant below {ALPHA:g}. "
-        "p folds: corrected resampled t-test over folds.",
-        pd.DataFrame(map(_test_row, tests)),
+        f"p Holm: corrected over all these pairs of the measure, significant below {ALPHA:g}. "
+        f"p folds: corrected resampled t-test over folds. {board.separation}".rstrip(),
+        pd.DataFrame(_test_row(test, board.families[test.measure]) for test in tests),
         grouped="Measure",
         marks={(row, "Significant"): "strong" for row, test in enumerate(tests) if test.is_significant},
-        formats=dict.fromkeys(("p permutation", "p Holm", "p folds"), P_VALUE),
+        formats=dict.fromkeys(("p permutation", "p Holm", "Smallest p Holm", "p folds"), P_VALUE),
     )
 
 
-def _test_row(test: PairTest) -> dict[str, Any]:
+def _test_row(test: PairTest, family: Family) -> dict[str, Any]:
     difference, standardised = test.effect.difference, test.effect.standardised
     return {
         "Measure": MEASURES[test.measure],
@@ -188,8 +218,9 @@ def _test_row(test: PairTest) -> dict[str, Any]:
         "d high": standardised.high,
         "p permutation": test.p_videos,
         "p Holm": test.p_holm,
+        "Smallest p Holm": family.smallest_p,
         "p folds": test.p_folds,
-        "Significant": "yes" if test.is_significant else "no",
+        "Significant": "yes" if test.is_significant else "no" if family.can_separate else family.shortage,
     }
 
 
@@ -205,7 +236,7 @@ def protocols_sheet(report: Report) -> Sheet:
     return Sheet(
         "protocols",
         "The same predictions under every protocol (sheet methods): mean and standard deviation over splits. "
-        f"{BEST_OR_TIED}",
+        f"{_best_or_tied(report.boards)}",
         pd.DataFrame(rows),
         frozen=2,
         grouped="Protocol",

@@ -79,7 +79,7 @@ def mark_best(
 
 
 def mark_board(board: Leaderboard, *, first_row: int = 0) -> Marks:
-    """The best mean of each measure, and the encoders that do not differ significantly from it.
+    """The best mean of each measure, and the encoders that do not differ significantly from it where that could be seen.
 
     The encoders are in the board's order from `first_row` on; the columns are those of `MEANS`.
     """

@@ -15,6 +15,7 @@ from common.scoring.significance import (
     holm,
     paired_permutation_test,
     paired_permutation_tests,
+    smallest_p,
     tie_letters,
     variance_components,
 )
@@ -369,6 +370,28 @@ def test_unsuitable_p_values_are_refused():
         tie_letters("xyz", np.ones((2, 2)))
     with pytest.raises(ValueError, match="symmetric"):
         tie_letters("xy", [[1, 0.01], [0.5, 1]])
+
+
+# --- what so few videos could show
+
+
+@pytest.mark.parametrize("num_videos", [1, 2, 5, 13, 40])
+def test_the_smallest_p_is_that_of_differences_of_one_sign(num_videos):
+    """Every assignment is tried up to 13 videos; of random ones none is as large where there are many videos."""
+    assert paired_permutation_test(np.arange(1.0, num_videos + 1), np.zeros(num_videos)) == smallest_p(num_videos)
+
+
+def test_the_smallest_p_by_hand():
+    assert [smallest_p(count) for count in (1, 5, 10)] == [1.0, 2 / 32, 2 / 1024]
+    assert smallest_p(100) == 1 / 10_000
+    assert smallest_p(100, draws=99) == 0.01
+    assert np.isnan(smallest_p(0))
+
+
+def test_groups_are_what_the_smallest_p_counts():
+    """Twelve videos of four patients show no more than four numbers do."""
+    groups = np.repeat(np.arange(4), 3)
+    assert paired_permutation_test(np.arange(1.0, 13), np.zeros(12), groups=groups) == smallest_p(4)
 
 
 # --- variance components

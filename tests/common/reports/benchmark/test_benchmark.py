@@ -9,8 +9,9 @@ import pytest
 
 from common.base import paths
 from common.reports.benchmark.table import Benchmark, BenchmarkSet, in_rows, make_benchmark
-from common.reports.benchmark.written import cell_rows, text_rows, write_benchmark
+from common.reports.benchmark.written import cell_rows, text_rows, ties_caption, write_benchmark
 from common.reports.comparison import make_report
+from common.reports.leaderboard import ALPHA
 from common.reports.results import Collection, EncoderResult, SplitResult
 from common.scoring.protocols import PROTOCOLS
 from common.scoring.video_score import VideoScore
@@ -20,10 +21,12 @@ VIDEOS = tuple(f"BL_{number}" for number in range(8))
 SEEN = ["its weights saw 2 of the 8 scored videos in training: BL_1, BL_2"]
 
 
-def encoder(name: str, wrong: int, *, run: str | None = None, splits: str | None = None) -> EncoderResult:
+def encoder(
+    name: str, wrong: int, *, run: str | None = None, splits: str | None = None, num_videos: int = len(VIDEOS)
+) -> EncoderResult:
     """One split of 100-frame videos at 5 fps, of which about `wrong` frames are wrong, a few more or less in each."""
     scores = {}
-    for number, video in enumerate(VIDEOS):
+    for number, video in enumerate(VIDEOS[:num_videos]):
         true = np.repeat([0, 1, 2], [25, 25, 50])
         predicted = true.copy()
         predicted[50 : 50 + wrong + number % 3] = 1
@@ -38,11 +41,18 @@ def encoder(name: str, wrong: int, *, run: str | None = None, splits: str | None
     return EncoderResult(paths.Model(Path(name)), run, [SplitResult(record, scores)])
 
 
-def data_set(root: Path, name: str, wrong: dict[str, int], leaks: dict[str, list[str]] | None = None) -> BenchmarkSet:
+def data_set(
+    root: Path,
+    name: str,
+    wrong: dict[str, int],
+    leaks: dict[str, list[str]] | None = None,
+    *,
+    num_videos: int = len(VIDEOS),
+) -> BenchmarkSet:
     folder = root / name
     folder.mkdir()
     (folder / "mapping.txt").write_text("".join(f"{index} {phase}\n" for index, phase in enumerate(PHASES)))
-    results = [encoder(model, count) for model, count in wrong.items()]
+    results = [encoder(model, count, num_videos=num_videos) for model, count in wrong.items()]
     return BenchmarkSet(make_report(paths.Dataset(folder), results, list(PROTOCOLS.values())), leaks or {})
 
 
@@ -114,6 +124,33 @@ def test_equal_encoders_share_letter_and_rank(tmp_path):
     table = made(data_set(tmp_path, "one", {"Good": 2, "Twin": 2}), data_set(tmp_path, "two", {"Good": 4, "Twin": 4}))
     assert [mean.estimate for mean in table.headline.means.values()] == [1.5, 1.5]
     assert len(set(table.headline.letters.values())) == 1
+
+
+def test_too_few_videos_over_all_sets_are_not_called_tied(workspace, tmp_path):
+    """A single video a set cannot be drawn again: there is no test."""
+    table = made(*(data_set(tmp_path, name, {"Good": 2, "Poor": 30}, num_videos=1) for name in ("one", "two", "three")))
+    family = table.headline.family
+    assert not family.can_separate
+    assert set(table.headline.letters.values()) == {""}
+    assert "Tied" not in text_rows(table)[0]
+    assert ties_caption(table.headline) == "Mean ranks not separated: no test (no p value; 0.05 or more shows nothing)."
+    page = write_benchmark(table)[0].read_text(encoding="utf-8")
+    assert "statistically tied" not in page
+
+
+def test_the_smallest_p_of_mean_ranks_counts_the_videos_of_all_sets(tmp_path):
+    table = made(*(data_set(tmp_path, name, {"Good": 2, "Poor": 30}, num_videos=2) for name in ("one", "two")))
+    assert table.headline.family.smallest_p == 2 / 2**4
+    assert "not separated: too few videos" in ties_caption(table.headline)
+    assert text_rows(table)[0] == ["Encoder", "Mean rank", "95 % interval", "one", "two"]
+
+
+def test_many_encoders_are_drawn_often_enough_to_be_told_apart(tmp_path):
+    """28 pairs at 1,000 draws could not fall below 0.05 after the correction: 28 * 2 / 1001."""
+    encoders = {f"E{number}": 4 * number for number in range(8)}
+    table = made(data_set(tmp_path, "one", encoders), data_set(tmp_path, "two", encoders))
+    assert table.headline.family.smallest_p < ALPHA
+    assert len(set(table.headline.letters.values())) > 1
 
 
 def test_runs_on_a_named_list_stand_in_the_row_of_their_encoder():

@@ -293,9 +293,8 @@ def test_p_values():
 
 
 def test_tests_stand_in_groups_of_one_measure(compared, page_text):
-    found = re.findall(r"<summary>(.+): \d of (\d+) pairs differ significantly</summary>", page_text)
-    pairs = str(len(report_of(compared).board.tests) // len(MEASURES))
-    assert found == [(title, pairs) for title in MEASURES.values()] * 2  # protocols
+    found = re.findall(r"<summary>(.+): not separated: too few videos</summary>", page_text)
+    assert found == list(MEASURES.values()) * 2  # protocols; three pairs on as few videos can show nothing
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.base import paths
-from common.base.files import write_text
+from common.base.files import read_text, write_text
 from common.base.options import CommandParser, Positive
 from common.base.runtime import UserError, run_main
 from common.encoders.config import NETWORK_KEYS, EncoderConfig, encoder_config
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     write_text(folder.config, _text(config, values))
     script = paths.CHECKOUT / "models" / "Base" / "extract_features.py"
-    write_text(folder.root / script.name, script.read_text(encoding="utf-8"))
+    write_text(folder.root / script.name, read_text(script))
     print(f"wrote {folder.config}\nnext: python -m common.weights prefetch {folder.name}")
     print(f"then: python -m common.extract_features --model {folder.name} --dataset {paths.DEFAULT_DATASET}")
     return 0

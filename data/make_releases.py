@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base.children import end_with_parent
-from common.base.files import read_json, write_json, write_text
+from common.base.files import read_json, read_text, write_json, write_text
 from common.base.options import CommandParser
 from common.base.paths import CHECKOUT, Dataset, repository_root
 from common.base.runtime import UserError, progress, run_main
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{folder}: finished already")
             continue
         notice = folder / "README.txt"
-        if folder.is_dir() and not (notice.is_file() and notice.read_text(encoding="utf-8") == NOTICE):
+        if folder.is_dir() and not (notice.is_file() and read_text(notice) == NOTICE):
             raise UserError(f"{folder} is there and was not made by this command; name another folder with --output")
         shutil.rmtree(folder, ignore_errors=True)
         write_text(notice, NOTICE)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from common.base.children import end_with_parent
 from common.base.entries import visible
-from common.base.files import read_json, write_json, write_text
+from common.base.files import read_json, read_text, write_json, write_text
 from common.base.options import CommandParser
 from common.base.paths import CHECKOUT, Dataset, repository_root
 from common.base.runtime import UserError, progress, run_main
@@ -33,11 +33,11 @@ The set is for trying the programs out. Results on it say nothing of surgery.
 def prepare_folder(dataset: Dataset, jobs: list[Job]) -> None:
     """Write the notice and the mapping; remove what a sample set of other parameters left. Never touches other data."""
     notice = dataset.root / "README.txt"
-    ours = notice.is_file() and notice.read_text(encoding="utf-8").startswith("Synthetic:")
+    ours = notice.is_file() and read_text(notice).startswith("Synthetic:")
     if not ours and dataset.root.is_dir() and visible(dataset.root):
         raise UserError(f"{dataset.root} is not empty and not a sample set; name another folder with --output")
     write_text(notice, NOTICE)
-    write_text(dataset.mapping, (CHECKOUT / "mapping.txt").read_text(encoding="utf-8"))
+    write_text(dataset.mapping, read_text(CHECKOUT / "mapping.txt"))
     wanted = {path for job in jobs for path in (job.video, job.labels)}
     for folder in (dataset.videos, dataset.ground_truth, dataset.ground_truth_val):
         for path in set(folder.glob("*.*")) - wanted:

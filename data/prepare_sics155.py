@@ -22,13 +22,14 @@ import numpy as np
 
 from common.base import paths
 from common.base.entries import VIDEO_SUFFIXES, is_frame_folder, same_name
-from common.base.files import write_text
+from common.base.files import read_text, write_text
 from common.base.options import CommandParser
 from common.base.paths import label_paths
 from common.base.runtime import UserError, progress, run_main
 from common.dataset.importing.writer import link_in_place, output_dataset, remove_stale_links
 from common.dataset.kfold import prefix_stratum
 from common.dataset.phases import PhaseMapping, read_labels, read_mapping, require_labels
+from common.dataset.tables import csv_rows
 from common.video.probe import VideoError, probe
 
 PARTS = {"train": "SICS_155_train/train", "val": "SICS_155_validation/val"}
@@ -127,14 +128,14 @@ def _listing(text: str, names: Collection[str]) -> list[str]:
 
 def read_table(path: Path) -> dict[str, list[str]]:
     """Columns of a CSV file (comma, semicolon or tab) by name; none when it is absent or empty."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
+    text = read_text(path) if path.is_file() else ""
     try:
         delimiter = csv.Sniffer().sniff(text[:65536], delimiters=",;\t").delimiter or ","
     except csv.Error:  # a single column has no delimiter to find
         delimiter = ","
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+    rows = [cells for _, cells in csv_rows(path, text, delimiter) if cells]
     columns = itertools.zip_longest(*rows, fillvalue="")  # short rows are filled up
-    return {name.strip(): [cell.strip() for cell in cells] for name, *cells in columns}
+    return {name: cells for name, *cells in columns}
 
 
 def read_patients(part: Part, path: Path, *, patient_column: str, video_column: str | None) -> dict[str, str]:
@@ -183,7 +184,7 @@ def write_patients(target: Path, parts: list[Part], given: argparse.Namespace, p
         csv.writer(content, lineterminator="\n").writerows([("video", "patient"), *sorted(rows)])
         if not target.exists():
             write_text(target, content.getvalue())
-        elif target.read_text(encoding="utf-8-sig") != content.getvalue():  # made by hand, perhaps
+        elif read_text(target) != content.getvalue():  # made by hand, perhaps
             problems.append(f"{target}: differs from what the column gives; delete it and run this again")
 
 

@@ -339,6 +339,16 @@ def test_no_star_import_and_no_bare_except(path):
 
 
 @pytest.mark.parametrize("path", sources("common", "pretrain", "models", "data"), ids=name_of)
+def test_text_is_read_by_the_one_reader(path):
+    """`files.read_text` says what is wrong with a damaged file; what the kernel writes is none."""
+    if name_of(path) in ("common/base/files.py", "common/checks/machine.py"):
+        return
+    methods = [node.func for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
+    found = {ast.unparse(method) for method in methods if getattr(method, "attr", None) == "read_text"}
+    assert found <= {"files.read_text"}
+
+
+@pytest.mark.parametrize("path", sources("common", "pretrain", "models", "data", "tests"), ids=name_of)
 def test_files_are_read_without_running_code(path):
     """`torch.load` says `weights_only=True`, `np.load` never allows pickles."""
     for node in ast.walk(tree_of(path)):

@@ -161,23 +161,31 @@ def _owner(path: Path) -> str:
 @contextlib.contextmanager
 def _hold_by_existence(target: Path, path: Path) -> Iterator[None]:
     """Hold a lock by being the one who made its file."""
-    for _ in range(2):
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            break
-        except FileExistsError:
-            if not _remove_stale(path):
-                raise Held(target, _owner(path)) from None
-    else:
+    handle = _create(path)
+    if handle is None:
+        handle = _take_over(path)
+    if handle is None:
         raise Held(target, _owner(path))
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(_introduction())
+    try:
+        os.write(handle, _introduction())
+        with _touched(path, handle):
+            yield
+    finally:
+        if is_still(path, handle):  # an owner that slept for longer than a lock lasts has lost it to another
+            path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _touched(path: Path, handle: int) -> Iterator[None]:
+    """Say again and again that the owner of a lock is alive."""
     released = threading.Event()
 
     def touch() -> None:
         while not released.wait(TOUCH_SECONDS):
             with contextlib.suppress(OSError):
-                os.utime(path)
+                if is_still(path, handle):
+                    os.utime(path)
 
     thread = threading.Thread(target=touch, daemon=True)
     thread.start()
@@ -186,23 +194,41 @@ def _hold_by_existence(target: Path, path: Path) -> Iterator[None]:
     finally:
         released.set()
         thread.join()
-        path.unlink(missing_ok=True)
 
 
-def _remove_stale(path: Path) -> bool:
-    """Remove a lock whose owner is gone; whether there is none now."""
+def _create(path: Path) -> int | None:
+    """The handle of a new file; None where it is there already."""
     try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return None
+
+
+def _take_over(path: Path) -> int | None:
+    """The handle of a new lock in the place of one whose owner is gone; None where it has an owner.
+
+    Whoever looks and then removes may remove the lock that another made in between: only the one who made a file beside it
+    does either. Raises `UserError` where somebody died in these few lines, since for that file the same would hold.
+    """
+    guard = path.with_name(f"{path.name}.takeover")
+    with contextlib.suppress(FileNotFoundError):  # released meanwhile
         if not _is_stale(path):
-            return False
-        aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-        path.rename(aside)
-        if not _is_stale(aside):  # somebody was faster, and this is the new owner's
-            aside.rename(path)
-            return False
-        aside.unlink()
-    except FileNotFoundError:
-        return True
-    return True
+            return None
+    try:
+        os.close(os.open(guard, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    except FileExistsError:
+        with contextlib.suppress(FileNotFoundError):
+            if _is_stale(guard):
+                raise UserError(f"{guard}: expected none, found one whose owner is gone; remove it") from None
+        return None
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if not _is_stale(path):  # somebody was faster, and this is the new owner's
+                return None
+            path.unlink()
+        return _create(path)
+    finally:
+        guard.unlink(missing_ok=True)
 
 
 def _is_stale(path: Path) -> bool:

@@ -28,13 +28,23 @@ def read_table(
         names = delimiters[0].join(columns)
         raise UserError(f"{path}, line 1: expected the columns {names}, found {shown(head)}; correct the head")
     places = [titles[delimiter].index(column) for column in wanted]
+    rows = csv_rows(path, text, delimiter)
+    next(rows)
+    for line, cells in rows:
+        if any(cells):
+            values = (cells[place] if place < len(cells) else None for place in places)
+            yield line, dict(zip(columns, values, strict=True))
+
+
+def csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows of the text of a CSV file, the head too: the number of their last line, and their cells, stripped.
+
+    Raises `UserError` naming `path` and line for a quote without its end and a cell of no end.
+    """
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        next(reader)
         for cells in reader:
-            if any(cell.strip() for cell in cells):
-                values = (cells[place].strip() if place < len(cells) else None for place in places)
-                yield reader.line_num, dict(zip(columns, values, strict=True))
+            yield reader.line_num, [cell.strip() for cell in cells]
     except csv.Error as error:
         raise UserError(
             f"{path}, line {reader.line_num}: not readable as CSV ({error}); save it again as CSV"

@@ -102,12 +102,18 @@ class Root:
         if name == "finetune":
             shutil.copytree(DRAWN / STAGE_1, self.path / STAGE_1, ignore=shutil.ignore_patterns("*.pt"))
         if name == "report":
-            self.run(COMMANDS["run_k_folds"])
+            self.with_results()
         return self
 
     def with_features(self) -> Root:
         """The same with features of ColorHistogram."""
         shutil.copytree(DRAWN / "data" / "mini" / "features" / "ColorHistogram", self.features)
+        return self
+
+    def with_results(self) -> Root:
+        """The same with runs of ColorHistogram on all folds."""
+        results = Path("models") / "ColorHistogram" / "results"
+        shutil.copytree(DRAWN / results, self.path / results, ignore=shutil.ignore_patterns("seed7"))
         return self
 
     @property

@@ -1,9 +1,10 @@
 """Runs commands on damaged inputs, many in one process: torch is imported once, each command has a fork of its own.
 
-python -m tests.faults.driver WORLD WORK_FOLDER COUNT FIRST LAST RESULTS_FILE        COUNT of all cases, or all
+python -m tests.faults.driver WORLD WORK_FOLDER CASES_FILE        the pickled list of cases
 
-Writes a list of `Outcome`s as JSON. Each input is damaged in a fresh copy of the world, in which its command then runs
-as it does from a shell: same messages, same exit code.
+Each line `FIRST LAST RESULTS_FILE` of its input has it try these cases, write a list of `Outcome`s as JSON, and say so in
+a line. Each input is damaged in a fresh copy of the world, in which its command then runs as it does from a shell: same
+messages, same exit code.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pickle
 import random
 import resource
 import shutil
@@ -157,10 +159,20 @@ def run(case: Case, world: Path, folder: Path) -> Outcome:
 
 def run_command(command: Command, root: Path, said: Path) -> tuple[int, float, str]:
     """Exit code (`KILLED` after a limit), seconds of CPU and output of a command in a fork of this process."""
+    return finish(start(command, root, said), said)
+
+
+def start(command: Command, root: Path, said: Path) -> int:
+    """The number of a fork of this process that is the command, in a group of its own."""
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
         _become(command, root, said)
+    return child
+
+
+def finish(child: int, said: Path) -> tuple[int, float, str]:
+    """As `run_command`, of one that was started."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     done = 0
     while not done and time.monotonic() < deadline:
@@ -172,6 +184,14 @@ def run_command(command: Command, root: Path, said: Path) -> tuple[int, float, s
     code = os.waitstatus_to_exitcode(status)
     is_killed = code in (-signal.SIGKILL, -signal.SIGXCPU)
     return KILLED if is_killed else code, usage.ru_utime + usage.ru_stime, _read(said)
+
+
+def import_for(module: str) -> None:
+    """Import a command and what it imports as it runs, so that no fork does."""
+    import torch  # noqa: F401
+
+    for name in (module, *IMPORTED.get(module, ())):
+        importlib.import_module(name)
 
 
 def _read(said: Path) -> str:
@@ -213,15 +233,16 @@ def _become(command: Command, root: Path, said: Path) -> None:
 
 def main() -> None:
     """Entry point of `python -m tests.faults.driver`."""
-    world, work, count, first, last, results = sys.argv[1:]
-    cases = chosen_cases(Path(world), None if count == "all" else int(count))[int(first) : int(last)]
-    import torch  # noqa: F401 - here, so that no fork imports it again
-
-    for module in {case.command.module for case in cases}:
-        for name in (module, *IMPORTED.get(module, ())):
-            importlib.import_module(name)
-    outcomes = [asdict(run(case, Path(world), Path(work) / f"case_{number}")) for number, case in enumerate(cases)]
-    Path(results).write_text(json.dumps(outcomes), encoding="utf-8")
+    world, work, cases_file = map(Path, sys.argv[1:])
+    cases = pickle.loads(cases_file.read_bytes())
+    for line in sys.stdin:
+        first, last, results = line.rstrip("\n").split(" ", 2)
+        chosen = cases[int(first) : int(last)]
+        for module in {case.command.module for case in chosen}:
+            import_for(module)
+        outcomes = [asdict(run(case, world, work / f"case_{number}")) for number, case in enumerate(chosen)]
+        Path(results).write_text(json.dumps(outcomes), encoding="utf-8")
+        print("done", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ DAMAGED=all pytest tests/faults/test_damaged_inputs.py        all cases, not tho
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from tests.faults.judgement import faults_of
 from tests.faults.mutators import FORMS
 from tests.faults.world import CONTAINERS, TARGETS, make_world
 
-STARTS = 12  # processes; each runs its share of the cases, a fork each
+SHARES = 24  # tests, each of the same number of cases
 LEAST_CASES = 600
 COUNT = os.environ.get("DAMAGED", "640")  # damaged inputs that are tried, or all (about 1,200)
 LEAST_WITH_CODE = 14
@@ -53,20 +55,36 @@ def test_there_are_as_many_as_promised(cases, capsys):
     assert set(sound) == {command for target in TARGETS for command in target.commands}
 
 
+@pytest.fixture(scope="session")
+def driver(world, cases, tmp_path_factory) -> Iterator[subprocess.Popen]:
+    """The process that tries cases: its imports cost more than many of them."""
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "cases").write_bytes(pickle.dumps(cases))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryDirectory(dir=MEMORY_DISK if os.access(MEMORY_DISK, os.W_OK) else folder) as work,
+        (folder / "stderr").open("w+") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.driver", world, work, folder / "cases"],
+            cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=stderr, text=True,
+        ) as process,
+    ):  # fmt: skip
+        yield process
+        process.stdin.close()
+        process.wait()
+        stderr.seek(0)
+        assert process.returncode == 0, stderr.read()[-3000:]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("start", range(STARTS))
-def test_a_damaged_input_is_named_and_nothing_else_suffers(start, world, cases, tmp_path):
-    """Cases of a file follow each other, so that a start imports few commands."""
-    share = len(cases) / STARTS
-    first, last = round(start * share), round((start + 1) * share)
+@pytest.mark.parametrize("share", range(SHARES))
+def test_a_damaged_input_is_named_and_nothing_else_suffers(share, driver, cases, tmp_path):
+    first, last = (round(number * len(cases) / SHARES) for number in (share, share + 1))
     results = tmp_path / "results.json"
-    with tempfile.TemporaryDirectory(dir=MEMORY_DISK if os.access(MEMORY_DISK, os.W_OK) else tmp_path) as work:
-        words = ["tests.faults.driver", world, work, COUNT, first, last, results]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
-        command = [sys.executable, "-m", *map(str, words)]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    print(first, last, results, file=driver.stdin, flush=True)
+    assert driver.stdout.readline() == "done\n"
     outcomes = [Outcome(**entry) for entry in json.loads(results.read_text(encoding="utf-8"))]
     assert [outcome.name for outcome in outcomes] == [case.name for case in cases[first:last]]
     faults = [

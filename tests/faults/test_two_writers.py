@@ -3,43 +3,44 @@
 import hashlib
 import json
 import os
-import random
 import re
-import shutil
 import subprocess
+import sys
 import time
 
 import pytest
 
 from common.base.locks import hold
-from tests.faults.conftest import COMMANDS, PATIENCE_SECONDS
+from tests.faults.conftest import CHECKOUT, COMMANDS, PATIENCE_SECONDS, make_root
 
 OFFSETS = 10
-EXTRACT = COMMANDS["extract"]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_extractions_share_the_videos_and_make_none_twice(root):
-    started = time.monotonic()
-    root.run(EXTRACT)
-    seconds = time.monotonic() - started
-    expected = root.content("data/mini/features/*/*.npy")
-    moments = random.Random(1)
-    for _ in range(OFFSETS):
-        shutil.rmtree(root.features)
-        first = root.start(EXTRACT)
-        time.sleep(moments.uniform(0, 1) * seconds)
-        second = root.start([*EXTRACT, "--num_decoders", "2"])
-        said = [process.communicate(timeout=PATIENCE_SECONDS)[1] for process in (first, second)]
-        assert [first.returncode, second.returncode] == [0, 0], said
-        made = [int(re.search(r"(\d+) extracted", text)[1]) for text in said]
+def test_two_extractions_share_the_videos_and_make_none_twice(tmp_path):
+    """The moments are of their work alone: both are forks of a process that has imported what they need."""
+    roots = [make_root(tmp_path / f"root_{number}") for number in range(1 + OFFSETS)]
+    results = tmp_path / "results.json"
+    subprocess.run(
+        [sys.executable, "-m", "tests.faults.races", results, *(root.path for root in roots)], cwd=CHECKOUT, check=True
+    )
+    (alone,), *races = json.loads(results.read_text(encoding="utf-8"))
+    assert "8 extracted" in alone["said"]
+    expected = roots[0].content("data/mini/features/*/*.npy")
+    num_shared = 0
+    for root, race in zip(roots[1:], races, strict=True):
+        assert [one["code"] for one in race] == [0, 0], race
+        made = [int(re.search(r"(\d+) extracted", one["said"])[1]) for one in race]
         assert sum(made) == len(expected)
+        num_shared += all(made)
         assert root.content("data/mini/features/*/*.npy") == expected
         for path in root.features.glob("*.npy"):
             sidecar = json.loads(path.with_suffix(".json").read_text())
             assert hashlib.sha256(path.read_bytes()).hexdigest() == sidecar["sha256"]
         assert root.leftovers() == []
+        root.assert_quiet()
+    assert num_shared >= OFFSETS // 2
 
 
 def start_until_held(root, words, lock):
@@ -86,7 +87,7 @@ def test_a_second_run_of_the_folds_leaves_the_first_ones_to_it(root):
 @pytest.mark.slow
 def test_a_second_workbook_is_refused(root):
     words = ["-m", "common.export_to_excel", "--dataset", "mini", "--model", "ColorHistogram"]
-    root.with_features().run(COMMANDS["run_k_folds"])
+    root.with_results()
     with hold(root.path / "models" / "ColorHistogram" / "results.xlsx"):
         assert f"in use by process {os.getpid()} on " in root.run(words, code=1)
     root.run(words)
@@ -94,8 +95,7 @@ def test_a_second_workbook_is_refused(root):
 
 @pytest.mark.slow
 def test_a_second_report_is_refused(root):
-    root.with_features().run(COMMANDS["run_k_folds"])
-    first = start_until_held(root, COMMANDS["report"], ".report.lock")
+    first = start_until_held(root.with_input_of("report"), COMMANDS["report"], ".report.lock")
     first.send_signal(subprocess.signal.SIGSTOP)
     try:
         assert f"in use by process {first.pid} on " in root.run(COMMANDS["report"], code=1)

@@ -131,7 +131,7 @@ def _former(dataset: paths.Dataset, imported: Imported) -> dict[str, str]:
             raise UserError(
                 f"{dataset.import_record}: not the record of an import by this command ({wrong}); choose another --output"
             )
-    elif dataset.mapping.is_file() and dataset.mapping.read_text(encoding="utf-8") != _mapping_text(imported):
+    elif dataset.mapping.is_file() and read_text(dataset.mapping) != _mapping_text(imported):
         raise UserError(f"{dataset.mapping}: another data set is here already; choose another --output or remove it")
     return record.get("written", {})
 

@@ -1,18 +1,22 @@
 """Locks: one owner at a time, named for the others; the dead have none; the same without locks of the file system."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
 from common.base import locks
 from common.base.files import atomic_path, remove_abandoned
 from common.base.locks import Held, hold, lock_path
+from common.base.runtime import UserError
 
 HOLDER = """
 import sys, time, pathlib
@@ -23,14 +27,15 @@ with hold(pathlib.Path(sys.argv[1])):
 """
 
 
+def refuse(handle):
+    """What locking does on a file system without locks."""
+    raise OSError(errno.ENOLCK, "no locks available")
+
+
 @pytest.fixture(params=["locks", "no locks"])
 def target(request, tmp_path, monkeypatch):
     """A file to be, on a file system with and without locks."""
     if request.param == "no locks":
-
-        def refuse(handle):
-            raise OSError(errno.ENOLCK, "no locks available")
-
         monkeypatch.setattr(locks, "lock", refuse)
     return tmp_path / "new" / "run.txt"
 
@@ -70,16 +75,63 @@ def test_the_dead_have_no_lock(tmp_path, checkout):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_locks_an_owner_that_no_longer_touches_is_gone(tmp_path, monkeypatch):
-    target = tmp_path / "run.txt"
-    monkeypatch.setattr(locks, "lock", lambda handle: (_ for _ in ()).throw(OSError(errno.ENOSYS, "none")))
-    lock_path(target).write_text("half writ")
-    with pytest.raises(Held, match="another process"), hold(target):
+@pytest.fixture
+def without_locks(tmp_path, monkeypatch):
+    """A file to be, on a file system without locks."""
+    monkeypatch.setattr(locks, "lock", refuse)
+    return tmp_path / "run.txt"
+
+
+def last_touched(target, seconds: float) -> None:
+    """Make the lock of `target` one that was touched so long ago."""
+    moment = time.time() - seconds
+    os.utime(lock_path(target), (moment, moment))
+
+
+def test_without_locks_an_owner_that_no_longer_touches_is_gone(without_locks):
+    lock_path(without_locks).write_text("half writ")
+    last_touched(without_locks, 9.8 * 60)
+    with pytest.raises(Held, match="another process"), hold(without_locks):
         pass
-    long_ago = time.time() - locks.STALE_SECONDS - 60
-    os.utime(lock_path(target), (long_ago, long_ago))
-    with hold(target):
-        assert str(os.getpid()) in lock_path(target).read_text()
+    last_touched(without_locks, 10.2 * 60)
+    with hold(without_locks):
+        assert str(os.getpid()) in lock_path(without_locks).read_text()
+    assert list(without_locks.parent.iterdir()) == []
+
+
+def test_without_locks_an_owner_touches_its_lock_every_minute(without_locks, monkeypatch):
+    assert locks.TOUCH_SECONDS == 60
+    monkeypatch.setattr(locks, "TOUCH_SECONDS", 0.02)
+    with hold(without_locks):
+        last_touched(without_locks, 3600)
+        deadline = time.monotonic() + 20
+        while time.time() - lock_path(without_locks).stat().st_mtime > 60 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with pytest.raises(Held, match=f"process {os.getpid()} "), hold(without_locks):
+            pass
+
+
+def test_without_locks_an_owner_that_slept_too_long_leaves_the_next_ones_lock(without_locks):
+    with hold(without_locks):
+        last_touched(without_locks, 3600)
+        next_one = hold(without_locks)
+        next_one.__enter__()
+    with pytest.raises(Held), hold(without_locks):
+        pass
+    next_one.__exit__(None, None, None)
+    assert list(without_locks.parent.iterdir()) == []
+
+
+def test_without_locks_whoever_dies_while_taking_over_is_named(without_locks):
+    lock_path(without_locks).touch()
+    last_touched(without_locks, 3600)
+    guard = lock_path(without_locks).with_name(".run.txt.lock.takeover")
+    guard.touch()
+    with pytest.raises(Held), hold(without_locks):  # somebody is at it just now
+        pass
+    os.utime(guard, (1e9, 1e9))
+    with pytest.raises(UserError, match=r"\.run\.txt\.lock\.takeover: .*remove it"), hold(without_locks):
+        pass
 
 
 def contend(folder, seed: int) -> int:
@@ -104,6 +156,48 @@ def test_there_is_never_a_second_owner(tmp_path):
     """Release and take-over at the same moment: the inode is checked, or two would own files of one name."""
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         assert pool.starmap(contend, [(tmp_path, seed) for seed in range(3)]) == [0, 0, 0]
+
+
+def take_over(folder, barrier) -> None:
+    """Try for locks whose owners are gone, each at the same moment as others; write down who got which.
+
+    Whoever has looked at a lock is interrupted: what it saw may be of the past when it acts.
+    """
+    is_stale = locks._is_stale
+
+    def look(path):
+        seen = is_stale(path)
+        time.sleep(random.uniform(0, 0.02))
+        return seen
+
+    locks.lock, locks._is_stale = refuse, look
+    for target in sorted(folder.glob("target_*")):
+        barrier.wait()
+        with contextlib.suppress(Held), hold(target):
+            (folder / f"{target.name}.owner_{os.getpid()}").touch()
+            barrier.wait()
+            continue
+        barrier.wait()
+
+
+def test_a_lock_whose_owner_is_gone_has_never_two_new_ones(tmp_path):
+    """Without locks: three see at the same moment that it is stale."""
+    for number in range(60):
+        target = tmp_path / f"target_{number:02}"
+        target.touch()
+        lock_path(target).touch()
+        last_touched(target, 3600)
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(3, timeout=60)
+    processes = [context.Process(target=take_over, args=(tmp_path, barrier)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    owners = Counter(path.name.partition(".")[0] for path in tmp_path.glob("*.owner_*"))
+    assert owners == {f"target_{number:02}": 1 for number in range(60)}
+    assert list(tmp_path.glob(".*")) == []
 
 
 def test_what_killed_writers_left_is_removed_and_what_is_in_use_is_not(tmp_path):

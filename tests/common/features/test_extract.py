@@ -156,7 +156,7 @@ def test_named_weights_bring_their_network_and_go_into_a_folder_of_their_name(cl
 def test_a_file_of_ones_own_for_the_network_of_named_weights(clips, two_widths, tmp_path):
     """The record keeps the name, so that the same options come out of it again."""
     own = tmp_path / "own.pth"
-    torch.save({"student": torch.load(tmp_path / "wide.pth"), "teacher": {"x": torch.ones(1)}}, own)
+    torch.save({"student": torch.load(tmp_path / "wide.pth", weights_only=True), "teacher": {"x": torch.ones(1)}}, own)
     run("--weights", "wide", model=two_widths)
     expected = opened(clips, "BL_2", two_widths, "wide").array
     run("--weights", f"wide={own}::student", "--variant", "own", model=two_widths)
@@ -171,7 +171,7 @@ def test_without_a_variant_it_shares_the_folder_of_the_name_and_is_not_mixed(cli
     run("--weights", f"wide={tmp_path}/wide.pth", model=two_widths)
     assert opened(clips, "BL_2", two_widths, "wide").array.shape == (192, 5)
     run("--weights", "wide", model=two_widths)  # the same file
-    other = {key: value + 1 for key, value in torch.load(tmp_path / "wide.pth").items()}
+    other = {key: value + 1 for key, value in torch.load(tmp_path / "wide.pth", weights_only=True).items()}
     torch.save(other, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"weights: .*wide\.pth"):
         run("--weights", f"wide={tmp_path}/other.pth", model=two_widths)

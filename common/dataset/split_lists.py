@@ -157,9 +157,17 @@ def read_record(dataset: Dataset) -> dict:
     if not os.path.lexists(path):
         return {"lists": {}}
     record = read_yaml(path)
-    if wrong := misfit(record, RECORD_SHAPE):
+    if wrong := misfit(record, RECORD_SHAPE) or _unknown_key(record):
         raise UserError(f"{path}: not a record of lists ({wrong}); import the data set again, or remove it")
     return record
+
+
+def _unknown_key(record: Mapping) -> str:
+    """A key of `lists.yaml` that means nothing, in words; empty without any."""
+    known = {"": {"official", "lists"}} | {f"lists.{name}": {"standing", "source"} for name in record["lists"]}
+    parts = {"": record} | {f"lists.{name}": entry for name, entry in record["lists"].items()}
+    unknown = [f"{place and f'{place}.'}{key}" for place, part in parts.items() for key in part.keys() - known[place]]
+    return f"unknown {listed(sorted(unknown))}" if unknown else ""
 
 
 def _there(dataset: Dataset, record: Mapping) -> str:

@@ -15,10 +15,12 @@ import random
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from tests.faults.archives import DEFLATED, Member, archive, bomb, member
 
 LONG = 100_000
 SOUND = "as it was"  # the name of no damage at all
@@ -149,7 +151,7 @@ def csv(content: bytes, source: random.Random) -> Iterator[Damage]:
     yield Damage("a cell of a million characters", f"{head}\n{'x' * 1_000_000},1\n{body}\n".encode(), is_certain=True)
     yield Damage("short rows", (f"{head}\n" + "\n".join(row.split(",")[0] for row in rows) + "\n").encode())
     yield Damage("long rows", (f"{head}\n" + "\n".join(f"{row},x,y,z" for row in rows) + "\n").encode())
-    yield Damage("a formula", f"{head}\n=HYPERLINK(1),=1+1\n{body}\n".encode(), is_certain=True)
+    yield Damage("a formula", f"{head}\n=HYPERLINK(1),=1+1\n{body}\n".encode(), is_certain=True, is_inside=True)
     yield Damage("the head twice", f"{head}\n{head}\n{body}\n".encode())
     yield Damage("semicolons", content.replace(b",", b";"))
 
@@ -335,11 +337,7 @@ def _saved(value: Any, *, zipped: bool = True) -> bytes:
 
 
 def _zipped(members: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
+    return archive(member(name, content) for name, content in members.items())
 
 
 def _with_tensors(value: Any, change: Callable) -> Any:
@@ -397,6 +395,45 @@ def safetensors(content: bytes, source: random.Random) -> Iterator[Damage]:
         yield Damage(f"flipped bits in the header {number}", flipped(content, 2, source, end=8 + length))
 
 
+# --- archives ---------------------------------------------------------------------------------------------------
+
+
+def zip_file(content: bytes, source: random.Random) -> Iterator[Damage]:
+    """Archives with members that are missing, of other content, without end, or that lead elsewhere."""
+    with zipfile.ZipFile(io.BytesIO(content)) as opened:
+        members = {name: member(name, opened.read(name)) for name in opened.namelist()}
+
+    def changed(name: str, other: Member) -> bytes:
+        return archive((members | {name: other}).values())
+
+    ends = (".json", ".npy", ".txt")
+    index, array, text = (next(name for name in members if name.endswith(end)) for end in ends)
+    for name in (index, array, text):
+        sound = members[name]
+        others = {
+            "is empty": member(name, b""), "says it is longer": replace(sound, size=sound.size + 100),
+            "unpacks without end": bomb(name), "unpacks further than it says": replace(bomb(name), size=900),
+            "is encrypted": replace(sound, flags=1), "is packed in an unknown way": replace(sound, method=99),
+            "has a wrong checksum": replace(sound, checksum=7), "is no compressed data": replace(sound, method=DEFLATED),
+        }  # fmt: skip
+        yield Damage(f"without {name}", archive(members[key] for key in members if key != name), is_certain=True)
+        for what, other in others.items():
+            yield Damage(f"{name} {what}", changed(name, other), is_certain=True)
+        yield Damage(f"{name} has a bit flipped", changed(name, member(name, flipped(sound.stored, 1, source))))
+    for name in ("../outside.txt", "/outside.txt", "..\\outside.txt", "a/../../outside.txt", f"../{text}"):
+        yield Damage(f"with a member {name}", archive([*members.values(), member(name, b"outside")]))
+    elsewhere = (replace(each, name=f"../outside/{each.name}") for each in members.values())
+    yield Damage("all members lead elsewhere", archive(elsewhere), is_certain=True)
+    yield Damage("a member twice", archive([*members.values(), members[index]]))
+    objects = io.BytesIO()
+    np.save(objects, np.array([[Marker()]], dtype=object), allow_pickle=True)
+    yield Damage("an array that runs code", changed(array, member(array, objects.getvalue())), is_certain=True)
+    for damage in source.sample(list(json_text(members[index].stored, source)), 40):
+        yield Damage(damage.name, changed(index, member(index, damage.content)), damage.is_certain)
+    for number in range(6):
+        yield Damage(f"flipped bits in its directory {number}", content[:-400] + flipped(content[-400:], 2, source))
+
+
 # --- videos -------------------------------------------------------------------------------------------------------
 
 
@@ -426,4 +463,5 @@ FORMS: dict[str, tuple[Callable[[bytes, random.Random], Iterator[Damage]], ...]]
     "torch": (anything, torch_file),
     "safetensors": (anything, safetensors),
     "video": (anything, video),
+    "zip": (anything, zip_file),
 }

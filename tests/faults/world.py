@@ -6,10 +6,15 @@ pretraining with tiny networks. `TARGETS` names the files that are damaged, `Com
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.faults.releases import write_releases
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ARTEFACTS = CHECKOUT / "tests" / "artefacts" / "0.1.0"
@@ -29,7 +34,7 @@ TINY = ("--model", "vjepa2-tiny", "--num_workers", "0", *CPU)
 class Command:
     """A command: the module whose `main` it is, its words, and files that it leaves whatever one input is like.
 
-    `keywords` are those of `main`. `skips_values`: it needs no value of what is there already.
+    `keywords` are those of `main`. `skips_values`: it needs no value of what is there already, or not every one.
     """
 
     module: str
@@ -64,7 +69,9 @@ EVALUATE = Command(
 )
 AUDIT = Command("common.audit", ("mini", "--json", "audit.json"), ("audit.json",))
 TRAIN = Command("common.train", ("--action", "train", "--split", "1", "--run", "new", "--num_epochs", "1", *HEAD))
-VALIDATE = Command("common.train", ("--action", "train", "--split", "val", "--run", "new", "--num_epochs", "1", *HEAD))
+EVALUATE_VAL = Command(
+    "common.evaluation", ("data/mini/groundTruth_val", "predictions_val", "--mapping_path", "data/mini/mapping.txt")
+)
 RESUME = Command(
     "common.train",
     ("--action", "train", "--split", "1", "--run", "interrupted", "--num_epochs", "30", "--resume", *HEAD),
@@ -103,8 +110,26 @@ STAGE_2 = Command(
      "--validation_share", "0.34", "--epochs", "3", "--steps_per_epoch", "4", "--batch_size", "2",
      "--learning_rate", "1e-2", "--output", "pretrain/checkpoints/vjepa2-tiny-interrupted"),
 )  # fmt: skip
+LISTED = Command(TRAIN.module, (*TRAIN.words, "--splits", "theirs"))
+OFFICIAL = Command(TRAIN.module, (*TRAIN.words, "--splits", "official"))
+GRU = Command(TRAIN.module, (*TRAIN.words, "--config", "gru.yaml"))
+TRANSFER = Command(PREDICT.module, (*PREDICT.words, "--test_dataset", "other", "--classes", "map.yaml"))
+FOREIGN = Command(
+    "compute_results", ("--compare-kfold", "2", *MINI, "--with_predictions", "Theirs=predictions", "--share")
+)
+VERIFY = Command("compute_results", ("--verify", "table.zip"))
 IMPORT_101 = Command("pretrain.cataract101.import_annotations", ("releases/101", "--annotations_only"))
 IMPORT_1K = Command("pretrain.cataracts1k.import_annotations", ("releases/1k", "--annotations_only"))
+LABELS_ALONE = ("--annotations_only", "--no_probe")
+IMPORT_TABLE = Command("data.import_dataset", ("--description", "releases/table.yaml", "releases/table", *LABELS_ALONE))
+IMPORT_CHOLECT50 = Command("data.import_dataset", ("CholecT50", "releases/cholect50", "--no_probe"))
+IMPORT_GRASP = Command("data.import_dataset", ("GraSP", "releases/grasp", "--no_probe"))
+IMPORT_MULTIBYPASS = Command("data.import_dataset", ("MultiBypass140", "releases/multibypass", *LABELS_ALONE))
+PREPARE = Command(
+    "data.prepare_sics155",
+    ("releases/sics", "--mapping", "data/mini/mapping.txt", "--patient_column", "patient", "--no_probe"),
+    skips_values=True,
+)
 
 LEARNED = tuple(f"data/mini/features/ColorHistogram/{video}" for video in ("SD_1", "BL_1"))
 ADAPTER = "pretrain/checkpoints/vjepa2-tiny/best_lora"
@@ -165,6 +190,24 @@ TARGETS = (
     Target("releases/101/annotations.csv", "csv", (IMPORT_101,), 22),
     Target("releases/101/phases.csv", "csv", (IMPORT_101,), 14),
     Target("releases/1k/case_1/case_1_annotations_phases.csv", "csv", (IMPORT_1K,), 22),
+    Target("data/mini/groundTruth_val/BL_8.txt", "text", (EVALUATE_VAL, AUDIT), 18, ("BL_8",)),
+    Target("data/mini/splits/theirs/train.split1.bundle", "text", (LISTED, OFFICIAL), 18, ("theirs",)),
+    Target("data/mini/splits/theirs/test.split2.bundle", "text", (LISTED,), 14, ("theirs",)),
+    Target("data/mini/splits/lists.yaml", "yaml", (OFFICIAL, LISTED), 30),
+    Target("gru.yaml", "yaml", (GRU,), 34),
+    Target("map.yaml", "yaml", (TRANSFER,), 30),
+    Target("data/other/mapping.txt", "text", (TRANSFER,), 12, ("other", "map.yaml", "unknown phase")),
+    Target("table.zip", "zip", (VERIFY,), 50, ("mini",)),
+    Target("predictions/BL_1.txt", "text", (FOREIGN,), 12, ("BL_1",)),
+    Target("predictions/BL_1.npy", "npy", (FOREIGN,), 12, ("BL_1",)),
+    Target("releases/table.yaml", "yaml", (IMPORT_TABLE,), 34),
+    Target("releases/table/labels.csv", "csv", (IMPORT_TABLE,), 24),
+    Target("releases/table/sample.json", "json", (IMPORT_TABLE,), 6),
+    Target("data/Table/manifest.json", "json", (IMPORT_TABLE,), 16),
+    Target("releases/cholect50/labels/VID01.json", "json", (IMPORT_CHOLECT50,), 18, ("VID01",)),
+    Target("releases/grasp/GraSP_1fps/annotations/grasp_long-term_train.json", "json", (IMPORT_GRASP,), 20, ("grasp",)),
+    Target("releases/multibypass/labels/bern/labels_by70/BBP01.mp4.json", "json", (IMPORT_MULTIBYPASS,), 20, ("BBP01",)),
+    Target("releases/sics/SICS_155_train/train/train_annotations.csv", "csv", (PREPARE,), 20),
     *map(clip_target, CONTAINERS),
 )  # fmt: skip
 
@@ -200,7 +243,14 @@ def make_world(root: Path) -> None:
         0,
     )
     _write_weights(root / "weights", stage_1 / "export", root / ADAPTER)
-    _write_releases(root / "releases")
+    write_releases(root / "releases")
+    _write_other(root)
+    _write_lists(root / "data" / "mini" / "splits")
+    with _commands_work_in(root):
+        _write_exchange(root)
+        importlib.import_module(IMPORT_TABLE.module).main(
+            [str(root / word) if "/" in word else word for word in IMPORT_TABLE.words]
+        )
     for suffix, codec in CONTAINERS.items():
         clips = root / "data" / f"clips_{suffix}" / "videos"
         _write_clip(clips / f"middle.{suffix}", codec, 0)
@@ -242,23 +292,60 @@ def _write_weights(folder: Path, export: Path, adapter: Path) -> None:
     write_json(folder / "parts" / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
 
 
-def _write_releases(folder: Path) -> None:
-    """Annotations of the two releases that have importers, for two short videos each."""
+def _write_other(root: Path) -> None:
+    """Another data set with features of the same encoder, the phases that both share, and a head with settings of its own."""
     from common.base.files import write_text
 
-    phases = (
-        "Incision", "Viscous agent injection", "Rhexis", "Hydrodissection", "Phacoemulsificiation",
-        "Irrigation and aspiration", "Capsule polishing", "Lens implant setting-up", "Viscous agent removal",
-        "Tonifying and antibiotics",
-    )  # fmt: skip
-    rows = "".join(f"{number};{phase}\n" for number, phase in enumerate(phases, 1))
-    write_text(folder / "101" / "phases.csv", f"Phase;Meaning\n{rows}")
-    write_text(folder / "101" / "videos.csv", "VideoID;Frames;FPS;Surgeon;Experience\n7;12;25;4;1\n12;6;25;3;2\n")
-    write_text(folder / "101" / "annotations.csv", "VideoID;FrameNo;Phase\n7;2;1\n7;5;3\n7;8;3\n7;10;1\n12;0;2\n")
-    head = "caseId,comment,frame,endFrame,sec,endSec\n"
-    for case in (1, 2):
-        body = f"{case},Incision,5,10,0.2,0.4\n{case},Capsulorhexis,12,20,0.48,0.8\n"
-        write_text(folder / "1k" / f"case_{case}" / f"case_{case}_annotations_phases.csv", head + body)
+    for name in ("groundTruth", "features/ColorHistogram", "mapping.txt"):
+        source, target = root / "data" / "mini" / name, root / "data" / "other" / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    names = [line.partition(" ")[2] for line in (root / "data" / "mini" / "mapping.txt").read_text().splitlines()]
+    write_text(root / "map.yaml", "".join(f"{name}: {name}\n" for name in names[:3]))
+    write_text(root / "gru.yaml", "head: gru\nhead_options:\n  hidden: 8\n  layers: 1\nsample_rate: 1\n")
+
+
+def _write_lists(splits: Path) -> None:
+    """A named list of the same splits as the folds."""
+    from common.base.files import write_text
+
+    (splits / "theirs").mkdir()
+    for path in splits.glob("*.bundle"):
+        shutil.copy(path, splits / "theirs")
+    write_text(
+        splits / "lists.yaml", "official: theirs\nlists:\n  theirs:\n    standing: official\n    source: drawn\n"
+    )
+
+
+def _write_exchange(root: Path) -> None:
+    """Predictions as others hand them over, and a bundle of a table with these."""
+    from common.base import paths
+    from common.reports.comparison import make_report
+    from common.reports.exchange.bundle import write_bundle
+    from common.reports.exchange.foreign import read_foreign
+    from common.reports.results import collect_all
+    from common.scoring.protocols import CHALLENGE
+
+    for split in ("split_1", "split_2"):
+        for path in (root / RUN).with_name(split).glob("[!r]*"):
+            (root / "predictions").mkdir(exist_ok=True)
+            shutil.copy(path, root / "predictions")
+    dataset = paths.dataset("mini")
+    shutil.copytree(root / "data" / "mini" / "groundTruth_val", root / "predictions_val")
+    rows = [*collect_all(dataset, 2).results, read_foreign("Theirs", root / "predictions", dataset, ["1", "2"])]
+    write_bundle(root / "table.zip", [make_report(dataset, rows, [CHALLENGE])], benchmark=None, segments=None)
+
+
+@contextlib.contextmanager
+def _commands_work_in(root: Path) -> Iterator[None]:
+    """What is called meanwhile takes `root` for the project's."""
+    before = os.environ.get("SICS155_ROOT")
+    os.environ["SICS155_ROOT"] = str(root)
+    try:
+        yield
+    finally:
+        del os.environ["SICS155_ROOT"]
+        if before is not None:
+            os.environ["SICS155_ROOT"] = before
 
 
 def _write_clip(path: Path, codec: str, seed: int) -> None:

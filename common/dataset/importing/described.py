@@ -23,7 +23,7 @@ import numpy as np
 from common.base.entries import video_named
 from common.base.files import read_yaml
 from common.base.options import from_mapping
-from common.base.runtime import UserError, listed
+from common.base.runtime import UserError, listed, shown
 from common.dataset.importing.label_tables import (
     PhaseInterval,
     interval_labels,
@@ -72,6 +72,12 @@ def described_release(path: Path) -> Release:
             f"{path}: columns: expected label and frame, or time, or start and end, with video or not, found "
             f"{listed(sorted(given))}"
         )
+    for key in ("table", "videos"):
+        pattern = Path(getattr(described, key))
+        if pattern.is_absolute() or not pattern.parts or ".." in pattern.parts:
+            raise UserError(
+                f"{path}: {key}: expected a place in the release such as annotations/*.csv, found {shown(str(pattern))}"
+            )
     if described.label_fps is not None and described.label_every is not None:
         raise UserError(f"{path}: expected label_fps or label_every, found both; keep one")
     named = Phases(described.phases or ())

@@ -25,10 +25,13 @@ FEATURES = "I3D"  # the network whose features the MS-TCN authors published
 
 
 def output_dataset(text: str) -> paths.Dataset:
-    """The data set to write. Raises `UserError` where that would overwrite the sample or write through a link."""
+    """The data set to write, which may be of an earlier import.
+
+    Raises `UserError` where that would overwrite the drawn sample or write through a link.
+    """
     root = paths.repository_root()
     dataset = paths.Dataset((root / "data" if len(Path(text).parts) == 1 else root) / text)
-    if dataset.is_synthetic:
+    if dataset.is_synthetic and not dataset.import_record.is_file():
         raise UserError(f"{dataset.root}: holds the synthetic sample set; choose another --output")
     for folder in (dataset.videos, dataset.ground_truth, dataset.ground_truth_val):
         if folder.is_symlink():  # links made in it would be made in the release
@@ -147,6 +150,7 @@ def _texts(
     texts = {dataset.mapping: _mapping_text(imported)}
     drawn = paths.Dataset(imported.reading.folder).sample_record
     if drawn.is_file():  # a made release (data/make_releases.py): what is made of it is synthetic too
+        read_json(drawn, "make the release again")
         texts[dataset.sample_record] = read_text(drawn)
     texts[dataset.description] = _yaml(_description(imported, features_of))
     for name, video in imported.videos.items():

@@ -13,6 +13,7 @@ import json
 import math
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from common.base import paths
-from common.base.files import atomic_path, misfit, parse_json
+from common.base.files import MOST_TEXT_BYTES, atomic_path, misfit, parse_json, require_regular
 from common.base.runtime import UserError, counted, listed, progress, versions
 from common.dataset.description import read_phases
 from common.dataset.phases import IGNORED, PhaseMapping, read_labels, read_predictions
@@ -42,7 +43,9 @@ FORMAT = 1
 TOLERANCE = 1e-9  # relative: another numpy may add in another order
 TIED = ": tied"  # how the places of letters end
 MOST_NAMED = 20  # differences that are spelled out
-LONGEST_CONTENT = 1 << 30  # bytes of bundle.json
+LONGEST_CONTENT = MOST_TEXT_BYTES  # of bundle.json
+# what zipfile and zlib raise for damaged members
+UNPACK_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
 LONGEST_NAME = 4096  # bytes of a phase's name and its line end
 SHAPE = {
     "format": int, "protocols": [str], "segments?": str, "against?": str, "benchmark": bool, "versions": {str: str},
@@ -183,6 +186,7 @@ class Bundle:
     def __init__(self, path: Path, folder: Path):
         self._path, self._folder = path, folder
         try:
+            require_regular(path)  # a pipe would be waited for
             self._archive = zipfile.ZipFile(path)
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file; --verify takes what --bundle wrote") from error
@@ -212,7 +216,7 @@ class Bundle:
                 return stream.read(most + 1)
         except KeyError as error:
             raise UserError(f"{self._path}: {name} is missing; get the bundle again") from error
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        except UNPACK_ERRORS as error:
             raise UserError(f"{self._path}, {name}: damaged ({error}); get the bundle again") from error
 
     def _stored(self, name: str, sha256: str, most: int) -> Path:

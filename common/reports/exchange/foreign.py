@@ -139,7 +139,7 @@ def _record(
         "split": split,
         "seed": None,
         "phases": list(mapping.names),
-        "config": {"splits": lists and lists.name, "variant": None, "run": None, "causal": False},
+        "config": {"splits": lists and lists.name, "variant": None, "run": None, "features_dim": None, "causal": False},
         "videos": videos,
         "unreached_labels": {},
         "folds_hash": lists and lists.hash,

@@ -118,6 +118,9 @@ def test_a_damaged_record_of_lists_is_named(dataset):
     describe(dataset, "lists: [owners]\n")
     with pytest.raises(UserError, match=r"lists\.yaml: not a record of lists"):
         open_splits(dataset, "official")
+    describe(dataset, "offical: owners\nlists: {owners: {standing: ours, form: a table}}\n")
+    with pytest.raises(UserError, match=r"lists\.yaml: .*unknown lists\.owners\.form, offical"):
+        open_splits(dataset, "owners")
 
 
 def test_patients_on_both_sides_of_a_published_split_are_named(dataset):

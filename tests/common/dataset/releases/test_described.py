@@ -84,6 +84,18 @@ def test_what_is_wrong_is_named_and_the_other_video_imported(described):
         assert words in printed
 
 
+def test_a_made_release_is_imported_again_and_a_damaged_record_of_it_is_named(described, release):
+    table = "case,from,to,phase\na,0,1,cut\nb,0,1,sew\n"
+    (release / "sample.json").write_text('{"version": 1}')
+    dataset, _ = described(INTERVALS, table)
+    assert dataset.is_synthetic
+    described(INTERVALS, table.replace("sew", "cut"))
+    assert dataset.mapping.read_text() == "0 cut\n"
+    (release / "sample.json").write_text("{")
+    with pytest.raises(UserError, match=r"sample\.json: not a readable JSON file"):
+        described(INTERVALS, table)
+
+
 @pytest.mark.parametrize(
     ("description", "message"),
     [
@@ -91,6 +103,12 @@ def test_what_is_wrong_is_named_and_the_other_video_imported(described):
         ("columns: {frame: f, time: t, label: p}", r"mine.yaml: columns: expected"),
         (f"{INTERVALS}\nlabel_fps: 1\nlabel_every: 2", r"mine.yaml: expected label_fps or label_every, found both"),
         (f"{INTERVALS}\nrow: starts", r"mine.yaml: unknown key 'row'; did you mean 'rows'"),
+        (f"{INTERVALS}\nvideos: ''", r"mine.yaml: videos: expected a place in the release"),
+        (
+            f"{INTERVALS}\nvideos: ../other/*",
+            r"mine.yaml: videos: expected a place in the release .* found '\.\./other/\*'",
+        ),
+        (f"{INTERVALS}\nvideos: /dev/*", r"mine.yaml: videos: expected a place in the release"),
         (f"{INTERVALS}\nrows: all", r"mine.yaml, rows: expected one of labels, starts, found 'all'"),
     ],
 )

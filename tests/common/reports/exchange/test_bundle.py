@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -151,6 +152,22 @@ def test_what_is_no_archive_is_refused(tmp_path, dataset):
         verify(path, paths.dataset)
     with pytest.raises(UserError, match="no such file"):
         verify(tmp_path / "absent.zip", paths.dataset)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "out.zip")
+    with pytest.raises(UserError, match=r"out\.zip: expected a file, found a pipe"):
+        verify(tmp_path / "out.zip", paths.dataset)
+
+
+def test_a_member_that_is_no_compressed_data_is_named(bundle):
+    content = bytearray(bundle.read_bytes())
+    start = content.index(b"0/0/0/0.txt") + len("0/0/0/0.txt")  # of its data, behind its head
+    content[start] = 0xFF
+    bundle.write_bytes(content)
+    with pytest.raises(UserError, match=r"out\.zip, 0/0/0/0\.txt: damaged"):
+        verify(bundle, paths.dataset)
 
 
 def test_objects_in_an_array_are_never_read(bundle):

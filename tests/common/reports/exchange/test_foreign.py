@@ -3,8 +3,11 @@
 import shutil
 
 import numpy as np
+import openpyxl
 import pytest
 
+import compute_results
+from common.base import paths
 from common.base.runtime import UserError
 from common.reports.caveats import remarks
 from common.reports.comparison import make_report
@@ -60,6 +63,14 @@ def test_rows_are_ranked_among_each_other_and_marked_in_every_table(dataset, pre
     report = make_report(dataset, found.results, list(PROTOCOLS.values()))
     assert set(report.per_video["Encoder"]) == {"Better (made elsewhere)", "Worse (made elsewhere)"}
     assert report.board.tests[0].first == "Better (made elsewhere)"
+
+
+@pytest.mark.slow
+def test_page_and_workbook_of_nothing_but_these(dataset, predictions):
+    words = ["--dataset", dataset.name, "--compare-kfold", "2", "--share"]
+    assert compute_results.main([*words, "--with_predictions", f"Theirs={predictions(10)}"]) == 0
+    workbook = openpyxl.load_workbook(paths.comparison_results() / "share" / "kfold_comparison.xlsx")
+    assert "Theirs (made elsewhere)" in {cell.value for cell in workbook.worksheets[0]["A"]}
 
 
 def test_a_missing_video_is_named(dataset, predictions):

@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 from openpyxl import Workbook
+from openpyxl.cell import Cell
 from openpyxl.formatting.rule import ColorScaleRule
 from openpyxl.styles import Alignment, Border, Font, NamedStyle, PatternFill, Side
 
@@ -46,14 +47,17 @@ class Styles:
 
     def __init__(self, workbook: Workbook) -> None:
         self._workbook = workbook
-        self._names: dict[Look, str] = {}
+        self._numbers: dict[Look, int] = {}
 
-    def name(self, look: Look) -> str:
-        """The name of the style of a look."""
-        if look not in self._names:
-            self._names[look] = f"report {len(self._names) + 1}"
-            self._workbook.add_named_style(_style(self._names[look], look))
-        return self._names[look]
+    def number(self, look: Look) -> int:
+        """The number of the style of a look, by which cells name it."""
+        if look not in self._numbers:
+            name = f"report {len(self._numbers) + 1}"
+            self._workbook.add_named_style(_style(name, look))
+            cell = Cell(self._workbook.worksheets[0])  # in none of its rows
+            cell.style = name
+            self._numbers[look] = cell.style_id
+        return self._numbers[look]
 
 
 def _style(name: str, look: Look) -> NamedStyle:

@@ -18,7 +18,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from common.base.files import atomic_path
 from common.reports.comparison import Report
-from common.reports.workbook import measure_sheets, record_sheets, styles
+from common.reports.workbook import measure_sheets, record_sheets, rows, styles
 from common.reports.workbook.sheet import Sheet
 
 HEADER_ROW = 3  # below the title and the caption
@@ -47,19 +47,21 @@ def save_workbook(contents: Sequence[Sheet], path: Path, *, title: str, alarming
     workbook.properties.title = _text(title)
     workbook.properties.creator = "sics155-encoders"
     named = styles.Styles(workbook)
+    below = {}  # the header of a sheet
     for sheet in contents:
         page = workbook.create_sheet(sheet.title)
         widths = {name: _width(sheet, name) for name in sheet.table.columns}
         _write_heading(page, sheet, widths, title=title, alarming=alarming)
         _write_header(page, sheet, widths)
-        _write_rows(page, sheet, widths, named)
+        reference = f"A1:{get_column_letter(len(widths))}{HEADER_ROW + len(sheet.table)}"
+        below[sheet.title] = reference, _rows(sheet, widths, named)
         _set_view(page, sheet, widths)
         _set_colours(page, sheet)
         _set_print(page, sheet, widths, title)
     if alarming and "notes" in workbook.sheetnames:
         workbook["notes"].sheet_properties.tabColor = styles.ALARM
     with atomic_path(path) as temporary:
-        workbook.save(temporary)
+        rows.save_with_rows(workbook, below, temporary)
     return path
 
 
@@ -110,36 +112,44 @@ def _write_header(page: Worksheet, sheet: Sheet, widths: dict[str, float]) -> No
     page.row_dimensions[HEADER_ROW].height = min(height + LINE_HEIGHT, HIGHEST)
 
 
-def _write_rows(page: Worksheet, sheet: Sheet, widths: dict[str, float], named: styles.Styles) -> None:
+def _rows(sheet: Sheet, widths: dict[str, float], named: styles.Styles) -> list[str]:
+    """The rows of the table, in the order in which they stand below the header."""
     groups = sheet.table[sheet.grouped].tolist() if sheet.grouped else []
+    letters = [get_column_letter(column) for column in range(1, len(widths) + 1)]
+    found = []
     # as objects: a row of mixed columns would else turn whole numbers into floats
-    for row, values in enumerate(sheet.table.astype(object).itertuples(index=False, name=None)):
-        starts_group = bool(groups) and (row == 0 or groups[row] != groups[row - 1])
-        for column, (name, value) in enumerate(zip(widths, values, strict=True), 1):
-            cell = page.cell(HEADER_ROW + 1 + row, column)
-            _fill(cell, value)
-            if isinstance(value, str):
-                layout = "wrapped" if " " in value and len(value) > widths[name] else "text"
-            else:
-                layout = "undefined" if pd.isna(value) else "number"
-            number_format = "General"
+    for place, values in enumerate(sheet.table.astype(object).itertuples(index=False, name=None)):
+        starts_group = bool(groups) and (place == 0 or groups[place] != groups[place - 1])
+        number, height, cells = HEADER_ROW + 1 + place, 0, []
+        for letter, (name, width), value in zip(letters, widths.items(), values, strict=True):
+            layout, number_format = _layout(value, width), "General"
             if layout == "number":
                 number_format = sheet.formats.get(name, "#,##0" if isinstance(value, int) else "0.00")
-            below_box = sheet.marks.get((row - 1, name)) in styles.BOXED  # whose lower side the rule would hide
-            ruled = starts_group and not below_box
-            cell.style = named.name(styles.Look(layout, number_format, sheet.marks.get((row, name)), ruled))
+            below_box = starts_group and sheet.marks.get((place - 1, name)) in styles.BOXED
+            ruled = starts_group and not below_box  # the rule would hide the lower side of the box
+            style = named.number(styles.Look(layout, number_format, sheet.marks.get((place, name)), ruled))
+            if layout == "number":
+                cells.append(rows.number_cell(f"{letter}{number}", style, value))
+                continue
+            text = UNDEFINED if layout == "undefined" else _text(value)
+            cells.append(rows.text_cell(f"{letter}{number}", style, text))
             if layout == "wrapped":
-                line = page.row_dimensions[HEADER_ROW + 1 + row]
-                line.height = min(max(line.height or 0, _height(value, widths[name])), HIGHEST)
+                height = min(max(height, _height(value, width)), HIGHEST)
+        found.append(rows.row(number, cells, height or None))
+    return found
 
 
-def _fill(cell: Cell, value: Any) -> None:
-    """A value as what it is; text stays text, also when it begins like a formula or reads like an error."""
+def _layout(value: Any, width: float) -> styles.Layout:
+    """How a value stands in a column of `width` characters."""
     if isinstance(value, str):
-        cell.value = _text(value)
-        cell.data_type = "s"
-    else:
-        cell.value = UNDEFINED if pd.isna(value) else value
+        return "wrapped" if " " in value and len(value) > width else "text"
+    return "number" if value is not None and math.isfinite(value) else "undefined"
+
+
+def _fill(cell: Cell, text: str) -> None:
+    """Text stays text, also when it begins like a formula or reads like an error."""
+    cell.value = _text(text)
+    cell.data_type = "s"
 
 
 def _text(text: str) -> str:
@@ -148,7 +158,7 @@ def _text(text: str) -> str:
 
 
 def _set_view(page: Worksheet, sheet: Sheet, widths: dict[str, float]) -> None:
-    page.freeze_panes = page.cell(HEADER_ROW + 1, sheet.frozen + 1)
+    page.freeze_panes = f"{get_column_letter(sheet.frozen + 1)}{HEADER_ROW + 1}"  # a cell would begin a row
     last = get_column_letter(len(widths) - len(sheet.shares))  # shares come last; nobody filters by one
     page.auto_filter.ref = f"A{HEADER_ROW}:{last}{HEADER_ROW + len(sheet.table)}"
     page.sheet_view.showGridLines = False

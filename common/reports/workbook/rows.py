@@ -18,12 +18,12 @@ END_OF_ROWS = b"</sheetData>"
 DIMENSION = re.compile(rb'(?<=<dimension ref=")[^"]*')
 
 
-def number_cell(place: str, style: int, value: float) -> str:
+def number_element(place: str, style: int, value: float) -> str:
     """A cell with a finite number; `style` is the number of a style in the workbook."""
     return f'<c r="{place}" s="{style}" t="n"><v>{value:.16g}</v></c>'
 
 
-def text_cell(place: str, style: int, text: str) -> str:
+def text_element(place: str, style: int, text: str) -> str:
     """A cell with text that the file format can hold."""
     return f'<c r="{place}" s="{style}" t="inlineStr"><is>{_text(text)}</is></c>'
 
@@ -34,7 +34,7 @@ def _text(text: str) -> str:
     return f"<t{kept}>{escape(text)}</t>"
 
 
-def row(number: int, cells: Iterable[str], height: float | None = None) -> str:
+def row_element(number: int, cells: Iterable[str], height: float | None = None) -> str:
     """A row, from 1, of its cells; `height` in points where it is not the usual one."""
     high = f' ht="{height}" customHeight="1"' if height else ""
     return f'<row r="{number}"{high}>{"".join(cells)}</row>'
@@ -43,7 +43,7 @@ def row(number: int, cells: Iterable[str], height: float | None = None) -> str:
 def save_with_rows(workbook: Workbook, rows: Mapping[str, tuple[str, Iterable[str]]], path: Path) -> None:
     """Write a workbook to `path` with further rows below those of its sheets.
 
-    `rows`: title of a sheet -> the reference of all of its cells (`A1:F9`), and what `row` made.
+    `rows`: title of a sheet -> the reference of all of its cells (`A1:F9`), and what `row_element` made.
     """
     stream = io.BytesIO()
     workbook.save(stream)

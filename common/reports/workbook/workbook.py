@@ -129,13 +129,13 @@ def _rows(sheet: Sheet, widths: dict[str, float], named: styles.Styles) -> list[
             ruled = starts_group and not below_box  # the rule would hide the lower side of the box
             style = named.number(styles.Look(layout, number_format, sheet.marks.get((place, name)), ruled))
             if layout == "number":
-                cells.append(rows.number_cell(f"{letter}{number}", style, value))
+                cells.append(rows.number_element(f"{letter}{number}", style, value))
                 continue
             text = UNDEFINED if layout == "undefined" else _text(value)
-            cells.append(rows.text_cell(f"{letter}{number}", style, text))
+            cells.append(rows.text_element(f"{letter}{number}", style, text))
             if layout == "wrapped":
                 height = min(max(height, _height(value, width)), HIGHEST)
-        found.append(rows.row(number, cells, height or None))
+        found.append(rows.row_element(number, cells, height or None))
     return found
 
 

@@ -35,8 +35,6 @@ def main(argv: list[str] | None = None) -> int:
         train(experiment, device=device, resume=given["resume"], wandb=given["wandb"])
         print(experiment.checkpoint)
     elif given["videos"]:
-        if given["decode"] != "argmax":
-            raise UserError(f"--decode {given['decode']} is for scored videos; leave it out, or --videos")
         from common.head.new_videos import predict_videos
 
         damaged = given["accept_damaged"]
@@ -98,10 +96,16 @@ def _add_prediction_options(parser: CommandParser) -> None:
 
 def _refuse_ignored(given: dict[str, Any]) -> None:
     """Raise `UserError` for what would have no effect beside, or without, other flags."""
-    if given["action"] == "train" and given["test_dataset"]:
-        raise UserError("--test_dataset would have no effect with --action train; add --action predict")
+    decoded = given["decode"] != "argmax"
+    of_prediction = {name: given[name] for name in ("test_dataset", "videos", "checkpoint", "accept_damaged")}
+    for name, value in (of_prediction | {"decode": decoded}).items():
+        if given["action"] == "train" and value:
+            raise UserError(f"--{name} would have no effect with --action train; add --action predict")
     if given["videos"] and given["test_dataset"]:
         raise UserError("--videos and --test_dataset are two different things to predict; give one of them")
+    for name in ("videos", "test_dataset"):
+        if given[name] and decoded:
+            raise UserError(f"--decode {given['decode']} is for the split's videos; leave it out, or --{name}")
     for name in ("classes", "test_splits"):
         if given[name] and not given["test_dataset"]:
             raise UserError(f"--{name} would have no effect without --test_dataset")

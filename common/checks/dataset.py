@@ -10,7 +10,7 @@ from common.base.runtime import UserError
 from common.checks.features import feature_findings, feature_folders, open_all_features
 from common.checks.files import copy_findings, description_findings, file_findings, listing_findings, owner_of
 from common.checks.findings import SEVERITIES, Finding
-from common.checks.folds import fold_findings, list_findings, patient_findings
+from common.checks.folds import fold_findings, list_findings, patient_findings, piece_findings
 from common.checks.labels import MIN_SECONDS, label_files, read_all_labels, short_phases
 from common.checks.leaks import leak_findings
 from common.checks.orders import order_findings
@@ -74,6 +74,7 @@ def audit_dataset(dataset: paths.Dataset, *, min_seconds: float = MIN_SECONDS, f
     findings += copy_findings(dataset, labels)
     findings += fold_findings(dataset, labels, mapping)
     findings += patient_findings(dataset)
+    findings += piece_findings(dataset, files)
     findings += [finding for name in list_names(dataset) for finding in list_findings(dataset, name)]
     findings += leak_findings(dataset)
     looked_at = {"label file": len(files), "video": len(videos), "feature folder": len(folders)}

@@ -7,10 +7,10 @@ import numpy as np
 from common.base import paths
 from common.base.entries import is_readable_file, list_labels
 from common.base.files import read_json
-from common.base.runtime import UserError, listed, shortened
+from common.base.runtime import UserError, counted, listed, shortened
 from common.checks.findings import Finding
 from common.dataset.kfold import fold_numbers, folds_hash, how_to_remake, read_bundle, read_folds
-from common.dataset.patients import read_patients, shared_patients
+from common.dataset.patients import pieces_of_recordings, read_patients, shared_patients
 from common.dataset.phases import IGNORED, PhaseMapping
 from common.dataset.split_lists import open_splits
 
@@ -50,6 +50,23 @@ def patient_findings(dataset: paths.Dataset, splits: Collection[str] | None = No
             parts = f"groundTruth/ ({listed(train)}) and groundTruth_val/ ({listed(validation)})"
             message = f"patient {shortened(patient)} is in {parts}"
             yield Finding("error", KIND, message, "move all videos of this patient into one of the two")
+
+
+def piece_findings(dataset: paths.Dataset, videos: Collection[str]) -> Iterator[Finding]:
+    """Videos that look like pieces of one recording, which `patients.csv` does not name."""
+    try:
+        pieces = pieces_of_recordings(sorted(videos), read_patients(dataset))
+    except UserError:  # a finding of the patients
+        return
+    if pieces:
+        count, recordings = sum(map(len, pieces.values())), counted(len(pieces), "recording")
+        yield Finding(
+            "warning",
+            KIND,
+            f"{count} videos look like pieces of {recordings} ({listed(list(pieces))}): they are not independent, and "
+            "intervals and tests over them are too sure",
+            f"state it in {dataset.patients} (columns video,patient; one name a recording) to group them",
+        )
 
 
 def _places(dataset: paths.Dataset) -> Iterator[tuple[str, list[str]]]:

@@ -4,7 +4,8 @@ A line that matches nothing is an error: its video would be dealt on its own, an
 """
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from common.base.entries import list_labels, list_videos, same_name, video_named
 from common.base.paths import Dataset
@@ -16,6 +17,7 @@ from common.dataset.tables import read_table
 COLUMNS = ("video", "patient")
 DELIMITERS = ",;\t"  # of spreadsheets all over the world
 UNKNOWN = {"", "-", "?", "na", "n/a", "nan", "none", "null", "unknown"}  # no name of a patient, or all would be one
+TRAILING_NUMBER = re.compile(r"\d+$")
 MOST_LINES = 5  # named in one message
 
 
@@ -51,6 +53,24 @@ def read_patients(dataset: Dataset) -> dict[str, str]:
         advice = "name each video as its label file, with one patient, and take out what is not of this data set"
         raise UserError(f"{dataset.patients}, {'; '.join(wrong[:MOST_LINES])}{more}; {advice}")
     return patients
+
+
+def pieces_of_recordings(videos: Iterable[str], patients: Mapping[str, str]) -> dict[str, list[str]]:
+    """Videos that look like pieces of one recording and have no patient, by what their names share: `case7` of `case7_1`.
+
+    Pieces share what stands before a trailing number, and that holds a number itself, the recording's: in `video01` and
+    `BL_001` there is none, and where the names of several recordings differ in no number (`set3_BL_01`, `set3_SD_01`) it
+    is none of theirs.
+    """
+    by_prefix: dict[str, list[str]] = {}
+    for video in videos:
+        prefix = TRAILING_NUMBER.sub("", video)
+        if prefix != video and any(map(str.isdigit, prefix)):
+            by_prefix.setdefault(prefix, []).append(video)
+    if len(by_prefix) > 1 and len({tuple(re.findall(r"\d+", prefix)) for prefix in by_prefix}) == 1:
+        return {}
+    unstated = {prefix: [name for name in names if name not in patients] for prefix, names in by_prefix.items()}
+    return {prefix.rstrip("_-. "): sorted(names) for prefix, names in unstated.items() if len(names) > 1}
 
 
 def shared_patients(dataset: Dataset, splits: SplitLists, number: int) -> str:

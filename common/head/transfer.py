@@ -17,6 +17,7 @@ from common.base import paths
 from common.base.files import read_yaml, write_json
 from common.base.runtime import UserError, device_name, git_state, listed, progress, select_device, shown, versions
 from common.dataset.description import read_phases
+from common.dataset.patients import read_patients
 from common.dataset.phases import IGNORED, PhaseMapping, read_labels, require_labels
 from common.dataset.split_lists import open_splits
 from common.features.files import identity_differences
@@ -25,7 +26,7 @@ from common.head.checkpoint import load_head
 from common.head.experiment import Experiment
 from common.head.prediction import write_phases
 from common.scoring.folder import to_json
-from common.scoring.intervals import Interval, difference_interval
+from common.scoring.intervals import Interval, difference_interval, resampled_units, sums_per_unit
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, contributions, from_sums, summarise
 from common.scoring.video_score import VideoScore
@@ -134,7 +135,8 @@ def predict_elsewhere(
             rows = write_phases(head, video, target_folder, experiment.mapping, causal=experiment.config.causal)
             true = _true_phases(files[video.name], part, video, places)
             sides[side][video.name] = _score(rows, true, shared, video.label_fps)
-    losses = {measure: _loss(sides[OWN], sides[ELSEWHERE], measure) for measure in MEASURES}
+    patients = read_patients(experiment.dataset), read_patients(there)
+    losses = {measure: _loss((sides[OWN], sides[ELSEWHERE]), patients, measure) for measure in MEASURES}
     of_what = {"dataset": there.name, "trained_on": trained_on, "split": split, "run": run, "test_splits": test_splits}
     synthetic = there.is_synthetic or experiment.dataset.is_synthetic
     of_what |= {"model": experiment.model.name, "synthetic": synthetic, "device": device_name(target)}
@@ -204,12 +206,19 @@ def _score(rows: np.ndarray, true: np.ndarray, shared: SharedPhases, fps: float 
     return VideoScore(true.astype(np.int16), predicted, len(shared.names), shared.background, fps, lambda: likely)
 
 
-def _loss(own: Mapping[str, VideoScore], elsewhere: Mapping[str, VideoScore], measure: str) -> Interval:
-    """What is lost of a measure under the protocol `challenge`, with its 95 % interval over the videos of both sets."""
-    sides = [contributions(_scored(scores), measure, CHALLENGE) for scores in (own, elsewhere)]
+def _loss(
+    scored: tuple[Mapping[str, VideoScore], ...], patients: tuple[Mapping[str, str], ...], measure: str
+) -> Interval:
+    """What is lost of a measure under the protocol `challenge`, with its 95 % interval over the videos of both sets.
+
+    Videos of one patient are drawn together.
+    """
+    sides = [contributions(_scored(scores), measure, CHALLENGE) for scores in scored]
     if any(np.isnan(side).any() for side in sides):
         return Interval(float("nan"), float("nan"), float("nan"))
-    return difference_interval(*sides, lambda sums: from_sums(measure, sums, CHALLENGE))
+    names = [[name for name, score in scores.items() if score.counts.any()] for scores in scored]
+    units = map(resampled_units, names, patients)
+    return difference_interval(*map(sums_per_unit, sides, units), lambda sums: from_sums(measure, sums, CHALLENGE))
 
 
 def _table(

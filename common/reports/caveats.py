@@ -7,11 +7,12 @@ from typing import Any
 
 from common.base import paths
 from common.base.runtime import UserError, counted, listed, shortened
-from common.checks.folds import list_findings, patient_findings
+from common.checks.folds import list_findings, patient_findings, piece_findings
 from common.checks.leaks import leaks_of_record, published_leaks_of_record
 from common.features.files import IDENTITY
 from common.head.networks.catalogue import HEADS
 from common.reports.results import Collection, EncoderResult
+from common.reports.robustness.learning import ADVICE, unlearned
 from common.reports.run_records import UNVERIFIED, identity, weights_source
 from common.scoring.protocols import CHALLENGE, Protocol, methods_sentence
 
@@ -52,9 +53,8 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
                 "same rules; encoder, head, training videos, and whether later frames were seen, are not."
             )
         )
-    lines += (
-        _unequal_heads(own) + _unequal_folds(own) + _changed_labels(own) + _unfinished(results) + _other_recipes(own)
-    )
+    lines += _unlearned(own) + _unequal_heads(own) + _unequal_folds(own) + _changed_labels(own) + _unfinished(results)
+    lines += _other_recipes(own)
     splits = len(results[0].splits)
     noun = "folds" if results[0].record["config"].get("splits") is None else "splits"
     spread = f"Mean ± standard deviation (ddof 1) over {splits} {noun}" if splits > 1 else "One split"
@@ -73,7 +73,10 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
 
 
 def data_remarks(dataset: paths.Dataset, results: Sequence[EncoderResult]) -> list[Remark]:
-    """Pretraining that has seen scored videos, or does not say which it has seen, and patients on both sides of a split."""
+    """Pretraining that has seen scored videos, or does not say which it has seen, and patients on both sides of a split.
+
+    Videos that look like pieces of one recording are named too: without their patients they count as independent.
+    """
     lines = [
         Remark(f"Leak: {result.name}: {leak}", alarming=True)
         for result in results
@@ -84,7 +87,10 @@ def data_remarks(dataset: paths.Dataset, results: Sequence[EncoderResult]) -> li
         torn = [finding.message for finding in list_findings(dataset, name, splits) if finding.severity == "warning"]
     else:
         torn = [finding.message for finding in patient_findings(dataset, splits)]
-    return lines + [Remark(f"{PATIENTS}: {message}.", alarming=True) for message in torn]
+    lines += [Remark(f"{PATIENTS}: {message}.", alarming=True) for message in torn]
+    scored = {video for result in results for video in result.scores}
+    pieces = piece_findings(dataset, scored)
+    return lines + [Remark(f"{finding.message}; {finding.advice}.") for finding in pieces]
 
 
 def leaks_of_result(dataset: paths.Dataset, result: EncoderResult) -> list[str]:
@@ -201,6 +207,14 @@ def _unequal_heads(results: Sequence[EncoderResult]) -> list[Remark]:
             values = ", ".join(f"{name} {' and '.join(values)}" for name, values in used.items())
             found.append(Remark(f"Not a like-for-like comparison: {key} differs ({values}).", alarming=True))
     return found
+
+
+def _unlearned(results: Sequence[EncoderResult]) -> list[Remark]:
+    """A warning for each row whose head did not learn."""
+    return [
+        Remark(f"Did not learn: {name}: {signs}. Its row says nothing of the encoder; {ADVICE}.", alarming=True)
+        for name, signs in unlearned(results).items()
+    ]
 
 
 def _other_recipes(results: Sequence[EncoderResult]) -> list[Remark]:

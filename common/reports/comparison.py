@@ -21,6 +21,7 @@ from common.reports.leaderboard import Cell, Known, Leaderboard, make_leaderboar
 from common.reports.published import PublishedRow, quotation
 from common.reports.results import EncoderResult, Floors, SplitResult
 from common.reports.robustness.factors import Holding, holding
+from common.reports.robustness.learning import unlearned
 from common.reports.run_records import WindowRecord, window_record
 from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import Protocol
@@ -100,6 +101,11 @@ class Report:
         """Video -> patient, of the scored videos whose patient is known: what intervals resample."""
         known = self.per_video[["Video", "Patient"]].drop_duplicates().itertuples(index=False)
         return {video: patient for video, patient in known if isinstance(patient, str)}
+
+    @cached_property
+    def unlearned(self) -> dict[str, str]:
+        """Row -> the signs that its head did not learn, in words."""
+        return unlearned(self.results)
 
     @cached_property
     def costs(self) -> dict[str, dict[str, float]]:

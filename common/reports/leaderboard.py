@@ -10,7 +10,7 @@ import numpy as np
 
 from common.base.runtime import UserError, counted
 from common.reports.results import EncoderResult
-from common.scoring.intervals import Interval, sum_interval
+from common.scoring.intervals import Interval, resampled_units, sum_interval
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import Protocol, contributions, from_sums, way_to_take
 from common.scoring.significance import (
@@ -217,13 +217,6 @@ def _family(tests: Sequence[PairTest], unit: str) -> Family:
     units = [test.num_units for test in tests if not np.isnan(test.p_videos)]
     smallest = min((len(units) * smallest_p(count) for count in units), default=float("nan"))
     return Family(len(units), max(units, default=0), min(1.0, smallest) if units else smallest, unit)
-
-
-def resampled_units(names: Sequence[str], patients: Mapping[str, str] | None) -> list[str] | None:
-    """The patient of each test, or its video: tests of one video are one unit; None where every test is a unit."""
-    if not patients and len(set(names)) == len(names):
-        return None
-    return [(patients or {}).get(name, f"video:{name}") for name in names]
 
 
 def _cells(

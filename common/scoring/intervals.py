@@ -4,7 +4,7 @@ The unit is the video, or the patient where one has several videos; never the fr
 same, so intervals over frames are far too narrow.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -123,6 +123,13 @@ def difference_interval(
         return Interval(one - other, NAN, NAN)
     low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(one - other, float(low), float(high))
+
+
+def resampled_units(names: Sequence[str], patients: Mapping[str, str] | None) -> list[str] | None:
+    """The patient of each test, or its video: tests of one video are one unit; None where every test is a unit."""
+    if not patients and len(set(names)) == len(names):
+        return None
+    return [(patients or {}).get(name, f"video:{name}") for name in names]
 
 
 def sums_per_unit(per_video: np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:

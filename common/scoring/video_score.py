@@ -43,6 +43,8 @@ class ProbabilityCounts(NamedTuple):
     at_changes: np.ndarray
     """Mean highest probability within `CHANGE_SECONDS` of each predicted segment's start but the first
     `(segments - 1,)`."""
+    mean_highest: float
+    """Mean over the frames of the highest probability: 1 / num_classes where all phases are equally likely throughout."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,7 @@ class VideoScore:
         true, counted = (
             (self.true, probabilities) if self.counts.all() else (self.true[self.counts], probabilities[self.counts])
         )
-        segments = self.segments[0]
+        segments, highest = self.segments[0], probabilities.max(axis=1)
         own = probabilities[np.arange(len(probabilities)), self.predicted]
         reach = max(1, round(CHANGE_SECONDS * (self.fps or 1)))
         starts = segments.starts[1:]
@@ -132,7 +134,8 @@ class VideoScore:
             average_precision_per_class(true, counted),
             calibration_bins(true, counted),
             _means(own, segments.starts, segments.ends),  # segments may leave gaps, where labels do not count
-            _means(probabilities.max(axis=1), *around),
+            _means(highest, *around),
+            float(highest.mean(dtype=float)),
         )
 
     @property

@@ -178,7 +178,12 @@ def test_help_lists_both_settings_with_their_defaults(capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("words", "named"),
-    [(["--lr", "0.1", "--seed", "7"], "--lr, --seed"), (["--force"], "--force"), (["--only", "1"], "--only")],
+    [
+        (["--lr", "0.1", "--seed", "7"], "--lr, --seed"),
+        (["--force"], "--force"),
+        (["--only", "1"], "--only"),
+        (["--decode", "viterbi"], "--decode"),
+    ],
 )
 def test_settings_beside_a_record_are_refused_rather_than_left_out(made, words, named):
     with pytest.raises(UserError, match=f"takes the configuration from the record; leave out {named}$"):

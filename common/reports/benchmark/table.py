@@ -18,9 +18,9 @@ from common.base.runtime import UserError, describe_os_error, listed
 from common.head.config import TrainConfig
 from common.reports.caveats import Remark, leaks_of_result
 from common.reports.comparison import Report, make_report
-from common.reports.leaderboard import ALPHA, HEADLINE, Cell, Family, resampled_units
+from common.reports.leaderboard import ALPHA, HEADLINE, Cell, Family
 from common.reports.results import Collection, EncoderResult, run_names
-from common.scoring.intervals import Interval, drawn_values, sums_per_unit
+from common.scoring.intervals import Interval, drawn_values, resampled_units, sums_per_unit
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import Protocol, contributions, from_sums, way_to_take
 from common.scoring.ranks import kendall, mean_ranks, ranks_of

@@ -12,7 +12,16 @@ from common.reports.caveats import Remark
 from common.reports.chart_data import CostPanel, cost_panels, efficiency_panels, phase_map, spacing_panel
 from common.reports.comparison import Report
 from common.reports.leaderboard import ALPHA, HEADLINE
-from common.reports.pictures.style import QUIET, RULE, SERIES_COLOURS, series_style, tidy, write_remarks, write_title
+from common.reports.pictures.style import (
+    ALARM,
+    QUIET,
+    RULE,
+    SERIES_COLOURS,
+    series_style,
+    tidy,
+    write_remarks,
+    write_title,
+)
 from common.reports.results import EncoderResult
 from common.reports.text import leaderboard_rows, percent
 from common.scoring.metrics import MEASURES
@@ -120,6 +129,7 @@ def comparison_table(report: Report) -> Figure:
     best = {column: board.best(measure) for column, measure in enumerate(MEASURES, first)}
     bold = {(0, column) for column in range(len(rows[0]))}
     bold |= {(1 + board.names.index(name), column) for column, name in best.items() if name is not None}
+    red = {(1 + board.names.index(name), 0) for name in report.unlearned}
     for (row, column), cell in table.get_celld().items():
         cell.set_edgecolor("#CCCCCC")
         cell.visible_edges = "B"
@@ -128,7 +138,7 @@ def comparison_table(report: Report) -> Figure:
             ha="left" if column == 0 else "right",
             weight="bold" if (row, column) in bold else "normal",
             style="italic" if italic else "normal",
-            color=QUIET if italic else "black",
+            color=QUIET if italic else ALARM if (row, column) in red else "black",
         )
     write_title(figure, report.full_title)
     write_remarks(figure, report.remarks)

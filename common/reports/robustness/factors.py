@@ -11,9 +11,9 @@ from common.base.runtime import counted
 from common.head.config import TrainConfig
 from common.head.networks.catalogue import HEADS, options_that_differ
 from common.reports.caveats import HEAD_SETTINGS
-from common.reports.leaderboard import HEADLINE, Leaderboard, resampled_units
+from common.reports.leaderboard import HEADLINE, Leaderboard
 from common.reports.results import EncoderResult
-from common.scoring.intervals import Interval, drawn_values, sums_per_unit
+from common.scoring.intervals import Interval, drawn_values, resampled_units, sums_per_unit
 from common.scoring.significance import effect_size
 
 # what may differ between two runs of one encoder: its name in a sentence, and the settings that it comes in

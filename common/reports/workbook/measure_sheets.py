@@ -45,6 +45,7 @@ def _best_or_tied(boards: Sequence[Leaderboard]) -> str:
 def summary_sheet(report: Report) -> Sheet:
     """One row per encoder, best first: measures with spread and interval, what it costs, where its weights are from."""
     table = pd.DataFrame(_summary_row(result, report) for result in report.results)
+    bad = [row for row, result in enumerate(report.results) if result.name in report.unlearned]
     spread = [column for column in table if column.endswith((" std %", " low %", " high %"))]
     return Sheet(
         "summary",
@@ -52,7 +53,9 @@ def summary_sheet(report: Report) -> Sheet:
         f"{_best_or_tied([report.board])} {report.board.separation}".rstrip(),
         table,
         shaded=MEANS.values(),
-        marks=mark_rows(range(len(table)), spread, "quiet") | mark_board(report.board),
+        marks=mark_rows(range(len(table)), spread, "quiet")
+        | mark_board(report.board)
+        | mark_rows(bad, ["Encoder"], "alarm"),
         formats={"Seed": IDENTIFIER, "p Holm": P_VALUE},
     )
 

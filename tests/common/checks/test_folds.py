@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from common.checks.folds import patient_findings
+from common.checks.folds import patient_findings, piece_findings
 from common.dataset.kfold import read_folds
 from tests.common.cohort import make_and_write_folds
 
@@ -110,3 +110,14 @@ def test_labels_that_are_gone_are_named_and_the_rest_goes_on(cohort):
     label_file.unlink()
     label_file.symlink_to("nowhere")
     assert ("error", "labels", folds[0][0]) in cohort.audit()
+
+
+def test_pieces_of_one_recording_are_named_until_they_are_stated(cohort):
+    for number in range(3):
+        (cohort.dataset.ground_truth / f"case4_{number}.txt").write_text("cut\n")
+    videos = ["case4_0", "case4_1", "BL_01"]
+    (finding,) = piece_findings(cohort.dataset, videos)
+    assert (finding.severity, finding.kind) == ("warning", "folds")
+    assert "2 videos look like pieces of 1 recording (case4)" in finding.message
+    cohort.dataset.patients.write_text("video,patient\ncase4_0,p4\ncase4_1,p4\n")
+    assert list(piece_findings(cohort.dataset, videos)) == []

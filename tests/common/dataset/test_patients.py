@@ -5,7 +5,7 @@ import pytest
 from common.base.paths import Dataset
 from common.base.runtime import UserError
 from common.dataset.kfold import make_folds, read_folds, write_folds
-from common.dataset.patients import read_patients, require_whole_patients
+from common.dataset.patients import pieces_of_recordings, read_patients, require_whole_patients
 
 
 @pytest.fixture
@@ -105,3 +105,25 @@ def test_the_advice_asks_for_no_more_folds_than_there_are_patients(dataset):
     write(dataset, "video,patient\nBL_1,p1\nBL_2,p1\nBL_3,p1\n")
     with pytest.raises(UserError, match=r"python generate_k_folds\.py .* 2$"):
         require_whole_patients(dataset, read_folds(dataset))
+
+
+@pytest.mark.parametrize(
+    ("videos", "expected"),
+    [
+        (["case7_1", "case7_2", "case8_1"], {"case7": ["case7_1", "case7_2"]}),
+        (["rgb-01-1", "rgb-01-2", "rgb-02-1"], {"rgb-01": ["rgb-01-1", "rgb-01-2"]}),
+        ([f"P3 part {piece}" for piece in (1, 2, 10)], {"P3 part": ["P3 part 1", "P3 part 10", "P3 part 2"]}),
+        ([f"video{number:02}" for number in range(80)], {}),  # a numbering
+        ([f"{kind}_{number:03}" for kind in ("BL", "BN", "SD") for number in range(5)], {}),
+        ([f"set155_{kind}_{number}" for kind in ("BL", "SD") for number in range(5)], {}),  # a number that all share
+        (["2021", "2022", "one", "two"], {}),
+        (["case7_1", "case8_1", "case9_1"], {}),  # one piece of each
+    ],
+)
+def test_pieces_of_one_recording_by_their_names(videos, expected):
+    assert pieces_of_recordings(videos, {}) == expected
+
+
+def test_pieces_whose_recording_is_stated_are_not_named():
+    videos = ["case7_1", "case7_2", "case8_1", "case8_2"]
+    assert pieces_of_recordings(videos, {"case7_1": "7", "case7_2": "7"}) == {"case8": ["case8_1", "case8_2"]}

@@ -118,6 +118,15 @@ def test_all_labelled_videos_of_the_other_set_are_tested_unless_a_list_is_named(
     assert set(json.loads(path.read_text())["videos"]["elsewhere"]) == set(paths.label_paths(other.ground_truth))
 
 
+def test_videos_of_one_patient_are_drawn_together(trained, other, classes):
+    """All of the other set are of one patient: of a single unit there is no interval."""
+    videos = paths.label_paths(other.ground_truth)
+    other.patients.write_text("video,patient\n" + "".join(f"{video},P1\n" for video in videos))
+    drop = json.loads(predict_elsewhere(trained, "other", classes, device="cpu")[0].read_text())["drop"]["accuracy"]
+    assert drop["mean"] is not None
+    assert (drop["low"], drop["high"]) == (None, None)
+
+
 def test_labels_that_are_not_shared_count_on_neither_side(trained, other, tmp_path):
     head = list(trained.mapping.names)
     path = write_map(tmp_path, "".join(f"{name}: {name.upper()}\n" for name in head[1:]))

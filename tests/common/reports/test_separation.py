@@ -1,7 +1,5 @@
 """Who can be told from whom: ties only where tests could have shown a difference, and every row against a baseline."""
 
-from pathlib import Path
-
 import numpy as np
 import openpyxl
 import pytest
@@ -12,31 +10,11 @@ from common.reports.comparison import make_report
 from common.reports.leaderboard import make_leaderboard
 from common.reports.page.page import save_page
 from common.reports.pictures.charts import comparison_chart, comparison_table
-from common.reports.results import EncoderResult, SplitResult
+from common.reports.results import EncoderResult
 from common.reports.text import leaderboard_rows
 from common.reports.workbook.workbook import HEADER_ROW, save_comparison
 from common.scoring.protocols import CHALLENGE
-from common.scoring.video_score import VideoScore
-
-PHASES = ("background", "incision", "wash")
-FRAMES = 200
-
-
-def row(name: str, accuracies) -> EncoderResult:
-    """One split of an encoder that has these accuracies, one a video."""
-    scores = {}
-    for number, accuracy in enumerate(accuracies):
-        true = np.repeat([0, 1, 2], [20, 60, 120])
-        predicted = true.copy()
-        predicted[: round(FRAMES * (1 - accuracy))] = 2
-        scores[f"video{number:03}"] = VideoScore(true, predicted, len(PHASES), 0, 5.0)
-    record = {
-        "synthetic": False, "split": "1", "seed": 42, "phases": list(PHASES), "videos": list(scores), "folds_hash": "f" * 64,
-        "git": {"commit": None, "dirty": None}, "versions": {}, "train_seconds": 1.0, "history": None,
-        "config": {"causal": False, "variant": None, "splits": None, "features_dim": 8},
-        "features": {"identity": None, "random_weights": False, "num_parameters": None},
-    }  # fmt: skip
-    return EncoderResult(paths.Model(Path(name)), None, [SplitResult(record, scores)])
+from tests.common.reports.rows import PHASES, row
 
 
 def equal_rows(count: int, num_videos: int, seed: int = 0) -> list[EncoderResult]:

@@ -110,6 +110,7 @@ def test_probabilities_are_read_once_for_all_that_is_asked_of_them():
     assert len(read) == 2, "once for the video, once for all frames of all videos, which are asked for first"
     assert score.from_probabilities.of_segments[0] == pytest.approx(probabilities[:5, 0].mean())
     assert score.from_probabilities.at_changes[0] == pytest.approx(probabilities[4:6].max(axis=1).mean())
+    assert score.from_probabilities.mean_highest == pytest.approx(probabilities.max(axis=1).mean())
 
     read.clear()
     again = VideoScore(true, predicted, 3, fps=1.0, load_probabilities=lambda: read.append(1) or probabilities)

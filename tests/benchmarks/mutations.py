@@ -83,8 +83,10 @@ STATISTICS = [
     }),
     *mutants("common/scoring/significance.py", f"{SCORING}/test_significance.py", {
         "(as_large + 1) / (draws + 1)": "as_large / draws",
-        "2 ** len(sums) <= draws + 1": "2 ** len(sums) <= draws",
-        " - ROUNDING * np.abs(sums).sum()": "",
+        "2**num_units <= draws + 1": "2**num_units <= draws",
+        "2 / 2**num_units if": "1 / 2**num_units if",
+        "else 1 / (draws + 1)\n": "else 1 / draws\n",
+        " - ROUNDING * np.abs(sums).sum(axis=0)": "",
         "np.arange(len(order), 0, -1)": "np.full(len(order), len(order))",
         "np.maximum.accumulate(factors * p_values[order])": "factors * p_values[order]",
         "1 / num_folds + ratio": "1 / num_folds",

@@ -88,12 +88,23 @@ def test_a_split_that_was_not_run_says_what_to_run(finished):
         ("--compare-kfold 2 --split 1", "--split would have no effect with --compare-kfold"),
         ("--model ColorHistogram --models Base --runs x", "--models and --runs would have no effect with --model"),
         ("--model ColorHistogram --with-published", "--with-published would have no effect with --model"),
+        ("--model ColorHistogram --against Base", "--against would have no effect with --model"),
         ("--compare-kfold 0", "0 folds: .* has 2"),
     ],
 )
 def test_flags_that_would_be_ignored_are_refused(made, words, said):
     with pytest.raises(UserError, match=said):
         compute_results.main(["--dataset", "made", *words.split()])
+
+
+def test_a_baseline_that_is_no_row_is_an_error_that_lists_the_rows(finished):
+    with pytest.raises(UserError, match="--against 'Base': no row is called so; there are: ColorHistogram;"):
+        compute_results.main(["--dataset", "made", "--compare-kfold", "2", "--against", "Base"])
+
+
+def test_a_benchmark_tests_all_pairs(made):
+    with pytest.raises(UserError, match="--against would have no effect with --benchmark"):
+        compute_results.main(["--benchmark", "made", "--against", "Base"])
 
 
 def test_fewer_folds_than_there_are_are_named_everywhere(finished, capsys):

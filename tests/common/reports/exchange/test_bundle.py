@@ -63,6 +63,26 @@ def test_every_number_comes_out_again(bundle):
     assert found.num_equal == 4 * 8 * (2 * (5 + 2 + 6) + 3)
 
 
+def test_rows_tested_against_one_come_out_again(dataset, predictions, tmp_path):
+    rows = [read_foreign(f"Row{wrong}", predictions(wrong), dataset, ["1", "2"]) for wrong in (5, 20, 30)]
+    report = make_report(dataset, rows, ALL, against="Row20 (made elsewhere)")
+    found = verify(write_bundle(tmp_path / "out.zip", [report], benchmark=None, segments=None), paths.dataset)
+    assert found.differences == []
+    assert found.num_equal == 4 * 8 * (3 * (5 + 2 + 6) + 2 * 3)  # two pairs of three rows
+
+
+def test_letters_of_an_earlier_version_are_no_difference(bundle):
+    """It gave letters where no test could have told encoders apart, and recorded no `against`."""
+
+    def earlier(content):
+        del content["against"]
+        content["numbers"] |= {place: "a" for place in content["numbers"] if place.endswith(": tied")}
+
+    found = verify(rewritten(bundle, with_content(earlier)), paths.dataset)
+    assert found.differences == []
+    assert found.num_equal == 4 * 8 * (2 * (4 + 2 + 6) + 3)
+
+
 def test_labels_that_changed_are_named_with_what_they_change(bundle, dataset):
     labels = dataset.ground_truth / "BN_1.txt"
     labels.write_text(labels.read_text().replace("incision", "wash", 10))

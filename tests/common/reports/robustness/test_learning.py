@@ -21,7 +21,8 @@ def history(losses, accuracies):
 
 LEARNED = history(np.linspace(3, 1, 30), np.linspace(0.3, 0.9, 30))
 STUCK = history(np.linspace(3, 2.95, 30), [0.6] * 30)
-CHANCE = history(np.linspace(3, 2, 30), [0.605] * 30)
+CHANCE = history(np.linspace(3, 2, 30), [0.601] * 30)
+WEAK = history(np.linspace(3.1, 2.7, 30), np.minimum(np.linspace(0.1, 0.9, 30), 0.606))
 
 
 def signs(**changes) -> str:
@@ -32,9 +33,14 @@ def test_a_head_that_learned_shows_no_sign():
     assert signs(history=LEARNED, train_majority_share=0.6) == ""
 
 
+def test_a_linear_head_that_learned_the_little_there_is_shows_none():
+    """As on colour histograms of the sample set: a little above the majority class, a loss that fell by an eighth."""
+    assert signs(history=WEAK, train_majority_share=0.6) == ""
+
+
 def test_training_accuracy_near_the_majority_class():
     found = signs(history=CHANCE, train_majority_share=0.6)
-    assert found == "training accuracy no better than the majority class (60.5 % to 60.0 %)"
+    assert found == "training accuracy no better than the majority class (60.1 % to 60.0 %)"
     assert signs(history=CHANCE, train_majority_share=0.5) == ""
 
 

@@ -7,6 +7,7 @@ python -m common.run_k_folds --splits official                                  
 python -m common.run_k_folds --reproduce models/Base/results/SICS155/split_1/run.json
 """
 
+import argparse
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,38 +15,14 @@ from typing import Any
 from common.base import paths
 from common.base.options import CommandParser
 from common.base.runtime import UserError, run_main
-from common.head.config import FLOORS, TrainConfig, add_train_options, read_series
+from common.head.config import CHOICES, FLOORS, TrainConfig, add_train_options, read_series
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `python -m common.run_k_folds`."""
-    parser = CommandParser("common.run_k_folds", __doc__)
-    add_train_options(parser, series=True)
-    data, output = parser.groups["data"], parser.groups["output"]
-    data.add_argument("--folds", type=int, help="number of folds (default: 5, with --splits all of the list)")
-    data.add_argument(
-        "--variants",
-        nargs="+",
-        metavar="VARIANT",
-        help="several feature variants, a run for each; 'default' is features/<Encoder>/ itself",
-    )
-    data.add_argument("--only", type=int, metavar="K", help="run fold K alone, for job arrays")
-    data.add_argument(
-        "--reproduce",
-        type=Path,
-        metavar="RUN_JSON",
-        help="repeat this finished run in a temporary place and compare the numbers; exit code 1 when they differ",
-    )
-    output.add_argument(
-        "--no_floors",
-        action="store_true",
-        help="without the runs floor=majority and floor=linear, which take seconds a fold and are what a head must beat",
-    )
-    output.add_argument("--force", action="store_true", help="run finished folds again, replacing other configurations")
-    output.add_argument(
-        "--keep", type=Path, metavar="DIR", help="with --reproduce: leave checkpoint and predictions in this new folder"
-    )
-    given = vars(parser.parse_args(argv))
+    given = vars(_parser().parse_args(argv))
+    if "choose" in given:
+        given["choose"] = "+".join(name for name in CHOICES if name in given["choose"])
     if given["reproduce"]:
         _refuse_settings(given)
         from common.head.reproduce import reproduce
@@ -68,6 +45,51 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _parser() -> CommandParser:
+    """Every option."""
+    parser = CommandParser("common.run_k_folds", __doc__)
+    add_train_options(parser, series=True)
+    data, output = parser.groups["data"], parser.groups["output"]
+    data.add_argument("--folds", type=int, help="number of folds (default: 5, with --splits all of the list)")
+    data.add_argument(
+        "--variants",
+        nargs="+",
+        metavar="VARIANT",
+        help="several feature variants, a run for each; 'default' is features/<Encoder>/ itself",
+    )
+    data.add_argument("--only", type=int, metavar="K", help="run fold K alone, for job arrays")
+    data.add_argument(
+        "--reproduce",
+        type=Path,
+        metavar="RUN_JSON",
+        help="repeat this finished run in a temporary place and compare the numbers; exit code 1 when they differ",
+    )
+    parser.groups["training"].add_argument(
+        "--choose",
+        nargs="+",
+        choices=CHOICES,
+        default=argparse.SUPPRESS,
+        metavar="SETTING",
+        help=f"of {', '.join(CHOICES)}: each fold chooses on a fifth of its training videos, then learns from all of them; "
+        "the test is never looked at. lr: times 1, 0.3, 3; pooling: of the variants there are",
+    )
+    parser.groups["training"].add_argument(
+        "--temperature",
+        action="store_true",
+        help="one more head on four fifths of the training videos tells how much too sure it is: calibration before and after",
+    )
+    output.add_argument(
+        "--no_floors",
+        action="store_true",
+        help="without the runs floor=majority and floor=linear, which take seconds a fold and are what a head must beat",
+    )
+    output.add_argument("--force", action="store_true", help="run finished folds again, replacing other configurations")
+    output.add_argument(
+        "--keep", type=Path, metavar="DIR", help="with --reproduce: leave checkpoint and predictions in this new folder"
+    )
+    return parser
+
+
 def _print_summary(configs: list[TrainConfig], given: dict[str, Any]) -> None:
     """A row for each run, and below them their floors."""
     from common.reports.results import collect_folds
@@ -88,7 +110,9 @@ def _print_summary(configs: list[TrainConfig], given: dict[str, Any]) -> None:
 def _refuse_settings(given: dict[str, Any]) -> None:
     """A repetition takes everything from the record."""
     settings = [entry.name for entry in fields(TrainConfig) if entry.name in given]
-    switches = [name for name in ("config", "variants", "only", "force", "no_floors", "wandb") if given[name]]
+    switches = [
+        name for name in ("config", "variants", "only", "force", "no_floors", "temperature", "wandb") if given[name]
+    ]
     switches += ["decode"] if given["decode"] != "argmax" else []
     if settings or switches:
         words = ", ".join(f"--{name}" for name in switches + settings)

@@ -24,6 +24,7 @@ from common.head.networks.catalogue import DEFAULT_HEAD, HEADS, MOST_LAYERS, opt
 DEFAULT_VARIANT = "default"  # what `--variants` calls features/<Encoder>/ itself
 FLOORS = {"majority": "majority class", "linear": "linear probe"}  # what every head must beat: `controls.floors`
 FLOOR_MARK = "floor="  # in the name of a floor's run
+CHOICES = ("lr", "standardise", "pooling")  # what `--choose` can choose
 LISTED: dict[str, tuple[type[float] | type[int], str]] = {
     "train_fraction": (float, "0.1,0.25,1"),
     "seed": (int, "42,43,44"),
@@ -82,6 +83,8 @@ class TrainConfig:
     """Use every n-th feature; predictions are expanded back."""
     causal: bool = option(False, group="model")
     """The output at a frame depends on earlier frames only (online recognition)."""
+    choose: str = option("none", group="training")
+    """run_k_folds --choose: settings that each fold chooses inside its training part, joined by +."""
     seed: int = option(42, minimum=-(1 << 63), maximum=(1 << 63) - 1)
     """Seed of initial weights, dropout and video order."""
     length_tolerance: int = option(LENGTH_TOLERANCE, group="data", unit="frames", minimum=0)
@@ -96,6 +99,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_ranges(self)
         self._complete_head()
+        if wrong := set(self.choose.split("+")) - {"none", *CHOICES}:
+            raise UserError(
+                f"choose: expected some of {', '.join(CHOICES)}, joined by +, found {shown('+'.join(sorted(wrong)))}"
+            )
         for noun in ("run", "variant", "model", "splits"):
             if (name := getattr(self, noun)) is not None:
                 require_name(noun, name)
@@ -152,6 +159,7 @@ class TrainConfig:
         # of a head that is always causal the name says it
         derived.append("causal" if self.causal and HEADS[self.head].causality == "either" else None)
         derived.append("standardised" if self.standardise == "train" else None)
+        derived.append(f"choose={self.choose}" if self.choose != "none" else None)
         derived.append(f"fraction{self.train_fraction:g}" if self.train_fraction != 1 else None)
         derived.append(f"seed{self.seed}" if self.seed != TrainConfig.seed else None)
         return self.run or "-".join(part for part in derived if part) or None
@@ -179,7 +187,7 @@ def add_train_options(parser: CommandParser, *, series: bool = False) -> None:
     With `series` those of `LISTED` take several values (see `read_series`), and there is no `--split`: all are run.
     """
     parser.add_config()
-    add_options(parser, TrainConfig, skip=("split", *LISTED) if series else ())
+    add_options(parser, TrainConfig, skip=("split", "choose", *LISTED) if series else ("choose",))
     texts = help_texts(TrainConfig)
     for entry in fields(TrainConfig):
         if series and entry.name in LISTED:

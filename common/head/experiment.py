@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from common.base import paths
-from common.base.entries import on_disk
+from common.base.entries import on_disk, visible
 from common.base.files import sha256_of_file, sha256_of_json
 from common.base.paths import find_videos
 from common.base.runtime import UserError, listed, progress
@@ -18,7 +19,7 @@ from common.dataset.description import DatasetDescription, features_owner, read_
 from common.dataset.kfold import nested_subset
 from common.dataset.phases import PhaseMapping, require_labels
 from common.dataset.split_lists import Part, SplitLists, open_splits, resolve_name
-from common.features.files import identity_differences, sidecar_path
+from common.features.files import identity_differences, open_features, sidecar_path
 from common.head.batch_gen import VideoFeatures, open_split
 from common.head.config import TrainConfig
 from common.video.label_grid import LabelGrid
@@ -48,6 +49,10 @@ class Experiment:
 
     decode: Decoding = "argmax"
     """How phases are read off the head's output; `viterbi` is a run of its own beside the plain one."""
+    held_out: frozenset[str] = frozenset()
+    """Training videos that are kept aside: not learned from, to choose or to measure on."""
+    asked: TrainConfig | None = None
+    """What was asked for, where some of `config` was chosen inside the training part."""
 
     @property
     def run_name(self) -> str | None:
@@ -57,7 +62,15 @@ class Experiment:
     @property
     def recorded_config(self) -> TrainConfig:
         """The configuration as the run's record has it."""
-        return replace(self.config, run=self.run_name)
+        return replace(self.asked or self.config, run=self.run_name)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Experiment:
+        """The same run with other settings, as they were chosen; its record has what was asked for."""
+        config = replace(self.config, **settings, run=self.config.run_name)
+        if "variant" in settings:  # another pooling may be wider
+            folder = features_owner(self.dataset).features(self.model.name, config.variant)
+            config = replace(config, features_dim=open_features(visible(folder, "*.npy")[0]).array.shape[0])
+        return replace(self, config=config, asked=self.asked or self.config)
 
     @property
     def checkpoint(self) -> Path:
@@ -103,7 +116,14 @@ class Experiment:
         videos = list(labels)
         if self.splits is not None:
             videos = self.splits.videos("train", int(self.config.split))
-        return {name: labels[name] for name in nested_subset(videos, self.config.train_fraction)}
+        chosen = nested_subset(videos, self.config.train_fraction)
+        return {name: labels[name] for name in chosen if name not in self.held_out}
+
+    @property
+    def held_out_labels(self) -> dict[str, Path]:
+        """Label files of the videos that are kept aside."""
+        labels = require_labels(self.dataset.ground_truth)
+        return {name: labels[name] for name in sorted(self.held_out)}
 
     @cached_property
     def test_labels(self) -> dict[str, Path]:

@@ -10,10 +10,12 @@ from common.base.runtime import UserError
 from common.dataset.kfold import how_to_remake
 from common.dataset.split_lists import open_splits
 from common.head.config import TrainConfig
+from common.head.controls.choice import choose
 from common.head.controls.floors import run_floors
+from common.head.controls.temperature import add_temperature
 from common.head.experiment import Experiment, load_experiment
 from common.head.prediction import predict
-from common.head.run_record import is_finished
+from common.head.run_record import as_chosen, is_finished, read_run_record
 from common.head.training import train
 
 log = logging.getLogger(__name__)
@@ -45,11 +47,13 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
             title = f"{name} fold {number} of {asked}"
             try:
                 with hold(experiment.results):
-                    _run_fold(experiment, title, given)
+                    ran = _run_fold(experiment, title, given)
+                    if given["temperature"]:
+                        add_temperature(ran, device=given["device"])
                 if not given["no_floors"]:
                     run_floors(experiment, title, force=given["force"])
                 if given["decode"] != "argmax":
-                    decoded = replace(experiment, decode=given["decode"])
+                    decoded = replace(ran, decode=given["decode"])
                     with hold(decoded.results):
                         _decode_fold(decoded, f"{title}, {given['decode']}", given)
             except Held as error:
@@ -58,14 +62,19 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
     return is_complete
 
 
-def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> None:
+def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> Experiment:
+    """Run a fold that is not finished; returns it with what was chosen for it."""
+    path = experiment.results / paths.RUN_RECORD
     if not given["force"] and is_finished(experiment):
         log.info("%s: finished, not run again", title)
-        return
+        return as_chosen(experiment, read_run_record(path))
     log.info(title)
+    choice = choose(experiment, title, device=given["device"]) if experiment.config.choose != "none" else None
+    chosen = experiment.with_settings(choice["chosen"]) if choice else experiment
     # after an interruption the fold resumes in the middle; forced, it starts over
-    train(experiment, device=given["device"], resume=not given["force"], wandb=given["wandb"])
-    predict(experiment, device=given["device"])
+    train(chosen, device=given["device"], resume=not given["force"], wandb=given["wandb"])
+    predict(chosen, device=given["device"], choice=choice)
+    return chosen
 
 
 def _decode_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> None:

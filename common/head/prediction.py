@@ -32,10 +32,17 @@ if TYPE_CHECKING:
     from common.head.networks.layers import Head
 
 
-def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | None = None) -> dict[str, Any]:
+def predict(
+    experiment: Experiment,
+    *,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+    choice: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Predict and score the test videos of a split; returns what is written to `run.json`.
 
     Files are `<video>.txt` and `<video>.npy` with a row for each label; `run.json` comes last and completes the run.
+    `choice`: what the record says of settings that were chosen (`controls.choice`).
 
     Raises `UserError` when there is no checkpoint, or it does not fit the data.
     """
@@ -57,6 +64,7 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
             "history": trained.history,
             "train_seconds": round(sum(entry["seconds"] for entry in trained.history), 3),
         } | describe_training_part(experiment)
+    learned |= {"choice": dict(choice)} if choice else {}
     return write_run(experiment, videos, write, learned, device_name(target_device))
 
 

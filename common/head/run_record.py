@@ -27,6 +27,8 @@ SHAPE = {
     "predict_seconds?": float, "peak_memory_bytes?": int, "metrics?": {str: {str: float | None}},
     "damaged_videos?": {str: str}, "look_ahead_seconds?": float, "repeated_rows?": {str: int},
     "unreached_labels?": {str: int}, "decode?": str, "floor?": str, "train_majority_share?": float,
+    "choice?": {"chosen": dict, "held_out": [str], "candidates": list},
+    "temperature?": {"value": float, "held_out": [str], "bins": list},
 }  # fmt: skip
 UNKNOWN = {"folds_hash": None, "train_seconds": None, "history": None, "unreached_labels": {}}
 UNKNOWN_PARTS = {"features": {"identity": None, "num_parameters": None}, "git": {"commit": None, "dirty": None}}
@@ -83,9 +85,15 @@ def is_finished(experiment: Experiment) -> bool:
             f"{path}: run with another configuration ({'; '.join(differences)}). "
             "Give --run NAME to keep both, or --force to replace it"
         )
+    experiment = as_chosen(experiment, record)
     train_videos, test_videos = experiment.open(experiment.train_labels), experiment.open(experiment.test_labels)
     return (
         record.get("train_inputs_hash") == experiment.inputs_hash(train_videos, experiment.train_labels)
         and record.get("test_inputs_hash") == experiment.inputs_hash(test_videos, experiment.test_labels)
         and all(on_disk(experiment.results / f"{name}.txt").is_file() for name in experiment.test_labels)
     )
+
+
+def as_chosen(experiment: Experiment, record: dict[str, Any]) -> Experiment:
+    """The experiment with what was chosen for a run by its record."""
+    return experiment.with_settings(record["choice"]["chosen"]) if record.get("choice") else experiment

@@ -19,7 +19,7 @@ from common.scoring.protocols import CHALLENGE, Protocol, methods_sentence
 # settings that make two encoders' rows comparable when they are equal
 HEAD_SETTINGS = (
     "head", "head_options", "num_epochs", "num_layers_PG", "num_layers_R", "num_R", "num_f_maps", "bz", "lr", "loss_mse", "adaptive_mse",
-    "window_mse", "loss_focal", "class_weights", "standardise", "sample_rate", "causal", "precision",
+    "window_mse", "loss_focal", "class_weights", "standardise", "choose", "sample_rate", "causal", "precision",
 )  # fmt: skip
 PATIENTS = "Patients"  # how remarks begin that name some
 OF_ONE_FOLD = {"split", "dataset", "model", "run"}  # settings that say which run it is, not how it was made
@@ -124,7 +124,8 @@ def exclude_seen(dataset: paths.Dataset, found: Collection) -> Collection:
         for split in result.splits:
             scores = {name: score for name, score in split.scores.items() if name not in seen}
             # the record's list is what remarks about leaks go by
-            splits += [replace(split, scores=scores, record=split.record | {"videos": list(scores)})] if scores else []
+            record = split.record | {"videos": list(scores), "temperature": None}  # its bins are of all videos
+            splits += [replace(split, scores=scores, record=record)] if scores else []
         if not splits:
             raise UserError(
                 f"--exclude_seen: some weights have seen all videos that {result.name} was scored on; compare others, or "

@@ -22,8 +22,8 @@ from common.dataset.split_lists import SplitLists, open_splits
 from common.head.config import TrainConfig, is_floor
 from common.head.run_record import read_run_record
 from common.scoring.folder import score_folder
-from common.scoring.further_measures import WITHOUT_BACKGROUND, further_summary, per_phase
-from common.scoring.metrics import MEASURES
+from common.scoring.further_measures import TEMPERED, WITHOUT_BACKGROUND, further_summary, per_phase
+from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import CHALLENGE, PROTOCOLS, Protocol, summary_value, values_of_videos, way_to_take
 from common.scoring.video_score import VideoScore
 
@@ -189,7 +189,9 @@ class EncoderResult:
     @cached_property
     def further(self) -> dict[str, float]:
         """`further_summary` over all videos: the measures beside the eight."""
-        return further_summary([score for _, score in self.tests])
+        found = further_summary([score for _, score in self.tests])
+        tempered = [(split.record.get("temperature") or {}).get("bins") for split in self.splits]
+        return found | ({TEMPERED: float(calibration_error(np.sum(tempered, axis=0)))} if all(tempered) else {})
 
 
 # what a row must beat: by its name, and by the kind of the floor (`head.config.FLOORS`)

@@ -13,12 +13,14 @@ from common.scoring.video_score import SegmentRule, VideoScore
 RELAXED_SECONDS = 2.0
 WITHOUT_BACKGROUND = SegmentRule(background=False, last_segment="fixed")
 
+TEMPERED = "calibration_error_tempered"  # what a run's record knows of itself (`run_k_folds --temperature`)
 # key in files -> name in tables, unit
 FURTHER_MEASURES = {
     "balanced_accuracy": ("Balanced accuracy, all frames", "%"),
     "jaccard_phases": ("Jaccard: mean over videos of each phase, then over phases", "%"),
     "jaccard_micro": ("Jaccard: all frames of a video, mean over videos", "%"),
     "calibration_error": ("Expected calibration error, 15 bins, all frames", "%"),
+    TEMPERED: ("The same after temperature, fitted on training videos kept aside", "%"),
     "boundary_error": ("Phase start error, median over found starts", "s"),
     "boundaries_missed": ("Phase starts of a phase never predicted in the video", "%"),
     "relaxed_accuracy": ("Accuracy, boundaries relaxed by ±{seconds:g} s, mean over videos", "%"),
@@ -53,7 +55,7 @@ def further_summary(scores: Sequence[VideoScore], relaxed_seconds: float = RELAX
         "edit_without_background": np.mean([segment.edit for segment in segments]),
         **{f"{key}_without_background": value for key, value in zip(OVERLAP_MEASURES, overlap_f1, strict=True)},
     }
-    return {key: float(values[key]) for key in FURTHER_MEASURES}
+    return {key: float(values.get(key, np.nan)) for key in FURTHER_MEASURES}
 
 
 def further_name(key: str, relaxed_seconds: float = RELAXED_SECONDS) -> str:

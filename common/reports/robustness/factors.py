@@ -196,8 +196,9 @@ def _label(settings: Mapping[str, Any], varying: Collection[str]) -> str:
     words = [HEADS[settings["head"]].title + (f" ({sizes})" if sizes else "")]
     words += ["causal"] if settings["causal"] and HEADS[settings["head"]].causality == "either" else []
     words += ["standardised"] if settings["standardise"] == "train" else []
+    words += [f"chosen {settings['choose'].replace('+', ', ')}"] if settings["choose"] not in (None, "none") else []
     words += [settings["decode"]] if settings["decode"] != "argmax" else []
-    spoken = {"head", "head_options", "causal", "standardise", "decode"}
+    spoken = {"head", "head_options", "causal", "standardise", "choose", "decode"}
     return ", ".join([*words, *(f"{name} {settings[name]}" for name in sorted(varying - spoken))])
 
 

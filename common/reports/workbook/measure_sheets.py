@@ -27,12 +27,12 @@ from common.reports.workbook.sheet import (
     mark_rows,
     mean_std_cells,
 )
-from common.scoring.further_measures import FURTHER_MEASURES, further_name
+from common.scoring.further_measures import FURTHER_MEASURES, TEMPERED, further_name
 from common.scoring.intervals import Interval
 from common.scoring.metrics import MEASURES
 
 PHASE_SHARES = {"precision": "Precision %", "recall": "Recall %", "f1": "F1 %", "iou": "IoU %"}
-SMALL_IS_GOOD = ("calibration_error", "boundary_error", "boundaries_missed")
+SMALL_IS_GOOD = ("calibration_error", TEMPERED, "boundary_error", "boundaries_missed")
 
 
 def _best_or_tied(boards: Sequence[Leaderboard]) -> str:

@@ -234,4 +234,72 @@ SAMPLING = mutants("pretrain/video_data/sampling.py", "tests/pretrain/video_data
     "self.starts[index] + position - before": "self.starts[index] + position",
 })  # fmt: skip
 
-MUTANTS = [*MEASURES, *STATISTICS, *FEATURES, *FOLDS, *LOSSES, *MASKS, *SAMPLING]
+DECODING = mutants("common/head/networks/viterbi.py", "tests/common/head/networks/test_viterbi.py", {
+    "segments.sum() / (frames.sum() + 1)": "segments.sum() / frames.sum()",
+    "1 / max(num_classes - 1, 1)": "1 / num_classes",
+    "(starts + 1 / num_classes) / (num_videos + 1)": "starts / num_videos",
+    "counts[1:] & counts[:-1] & differs[1:]": "counts[1:] & differs[1:]",
+    "np.log(transitions.leave)[:, None] + np.log(transitions.change)": "np.log(transitions.change)",
+    "np.log1p(-transitions.leave)": "np.log(transitions.leave)",
+    "scores[:, None] + steps": "scores[:, None] + steps.T",
+    "np.log(transitions.start) + log_probabilities[0]": "log_probabilities[0]",
+    "before[frame, path[frame]]": "before[frame - 1, path[frame]]",
+})  # fmt: skip
+
+RANKS = mutants("common/scoring/ranks.py", f"{SCORING}/test_ranks.py", {
+    "1 + better.sum(axis=-1) + (equal.sum(axis=-1) - 1) / 2": "1 + better.sum(axis=-1)",
+    "1 - 1 / (num_sets * shared + own + 1)": "1 - 1 / (shared + own + 1)",
+    "max(LEAST_KEPT, 1 - 1 / (own + 1))": "1.0",
+    "own = max(0.0, in_sets - 1)": "own = max(0.0, in_sets)",
+    "np.sqrt(keep_common) * shared_noise": "shared_noise",
+    "keep_own * (found - common)": "(found - common)",
+    "noise - noise.mean(axis=2, keepdims=True)": "noise",
+    "2 * (np.array(fewer) + 1) / (len(ranks) + 1)": "2 * np.array(fewer) / len(ranks)",
+    "np.count_nonzero(one) * np.count_nonzero(other)": "one.size * other.size",
+})  # fmt: skip
+
+LEAKS = [
+    *mutants("common/checks/leaks.py", "tests/common/checks/test_leaks.py", {
+        "video.size_bytes for video in manifest.videos": "video.size_bytes + 1 for video in manifest.videos",
+        "same | (absent & names)": "same | names",
+        "if video.corpus.lower() == dataset.name.lower()": "if True",
+        "if video in scored)": ")",
+        "set(leaked).difference(*parts.values())": "set(leaked)",
+    }),
+    *mutants("common/reports/caveats.py", "tests/common/dataset/test_seen.py", {
+        "if name not in seen}": "if name in seen}",
+        'record=split.record | {"videos": list(scores)}': "record=split.record",
+        "set() if leak.part.is_counted_only else set(leak.videos)": "set()",
+        "if not splits:\n            raise": "if False:\n            raise",
+    }),
+]  # fmt: skip
+
+TRANSFER = mutants("common/head/transfer.py", "tests/common/head/test_transfer.py", {
+    "summed[:, place] += rows[:, phase]": "summed[:, place] = rows[:, phase]",
+    "np.divide(summed, total, ": "np.divide(summed, 1.0, ",
+    "name in pairs.values() and name not in test.ignored": "name in pairs.values()",
+    "places.get(pairs.get(name, \"\"), IGNORED)": "places.get(name, IGNORED)",
+    "if len(scored) < 2:": "if len(scored) < 1:",
+    "if score.counts.any()]": "]",
+})  # fmt: skip
+
+SPLITS = mutants("common/dataset/split_lists.py", "tests/common/dataset/test_split_lists.py", {
+    "if where.setdefault(video, part) != part:": "if False:",
+    "if video not in labelled:": "if False:",
+    "[sorted(train), sorted(test)] for train": "[sorted(test)] for train",
+    "set(range(1, count + 1)) or not count": "set(range(1, count + 1))",
+    'if strange := numbers["val"] - numbers["test"]:': "if strange := set():",
+    "sum(map(len, self.tests)) > len(": "sum(map(len, self.tests)) >= len(",
+})  # fmt: skip
+
+LOCKS = mutants("common/base/locks.py", "tests/common/base/test_locks.py", {
+    "if is_still(path, handle):\n                os.ftruncate": "if True:\n                os.ftruncate",
+    "            if not _is_stale(path):  # somebody was faster, and this is the new owner's\n                return None\n": "",
+    "if is_still(path, handle):  # an owner that slept": "if True:  # an owner that slept",
+    "TOUCH_SECONDS, STALE_SECONDS = 60.0, 600.0": "TOUCH_SECONDS, STALE_SECONDS = 60.0, 60.0",
+})  # fmt: skip
+
+MUTANTS = [
+    *MEASURES, *STATISTICS, *FEATURES, *FOLDS, *LOSSES, *MASKS, *SAMPLING,
+    *DECODING, *RANKS, *LEAKS, *TRANSFER, *SPLITS, *LOCKS,
+]  # fmt: skip

@@ -94,3 +94,8 @@ def test_a_report_says_so_in_red(made, workspace):
     rest = exclude_seen(made.dataset, collect_all(made.dataset, 2))
     assert len(rest.results[0].tests) == 6
     assert any(remark.alarming for remark in data_remarks(made.dataset, rest.results))
+    config.write_text(config.read_text().replace('"1 of 3"', "all"))
+    ids = ", ".join(f"{path.stem}: public/{number}" for number, path in enumerate(made.dataset.ground_truth.iterdir()))
+    made.dataset.description.write_text(f"ids: {{{ids}}}\n")
+    with pytest.raises(UserError, match="--exclude_seen: some weights have seen all videos that ColorHistogram was"):
+        exclude_seen(made.dataset, collect_all(made.dataset, 2))

@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 DRAWN = CHECKOUT / "tests" / "artefacts" / "0.1.0"  # data, and the words of commands that fit them
 STAGE_1 = Path("pretrain") / "checkpoints" / "ssl" / "vjepa2-tiny"
 KILLS = int(os.environ.get("KILLS", "3"))
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 600  # on a busy machine a command of ten seconds has taken two minutes
 COMMANDS = json.loads((DRAWN / "commands.json").read_text(encoding="utf-8"))
 COMMANDS["report"] = ["compute_results.py", "--dataset", "mini", "--models", "ColorHistogram", "--compare-kfold", "2"]
 
@@ -49,7 +49,10 @@ class Root:
     def run(self, words: Sequence[str], code: int = 0) -> str:
         """Run a command to its end, which must be this exit code and without a traceback; returns what it said."""
         process = self.start(words)
-        said = process.communicate(timeout=PATIENCE_SECONDS)[1]
+        try:
+            said = process.communicate(timeout=PATIENCE_SECONDS)[1]
+        finally:
+            process.kill()  # without effect on one that has ended
         assert process.returncode == code, said
         assert "Traceback" not in said
         return said

@@ -29,7 +29,7 @@ RESUMED = {"head": ["--resume"]}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(600 + 200 * KILLS)
 @pytest.mark.parametrize("name", WORK)
 def test_killed_at_any_moment_it_ends_the_same(name, tmp_path):
     commands, patterns = WORK[name]

@@ -53,10 +53,10 @@ demo-pretrain: $(INSTALLED)
 	PYTHON=$(PY) bash pretrain/demo.sh
 
 test: $(INSTALLED)
-	$(PY) -m pytest --numprocesses 2 --dist loadfile --ignore=tests/faults
+	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore=tests/faults
 
 test-faults: $(INSTALLED)
-	KILLS=$(KILLS) $(PY) -m pytest --numprocesses 2 tests/faults
+	KILLS=$(KILLS) $(PY) -m pytest --numprocesses 2 --maxschedchunk 1 tests/faults
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

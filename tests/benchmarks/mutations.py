@@ -280,7 +280,7 @@ TRANSFER = mutants("common/head/transfer.py", "tests/common/head/test_transfer.p
     "name in pairs.values() and name not in test.ignored": "name in pairs.values()",
     "places.get(pairs.get(name, \"\"), IGNORED)": "places.get(name, IGNORED)",
     "if len(scored) < 2:": "if len(scored) < 1:",
-    "if score.counts.any()]": "]",
+    "[score for score in scores.values() if score.counts.any()]": "list(scores.values())",
 })  # fmt: skip
 
 SPLITS = mutants("common/dataset/split_lists.py", "tests/common/dataset/test_split_lists.py", {

@@ -268,7 +268,7 @@ LEAKS = [
     }),
     *mutants("common/reports/caveats.py", "tests/common/dataset/test_seen.py", {
         "if name not in seen}": "if name in seen}",
-        'record=split.record | {"videos": list(scores)}': "record=split.record",
+        'split.record | {"videos": list(scores), ': "split.record | {",
         "set() if leak.part.is_counted_only else set(leak.videos)": "set()",
         "if not splits:\n            raise": "if False:\n            raise",
     }),

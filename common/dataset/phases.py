@@ -2,7 +2,7 @@
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -124,12 +124,18 @@ def read_labels(path: Path, mapping: PhaseMapping) -> np.ndarray:
     names: Sequence[str] = [line.strip() for line in text.rstrip().split("\n")]
     if len(names) == 2 and names[0] == CHALLENGE_HEADER:
         names = names[1].split()
-    if not ids.keys() >= set(names):  # few files: another spelling of the header, or what is no labels
+    try:
+        return _phase_ids(names, ids)
+    except KeyError:  # few files: another spelling of the header, or what is no labels
         from common.dataset.label_forms import frame_names
 
         names, lines = frame_names(path, text, list(ids))
         if not ids.keys() >= set(names):
-            raise UnknownPhases(path, names, lines, mapping)
+            raise UnknownPhases(path, names, lines, mapping) from None
+        return _phase_ids(names, ids)
+
+
+def _phase_ids(names: Sequence[str], ids: Mapping[str, int]) -> np.ndarray:
     return np.fromiter(map(ids.__getitem__, names), dtype=np.int64, count=len(names))
 
 

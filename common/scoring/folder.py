@@ -69,7 +69,7 @@ def score_folder(
 
 
 def read_probabilities(path: Path, num_frames: int, num_classes: int) -> np.ndarray:
-    """Read `<video>.npy`, `(num_frames, num_classes)`.
+    """Read `<video>.npy`, `(num_frames, num_classes)`, a class's column in one piece.
 
     Raises `UserError` for another shape and for values that are not finite. Values outside 0..1 (raw logits) too:
     ranked within a class over frames, they give another PR-AUC than probabilities.
@@ -77,7 +77,9 @@ def read_probabilities(path: Path, num_frames: int, num_classes: int) -> np.ndar
     values = map_array(path, "predict again")
     if values.shape != (num_frames, num_classes):
         raise UserError(f"{path}: expected shape {(num_frames, num_classes)} (frames, phases), found {values.shape}")
-    values = np.array(values)  # in memory: those of a thousand videos would be as many open maps
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1 + 1e-6:
-        raise UserError(f"{path}: expected probabilities between 0 and 1, found {values.min():g} to {values.max():g}")
+    # in memory: those of a thousand videos would be as many open maps; by class: measures sort and compare its frames
+    values = np.array(values, order="F")
+    lowest, highest = values.min(), values.max()  # NaN where there is one, which is neither
+    if not (lowest >= 0 and highest <= 1 + 1e-6):
+        raise UserError(f"{path}: expected probabilities between 0 and 1, found {lowest:g} to {highest:g}")
     return values

@@ -116,8 +116,11 @@ def segmental_f1(counts: np.ndarray) -> np.ndarray:
 
 def calibration_bins(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Frames, sum of confidences, correct frames `(NUM_BINS, 3)` in bins of equal width of the highest probability."""
-    predicted = probabilities.argmax(axis=1)
-    confidence = probabilities[np.arange(len(predicted)), predicted]
+    confidence = probabilities.max(axis=1)
+    # of equal ones the first is predicted, as by argmax, which takes three times as long
+    predicted = np.zeros(len(probabilities), dtype=np.intp)
+    for class_id in reversed(range(probabilities.shape[1])):
+        predicted[probabilities[:, class_id] == confidence] = class_id
     # bins are open below and closed above, as in Guo et al.; a confidence of 0 goes to the first one
     where = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
     weights = (None, confidence, predicted == true)

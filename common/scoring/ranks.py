@@ -77,9 +77,11 @@ class MeanRanks:
 
 
 def kendall(first: np.ndarray, second: np.ndarray) -> float:
-    """Kendall's tau-b between two orders `(encoders,)`; NaN where all of one are equal."""
-    above = np.triu_indices(len(first), 1)
-    one, other = (np.sign(np.subtract.outer(values, values))[above] for values in (first, second))
+    """Kendall's tau-b between two orders `(encoders,)` of those that have both values; NaN where all of one are equal."""
+    table = np.array([first, second], dtype=float)
+    table = table[:, ~np.isnan(table).any(axis=0)]
+    above = np.triu_indices(table.shape[1], 1)
+    one, other = (np.sign(np.subtract.outer(values, values))[above] for values in table)
     both = np.count_nonzero(one) * np.count_nonzero(other)
     return float((one * other).sum() / np.sqrt(both)) if both else float("nan")
 

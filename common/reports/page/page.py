@@ -5,6 +5,7 @@ sheets is plain HTML.
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.ext
 import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -36,6 +38,7 @@ from common.reports.text import above_floors, contrast_text, interval_text, p_va
 from common.scoring.further_measures import FURTHER_MEASURES, further_name
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import methods_sentence
+from common.scoring.ranks import kendall
 
 MOST_CHANGES = 10  # of a case sheet that are spelled out
 TICK_MINUTES = (1, 2, 5, 10, 15, 30, 60)
@@ -160,14 +163,11 @@ def rank_agreement(report: Report) -> dict[str, list[float]]:
     """
     if len(report.results) < LEAST_RANKED:
         return {}
-    from scipy.stats import kendalltau
-
     agreement = {}
     for measure in MEASURES:
         # encoders in the same order throughout; an undefined mean drops out of its pair
         means = [[board.cells[name][measure].mean for name in report.board.names] for board in report.boards]
-        taus = (kendalltau(means[0], other, nan_policy="omit").statistic for other in means)
-        agreement[measure] = list(map(float, taus))
+        agreement[measure] = [kendall(means[0], other) for other in means]
     return agreement
 
 
@@ -195,9 +195,17 @@ def run_cells(result: EncoderResult, split: SplitResult) -> dict[str, str]:
     return {title: "n/a" if value in (None, "") else str(value) for title, value in cells.items()}
 
 
+class Unindented(jinja2.ext.Extension):
+    """Templates without the indentation of their lines: written once for each row, it would be a twentieth of a page."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        return re.sub(r"^[ \t]+", "", source, flags=re.MULTILINE)
+
+
 def _environment(in_seconds: bool, background: str | None) -> jinja2.Environment:
     """Templates that escape what they print, stop at an unknown name, and write times in minutes or frames."""
     environment = jinja2.Environment(
+        extensions=[Unindented],
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,

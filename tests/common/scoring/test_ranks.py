@@ -40,6 +40,11 @@ def test_ranks_and_tau_are_those_of_scipy(seed):
     assert kendall(first, second) == pytest.approx(kendalltau(first, second).statistic)
 
 
+def test_tau_is_of_the_encoders_that_have_both_values():
+    first, second = np.array([3.0, np.nan, 1.0, 2.0]), np.array([1.0, 2.0, 0.0, 3.0])
+    assert kendall(first, second) == pytest.approx(kendalltau(first, second, nan_policy="omit").statistic)
+
+
 def test_tau_of_an_order_without_any_difference_is_undefined():
     assert np.isnan(kendall(np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 3.0])))
 

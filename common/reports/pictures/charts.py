@@ -141,7 +141,8 @@ def comparison_table(report: Report) -> Figure:
             color=QUIET if italic else ALARM if (row, column) in red else "black",
         )
     write_title(figure, report.full_title)
-    write_remarks(figure, report.remarks)
+    who = [Remark(board.separation)] if board.separation else []
+    write_remarks(figure, [*who, *report.remarks])
     return figure
 
 

@@ -28,7 +28,7 @@ def unlearned(results: Sequence[EncoderResult]) -> dict[str, str]:
     for result in results:
         signs: dict[str, list[str]] = {}
         for split in result.splits:
-            if not split.record["history"]:
+            if not split.record.get("history"):
                 continue
             for sign, judge in SIGNS.items():
                 if (numbers := judge(split)) is not None:

@@ -110,6 +110,8 @@ def test_the_map_of_features_is_computed_once_for_the_same_features(report, monk
 
 def test_an_alarming_remark_is_written_in_red(report, tmp_path):
     quiet, loud = tmp_path / "quiet.png", tmp_path / "loud.png"
+    report.unlearned.clear()  # two epochs teach a head nothing, which is red too
+    report.remarks[:] = [remark for remark in report.remarks if not remark.alarming]
     save(charts.comparison_table(report), quiet)
     report.remarks.insert(0, Remark("Leak: a test video was seen in pretraining", alarming=True))
     save(charts.comparison_table(report), loud)

@@ -18,6 +18,7 @@ from common.head.networks.layers import Head, SeededDropout
 
 UNSEEN = 1e-6  # weight that the authors' softmax leaves to what is masked; an infinite mask gives other answers
 DECODER_FALL = 3.0  # attention of decoder i counts exp(-3 i)
+MOST_WEIGHTS = 1 << 22  # of attention that are there at a time
 NORM_EPSILON = 1e-5  # of nn.InstanceNorm1d
 
 
@@ -43,8 +44,12 @@ class WindowAttention(nn.Module):
         keys = self._spans(self.key_conv(x) * mask, padding)  # (B, blocks, C, span)
         values = self._spans(self.value_conv(value_source) * mask, padding)
         valid, window = self._spans(mask, padding), self._window(mask)
-        # weights (T x span) of all layers would be gigabytes until the backward pass, which makes them again instead
-        out = checkpoint(_attend, queries, keys, values, valid, window, use_reentrant=False, preserve_rng_state=False)
+        # weights (T x span) of all layers would be gigabytes until the backward pass, which makes them again instead, and
+        # those of one layer hundreds of megabytes: some blocks at a time
+        blocks = max(1, MOST_WEIGHTS // (x.shape[0] * self.size * valid.shape[3]))
+        parts = zip(*(each.split(blocks, dim=1) for each in (queries, keys, values, valid)), strict=True)
+        pieces = [checkpoint(_attend, *part, window, use_reentrant=False, preserve_rng_state=False) for part in parts]
+        out = torch.cat(pieces, dim=1)
         out = out.permute(0, 3, 1, 2).flatten(2)[:, :, :num_frames]
         return self.conv_out(F.relu(out)) * mask
 

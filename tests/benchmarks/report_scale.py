@@ -4,7 +4,8 @@ python tests/benchmarks/report_scale.py                                     4 en
 python tests/benchmarks/report_scale.py --encoders 20 --videos 155 --frames 12000       the size of the study: 3 GB of files
 
 The run folders are synthetic: made labels, made predictions. Each command is a process of its own that starts from the run
-folders; it and its children are counted. Growth compares all with half of the encoders, and with half of the videos.
+folders; it and its children are counted, and of memory that several of them share (code of libraries, files) each its part,
+where the system tells (Linux's proportional set size). Growth compares all with half of the encoders, and with half of the videos.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from common.head.config import TrainConfig
 
 FPS = 25.0
 NUM_SEGMENTS, NUM_WRONG = 40, 60  # of a video
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 WHOLE, HALF = "scale", "scale-half"
 OPTIONS = ("encoders", "folds", "videos", "frames")
 
@@ -110,7 +111,8 @@ def watch(process: psutil.Popen, peak: list[int], cpu: dict[int, float]) -> None
         total = 0
         try:
             for each in (process, *process.children(recursive=True)):
-                total += each.memory_info().rss
+                memory = each.memory_full_info()
+                total += getattr(memory, "pss", memory.rss)  # elsewhere shared pages count once for each process
                 times = each.cpu_times()
                 cpu[each.pid] = times.user + times.system
         except psutil.NoSuchProcess:

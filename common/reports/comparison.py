@@ -26,6 +26,7 @@ from common.reports.run_records import WindowRecord, window_record
 from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import Protocol
 from common.scoring.significance import VarianceComponents, variance_components
+from common.scoring.video_score import VideoScore
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,10 @@ def per_video_table(
             "Frames": score.num_frames,
             "Minutes": score.num_frames / score.fps / 60 if score.fps else np.nan,
             **{f"{name} %": 100 * values[key] for key, name in MEASURES.items()},
-            "Calibration error %": np.nan if score.calibration is None else 100 * calibration_error(score.calibration),
-            "Median boundary error s": _median(score.boundary_seconds),
+            **further[video],
         }
         for result in results
-        for split, values_by_protocol in _splits_with_values(result, protocols)
+        for split, values_by_protocol, further in _splits_with_values(result, protocols)
         for protocol in protocols
         for (video, score), values in zip(split.scores.items(), values_by_protocol[protocol], strict=True)
     )
@@ -191,13 +191,19 @@ def per_video_table(
 
 def _splits_with_values(
     result: EncoderResult, protocols: Sequence[Protocol]
-) -> Iterator[tuple[SplitResult, dict[Protocol, list[dict[str, float]]]]]:
-    """Every split with the measures of each of its videos, in their order, by protocol."""
+) -> Iterator[tuple[SplitResult, dict[Protocol, list[dict[str, float]]], dict[str, dict[str, float]]]]:
+    """Every split with the measures of each of its videos, in their order, by protocol; and what no protocol changes."""
     first = 0
     for split in result.splits:
         last = first + len(split.scores)
-        yield split, {protocol: result.test_values(protocol)[first:last] for protocol in protocols}
+        further = {video: _further_columns(score) for video, score in split.scores.items()}
+        yield split, {protocol: result.test_values(protocol)[first:last] for protocol in protocols}, further
         first = last
+
+
+def _further_columns(score: VideoScore) -> dict[str, float]:
+    error = np.nan if score.calibration is None else 100 * calibration_error(score.calibration)
+    return {"Calibration error %": error, "Median boundary error s": _median(score.boundary_seconds)}
 
 
 def _median(seconds: np.ndarray) -> float:

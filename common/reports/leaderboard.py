@@ -264,7 +264,7 @@ def _pair_tests(
         found = _test_videos(measure, pairs, differences, resampled_units(videos, patients))
         known.update({(test.first, test.second, way): test for test in found})
     tests = [
-        replace(known[first.name, second.name, way], p_folds=_fold_test(first, second, measure, protocol))
+        replace(known[first.name, second.name, way], p_folds=_fold_test(first, second, measure, protocol, known))
         for first, second in chosen
     ]
     # Holm's correction needs the p values of all pairs
@@ -287,8 +287,15 @@ def _test_videos(
     ]
 
 
-def _fold_test(first: EncoderResult, second: EncoderResult, measure: str, protocol: Protocol) -> float:
+def _fold_test(first: EncoderResult, second: EncoderResult, measure: str, protocol: Protocol, known: Known) -> float:
     """The corrected resampled t-test over folds that both encoders were trained and scored on."""
+    key = "over folds", first.name, second.name, way_to_take(measure, protocol)
+    if key not in known:
+        known[key] = _test_folds(first, second, measure, protocol)
+    return known[key]
+
+
+def _test_folds(first: EncoderResult, second: EncoderResult, measure: str, protocol: Protocol) -> float:
     # other videos in a fold, or in another order of folds: no pairs of values to compare
     if len(first.splits) < 2 or [list(s.scores) for s in first.splits] != [list(s.scores) for s in second.splits]:
         return float("nan")

@@ -87,6 +87,12 @@ class BenchmarkSet:
         """What it was split by."""
         return self.report.title.partition(", ")[2]
 
+    def floor(self, kind: str, board: int, measure: str) -> EncoderResult | None:
+        """The floor of a kind (`head.config.FLOORS`) under the set's encoders, the highest of them; None where there is none."""
+        protocol = self.report.boards[board].protocol
+        found = [under[kind] for under in self.report.floors.values() if kind in under]
+        return max(found, key=lambda floor: np.nan_to_num(floor.mean(measure, protocol), nan=-1), default=None)
+
     def cell(self, encoder: str, board: int, measure: str) -> Cell | None:
         """A measure under the protocol number `board`; None where the set has no run of the encoder."""
         return self.report.boards[board].cells[encoder][measure] if encoder in self.results else None

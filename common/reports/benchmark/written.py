@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from common.base import paths
 from common.base.files import atomic_path, write_text
 from common.base.wording import brief, text_cell
+from common.head.config import FLOORS
 from common.reports.benchmark.table import LEAST_AGREEING, Benchmark, Standing
 from common.reports.leaderboard import ALPHA, HEADLINE
 from common.reports.page import page
@@ -77,6 +78,7 @@ def save_benchmark_page(made: Benchmark, path: Path) -> Path:
         "methods": METHODS,
         "least": LEAST_AGREEING,
         "ties_caption": ties_caption,
+        "floors": floors(made),
     }
     write_text(path, environment.get_template("benchmark.html.j2").render(context))
     return path
@@ -96,7 +98,20 @@ def text_rows(made: Benchmark) -> list[list[str]]:
             text = "not run" if cell is None else percent(cell.mean, cell.std)
             row.append(f"{text} (seen)" if name in each.leaks else text)
         rows.append(row)
+    for kind, title in floors(made).items():
+        found = [each.floor(kind, 0, HEADLINE) for each in made.sets]
+        cells = [percent(floor.mean(HEADLINE, made.protocols[0])) if floor else "not run" for floor in found]
+        rows.append([f"floor: {title}", *[""] * (len(rows[0]) - len(made.sets) - 1), *cells])
     return rows
+
+
+def floors(made: Benchmark) -> dict[str, str]:
+    """The kinds of floors that some set has, with their titles."""
+    return {
+        kind: title if kind == "majority" else f"{title}, that of the best encoder"
+        for kind, title in FLOORS.items()
+        if any(each.floor(kind, 0, HEADLINE) for each in made.sets)
+    }
 
 
 def ties_caption(standing: Standing) -> str:

@@ -40,6 +40,7 @@ def cases(world) -> list[Case]:
     return chosen_cases(world, None if COUNT == "all" else int(COUNT))
 
 
+@pytest.mark.timeout(900)
 def test_there_are_as_many_as_promised(cases, capsys):
     damaged = [case for case in cases if not case.is_sound]
     files = {case.target.path for case in damaged}

@@ -221,7 +221,10 @@ def make_world(root: Path) -> None:
     shutil.copytree(ARTEFACTS / "pretrain", root / "pretrain", dirs_exist_ok=True)
     for model in MODELS:
         (root / "models" / model).mkdir(parents=True, exist_ok=True)
-        shutil.copy(CHECKOUT / "models" / model / "config.yaml", root / "models" / model)
+        config = (CHECKOUT / "models" / model / "config.yaml").read_text(encoding="utf-8")
+        # the artefacts' colour histograms are from before they were scaled
+        kept = [line for line in config.splitlines() if not line.startswith("  feature_scale:")]
+        write_text(root / "models" / model / "config.yaml", "\n".join([*kept, ""]))
     videos = sorted(path.stem for path in (root / "data" / "mini" / "videos").iterdir())
     rows = "".join(f"{video},patient_{number}\n" for number, video in enumerate(videos))
     write_text(root / "data" / "mini" / "patients.csv", f"video,patient\n{rows}")

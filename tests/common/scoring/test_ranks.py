@@ -114,3 +114,15 @@ def test_a_plain_bootstrap_of_ranks_would_miss_it():
 def test_draws_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="encoders 3"):
         mean_ranks(np.zeros((1, 3)), [np.zeros((10, 2))])
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["noise of both sets alike", "noise of each set its own"])
+def test_means_are_drawn_to_each_other_by_what_noise_explains(sign):
+    """By hand: noise of variance 2, 4 within sets so 3 of an encoder's own in each, 8 - 2 = 6 that it keeps over both."""
+    noise = np.array([[1, -1, 0], [-1, 1, 0], [1, 1, -2], [-1, -1, 2]])
+    drawn = mean_ranks([[6, 0, -6], [2, 0, -2]], [noise, sign * noise]).drawn * np.sqrt(2)
+    kept_common, kept_own = 1 - 1 / (2 * 6 + 3 + 1), 1 - 1 / (3 + 1)
+    first, second = 4 * kept_common + 2 * kept_own, 4 * kept_common - 2 * kept_own
+    np.testing.assert_allclose(drawn.mean(axis=1), [[first, 0, -first], [second, 0, -second]], atol=1e-12)
+    spread = np.sqrt(kept_common if sign == 1 else kept_own)
+    np.testing.assert_allclose((drawn - drawn.mean(axis=1, keepdims=True))[1], sign * spread * noise, atol=1e-12)

@@ -197,7 +197,8 @@ def _unequal_heads(results: Sequence[EncoderResult]) -> list[Remark]:
     for result in results:
         config = result.record["config"]
         encoder = result.model.name, config.get("variant"), result.record["seed"], result.record.get("decode")
-        settings = tuple(str(config.get(key)) for key in HEAD_SETTINGS)
+        # of every fold: one that was run otherwise is another condition too
+        settings = tuple(tuple(_by_value(result, partial(_setting, key))) for key in HEAD_SETTINGS)
         of_encoders.setdefault(encoder, set()).add(settings)
     if len({frozenset(each) for each in of_encoders.values()}) <= 1:
         return []

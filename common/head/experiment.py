@@ -53,6 +53,8 @@ class Experiment:
     """Training videos that are kept aside: not learned from, to choose or to measure on."""
     asked: TrainConfig | None = None
     """What was asked for, where some of `config` was chosen inside the training part."""
+    choice: dict[str, Any] | None = None
+    """What was chosen and among what, as the run's record says it (`controls.choice`)."""
 
     @property
     def run_name(self) -> str | None:
@@ -71,6 +73,10 @@ class Experiment:
             folder = features_owner(self.dataset).features(self.model.name, config.variant)
             config = replace(config, features_dim=open_features(visible(folder, "*.npy")[0]).array.shape[0])
         return replace(self, config=config, asked=self.asked or self.config)
+
+    def with_choice(self, choice: dict[str, Any]) -> Experiment:
+        """The same run with what was chosen for it."""
+        return replace(self.with_settings(choice["chosen"]), choice=choice)
 
     @property
     def checkpoint(self) -> Path:

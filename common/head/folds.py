@@ -69,11 +69,12 @@ def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> Expe
         log.info("%s: finished, not run again", title)
         return as_chosen(experiment, read_run_record(path))
     log.info(title)
-    choice = choose(experiment, title, device=given["device"]) if experiment.config.choose != "none" else None
-    chosen = experiment.with_settings(choice["chosen"]) if choice else experiment
+    chosen = experiment
+    if experiment.config.choose != "none":
+        chosen = experiment.with_choice(choose(experiment, title, device=given["device"]))
     # after an interruption the fold resumes in the middle; forced, it starts over
     train(chosen, device=given["device"], resume=not given["force"], wandb=given["wandb"])
-    predict(chosen, device=given["device"], choice=choice)
+    predict(chosen, device=given["device"])
     return chosen
 
 

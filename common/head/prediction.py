@@ -32,17 +32,10 @@ if TYPE_CHECKING:
     from common.head.networks.layers import Head
 
 
-def predict(
-    experiment: Experiment,
-    *,
-    device: str = "auto",
-    checkpoint: Path | None = None,
-    choice: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | None = None) -> dict[str, Any]:
     """Predict and score the test videos of a split; returns what is written to `run.json`.
 
     Files are `<video>.txt` and `<video>.npy` with a row for each label; `run.json` comes last and completes the run.
-    `choice`: what the record says of settings that were chosen (`controls.choice`).
 
     Raises `UserError` when there is no checkpoint, or it does not fit the data.
     """
@@ -64,7 +57,6 @@ def predict(
             "history": trained.history,
             "train_seconds": round(sum(entry["seconds"] for entry in trained.history), 3),
         } | describe_training_part(experiment)
-    learned |= {"choice": dict(choice)} if choice else {}
     return write_run(experiment, videos, write, learned, device_name(target_device))
 
 
@@ -145,6 +137,7 @@ def _provenance(experiment: Experiment, videos: list[VideoFeatures]) -> dict[str
         "split": experiment.config.split,
         "run": experiment.run_name,
         "decode": experiment.decode,
+        "choice": experiment.choice,
         "seed": experiment.config.seed,
         "phases": list(experiment.mapping.names),
         "config": asdict(experiment.recorded_config),

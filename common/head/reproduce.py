@@ -18,9 +18,10 @@ from common.base.runtime import UserError, listed, naming
 from common.base.wording import format_table
 from common.features.files import identity_differences
 from common.head.config import TrainConfig
+from common.head.controls.floors import write_floor
 from common.head.experiment import Experiment, load_experiment
 from common.head.prediction import predict
-from common.head.run_record import read_run_record
+from common.head.run_record import as_chosen, read_run_record
 from common.head.training import train
 
 MOST_NAMED = 6  # files in a sentence
@@ -39,7 +40,7 @@ def reproduce(path: Path, *, device: str = "auto", keep: Path | None = None) -> 
     record = _read_record(path)
     config = from_mapping(TrainConfig, record["config"], path)
     try:
-        experiment = load_experiment(config)
+        experiment = as_chosen(load_experiment(config), record)
     except UserError as error:  # the record may be of another machine, with other data sets and models
         raise UserError(naming(path, error)) from error
     _check_inputs(path, record, experiment)
@@ -49,8 +50,11 @@ def reproduce(path: Path, *, device: str = "auto", keep: Path | None = None) -> 
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(record["num_threads"])  # sums over another number of parts differ in the last digits
-            train(elsewhere, device=device)
-            again = predict(elsewhere, device=device)
+            if record.get("floor"):
+                again = write_floor(elsewhere, record["floor"])
+            else:
+                train(elsewhere, device=device)
+                again = predict(elsewhere, device=device)
         finally:
             torch.set_num_threads(threads)
         pairs = [

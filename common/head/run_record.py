@@ -96,4 +96,4 @@ def is_finished(experiment: Experiment) -> bool:
 
 def as_chosen(experiment: Experiment, record: dict[str, Any]) -> Experiment:
     """The experiment with what was chosen for a run by its record."""
-    return experiment.with_settings(record["choice"]["chosen"]) if record.get("choice") else experiment
+    return experiment.with_choice(record["choice"]) if record.get("choice") else experiment

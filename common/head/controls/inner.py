@@ -52,7 +52,7 @@ def kept_aside(experiment: Experiment, purpose: str, settings: Mapping[str, Any]
     videos = hold_out(list(experiment.train_labels), read_patients(experiment.dataset), seed=experiment.config.seed)
     name = f"{experiment.config.run_name or 'default'}-aside-{purpose}"
     inner = replace(experiment.with_settings(settings), held_out=frozenset(videos), decode="argmax")
-    inner = replace(inner, config=replace(inner.config, run=name), asked=None)
+    inner = replace(inner, config=replace(inner.config, run=name), asked=None, choice=None)
     yield inner
     shutil.rmtree(inner.checkpoint.parent, ignore_errors=True)
     if inner.checkpoint.parents[1].is_dir() and not any(inner.checkpoint.parents[1].iterdir()):

@@ -89,6 +89,15 @@ def test_finished_folds_with_a_choice_are_not_run_again(made):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob(paths.RUN_RECORD)} == before
 
 
+@pytest.mark.parametrize("run", ["head=linear-choose=lr", "head=linear-choose=lr-viterbi", "floor=linear"])
+def test_runs_with_a_choice_and_floors_are_reproduced(made, run, capsys):
+    words = [word for word in WORDS if word != "--no_floors"]
+    main([*words, "--num_epochs", "2", "--choose", "lr", "--decode", "viterbi", "--only", "1"])
+    record = paths.model("ColorHistogram").split_results(made.dataset.name, 1, run) / paths.RUN_RECORD
+    assert main(["--reproduce", str(record), "--device", "cpu"]) == 0
+    assert "Reproduced: all 6 prediction files are equal to the byte" in capsys.readouterr().out
+
+
 def test_test_labels_change_no_choice(made):
     experiment = load_experiment(made.config(head="linear", num_epochs=2, choose="lr+standardise"))
     first = choose(experiment, "", device="cpu")

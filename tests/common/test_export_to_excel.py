@@ -10,7 +10,20 @@ from common.dataset.kfold import make_folds, read_folds, write_folds
 from common.reports.workbook.workbook import HEADER_ROW
 from common.run_k_folds import main as run_k_folds
 
-HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
+HEAD = [
+    "--num_layers_PG",
+    "3",
+    "--num_layers_R",
+    "3",
+    "--num_R",
+    "1",
+    "--num_f_maps",
+    "8",
+    "--num_epochs",
+    "12",
+    "--lr",
+    "0.02",
+]
 WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu", *HEAD]
 EXPORT = ["--dataset", "made", "--model", "ColorHistogram"]
 

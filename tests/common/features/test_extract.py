@@ -5,10 +5,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import av
 import numpy as np
@@ -468,31 +466,6 @@ def test_a_network_that_gives_nan_stops_with_the_files_name(clips, monkeypatch):
     )
     with pytest.raises(UserError, match=r"BL_0\.npy: the encoder gave a value that is not finite"):
         run()
-
-
-@pytest.mark.slow
-def test_kill_minus_nine_then_run_again_gives_the_same_bytes(clips, workspace, make_clip):
-    random = np.random.default_rng(1)
-    noise = random.integers(0, 255, (300, 48, 64, 3), dtype=np.uint8)
-    make_clip(clips.videos / "SD_long.mp4", list(noise))
-    script = "from common.extract_features import main; main(['--dataset', 'clips', '--device', 'cpu'], model='EfficientNet-Lite0')"
-    command = [sys.executable, "-c", script]
-    folder = clips.features("EfficientNet-Lite0")
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not any(folder.glob(".SD_long.*.partial.npy")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert (folder / "BL_0.npy").is_file()
-    assert not (folder / "SD_long.npy").exists()
-    subprocess.run(command, check=True, capture_output=True)
-    resumed = {path.name: path.read_bytes() for path in folder.glob("*.npy")}
-    for path in folder.iterdir():
-        path.unlink()
-    run(model="EfficientNet-Lite0")
-    assert resumed == {path.name: path.read_bytes() for path in folder.glob("*.npy")}
-    assert len(resumed) == 4
 
 
 def test_every_model_folder_has_the_same_thin_script_and_it_shows_its_help(checkout):

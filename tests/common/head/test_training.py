@@ -1,11 +1,6 @@
-"""Training: it learns, resumes bit-identically after a kill at any moment, and stops on bad numbers with a name."""
+"""Training: it learns, resumes bit-identically (`tests/faults` kills it at any moment), and stops on bad numbers with a name."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,26 +100,6 @@ def test_resume_is_bit_identical_to_an_undisturbed_training(made, monkeypatch, o
     resumed = train(experiment, device="cpu", resume=True)
     assert same_parameters(whole, resumed)
     assert [entry["loss"] for entry in whole.history] == [entry["loss"] for entry in resumed.history]
-
-
-@pytest.mark.slow
-def test_kill_minus_nine_then_resume_ends_with_the_same_numbers(made, tmp_path):
-    words = ["--dataset", "made", "--model", "ColorHistogram", "--device", "cpu", "--num_epochs", "60"]
-    words += ["--num_layers_PG", "4", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8"]
-    command = [sys.executable, "-m", "common.train", *words, "--run", "killed"]
-    experiment = load_experiment(made.config(num_epochs=60, lr=5e-4, run="killed"))
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not experiment.checkpoint.is_file() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    stopped_after = load_checkpoint(experiment.checkpoint).epoch
-    assert 1 <= stopped_after < 60
-    subprocess.run([*command, "--resume"], check=True, capture_output=True)
-    main([*words, "--run", "whole"])
-    whole = load_checkpoint(load_experiment(made.config(num_epochs=60, lr=5e-4, run="whole")).checkpoint)
-    assert same_parameters(load_checkpoint(experiment.checkpoint), whole)
 
 
 @pytest.mark.parametrize("options", OTHER_HEADS, ids=SMALL_OTHERS)

@@ -23,7 +23,11 @@ def test_a_signal_ends_a_command_with_one_message(root, name):
         time.sleep(moments.uniform(0.3, 2.5))
         process.send_signal(number)
         said = process.communicate(timeout=PATIENCE_SECONDS)[1]
-        if process.returncode != 0:  # it may have ended before
+        if (
+            process.returncode == -number
+        ):  # on a busy machine before the interpreter ran any of our code: nothing was begun
+            assert said == ""
+        elif process.returncode != 0:  # it may have ended before
             assert process.returncode == code, said
             assert "interrupted: finished files are kept" in said or "stopped by a signal" in said
         assert "Traceback" not in said

@@ -55,7 +55,7 @@ def leaderboard_rows(board: Leaderboard, floors: Floors | None = None) -> list[l
 def above_floors(result: EncoderResult, protocol: Protocol, floors: Floors) -> str:
     """How far a row is above the floors under it in the headline measure, in a line."""
     above = points_above(result, floors, HEADLINE, protocol)
-    return ", ".join(f"{points(found)} {FLOORS[kind]}" for kind, found in above.items() if not math.isnan(found))
+    return ", ".join(f"{points(found)} to the {FLOORS[kind]}" for kind, found in above.items() if not math.isnan(found))
 
 
 def standing_column(board: Leaderboard) -> tuple[str, list[str]] | None:

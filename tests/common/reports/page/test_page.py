@@ -435,7 +435,7 @@ def test_page_and_workbook_say_whether_the_order_holds_and_how_high_the_floors_a
     above = 100 * (
         report.results[0].mean("accuracy") - found.floors[report.results[0].name]["majority"].mean("accuracy")
     )
-    assert f"{above:+.1f} majority class" in page.partition('<section id="holds">')[0]
+    assert f"{above:+.1f} to the majority class" in page.partition('<section id="holds">')[0]
     workbook = openpyxl.load_workbook(save_comparison(report, tmp_path / "comparison.xlsx"))
     assert {"holds", "floors"} <= set(workbook.sheetnames)
     settings = {row[0].value for row in workbook["holds"].iter_rows(min_row=4)}

@@ -10,13 +10,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=models/launch_common.sh
 source models/launch_common.sh
-prepare_python
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # in a head this small, threads mostly wait for each other
-root="${SICS155_ROOT:-.}"
+prepare_demo
 encoders="${ENCODERS:-EfficientNet-Lite0 ColorHistogram}"
 releases=(cataracts autolaparo pmlr50)
-say() { printf '\n== %s\n' "$*"; }
-run() { "$PYTHON" "$@"; }
 
 say "three made releases: a label a frame, a label a second, folders of images"
 run data/make_releases.py --output "$root/data/releases" "$@"

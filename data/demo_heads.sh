@@ -10,30 +10,27 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=models/launch_common.sh
 source models/launch_common.sh
-prepare_python
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # in a head this small, threads mostly wait for each other
+prepare_demo
 encoders="${ENCODERS:-EfficientNet-Lite0 ColorHistogram}"
 heads="${HEADS:-mstcn++ linear gru tecno asformer}"
 folds="${FOLDS:-5}"
-dataset="${SICS155_ROOT:-.}/data/sample"
 declare -A options=([tecno]="stages=2 layers=8 maps=32" [asformer]="decoders=1 layers=6 maps=32" [gru]="hidden=64 layers=1")
-say() { printf '\n== %s\n' "$*"; }
 
 say "the sample set: drawn videos, features"
-"$PYTHON" data/make_sample.py
-"$PYTHON" generate_k_folds.py "$dataset" "$folds"
+run data/make_sample.py
+run generate_k_folds.py "$root/data/sample" "$folds"
 for encoder in $encoders; do
-    "$PYTHON" "models/$encoder/extract_features.py" --dataset sample
+    run "models/$encoder/extract_features.py" --dataset sample
 done
 for head in $heads; do
     for scale in none train; do
         for encoder in $encoders; do
             say "$encoder, head $head, --standardise $scale"
             # shellcheck disable=SC2086 # lists of words
-            "$PYTHON" -m common.run_k_folds --model "$encoder" --folds "$folds" --config data/sample_head.yaml --num_epochs 20 \
+            run -m common.run_k_folds --model "$encoder" --folds "$folds" --config data/sample_head.yaml --num_epochs 20 \
                 --head "$head" ${options[$head]:+--head_options ${options[$head]}} --standardise "$scale" ${HEAD:-}
         done
     done
 done
 say "one page: section 'Does it hold?'"
-"$PYTHON" compute_results.py --dataset sample --compare-kfold "$folds"
+run compute_results.py --dataset sample --compare-kfold "$folds"

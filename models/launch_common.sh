@@ -29,6 +29,17 @@ prepare_python() {
     fi
 }
 
+# prepare_demo: what the demos share: an interpreter, one thread (in networks and heads this small, threads mostly wait for each
+# other), and `root`, where data and results go.
+prepare_demo() {
+    prepare_python
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    # shellcheck disable=SC2034 # for the demos
+    root="${SICS155_ROOT:-.}"
+}
+say() { printf '\n== %s\n' "$*"; }
+run() { "$PYTHON" "$@"; }
+
 # chosen_models MODEL|all: names of model folders, one a line; 2 when there is no such folder.
 chosen_models() {
     local config names=()

@@ -10,11 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=models/launch_common.sh
 source models/launch_common.sh
-prepare_python
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # in networks this small, threads mostly wait for each other
-root="${SICS155_ROOT:-.}"
-say() { printf '\n== %s\n' "$*"; }
-run() { "$PYTHON" "$@"; }
+prepare_demo
 
 say "drawn videos: one set for each stage, of other seeds"
 run data/make_sample.py

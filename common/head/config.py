@@ -99,9 +99,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_ranges(self)
         self._complete_head()
-        if wrong := set(self.choose.split("+")) - {"none", *CHOICES}:
+        if self.choose != "none" and set(self.choose.split("+")) - set(CHOICES):
             raise UserError(
-                f"choose: expected some of {', '.join(CHOICES)}, joined by +, found {shown('+'.join(sorted(wrong)))}"
+                f"choose: expected none, or some of {', '.join(CHOICES)} joined by +, found {shown(self.choose)}"
             )
         for noun in ("run", "variant", "model", "splits"):
             if (name := getattr(self, noun)) is not None:

@@ -26,7 +26,7 @@ from common.head.checkpoint import load_head
 from common.head.experiment import Experiment
 from common.head.prediction import write_phases
 from common.scoring.folder import to_json
-from common.scoring.intervals import Interval, difference_interval, resampled_units, sums_per_unit
+from common.scoring.intervals import UNDEFINED, Interval, difference_interval, resampled_units, sums_per_unit
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, contributions, from_sums, summarise
 from common.scoring.video_score import VideoScore
@@ -215,7 +215,7 @@ def _loss(
     """
     sides = [contributions(_scored(scores), measure, CHALLENGE) for scores in scored]
     if any(np.isnan(side).any() for side in sides):
-        return Interval(float("nan"), float("nan"), float("nan"))
+        return UNDEFINED
     names = [[name for name, score in scores.items() if score.counts.any()] for scores in scored]
     units = map(resampled_units, names, patients)
     return difference_interval(*map(sums_per_unit, sides, units), lambda sums: from_sums(measure, sums, CHALLENGE))

@@ -120,6 +120,7 @@ def exclude_seen(dataset: paths.Dataset, found: Collection) -> Collection:
         return found
 
     def without_seen(result: EncoderResult) -> EncoderResult:
+        """A row or a floor on the other videos; folds of which none is left go."""
         splits = []
         for split in result.splits:
             scores = {name: score for name, score in split.scores.items() if name not in seen}

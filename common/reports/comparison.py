@@ -144,7 +144,7 @@ def make_report(
     known: Known = {}
     boards = [make_leaderboard(whole, protocol, patients, known, against=against) for protocol in protocols]
     holds = holding(boards[0], patients)
-    lines += [Remark(sentence, holds.depends) for sentence in (holds.sentences if holds else ())]
+    lines += holds.remarks if holds else []
     return Report(
         dataset=dataset,
         mapping=read_phases(dataset),

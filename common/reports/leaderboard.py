@@ -10,7 +10,7 @@ import numpy as np
 
 from common.base.runtime import UserError, counted
 from common.reports.results import EncoderResult
-from common.scoring.intervals import Interval, resampled_units, sum_interval
+from common.scoring.intervals import UNDEFINED, Interval, resampled_units, sum_interval
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import Protocol, contributions, from_sums, way_to_take
 from common.scoring.significance import (
@@ -25,7 +25,6 @@ from common.scoring.significance import (
 
 ALPHA = 0.05
 HEADLINE = "accuracy"
-UNDEFINED = Interval(float("nan"), float("nan"), float("nan"))
 # intervals and tests, by encoder or pair and the way in which the measure is taken
 Known = dict[tuple[Hashable, ...], Any]
 

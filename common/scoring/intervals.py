@@ -24,6 +24,9 @@ class Interval:
     high: float
 
 
+UNDEFINED = Interval(NAN, NAN, NAN)
+
+
 def sum_interval(
     per_video: np.ndarray,
     statistic: Callable[[np.ndarray], np.ndarray],

@@ -15,6 +15,7 @@ import numpy as np
 
 from common.scoring.intervals import ROUNDING, Interval
 
+LEAST_RANKED = 3  # encoders: the order of two is the same or the other
 PAIRS_AT_ONCE = 1 << 22  # of encoders in a draw that are looked at together
 LEAST_KEPT = 1e-6  # of a spread that is nothing but noise: ranks are then drawn from the noise alone
 
@@ -71,7 +72,7 @@ class MeanRanks:
 
     def agreement(self, first: int, second: int) -> tuple[float, float]:
         """Bounds of Kendall's tau between the true orders of two sets, by number."""
-        taus = [kendall(*pair) for pair in zip(self.drawn[first], self.drawn[second], strict=True)]
+        taus = kendalls(self.drawn[first], self.drawn[second])
         low, high = np.quantile(taus, [(1 - self.confidence) / 2, (1 + self.confidence) / 2])
         return float(low), float(high)
 
@@ -79,11 +80,17 @@ class MeanRanks:
 def kendall(first: np.ndarray, second: np.ndarray) -> float:
     """Kendall's tau-b between two orders `(encoders,)` of those that have both values; NaN where all of one are equal."""
     table = np.array([first, second], dtype=float)
-    table = table[:, ~np.isnan(table).any(axis=0)]
-    above = np.triu_indices(table.shape[1], 1)
-    one, other = (np.sign(np.subtract.outer(values, values))[above] for values in table)
-    both = np.count_nonzero(one) * np.count_nonzero(other)
-    return float((one * other).sum() / np.sqrt(both)) if both else float("nan")
+    table = table[:, None, ~np.isnan(table).any(axis=0)]
+    return float(kendalls(*table)[0])
+
+
+def kendalls(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b `(draws,)` of two orders `(draws, encoders)` in each draw; NaN where all of one are equal."""
+    left, right = np.triu_indices(np.shape(first)[1], 1)
+    one, other = (np.sign(values[:, left] - values[:, right]) for values in (first, second))
+    both = np.count_nonzero(one, axis=1) * np.count_nonzero(other, axis=1)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is how an undefined one says so
+        return (one * other).sum(axis=1) / np.sqrt(both)
 
 
 def mean_ranks(values: np.ndarray, drawn: Sequence[np.ndarray], *, confidence: float = 0.95) -> MeanRanks:

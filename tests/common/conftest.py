@@ -18,6 +18,7 @@ from tests.common import cohort as audited
 from tests.common.cohort import Cohort
 
 PHASES = ("background", "incision", "wash", "suture")
+FOLD_WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu"]
 FEATURE_DIM = 48  # that of models/ColorHistogram
 SMALL_HEAD = {"num_layers_PG": 4, "num_layers_R": 3, "num_R": 1, "num_f_maps": 8, "num_epochs": 3, "lr": 5e-3}
 

@@ -9,6 +9,7 @@ from common.base.runtime import UserError
 from common.dataset.kfold import make_folds, read_folds, write_folds
 from common.reports.workbook.workbook import HEADER_ROW
 from common.run_k_folds import main as run_k_folds
+from tests.common.conftest import FOLD_WORDS
 
 HEAD = [
     "--num_layers_PG",
@@ -24,7 +25,7 @@ HEAD = [
     "--lr",
     "0.02",
 ]
-WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu", *HEAD]
+WORDS = [*FOLD_WORDS, *HEAD]
 EXPORT = ["--dataset", "made", "--model", "ColorHistogram"]
 
 

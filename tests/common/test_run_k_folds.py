@@ -10,8 +10,8 @@ from common.base.runtime import UserError
 from common.head.config import is_floor
 from common.head.experiment import load_experiment
 from common.run_k_folds import main
+from tests.common.conftest import FOLD_WORDS
 
-WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu"]
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
 
 
@@ -30,7 +30,7 @@ def run_folders(made):
 
 
 def test_all_folds_are_run_and_summarised(made, capsys):
-    assert main([*WORDS, *HEAD]) == 0
+    assert main([*FOLD_WORDS, *HEAD]) == 0
     printed = capsys.readouterr().out
     assert all(path.is_file() for path in records(made))
     assert "ColorHistogram" in printed
@@ -41,60 +41,60 @@ def test_all_folds_are_run_and_summarised(made, capsys):
 
 
 def test_finished_folds_are_not_run_again(made):
-    main([*WORDS, *HEAD])
+    main([*FOLD_WORDS, *HEAD])
     before = [path.stat().st_mtime_ns for path in records(made)]
-    main([*WORDS, *HEAD])
+    main([*FOLD_WORDS, *HEAD])
     assert before == [path.stat().st_mtime_ns for path in records(made)]
 
 
 def test_an_unfinished_fold_is_run_again(made):
-    main([*WORDS, *HEAD])
+    main([*FOLD_WORDS, *HEAD])
     records(made)[1].unlink()
     kept = records(made)[0].stat().st_mtime_ns
-    main([*WORDS, *HEAD])
+    main([*FOLD_WORDS, *HEAD])
     assert records(made)[1].is_file()
     assert records(made)[0].stat().st_mtime_ns == kept
 
 
 def test_only_runs_one_fold(made):
-    main([*WORDS, *HEAD, "--only", "2"])
+    main([*FOLD_WORDS, *HEAD, "--only", "2"])
     assert [path.is_file() for path in records(made)] == [False, True]
 
 
 def test_another_configuration_does_not_overwrite_results(made):
-    main([*WORDS, *HEAD])
+    main([*FOLD_WORDS, *HEAD])
     with pytest.raises(UserError, match=r"run with another configuration \(lr: 0.0005 -> 0.01\).*--run NAME"):
-        main([*WORDS, *HEAD, "--lr", "0.01"])
-    main([*WORDS, *HEAD, "--lr", "0.01", "--run", "fast"])
+        main([*FOLD_WORDS, *HEAD, "--lr", "0.01"])
+    main([*FOLD_WORDS, *HEAD, "--lr", "0.01", "--run", "fast"])
     rates = [json.loads(path.read_text())["config"]["lr"] for path in records(made)]
     assert rates == [5e-4, 5e-4]
 
 
 def test_force_replaces_another_configuration(made):
-    main([*WORDS, *HEAD])
-    main([*WORDS, *HEAD, "--lr", "0.01", "--force"])
+    main([*FOLD_WORDS, *HEAD])
+    main([*FOLD_WORDS, *HEAD, "--lr", "0.01", "--force"])
     assert json.loads(records(made)[0].read_text())["config"]["lr"] == 0.01
 
 
 def test_changed_labels_make_a_fold_run_again(made):
-    main([*WORDS, *HEAD])
+    main([*FOLD_WORDS, *HEAD])
     path = made.dataset.ground_truth / "BL_1.txt"
     path.write_text(path.read_text().replace("wash", "suture"))
     before = [path.stat().st_mtime_ns for path in records(made)]
-    main([*WORDS, *HEAD])
+    main([*FOLD_WORDS, *HEAD])
     assert all(new.stat().st_mtime_ns > old for new, old in zip(records(made), before, strict=True))
 
 
 def test_another_number_of_folds_is_an_error_with_both(made):
     with pytest.raises(UserError, match=r"--folds 5: .* has 2 folds"):
-        main([*WORDS[:4], "--folds", "5", *HEAD])
+        main([*FOLD_WORDS[:4], "--folds", "5", *HEAD])
 
 
 # --- several fractions and seeds ----------------------------------------------------------------------------------
 
 
 def test_every_pair_of_fraction_and_seed_is_a_run_with_a_row(made, capsys):
-    main([*WORDS, *HEAD, "--train_fraction", "0.34,1", "--seed", "42,43"])
+    main([*FOLD_WORDS, *HEAD, "--train_fraction", "0.34,1", "--seed", "42,43"])
     assert run_folders(made) == {"fraction0.34": 2, "fraction0.34-seed43": 2, "seed43": 2}
     assert all(path.is_file() for path in records(made))
     rows = capsys.readouterr().out.splitlines()[2:6]
@@ -109,27 +109,27 @@ def test_every_pair_of_fraction_and_seed_is_a_run_with_a_row(made, capsys):
 
 
 def test_finished_runs_of_a_series_are_not_run_again(made):
-    main([*WORDS, *HEAD, "--seed", "43"])
+    main([*FOLD_WORDS, *HEAD, "--seed", "43"])
     before = [path.stat().st_mtime_ns for path in records(made, seed=43)]
-    main([*WORDS, *HEAD, "--seed", "42,43"])
+    main([*FOLD_WORDS, *HEAD, "--seed", "42,43"])
     assert [path.stat().st_mtime_ns for path in records(made, seed=43)] == before
     assert all(path.is_file() for path in records(made))
 
 
 def test_a_named_series_keeps_its_runs_apart(made):
-    main([*WORDS, *HEAD, "--train_fraction", "0.34,1.0", "--run", "curve", "--only", "1"])
+    main([*FOLD_WORDS, *HEAD, "--train_fraction", "0.34,1.0", "--run", "curve", "--only", "1"])
     assert run_folders(made) == {"curve": 1, "curve-fraction0.34": 1}
 
 
 def test_a_single_value_leaves_the_name_as_it_is(made):
-    main([*WORDS, *HEAD, "--seed", "43", "--run", "mine", "--only", "1"])
+    main([*FOLD_WORDS, *HEAD, "--seed", "43", "--run", "mine", "--only", "1"])
     assert run_folders(made) == {"mine": 1}
 
 
 def test_values_of_a_configuration_file_give_way_to_a_list(made, tmp_path):
     path = tmp_path / "head.yaml"
     path.write_text("seed: 7\ntrain_fraction: 0.67\n")
-    main([*WORDS, *HEAD, "--config", str(path), "--seed", "42,43", "--only", "1"])
+    main([*FOLD_WORDS, *HEAD, "--config", str(path), "--seed", "42,43", "--only", "1"])
     assert run_folders(made) == {"fraction0.67": 1, "fraction0.67-seed43": 1}
 
 
@@ -148,18 +148,18 @@ def test_values_of_a_configuration_file_give_way_to_a_list(made, tmp_path):
 )
 def test_a_wrong_list_is_refused_before_anything_runs(made, words, message):
     with pytest.raises(UserError, match=message):
-        main([*WORDS, *HEAD, *words])
+        main([*FOLD_WORDS, *HEAD, *words])
     assert not records(made)[0].parents[1].exists()
 
 
 def test_a_run_recorded_before_a_setting_existed_counts_as_finished(made):
-    main([*WORDS, *HEAD])
+    main([*FOLD_WORDS, *HEAD])
     for path in records(made):
         record = json.loads(path.read_text())
         del record["config"]["train_fraction"]
         path.write_text(json.dumps(record))
     before = [path.stat().st_mtime_ns for path in records(made)]
-    main([*WORDS, *HEAD])
+    main([*FOLD_WORDS, *HEAD])
     assert [path.stat().st_mtime_ns for path in records(made)] == before
 
 
@@ -192,4 +192,4 @@ def test_settings_beside_a_record_are_refused_rather_than_left_out(made, words, 
 
 def test_keep_without_a_record_is_refused(made, tmp_path):
     with pytest.raises(UserError, match="--keep goes with --reproduce only"):
-        main([*WORDS, *HEAD, "--keep", str(tmp_path / "kept")])
+        main([*FOLD_WORDS, *HEAD, "--keep", str(tmp_path / "kept")])

@@ -15,13 +15,9 @@ import numpy as np
 from common.base.entries import visible
 from common.base.runtime import UserError
 from common.dataset.description import features_owner
-from common.dataset.phases import IGNORED
 from common.features.files import identity_differences, open_features
-from common.head.checkpoint import load_head
-from common.head.controls.inner import kept_aside
+from common.head.controls.inner import answers_aside, videos_aside
 from common.head.experiment import Experiment
-from common.head.prediction import phase_probabilities
-from common.head.training import train
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +29,15 @@ def choose(experiment: Experiment, title: str, *, device: str) -> dict[str, Any]
 
     Raises `UserError` where there is nothing to choose from, or too few videos to keep some aside.
     """
+    aside = videos_aside(experiment)
     found: list[tuple[float, dict[str, Any]]] = []
-    aside: list[str] = []
     for number, settings in enumerate(candidates(experiment), 1):
-        with kept_aside(experiment, f"choice{number}", settings) as inner:
-            train(inner, device=device, resume=True)
-            aside = sorted(inner.held_out)
-            found.append((accuracy_aside(inner, device), settings))
+        probabilities, phases = answers_aside(experiment, aside, f"choice{number}", settings, device=device)
+        found.append((float(np.mean(probabilities.argmax(axis=1) == phases)), settings))
         log.info("%s: %s: %.2f %% of the frames kept aside", title, settings, 100 * found[-1][0])
     best = max(found, key=lambda each: each[0])[1]  # the first of equal ones
     return {
-        "held_out": aside,
+        "held_out": sorted(aside),
         "candidates": [settings | {"accuracy": accuracy} for accuracy, settings in found],
         "chosen": best,
     }
@@ -92,15 +86,3 @@ def _differ_in_pooling_alone(one: dict[str, Any] | None, other: dict[str, Any] |
     return one["pooling"] != other["pooling"] and not identity_differences(
         one | {"pooling": None}, other | {"pooling": None}
     )
-
-
-def accuracy_aside(inner: Experiment, device: str) -> float:
-    """Share of the frames of the videos kept aside whose phase is correct, of those whose label counts."""
-    head = load_head(inner.checkpoint, inner.config, inner.mapping.num_classes)
-    correct = total = 0
-    for video in inner.open(inner.held_out_labels):
-        likely = phase_probabilities(head, video)[: len(video.target)]
-        counts = video.target != IGNORED
-        correct += int((likely.argmax(axis=1) == video.target)[counts].sum())
-        total += int(counts.sum())
-    return correct / total if total else float(np.nan)

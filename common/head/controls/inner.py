@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from common.base.runtime import UserError, listed
+import numpy as np
+
+from common.base.runtime import UserError, listed, select_device
 from common.dataset.kfold import stratified_order
 from common.dataset.patients import read_patients
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from common.head.experiment import Experiment
+from common.dataset.phases import IGNORED
+from common.head.checkpoint import load_head
+from common.head.experiment import Experiment
+from common.head.prediction import phase_probabilities
+from common.head.training import train
+from common.scoring.intervals import resampled_units
 
 SHARE = 0.2  # of the training videos
 LEAST = 2  # videos
@@ -27,8 +29,8 @@ def hold_out(videos: Sequence[str], patients: Mapping[str, str], *, seed: int) -
     Raises `UserError` where that leaves nothing to learn from.
     """
     units: dict[str, list[str]] = {}
-    for video in videos:
-        units.setdefault(patients.get(video, f"video:{video}"), []).append(video)
+    for video, unit in zip(videos, resampled_units(videos, patients) or videos, strict=True):
+        units.setdefault(unit, []).append(video)
     first_of = {members[0]: members for members in units.values()}
     wanted, aside = max(LEAST, round(SHARE * len(videos))), set()
     for first in stratified_order(list(first_of), seed=seed):
@@ -43,17 +45,36 @@ def hold_out(videos: Sequence[str], patients: Mapping[str, str], *, seed: int) -
     return [video for video in videos if video in aside]
 
 
-@contextmanager
-def kept_aside(experiment: Experiment, purpose: str, settings: Mapping[str, Any]) -> Iterator[Experiment]:
-    """The same experiment without a part of its training videos (`Experiment.held_out`) and with other settings.
+def videos_aside(experiment: Experiment) -> list[str]:
+    """Which of an experiment's training videos are kept aside (`hold_out`)."""
+    return hold_out(list(experiment.train_labels), read_patients(experiment.dataset), seed=experiment.config.seed)
 
-    Its head has a name of its own, and is removed at the end; an interrupted one is resumed.
+
+def answers_aside(
+    experiment: Experiment, videos: Sequence[str], purpose: str, settings: Mapping[str, Any], *, device: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a head that did not learn from some of its training videos says of them, and their phases.
+
+    Probabilities `(T, num_classes)` and phases `(T,)` of the frames whose label counts, of all videos together. The head
+    has other settings than the experiment's, and a name of its own by `purpose`; it is removed at the end, and an
+    interrupted one is resumed. Raises `UserError` where no frame counts.
     """
-    videos = hold_out(list(experiment.train_labels), read_patients(experiment.dataset), seed=experiment.config.seed)
+    inner = replace(experiment.with_settings(settings), held_out=frozenset(videos), decode="argmax", asked=None)
     name = f"{experiment.config.run_name or 'default'}-aside-{purpose}"
-    inner = replace(experiment.with_settings(settings), held_out=frozenset(videos), decode="argmax")
-    inner = replace(inner, config=replace(inner.config, run=name), asked=None, choice=None)
-    yield inner
+    inner = replace(inner, config=replace(inner.config, run=name), choice=None)
+    train(inner, device=device, resume=True)
+    head = load_head(inner.checkpoint, inner.config, inner.mapping.num_classes).to(select_device(device))
+    rows, phases = [], []
+    for video in inner.open(inner.held_out_labels):
+        counts = video.target != IGNORED
+        rows.append(phase_probabilities(head, video)[: len(counts)][counts])
+        phases.append(video.target[counts])
     shutil.rmtree(inner.checkpoint.parent, ignore_errors=True)
     if inner.checkpoint.parents[1].is_dir() and not any(inner.checkpoint.parents[1].iterdir()):
         inner.checkpoint.parents[1].rmdir()
+    if not sum(map(len, phases)):
+        raise UserError(
+            f"{experiment.dataset.name}: no frame of the training videos kept aside ({listed(sorted(videos))}) has a label that "
+            "counts; leave --choose and --temperature out"
+        )
+    return np.concatenate(rows), np.concatenate(phases)

@@ -12,15 +12,13 @@ import numpy as np
 
 from common.base import paths
 from common.base.files import write_json
-from common.dataset.phases import IGNORED, read_labels
-from common.head.checkpoint import load_head
-from common.head.controls.inner import kept_aside
+from common.dataset.phases import IGNORED
+from common.head.controls.inner import answers_aside, videos_aside
 from common.head.experiment import Experiment
-from common.head.prediction import phase_probabilities
 from common.head.run_record import read_run_record
-from common.head.training import train
-from common.scoring.folder import read_probabilities
+from common.scoring.folder import score_folder
 from common.scoring.metrics import calibration_bins
+from common.scoring.video_score import VideoScore
 
 BOUNDS = 0.05, 20.0  # outside of these a head is constant, or has not learned
 SMALLEST = float(np.finfo(np.float32).tiny)  # a probability that is 0 in float32 has no logarithm
@@ -35,26 +33,25 @@ def add_temperature(experiment: Experiment, *, device: str) -> dict[str, Any]:
     record = read_run_record(path)
     if record.get("temperature"):
         return record["temperature"]
-    with kept_aside(experiment, "temperature", {}) as inner:
-        train(inner, device=device, resume=True)
-        head = load_head(inner.checkpoint, inner.config, inner.mapping.num_classes)
-        rows, phases = [], []
-        for video in inner.open(inner.held_out_labels):
-            counts = video.target != IGNORED
-            rows.append(phase_probabilities(head, video)[: len(counts)][counts])
-            phases.append(video.target[counts])
-        aside = sorted(inner.held_out)
-    value = fit_temperature(np.concatenate(rows), np.concatenate(phases))
-    bins = 0
-    for name, labels in experiment.test_labels.items():
-        true = read_labels(labels, experiment.mapping)
-        shape = len(true), experiment.mapping.num_classes
-        likely = tempered(read_probabilities(experiment.results / f"{name}.npy", *shape), value)
-        true[len(true) - record["unreached_labels"].get(name, 0) :] = IGNORED
-        bins = bins + calibration_bins(true[true != IGNORED], likely[true != IGNORED])
-    found = {"value": value, "held_out": aside, "bins": np.asarray(bins).tolist()}
+    aside = videos_aside(experiment)
+    value = fit_temperature(*answers_aside(experiment, aside, "temperature", {}, device=device))
+    scores = score_folder(
+        experiment.test_labels,
+        experiment.results,
+        experiment.mapping,
+        experiment.results,
+        unreached=record["unreached_labels"],
+    )
+    bins = sum(_bins_afterwards(score, value) for score in scores.values())
+    found = {"value": value, "held_out": sorted(aside), "bins": bins.tolist()}
     write_json(path, record | {"temperature": found})
     return found
+
+
+def _bins_afterwards(score: VideoScore, temperature: float) -> np.ndarray:
+    """Calibration bins of a scored video after dividing by the temperature, of the frames that count."""
+    counts = score.true != IGNORED
+    return calibration_bins(score.true[counts], tempered(score.load_probabilities()[counts], temperature))
 
 
 def fit_temperature(probabilities: np.ndarray, phases: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from common.reports.results import Collection, EncoderResult, run_names
 from common.scoring.intervals import Interval, drawn_values, resampled_units, sums_per_unit
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import Protocol, contributions, from_sums, way_to_take
-from common.scoring.ranks import kendall, mean_ranks, ranks_of
+from common.scoring.ranks import LEAST_RANKED, kendall, mean_ranks, ranks_of
 from common.scoring.significance import holm, smallest_p, tie_letters
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ DRAWS = 1000
 MOST_DRAWS = 20_000  # enough for 31 encoders
 MARGIN = 1.1  # of the draws that Holm's correction needs, so that more than the very first pair can show
 SEED = 42
-LEAST_AGREEING = 3  # encoders: the order of two is the same or the other
 
 
 def in_rows(found: Collection) -> Collection:
@@ -303,10 +302,10 @@ def _agreement(
     protocol: Protocol,
     measure: str,
 ) -> Agreement | None:
-    """Of the encoders that two sets both rank; None for fewer than `LEAST_AGREEING`."""
+    """Of the encoders that two sets both rank; None for fewer than `LEAST_RANKED`."""
     first, second = (values[each.name] for each in sets)
     names = sorted(first.keys() & second.keys())
-    if len(names) < LEAST_AGREEING:
+    if len(names) < LEAST_RANKED:
         return None
     table = np.array([[of_set[name] for name in names] for of_set in (first, second)])
     found = [each.deviations(names, protocol, measure, DRAWS) for each in draws]

@@ -14,7 +14,7 @@ from common.base import paths
 from common.base.files import atomic_path, write_text
 from common.base.wording import brief, text_cell
 from common.head.config import FLOORS
-from common.reports.benchmark.table import LEAST_AGREEING, Benchmark, Standing
+from common.reports.benchmark.table import Benchmark, Standing
 from common.reports.leaderboard import ALPHA, HEADLINE
 from common.reports.page import page
 from common.reports.pictures.style import ALARM, QUIET, SERIES_COLOURS, save, tidy, write_remarks, write_title
@@ -23,6 +23,7 @@ from common.reports.workbook.sheet import P_VALUE, Sheet, mark_rows
 from common.reports.workbook.workbook import save_workbook
 from common.scoring.intervals import Interval
 from common.scoring.metrics import MEASURES
+from common.scoring.ranks import LEAST_RANKED
 
 BEST_SHADE, LEAST_SHADE = 0.75, 0.06  # of blue, for the first and the last rank
 DARK = 0.45  # a shade from which writing is white
@@ -76,7 +77,7 @@ def save_benchmark_page(made: Benchmark, path: Path) -> Path:
         "measures": MEASURES,
         "headline": MEASURES[HEADLINE],
         "methods": METHODS,
-        "least": LEAST_AGREEING,
+        "least": LEAST_RANKED,
         "ties_caption": ties_caption,
         "floors": floors(made),
     }

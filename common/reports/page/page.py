@@ -31,14 +31,13 @@ from common.reports.page import charts, failure_charts
 from common.reports.page.ribbons import ribbon_chart, ribbon_image
 from common.reports.pictures.style import phase_colours
 from common.reports.results import EncoderResult, SplitResult
-from common.reports.robustness.factors import LEAST_RANKED
-from common.reports.robustness.floors import floor_rows, points_above
+from common.reports.robustness.floors import floor_rows
 from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, weights_source
 from common.reports.text import above_floors, contrast_text, interval_text, p_value, percent, points, standing_column
 from common.scoring.further_measures import FURTHER_MEASURES, further_name
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import methods_sentence
-from common.scoring.ranks import kendall
+from common.scoring.ranks import LEAST_RANKED, kendall
 
 MOST_CHANGES = 10  # of a case sheet that are spelled out
 TICK_MINUTES = (1, 2, 5, 10, 15, 30, 60)
@@ -66,7 +65,6 @@ def build(report: Report, *, all_ribbons: bool = False) -> dict[str, Any]:
     ribbon_videos = shown_videos(report, all_ribbons=all_ribbons)
     figures = _figures(report, atlas, ribbon_videos)
     colours = phase_colours(report.mapping)
-    results = {result.name: result for result in report.results}
     return {
         "report": report,
         "plotly_js": Markup(get_plotlyjs()),
@@ -94,7 +92,6 @@ def build(report: Report, *, all_ribbons: bool = False) -> dict[str, Any]:
         "holds_ranks": report.holding.ranks(report.board) if report.holding else {},
         "least_ranked": LEAST_RANKED,
         "floors": floor_rows(report),
-        "above": lambda name, measure: points_above(results[name], report.floors, measure, report.board.protocol),
         "above_floors": partial(above_floors, floors=report.floors),
         "atlas": atlas,
         "costs": COSTS,

@@ -10,10 +10,11 @@ import numpy as np
 from common.base.runtime import counted
 from common.head.config import TrainConfig
 from common.head.networks.catalogue import HEADS, options_that_differ
-from common.reports.caveats import HEAD_SETTINGS
+from common.reports.caveats import HEAD_SETTINGS, Remark
 from common.reports.leaderboard import HEADLINE, Leaderboard
 from common.reports.results import EncoderResult
-from common.scoring.intervals import Interval, drawn_values, resampled_units, sums_per_unit
+from common.scoring.intervals import NAN, UNDEFINED, Interval, drawn_values, resampled_units, sums_per_unit
+from common.scoring.ranks import LEAST_RANKED, kendall, kendalls
 from common.scoring.significance import effect_size
 
 # what may differ between two runs of one encoder: its name in a sentence, and the settings that it comes in
@@ -24,9 +25,7 @@ FACTORS = {
     "choice of settings": ("choose",),
 }
 TWO_SIDED = ("scale of the features", "decoding", "choice of settings")  # each with a natural other side: none
-LEAST_RANKED = 3  # encoders: the order of two is the same or the other
 TAILS = 0.025, 0.975
-UNDEFINED = Interval(float("nan"), float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,8 @@ class Holding:
     """(encoder, label of the condition) -> the row of the leaderboard."""
     agreements: list[OrderAgreement]
     changes: list[SettingChange]
-    sentences: list[str]
-    depends: bool
-    """Whether two encoders change places beyond chance."""
+    remarks: list[Remark]
+    """One for each factor that was varied; alarming where two encoders change places beyond chance."""
 
     def ranks(self, board: Leaderboard) -> dict[tuple[str, str], int]:
         """(encoder, label of the condition) -> its place among the encoders under that condition, from 1."""
@@ -113,16 +111,10 @@ class _Draws:
         if len(pairs) < LEAST_RANKED:
             return UNDEFINED
         first, second = zip(*pairs, strict=True)
-        estimate = _tau(*(np.array([[self.means[name]] for name in side]) for side in (first, second)))
-        drawn = _tau(*(np.stack([self.drawn[name] for name in side]) for side in (first, second)))
-        low, high = np.quantile(drawn, TAILS)
-        return Interval(float(estimate[0]), float(low), float(high))
-
-
-def _tau(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Kendall's tau-a `(draws,)` of values `(encoders, draws)`: pairs in the same order less those in the other, of all."""
-    one, other = np.triu_indices(len(first), 1)
-    return np.mean(np.sign(first[one] - first[other]) * np.sign(second[one] - second[other]), axis=0)
+        estimate = kendall(*([self.means[name] for name in side] for side in (first, second)))
+        drawn = kendalls(*(np.stack([self.drawn[name] for name in side], axis=1) for side in (first, second)))
+        low, high = np.nanquantile(drawn, TAILS) if np.isfinite(drawn).any() else (NAN, NAN)
+        return Interval(estimate, float(low), float(high))
 
 
 def holding(board: Leaderboard, patients: Mapping[str, str] | None = None) -> Holding | None:
@@ -153,11 +145,8 @@ def holding(board: Leaderboard, patients: Mapping[str, str] | None = None) -> Ho
         if _factor(first, second) in TWO_SIDED
         for encoder, runs in _runs(rows, first.label, second.label).items()
     ]
-    flips = {factor: _flips(rows, conditions, factor, draws) for factor in FACTORS}
-    sentences = [_sentence(factor, rows, conditions, flips[factor], draws) for factor in FACTORS]
-    return Holding(
-        list(encoders), conditions, rows, agreements, changes, list(filter(None, sentences)), any(flips.values())
-    )
+    remarks = [_remark(factor, rows, conditions, draws) for factor in FACTORS]
+    return Holding(list(encoders), conditions, rows, agreements, changes, list(filter(None, remarks)))
 
 
 def settings_of(result: EncoderResult) -> tuple[tuple[str, Any], ...]:
@@ -259,29 +248,26 @@ def _flips(
     return found
 
 
-def _sentence(
-    factor: str,
-    rows: Mapping[tuple[str, str], str],
-    conditions: Sequence[Condition],
-    flips: Sequence[tuple[str, str, Condition, Condition]],
-    draws: _Draws,
-) -> str:
-    """Whether the order of the encoders depends on a factor; empty where it was not varied for two of them."""
+def _remark(
+    factor: str, rows: Mapping[tuple[str, str], str], conditions: Sequence[Condition], draws: _Draws
+) -> Remark | None:
+    """Whether the order of the encoders depends on a factor; None where it was not varied for two of them."""
     pairs = [
         (one, other, runs)
         for one, other in combinations(conditions, 2)
         if _factor(one, other) == factor and len(runs := _runs(rows, one.label, other.label)) > 1
     ]
     if not pairs:
-        return ""
-    if flips:
+        return None
+    if flips := _flips(rows, conditions, factor, draws):
         first, second, one, other = flips[0]
         more = f"; {counted(len(flips) - 1, 'other pair')} too" if len(flips) > 1 else ""
-        return (
+        text = (
             f"The order of the encoders depends on the {factor}: {first} is better than {second} with {one.label}, and worse "
             f"with {other.label}, both beyond chance (95 % intervals over videos){more}."
         )
+        return Remark(text, alarming=True)
     orders = [[draws.order({name: run[side] for name, run in runs.items()}) for side in (0, 1)] for *_, runs in pairs]
     if all(one == other for one, other in orders):
-        return f"The order of the encoders does not depend on the {factor}."
-    return f"The order of the encoders changes with the {factor}, but no two change places beyond chance."
+        return Remark(f"The order of the encoders does not depend on the {factor}.")
+    return Remark(f"The order of the encoders changes with the {factor}, but no two change places beyond chance.")

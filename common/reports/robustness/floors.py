@@ -44,6 +44,7 @@ def with_floors(found: Collection, dataset: paths.Dataset, splits: str | None = 
                 wanted.setdefault(key, result)
 
     def check(model: paths.Model, run: str | None) -> list[Unscored]:
+        """The splits of a floor; refused where they were not made of what the run above it was made of."""
         above = wanted[model.name, run]
         names = [split.record["split"] for split in above.splits]
         checked = [
@@ -77,7 +78,11 @@ class FloorRow:
     kind: str
     title: str
     result: EncoderResult
-    above: list[str]
+    above: list[EncoderResult]
+
+    def points(self, result: EncoderResult, measure: str, protocol: Protocol) -> float:
+        """How far a row is above it in a measure, a fraction of 1."""
+        return result.mean(measure, protocol) - self.result.mean(measure, protocol)
 
 
 def floor_rows(report: Report) -> list[FloorRow]:
@@ -89,5 +94,5 @@ def floor_rows(report: Report) -> list[FloorRow]:
                 name = title[:1].upper() + title[1:]
                 name += f", {floor.model.name}" if kind != "majority" else ""
                 name += f" ({floor.record['config']['variant']})" if floor.record["config"].get("variant") else ""
-                found.setdefault(floor.name, FloorRow(kind, name, floor, [])).above.append(result.name)
+                found.setdefault(floor.name, FloorRow(kind, name, floor, [])).above.append(result)
     return list(found.values())

@@ -28,7 +28,7 @@ from common.reports.workbook.sheet import (
     mean_std_cells,
 )
 from common.scoring.further_measures import FURTHER_MEASURES, TEMPERED, further_name
-from common.scoring.intervals import Interval
+from common.scoring.intervals import UNDEFINED
 from common.scoring.metrics import MEASURES
 
 PHASE_SHARES = {"precision": "Precision %", "recall": "Recall %", "f1": "F1 %", "iou": "IoU %"}
@@ -86,8 +86,7 @@ def _standing_cells(board: Leaderboard, name: str) -> dict[str, Any]:
         column = standing_column(board)
         return {column[0]: column[1][board.names.index(name)]} if column else {}
     found = board.contrast(HEADLINE, name)
-    undefined = Interval(math.nan, math.nan, math.nan)
-    difference = found.difference if found else undefined
+    difference = found.difference if found else UNDEFINED
     verdict = "baseline" if found is None else "yes" if found.is_significant else "not shown"
     if found and not board.families[HEADLINE].can_separate:
         verdict = board.families[HEADLINE].shortage
@@ -277,13 +276,9 @@ def floors_sheet(report: Report) -> Sheet:
             for m in MEASURES
         }
         rows.append({"Floor": floor.title, "Above it": None} | mean_std_cells(values))
-        for name in floor.above:
-            result = next(each for each in report.results if each.name == name)
-            above = {m: points_above(result, report.floors, m, report.board.protocol)[floor.kind] for m in MEASURES}
-            rows.append(
-                {"Floor": floor.title, "Above it": name}
-                | mean_std_cells({m: (a, float("nan")) for m, a in above.items()})
-            )
+        for result in floor.above:
+            above = {m: (floor.points(result, m, report.board.protocol), math.nan) for m in MEASURES}
+            rows.append({"Floor": floor.title, "Above it": result.name} | mean_std_cells(above))
     return Sheet(
         "floors",
         "What every head must beat: the majority class of the training part, and a logistic regression of single, standardised frames "
@@ -320,7 +315,7 @@ def holds_sheet(report: Report) -> Sheet:
             )
     return Sheet(
         "holds",
-        " ".join(holds.sentences if holds else ())
+        " ".join(map(str, holds.remarks if holds else ()))
         + " tau: Kendall's rank correlation of the order of the encoders with that under the first setting, with its 95 % interval over "
         "videos; of fewer than three encoders there is none.",
         pd.DataFrame(rows),

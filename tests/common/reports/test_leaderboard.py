@@ -22,9 +22,10 @@ from common.reports.workbook.workbook import HEADER_ROW, save_comparison
 from common.run_k_folds import main as run_k_folds
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, PROTOCOLS
+from tests.common.conftest import FOLD_WORDS
 
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
-WORDS = ["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--device", "cpu", *HEAD]
+WORDS = [*FOLD_WORDS, *HEAD]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, rankdata
 
-from common.scoring.ranks import kendall, mean_ranks, ranks_of
+from common.scoring.ranks import kendall, kendalls, mean_ranks, ranks_of
 
 
 def simulated(random, num_encoders, num_sets, num_videos, shared, own, draws=400):
@@ -47,6 +47,17 @@ def test_tau_is_of_the_encoders_that_have_both_values():
 
 def test_tau_of_an_order_without_any_difference_is_undefined():
     assert np.isnan(kendall(np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 3.0])))
+
+
+def test_taus_of_many_draws_are_those_of_each():
+    random = np.random.default_rng(5)
+    first, second = random.integers(0, 4, (2, 40, 4))
+    first[0] = 1
+    found = kendalls(first, second)
+    assert found == pytest.approx(
+        [kendalltau(*pair).statistic for pair in zip(first, second, strict=True)], nan_ok=True
+    )
+    assert np.isnan(found[0])
 
 
 def test_mean_ranks_by_hand():

@@ -8,26 +8,16 @@ import pytest
 from common.base import paths
 from common.base.runtime import UserError
 from common.head.checkpoint import load_checkpoint
+from common.head.config import TrainConfig
 from common.head.controls.choice import candidates, choose
 from common.head.controls.inner import hold_out
 from common.head.experiment import load_experiment
 from common.reports.results import collect_all
 from common.run_k_folds import main
 from common.train import main as train_main
+from tests.common.conftest import FOLD_WORDS
 
-WORDS = [
-    "--dataset",
-    "made",
-    "--model",
-    "ColorHistogram",
-    "--folds",
-    "2",
-    "--device",
-    "cpu",
-    "--head",
-    "linear",
-    "--no_floors",
-]
+WORDS = [*FOLD_WORDS, "--head", "linear", "--no_floors"]
 
 
 def records(made, run):
@@ -147,6 +137,9 @@ def test_training_alone_cannot_choose(made, tmp_path):
     config.write_text("choose: lr\n")
     with pytest.raises(UserError, match=r"choose: lr is for common\.run_k_folds"):
         train_main(["--dataset", "made", "--model", "ColorHistogram", "--config", str(config)])
-    config.write_text("choose: lr+seed\n")
-    with pytest.raises(UserError, match="choose: expected some of lr, standardise, pooling"):
-        train_main(["--dataset", "made", "--model", "ColorHistogram", "--config", str(config)])
+
+
+@pytest.mark.parametrize("value", ["lr+seed", "none+lr", ""])
+def test_what_cannot_be_chosen_is_refused(value):
+    with pytest.raises(UserError, match="choose: expected none, or some of lr, standardise, pooling joined by"):
+        TrainConfig(choose=value)

@@ -19,21 +19,9 @@ from common.reports.results import collect_all, run_names
 from common.reports.robustness.floors import points_above, with_floors
 from common.run_k_folds import main
 from common.scoring.protocols import CHALLENGE
+from tests.common.conftest import FOLD_WORDS
 
-WORDS = [
-    "--dataset",
-    "made",
-    "--model",
-    "ColorHistogram",
-    "--folds",
-    "2",
-    "--device",
-    "cpu",
-    "--head",
-    "linear",
-    "--num_epochs",
-    "1",
-]
+WORDS = [*FOLD_WORDS, "--head", "linear", "--num_epochs", "1"]
 
 
 @pytest.fixture

@@ -10,22 +10,9 @@ from common.head.controls.temperature import fit_temperature, tempered
 from common.reports.results import collect_all
 from common.run_k_folds import main
 from common.scoring.further_measures import TEMPERED
+from tests.common.conftest import FOLD_WORDS
 
-WORDS = [
-    "--dataset",
-    "made",
-    "--model",
-    "ColorHistogram",
-    "--folds",
-    "2",
-    "--device",
-    "cpu",
-    "--head",
-    "linear",
-    "--no_floors",
-    "--num_epochs",
-    "3",
-]
+WORDS = [*FOLD_WORDS, "--head", "linear", "--no_floors", "--num_epochs", "3"]
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])

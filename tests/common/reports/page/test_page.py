@@ -428,7 +428,7 @@ def test_page_and_workbook_say_whether_the_order_holds_and_how_high_the_floors_a
     report = make_report(made.dataset, found.results, list(PROTOCOLS.values()), floors=found.floors)
     page = save_page(report, tmp_path / "report.html").read_text(encoding="utf-8")
     section = page.partition('<section id="holds">')[2].partition("</section>")[0]
-    assert report.holding.sentences[0] in section
+    assert report.holding.remarks[0].text in section
     assert "MS-TCN++, standardised" in section
     assert "Majority class" in section
     assert "Linear probe, Base" in section

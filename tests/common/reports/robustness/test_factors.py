@@ -9,7 +9,7 @@ from scipy.stats import kendalltau
 
 from common.base import paths
 from common.head.config import TrainConfig
-from common.reports.caveats import remarks
+from common.reports.caveats import Remark, remarks
 from common.reports.leaderboard import make_leaderboard
 from common.reports.results import EncoderResult, SplitResult
 from common.reports.robustness.factors import holding
@@ -68,10 +68,21 @@ def test_conditions_are_called_by_what_tells_them_apart_the_studys_first():
 
 def test_encoders_that_change_places_beyond_chance_are_named():
     held = of(row("A", 0.9), row("B", 0.7), row("A", 0.6, head="gru"), row("B", 0.8, head="gru"))
-    assert held.depends
-    assert held.sentences == [
+    said = (
         "The order of the encoders depends on the head: A is better than B with MS-TCN++, and worse with GRU, both beyond "
         "chance (95 % intervals over videos)."
+    )
+    assert held.remarks == [Remark(said, alarming=True)]
+
+
+def test_only_the_factor_that_makes_encoders_change_places_alarms():
+    held = of(
+        row("A", 0.9), row("B", 0.7), row("A", 0.6, head="gru"), row("B", 0.8, head="gru"),
+        row("A", 0.91, standardise="train"), row("B", 0.71, standardise="train"),
+    )  # fmt: skip
+    assert [(remark.alarming, remark.text.split(":")[0]) for remark in held.remarks] == [
+        (True, "The order of the encoders depends on the head"),
+        (False, "The order of the encoders does not depend on the scale of the features."),
     ]
 
 
@@ -79,15 +90,14 @@ def test_a_change_of_places_within_chance_is_called_so():
     near = row("A", 0.82, spread=0.1, seed=3), row("B", 0.78, spread=0.1, seed=53)
     with_gru = row("A", 0.70, spread=0.1, seed=103, head="gru"), row("B", 0.73, spread=0.1, seed=153, head="gru")
     held = of(*near, *with_gru)
-    assert not held.depends
-    assert held.sentences == [
-        "The order of the encoders changes with the head, but no two change places beyond chance."
+    assert held.remarks == [
+        Remark("The order of the encoders changes with the head, but no two change places beyond chance.")
     ]
 
 
 def test_the_same_order_does_not_depend():
     held = of(row("A", 0.9), row("B", 0.7), row("A", 0.8, standardise="train"), row("B", 0.6, standardise="train"))
-    assert held.sentences == ["The order of the encoders does not depend on the scale of the features."]
+    assert held.remarks == [Remark("The order of the encoders does not depend on the scale of the features.")]
 
 
 def test_tau_is_kendalls_and_its_interval_holds_it():

@@ -1,10 +1,10 @@
 """Counts of one video for every measure, taken once, whatever the protocol that later adds them up."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -47,7 +47,26 @@ class ProbabilityCounts(NamedTuple):
     """Mean over the frames of the highest probability: 1 / num_classes where all phases are equally likely throughout."""
 
 
-@dataclass(frozen=True, eq=False)
+class KeptAsRuns:
+    """A field of phases `(T,)` that is kept as runs: of ten thousand frames a hundred numbers, in memory and in pickles.
+
+    An array of them is made anew at each use.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> np.ndarray:
+        if instance is None:  # a dataclass asks for the default in this way: there is none
+            raise AttributeError(self._name)
+        return np.repeat(*vars(instance)[self._name])
+
+    def __set__(self, instance: object, phases: np.ndarray) -> None:
+        runs = find_segments(phases)
+        vars(instance)[self._name] = runs.labels, runs.ends - runs.starts
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class VideoScore:
     """One scored video; `true` and `predicted` are phase ids `(T,)`, `fps` labels a second where known.
 
@@ -55,37 +74,40 @@ class VideoScore:
     prediction alike.
     """
 
-    true: np.ndarray = field(repr=False)
-    predicted: np.ndarray = field(repr=False)
+    true: KeptAsRuns = KeptAsRuns()
+    predicted: KeptAsRuns = KeptAsRuns()
     num_classes: int
     background: int | None = None
     fps: float | None = None
-    load_probabilities: Callable[[], np.ndarray] | None = field(default=None, repr=False)
+    load_probabilities: Callable[[], np.ndarray] | None = None
     """Reads `(T, num_classes)`; a function, because a thousand videos of probabilities do not fit into memory."""
 
     @property
     def num_frames(self) -> int:
         return len(self.true)
 
-    @cached_property
+    @property
     def counts(self) -> np.ndarray:
         """Whether the label of each frame counts, `(T,)`."""
         return self.true != IGNORED
 
-    @cached_property
+    @property
     def is_wrong(self) -> np.ndarray:
         """Whether each frame counts and its prediction is another phase, `(T,)`."""
-        return self.counts & (self.true != self.predicted)
+        true = self.true
+        return (true != IGNORED) & (true != self.predicted)
 
     @property
     def accuracy(self) -> float:
         """Share of the frames that count whose phase is correct; NaN without any."""
-        return 1 - self.is_wrong.sum() / self.counts.sum() if self.counts.any() else float("nan")
+        counts = self.counts
+        return 1 - self.is_wrong.sum() / counts.sum() if counts.any() else float("nan")
 
     @cached_property
     def confusion(self) -> np.ndarray:
         """Frame counts `(num_classes, num_classes)`, rows = truth."""
-        return confusion_matrix(self.true[self.counts], self.predicted[self.counts], self.num_classes)
+        counts = self.counts
+        return confusion_matrix(self.true[counts], self.predicted[counts], self.num_classes)
 
     @cached_property
     def segments(self) -> tuple[Segments, Segments]:
@@ -119,12 +141,12 @@ class VideoScore:
         probabilities = self.load_probabilities()
         if "from_probabilities" not in vars(self):
             vars(self)["from_probabilities"] = self._count(probabilities)
-        return probabilities if self.counts.all() else probabilities[self.counts]
+        counts = self.counts
+        return probabilities if counts.all() else probabilities[counts]
 
     def _count(self, probabilities: np.ndarray) -> ProbabilityCounts:
-        true, counted = (
-            (self.true, probabilities) if self.counts.all() else (self.true[self.counts], probabilities[self.counts])
-        )
+        counts = self.counts
+        true, counted = (self.true, probabilities) if counts.all() else (self.true[counts], probabilities[counts])
         segments, highest = self.segments[0], probabilities.max(axis=1)
         own = probabilities[np.arange(len(probabilities)), self.predicted]
         reach = max(1, round(CHANGE_SECONDS * (self.fps or 1)))
@@ -153,17 +175,6 @@ class VideoScore:
         _ = self.confusion, self.boundary_seconds, self.from_probabilities
         for rule in rules:
             self.segment_score(rule)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Phases go from process to process as runs: of ten thousand frames a hundred numbers."""
-        state = {key: value for key, value in vars(self).items() if key not in ("counts", "is_wrong")}
-        for key in ("true", "predicted"):
-            runs = find_segments(state[key])
-            state[key] = runs.labels, runs.ends - runs.starts
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state | {key: np.repeat(*state[key]) for key in ("true", "predicted")})
 
 
 def _means(values: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

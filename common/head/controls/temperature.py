@@ -12,7 +12,6 @@ import numpy as np
 
 from common.base import paths
 from common.base.files import write_json
-from common.dataset.phases import IGNORED
 from common.head.controls.inner import answers_aside, videos_aside
 from common.head.experiment import Experiment
 from common.head.run_record import read_run_record
@@ -50,7 +49,7 @@ def add_temperature(experiment: Experiment, *, device: str) -> dict[str, Any]:
 
 def _bins_afterwards(score: VideoScore, temperature: float) -> np.ndarray:
     """Calibration bins of a scored video after dividing by the temperature, of the frames that count."""
-    counts = score.true != IGNORED
+    counts = score.counts
     return calibration_bins(score.true[counts], tempered(score.load_probabilities()[counts], temperature))
 
 

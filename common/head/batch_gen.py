@@ -54,6 +54,16 @@ class VideoFeatures:
         return np.pad(reached, (0, self.num_labels - len(reached)), mode="edge")
 
     @property
+    def features_per_second(self) -> float | None:
+        """Mean rate of `rows`; None where it is not known."""
+        timeline = self.timeline
+        span = float(timeline.seconds[timeline.sampled[-1]] - timeline.seconds[timeline.sampled[0]])
+        per_second = (len(timeline.sampled) - 1) / span if span > 0 else None
+        if self.source.sidecar is None:  # whose times are counted in labels
+            return per_second and self.label_fps and per_second * self.label_fps
+        return per_second
+
+    @property
     def damage(self) -> str | None:
         """Why the video counts as damaged, where its features were made all the same."""
         return ((self.source.sidecar or {}).get("decoding") or {}).get("damage")

@@ -109,6 +109,8 @@ def build_head(config: TrainConfig, num_classes: int) -> Head:
     sizes = config.head_options
     if config.head == DEFAULT_HEAD:
         sizes = {name: getattr(config, name) for name in ("num_layers_PG", "num_layers_R", "num_R", "num_f_maps")}
+    if config.lookahead:
+        sizes = sizes | {"lookahead": config.lookahead_frames}
     # layers draw their weights from torch's global generator: seeded here, and put back for whoever uses it next
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -24,6 +24,7 @@ from common.head.networks.catalogue import DEFAULT_HEAD, HEADS, MOST_LAYERS, opt
 DEFAULT_VARIANT = "default"  # what `--variants` calls features/<Encoder>/ itself
 FLOORS = {"majority": "majority class", "linear": "linear probe"}  # what every head must beat: `controls.floors`
 FLOOR_MARK = "floor="  # in the name of a floor's run
+DERIVED = "choose", "lookahead_frames"  # settings that are no flags as they stand
 CHOICES = ("lr", "standardise", "pooling")  # what `--choose` can choose
 LISTED: dict[str, tuple[type[float] | type[int], str]] = {
     "train_fraction": (float, "0.1,0.25,1"),
@@ -83,6 +84,12 @@ class TrainConfig:
     """Use every n-th feature; predictions are expanded back."""
     causal: bool = option(False, group="model")
     """The output at a frame depends on earlier frames only (online recognition)."""
+    lookahead: float | None = option(None, group="model", unit="seconds", minimum=0)
+    """The output at a frame depends on so much of what follows, and no more; 0 is --causal (default: on all of it)."""
+    lookahead_frames: int | None = option(None, group="model", unit="features", minimum=0)
+    """What `lookahead` comes to in features of the slowest test video; found when the features are there."""
+    allow_future_features: bool = option(False, group="model")
+    """Let --causal and --lookahead have features that have seen later frames themselves (windows around a frame)."""
     choose: str = option("none", group="training")
     """run_k_folds --choose: settings that each fold chooses inside its training part, joined by +."""
     seed: int = option(42, minimum=-(1 << 63), maximum=(1 << 63) - 1)
@@ -126,7 +133,25 @@ class TrainConfig:
                 "sees them; choose another --head, or leave --causal out"
             )
         if kind.causality == "always":
+            object.__setattr__(self, "causal", not self.lookahead)
+        if self.lookahead and not kind.has_lookahead:
+            able = ", ".join(name for name, each in HEADS.items() if each.has_lookahead)
+            raise UserError(
+                f"--lookahead: expected a head that can see a part of what follows ({able}), found {self.head}; choose another "
+                "--head, or --causal where the head has it"
+            )
+        if self.lookahead and self.causal:
+            raise UserError(
+                f"--causal together with --lookahead {self.lookahead:g}: expected one of them; 0 is --causal"
+            )
+        if self.lookahead == 0:
             object.__setattr__(self, "causal", True)
+            object.__setattr__(self, "lookahead", None)
+
+    @property
+    def sees_past_only(self) -> bool:
+        """Whether what lies after a frame, but for a look-ahead, must not be used for it."""
+        return self.causal or self.lookahead is not None
 
     def describe_head(self) -> str:
         """The network and its size in words."""
@@ -158,6 +183,7 @@ class TrainConfig:
             derived.append("+".join([f"head={self.head}", *(f"{name}={value}" for name, value in own.items())]))
         # of a head that is always causal the name says it
         derived.append("causal" if self.causal and HEADS[self.head].causality == "either" else None)
+        derived.append(f"lookahead{self.lookahead:g}" if self.lookahead else None)
         derived.append("standardised" if self.standardise == "train" else None)
         derived.append(f"choose={self.choose}" if self.choose != "none" else None)
         derived.append(f"fraction{self.train_fraction:g}" if self.train_fraction != 1 else None)
@@ -187,7 +213,7 @@ def add_train_options(parser: CommandParser, *, series: bool = False) -> None:
     With `series` those of `LISTED` take several values (see `read_series`), and there is no `--split`: all are run.
     """
     parser.add_config()
-    add_options(parser, TrainConfig, skip=("split", "choose", *LISTED) if series else ("choose",))
+    add_options(parser, TrainConfig, skip=(*DERIVED, *(("split", *LISTED) if series else ())))
     texts = help_texts(TrainConfig)
     for entry in fields(TrainConfig):
         if series and entry.name in LISTED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,10 +18,10 @@ from common.base.paths import find_videos
 from common.base.runtime import UserError, listed, progress
 from common.dataset.description import DatasetDescription, features_owner, read_description, read_phases
 from common.dataset.kfold import nested_subset
-from common.dataset.phases import PhaseMapping, require_labels
+from common.dataset.phases import PhaseMapping, read_labels, require_labels
 from common.dataset.split_lists import Part, SplitLists, open_splits, resolve_name
 from common.features.files import identity_differences, open_features, sidecar_path
-from common.head.batch_gen import VideoFeatures, open_split
+from common.head.batch_gen import VideoFeatures, open_split, open_video
 from common.head.config import TrainConfig
 from common.video.label_grid import LabelGrid
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VALIDATION = "val"
+ROUNDING = 1e-9  # of a rate that comes from times
 Decoding = Literal["argmax", "viterbi"]
 
 
@@ -159,12 +161,8 @@ class Experiment:
         if damaged := [video.name for video in videos if video.damage]:
             log.warning("features of damaged videos, taken as they were: %s", listed(damaged))
         ahead = max(video.look_ahead_seconds for video in videos)
-        if self.config.causal and ahead:
-            log.warning(
-                "--causal: features of %s look ahead by %g s (windows around each frame), so this is no online result",
-                self.model.name,
-                ahead,
-            )
+        if self.config.sees_past_only and ahead:
+            self._require_allowed(ahead)
         first = videos[0].source.identity()
         for video in videos:
             if identity_differences(video.source.identity(), first):
@@ -173,6 +171,42 @@ class Experiment:
                     "extract both again with the same options and --force"
                 )
         return videos
+
+    def _require_allowed(self, ahead: float) -> None:
+        """Raise `UserError` where a head that must not see later frames has features that have, unless that is allowed."""
+        what = f"features of {self.model.name} look ahead by {ahead:g} s (windows around each frame)"
+        flag = f"--lookahead {self.config.lookahead:g}" if self.config.lookahead else "--causal"
+        if not self.config.allow_future_features:
+            raise UserError(
+                f"{flag}: expected features that have seen nothing after their frame, but {what}; extract them with --anchor end, "
+                "or add --allow_future_features: every table will then say so, with the seconds"
+            )
+        log.warning("%s: %s, so its answers come that much later", flag, what)
+
+    def with_lookahead_frames(self) -> Experiment:
+        """The same with its look-ahead in features: so many as the slowest of the test videos has in these seconds.
+
+        Raises `UserError` where features are missing, or how many there are in a second is not known.
+        """
+        rates, strides = {}, self._feature_strides(list(self.test_labels))
+        for name, labels in self.test_labels.items():
+            video = open_video(
+                self.features / f"{name}.npy",
+                self.config.features_dim,
+                grid=self.label_grid,
+                sample_rate=self.config.sample_rate,
+                feature_stride=strides.get(name, 1),
+                num_labels=len(read_labels(labels, self.mapping)),
+            )
+            rates[name] = video.features_per_second
+            if rates[name] is None:
+                raise UserError(
+                    f"--lookahead {self.config.lookahead:g}: {video.source.path} does not say how many features a second it has; "
+                    "write `label_fps: N` into dataset.yaml, or extract the features here"
+                )
+        # a product that is a whole number may come out a little less
+        frames = math.floor(self.config.lookahead * min(rates.values()) * (1 + ROUNDING))
+        return replace(self, config=replace(self.config, lookahead_frames=frames))
 
     def _feature_strides(self, names: list[str]) -> dict[str, float]:
         """Frames from one feature to the next of videos without sidecars, where flag or `dataset.yaml` says it.
@@ -246,4 +280,6 @@ def load_experiment(config: TrainConfig, *, verify: bool = True, part: Part = "t
     )
     experiment = Experiment(resolved, dataset, model, encoder, read_phases(dataset), verify, part)
     _ = experiment.test_labels, experiment.train_labels  # looked up now, so that a wrong split is an error at once
+    if resolved.lookahead and resolved.lookahead_frames is None:
+        return experiment.with_lookahead_frames()
     return experiment

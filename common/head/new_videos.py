@@ -220,7 +220,7 @@ class Predictor:
             sample_rate=config.sample_rate,
             feature_stride=config.feature_stride,
         )
-        rows = write_phases(self.head, opened, folder, trained.mapping, causal=config.causal)
+        rows = write_phases(self.head, opened, folder, trained.mapping, causal=config.sees_past_only)
         remarks = trained.remarks_on(video)
         for remark in remarks[len(trained.remarks) :]:
             log.warning("%s: %s", video.name, remark)

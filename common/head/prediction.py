@@ -44,7 +44,7 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
     target_device = select_device(device)
     head = load_head(path, experiment.config, experiment.mapping.num_classes).to(target_device)
     videos = experiment.open(experiment.test_labels)
-    path_of, causal = _decoder(experiment), experiment.config.causal
+    path_of, causal = _decoder(experiment), experiment.config.sees_past_only
 
     def write(video: VideoFeatures) -> None:
         write_phases(head, video, experiment.results, experiment.mapping, causal=causal, path_of=path_of)

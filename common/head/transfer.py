@@ -132,7 +132,7 @@ def predict_elsewhere(
         places, files = (shared.of_head, experiment.test_labels) if side == OWN else (shared.of_test, labels)
         target_folder = folder / OWN if side == OWN else folder
         for video in progress(videos, description=f"predict {side}", unit="videos"):
-            rows = write_phases(head, video, target_folder, experiment.mapping, causal=experiment.config.causal)
+            rows = write_phases(head, video, target_folder, experiment.mapping, causal=experiment.config.sees_past_only)
             true = _true_phases(files[video.name], part, video, places)
             sides[side][video.name] = _score(rows, true, shared, video.label_fps)
     patients = read_patients(experiment.dataset), read_patients(there)

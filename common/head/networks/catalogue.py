@@ -74,22 +74,28 @@ class ASFormerOptions(HeadOptions):
 class HeadKind:
     """A head as commands and reports know it.
 
-    `causality`: whether it can leave later frames alone (`either` by `--causal`), always does, or never can. `recipe`
-    is how its authors train where that differs from this project's training.
+    `causality`: whether it can leave later frames alone (`either` by `--causal`), always does, or never can; `has_lookahead`:
+    whether it can also see a part of them (`--lookahead`). `recipe` is how its authors train where that differs from this
+    project's training.
     """
 
     title: str
     options: type[HeadOptions]
     causality: Literal["either", "always", "never"] = "either"
     recipe: str | None = None
+    has_lookahead: bool = False
 
 
 HEADS: dict[str, HeadKind] = {
-    "mstcn++": HeadKind("MS-TCN++", NoOptions),
+    "mstcn++": HeadKind("MS-TCN++", NoOptions, has_lookahead=True),
     "linear": HeadKind("linear", NoOptions),
     "gru": HeadKind("GRU", GRUOptions),
     "tecno": HeadKind(
-        "TeCNO", TeCNOOptions, "always", "learning rate 7e-5, no smoothing loss (--lr 7e-5 --loss_mse 0)"
+        "TeCNO",
+        TeCNOOptions,
+        "always",
+        "learning rate 7e-5, no smoothing loss (--lr 7e-5 --loss_mse 0)",
+        has_lookahead=True,
     ),
     "asformer": HeadKind(
         "ASFormer", ASFormerOptions, "never", "smoothing loss 0.15, weight decay 1e-5 (--loss_mse 0.15; none here)"

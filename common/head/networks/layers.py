@@ -44,23 +44,26 @@ class Standardised(Head):
 
 
 class TemporalConv(nn.Conv1d):
-    """A 1-d convolution over time of `(B, C, 1, T)` that keeps T; causal = all of its padding on the left."""
+    """A 1-d convolution over time of `(B, C, 1, T)` that keeps T and sees at most `future` frames after its own.
+
+    What a limit takes from the padding on the right is padded on the left: 0 is causal, None is as many on both sides.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 1, *, dilation: int = 1, causal: bool = False
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, *, dilation: int = 1, future: int | None = None
     ):
         super().__init__(in_channels, out_channels, kernel_size, dilation=dilation)
-        self.reach = dilation * (kernel_size - 1)
-        self.causal = causal
+        self.span = dilation * (kernel_size - 1)  # frames from its first tap to its last
+        self.future = self.span // 2 if future is None else min(future, self.span // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         # the parameters stay those of a Conv1d, as checkpoints have them: the unit height is added at each use
         weight = self.weight.unsqueeze(2).contiguous(memory_format=CHANNELS_LAST)
-        if self.causal and self.reach:
-            # conv2d pads both sides alike, so the left one is padded by hand; F.pad may change the memory order
-            x = F.pad(x, (self.reach, 0)).contiguous(memory_format=CHANNELS_LAST)
+        if 2 * self.future != self.span:
+            # conv2d pads both sides alike, so these are padded by hand; F.pad may change the memory order
+            x = F.pad(x, (self.span - self.future, self.future)).contiguous(memory_format=CHANNELS_LAST)
             return F.conv2d(x, weight, self.bias, dilation=(1, *self.dilation))
-        return F.conv2d(x, weight, self.bias, padding=(0, self.reach // 2), dilation=(1, *self.dilation))
+        return F.conv2d(x, weight, self.bias, padding=(0, self.future), dilation=(1, *self.dilation))
 
 
 class SeededDropout(nn.Module):
@@ -99,9 +102,9 @@ class SeededDropout(nn.Module):
 class DilatedResidualLayer(nn.Module):
     """conv(3, dilation) -> ReLU -> conv(1) -> dropout, added to its input."""
 
-    def __init__(self, dilation: int, channels: int, causal: bool):
+    def __init__(self, dilation: int, channels: int, future: int | None):
         super().__init__()
-        self.conv_dilated = TemporalConv(channels, channels, 3, dilation=dilation, causal=causal)
+        self.conv_dilated = TemporalConv(channels, channels, 3, dilation=dilation, future=future)
         self.conv_1x1 = TemporalConv(channels, channels)
         self.dropout = SeededDropout()
 

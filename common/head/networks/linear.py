@@ -10,7 +10,7 @@ class FrameLinear(Head):
 
     def __init__(self, dim: int, num_classes: int, *, causal: bool = False):
         super().__init__()
-        self.conv_out = TemporalConv(dim, num_classes, causal=causal)
+        self.conv_out = TemporalConv(dim, num_classes)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits `(1, B, num_classes, T)`; see `Head`."""

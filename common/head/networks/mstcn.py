@@ -7,22 +7,28 @@ unchanged. Inside, a sequence `(B, C, T)` travels as an image `(B, C, 1, T)` in 
 Shapes: B videos, T frames, `dim` features a frame, `num_f_maps` channels.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.head.networks.layers import DilatedResidualLayer, Head, SeededDropout, TemporalConv, masked
+from common.head.networks.lookahead import future_limits
 
 
 class PredictionGeneration(nn.Module):
-    """First stage: each layer joins one convolution of growing and one of shrinking dilation."""
+    """First stage: each layer joins one convolution of growing and one of shrinking dilation.
 
-    def __init__(self, num_layers: int, num_f_maps: int, dim: int, num_classes: int, causal: bool):
+    `futures`: the frames after its own that each layer may use.
+    """
+
+    def __init__(self, num_layers: int, num_f_maps: int, dim: int, num_classes: int, futures: Sequence[int]):
         super().__init__()
 
         def dilated(exponents: range) -> nn.ModuleList:
-            layers = (TemporalConv(num_f_maps, num_f_maps, 3, dilation=2**e, causal=causal) for e in exponents)
-            return nn.ModuleList(layers)
+            pairs = zip(exponents, futures, strict=True)
+            return nn.ModuleList(TemporalConv(num_f_maps, num_f_maps, 3, dilation=2**e, future=f) for e, f in pairs)
 
         self.conv_1x1_in = TemporalConv(dim, num_f_maps)
         # the first of a pair starts with the widest view and narrows, the second the other way round
@@ -41,12 +47,13 @@ class PredictionGeneration(nn.Module):
 
 
 class Refinement(nn.Module):
-    """A later stage: refines the class probabilities of the stage before it."""
+    """A later stage: refines the class probabilities of the stage before it; `futures` as in the first."""
 
-    def __init__(self, num_layers: int, num_f_maps: int, num_classes: int, causal: bool):
+    def __init__(self, num_layers: int, num_f_maps: int, num_classes: int, futures: Sequence[int]):
         super().__init__()
         self.conv_1x1 = TemporalConv(num_classes, num_f_maps)
-        self.layers = nn.ModuleList(DilatedResidualLayer(2**i, num_f_maps, causal) for i in range(num_layers))
+        pairs = zip(range(num_layers), futures, strict=True)
+        self.layers = nn.ModuleList(DilatedResidualLayer(2**i, num_f_maps, future) for i, future in pairs)
         self.conv_out = TemporalConv(num_f_maps, num_classes)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -59,7 +66,8 @@ class Refinement(nn.Module):
 class MS_TCN2(Head):
     """MS-TCN++ over frame features.
 
-    `causal` = the output at frame t depends on frames up to t only; the original (and the default) pads on both sides.
+    `causal` = the output at frame t depends on frames up to t only, `lookahead` = on as many frames after t as it says, and no more;
+    the original (and the default) pads on both sides.
     """
 
     def __init__(
@@ -72,10 +80,17 @@ class MS_TCN2(Head):
         num_classes: int,
         *,
         causal: bool = False,
+        lookahead: int | None = None,
     ):
         super().__init__()
-        self.PG = PredictionGeneration(num_layers_PG, num_f_maps, dim, num_classes, causal)
-        self.Rs = nn.ModuleList(Refinement(num_layers_R, num_f_maps, num_classes, causal) for _ in range(num_R))
+        # each layer of the first stage has a wide and a narrow convolution: it reaches as far as the wider
+        reaches = [2 ** max(layer, num_layers_PG - 1 - layer) for layer in range(num_layers_PG)]
+        reaches += [2**layer for _ in range(num_R) for layer in range(num_layers_R)]
+        limits = future_limits(reaches, 0 if causal else lookahead)
+        self.lookahead = sum(limits)
+        self.PG = PredictionGeneration(num_layers_PG, num_f_maps, dim, num_classes, limits[:num_layers_PG])
+        of_stages = (limits[num_layers_PG + stage * num_layers_R :][:num_layers_R] for stage in range(num_R))
+        self.Rs = nn.ModuleList(Refinement(num_layers_R, num_f_maps, num_classes, futures) for futures in of_stages)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits of every stage `(num_R + 1, B, num_classes, T)` from features `x` `(B, dim, T)`.

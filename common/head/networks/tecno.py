@@ -1,23 +1,26 @@
-"""TeCNO (Czempiel et al., MICCAI 2020): stages of causal dilated convolutions, each refining the one before it.
+"""TeCNO (Czempiel et al., MICCAI 2020): stages of dilated convolutions, causal, each refining the one before it.
 
 Written from the paper; parameter names and shapes are those of the authors' implementation (tobiascz/TeCNO
 `models/mstcn.py`), so that its checkpoints load.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.head.networks.layers import DilatedResidualLayer, Head, TemporalConv, masked
+from common.head.networks.lookahead import future_limits
 
 
-class CausalStage(nn.Module):
-    """Dilated residual layers between two pointwise convolutions."""
+class Stage(nn.Module):
+    """Dilated residual layers between two pointwise convolutions; `futures`: frames after its own that each layer may use."""
 
-    def __init__(self, num_layers: int, maps: int, dim: int, num_classes: int):
+    def __init__(self, maps: int, dim: int, num_classes: int, futures: Sequence[int]):
         super().__init__()
         self.conv_1x1 = TemporalConv(dim, maps)
-        self.layers = nn.ModuleList(DilatedResidualLayer(2**i, maps, causal=True) for i in range(num_layers))
+        self.layers = nn.ModuleList(DilatedResidualLayer(2**i, maps, future) for i, future in enumerate(futures))
         self.conv_out_classes = TemporalConv(maps, num_classes)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -28,12 +31,28 @@ class CausalStage(nn.Module):
 
 
 class TeCNO(Head):
-    """`stages` causal stages; the output at frame t depends on frames up to t only, whatever `causal` says."""
+    """`stages` causal stages: the output at frame t depends on frames up to t only, or with `lookahead` on so many after it.
 
-    def __init__(self, dim: int, num_classes: int, *, stages: int, layers: int, maps: int, causal: bool = True):
+    `causal` is there for the contract of heads; this one is causal whatever it says.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        stages: int,
+        layers: int,
+        maps: int,
+        causal: bool = True,
+        lookahead: int | None = None,
+    ):
         super().__init__()
-        self.stage1 = CausalStage(layers, maps, dim, num_classes)
-        self.stages = nn.ModuleList(CausalStage(layers, maps, num_classes, num_classes) for _ in range(stages - 1))
+        limits = future_limits([2**layer for _ in range(stages) for layer in range(layers)], lookahead or 0)
+        self.lookahead = sum(limits)
+        of_stages = [limits[stage * layers :][:layers] for stage in range(stages)]
+        self.stage1 = Stage(maps, dim, num_classes, of_stages[0])
+        self.stages = nn.ModuleList(Stage(maps, num_classes, num_classes, futures) for futures in of_stages[1:])
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits of every stage `(stages, B, num_classes, T)`; see `Head`."""

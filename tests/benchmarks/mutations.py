@@ -255,7 +255,7 @@ RANKS = mutants("common/scoring/ranks.py", f"{SCORING}/test_ranks.py", {
     "keep_own * (found - common)": "(found - common)",
     "noise - noise.mean(axis=2, keepdims=True)": "noise",
     "2 * (np.array(fewer) + 1) / (len(ranks) + 1)": "2 * np.array(fewer) / len(ranks)",
-    "np.count_nonzero(one) * np.count_nonzero(other)": "one.size * other.size",
+    "np.count_nonzero(one, axis=1) * np.count_nonzero(other, axis=1)": "one.shape[1] * other.shape[1]",
 })  # fmt: skip
 
 LEAKS = [

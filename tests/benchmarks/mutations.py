@@ -53,7 +53,7 @@ MEASURES = [
         "np.abs(starts - start).min()": "np.abs(starts - start).max()",
         "np.where(self.counts, self.predicted, IGNORED)": "self.predicted",
         "earlier[2] == later[1]": "True",
-        "self.counts & (self.true != self.predicted)": "self.true != self.predicted",
+        "(true != IGNORED) & (true != self.predicted)": "self.true != self.predicted",
     }),
     *mutants("common/scoring/further_measures.py", f"{SCORING}/test_further_measures.py", {
         "max(start - tolerance_frames, 0)": "start",

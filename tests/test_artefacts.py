@@ -269,7 +269,9 @@ def test_a_run_is_reproduced_from_its_record(artefacts):
     split = artefacts.results / "split_2"
     words = ("--reproduce", str(split / "run.json"), "--device", "cpu", "--keep", "kept")
     said = artefacts.run("-m", "common.run_k_folds", *words, codes=(0, 1))
-    assert re.search(r"^(Reproduced: all|Not reproduced: \d+ of)", said, re.MULTILINE)
+    assert re.search(
+        r"^(Reproduced: all|Reproduced but for the last digits|Not reproduced: \d+ of)", said, re.MULTILINE
+    )
     (kept,) = (artefacts.root / "kept").rglob("run.json")
     artefacts.assert_same_predictions(kept.parent, artefacts.recorded / split, within=TRAINED)
 

@@ -179,6 +179,22 @@ def test_other_surroundings_are_named(run, capsys):
     assert "device: cuda (Some GPU) -> cpu (" in line
 
 
+@pytest.mark.parametrize(("by", "code"), [(3e-7, 0), (1e-3, 1)])
+def test_another_processor_may_differ_in_the_last_digits_alone(run, capsys, by, code):
+    path = run[0].results / f"{next(iter(run[0].test_labels))}.npy"
+    rows = np.load(path)
+    rows[0, rows[0].argmin()] += by
+    np.save(path, rows)
+    assert reproduce(run[1]) == 1  # in the same surroundings nothing may differ
+    edit(run[1], lambda record: record.update(device="cpu (SSE2)"))
+    assert reproduce(run[1]) == code
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(
+        "Not reproduced: 1 of 6" if code else "Reproduced but for the last digits, as other surroundings give"
+    )
+    assert code or "1 differ, by at most 3e-07 in a probability" in said
+
+
 def test_the_recorded_number_of_threads_is_used_and_put_back(run, monkeypatch):
     before = torch.get_num_threads()
 

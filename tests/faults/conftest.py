@@ -57,14 +57,16 @@ class Root:
         assert "Traceback" not in said
         return said
 
-    def kill(self, words: Sequence[str], seconds: float) -> None:
-        """Start a command and end it by SIGKILL after some time, unless it has ended by then."""
+    def kill(self, words: Sequence[str], seconds: float) -> bool:
+        """Start a command and end it by SIGKILL after some time; False where it has ended by then."""
         process = self.start(words, stderr=subprocess.DEVNULL)
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
+            return True
+        return False
 
     def content(self, *patterns: str) -> dict[str, bytes]:
         """Files by their path below the root."""

@@ -41,15 +41,24 @@ def test_killed_at_any_moment_it_ends_the_same(name, tmp_path):
     expected = whole.content(*patterns)
     assert expected
 
-    killed = make_root(tmp_path / "killed").with_input_of(INPUTS.get(name, name))
-    moments = random.Random(name)
-    for kill in range(KILLS):
-        words = commands[kill % len(commands)] if name == "two shards" else commands[0]
-        killed.kill([*words, *RESUMED.get(name, [])], moments.uniform(0.3, 1.0) * seconds)
-        killed.assert_quiet()
-    for words in commands:
-        killed.run(words)
-    assert killed.content(*patterns) == expected
-    assert killed.leftovers() == []
-    killed.assert_quiet()
+    def ends_the_same(root):
+        for words in commands:
+            root.run(words)
+        assert root.content(*patterns) == expected
+        assert root.leftovers() == []
+        root.assert_quiet()
+        shutil.rmtree(root.path)
+
+    moments, kills, root = random.Random(name), 0, None
+    while kills < KILLS:
+        root = root or make_root(tmp_path / "killed").with_input_of(INPUTS.get(name, name))
+        words = commands[kills % len(commands)] if name == "two shards" else commands[0]
+        if root.kill([*words, *RESUMED.get(name, [])], moments.uniform(0.3, 1.0) * seconds):
+            kills += 1
+            root.assert_quiet()
+        else:  # it is done: the next kills are of one that begins anew
+            ends_the_same(root)
+            root = None
+    if root:
+        ends_the_same(root)
     shutil.rmtree(tmp_path)

@@ -151,7 +151,8 @@ def extraction_like(identity: dict[str, Any], encoder: EncoderConfig, weights: s
     if record.get("adapter"):
         weight_options = {"ssl_checkpoint": source, "lora_path": record["adapter"]["source"]}
     elif source != encoder.weights:
-        weight_options = {"ssl_checkpoint" if encoder.weights.startswith("pretrain:") else "weights": source}
+        is_own = encoder.weights.startswith("pretrain:") and source != "random"
+        weight_options = {"ssl_checkpoint" if is_own else "weights": source}
     return ExtractionConfig(
         fps=identity["sampling"]["fps"],
         every=identity["sampling"].get("every"),

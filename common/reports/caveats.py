@@ -1,5 +1,6 @@
 """Caveats that a reader of a table must know before believing it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,13 +14,13 @@ from common.features.files import IDENTITY
 from common.head.networks.catalogue import HEADS
 from common.reports.results import Collection, EncoderResult
 from common.reports.robustness.learning import ADVICE, unlearned
-from common.reports.run_records import UNVERIFIED, identity, weights_source
+from common.reports.run_records import UNVERIFIED, head_seconds, identity, weights_source
 from common.scoring.protocols import CHALLENGE, Protocol, methods_sentence
 
 # settings that make two encoders' rows comparable when they are equal
 HEAD_SETTINGS = (
     "head", "head_options", "num_epochs", "num_layers_PG", "num_layers_R", "num_R", "num_f_maps", "bz", "lr", "loss_mse", "adaptive_mse",
-    "window_mse", "loss_focal", "class_weights", "standardise", "choose", "sample_rate", "causal", "precision",
+    "window_mse", "loss_focal", "class_weights", "standardise", "choose", "sample_rate", "causal", "lookahead", "precision",
 )  # fmt: skip
 PATIENTS = "Patients"  # how remarks begin that name some
 OF_ONE_FOLD = {"split", "dataset", "model", "run"}  # settings that say which run it is, not how it was made
@@ -149,17 +150,18 @@ def _recognition(results: Sequence[EncoderResult]) -> str:
     """` Online recognition; ...`, ` Offline recognition; ...`, or the rows of each; nothing without runs of this project."""
     if not results:
         return ""
-    # a decoded path sees the whole video, whatever its head does
-    online = [
-        result.name
-        for result in results
-        if result.record["config"]["causal"] and result.record.get("decode") != "viterbi"
-    ]
-    if 0 < len(online) < len(results):
-        kind = f"Online recognition: {', '.join(online)}; offline: all others"
+    kinds: dict[float, list[str]] = {}  # by the seconds that are waited for what follows
+    for result in results:
+        kinds.setdefault(head_seconds(result.record), []).append(result.name)
+    words = {0.0: "online recognition", math.inf: "offline recognition"}
+    named = [(words.get(each, f"recognition with a look-ahead of {each:g} s"), kinds[each]) for each in sorted(kinds)]
+    if len(named) > 1:
+        parts = [f"{kind}: {', '.join(names)}" for kind, names in named if kind != words[math.inf]]
+        parts += ["offline: all others"] if math.inf in kinds else []
     else:
-        kind = f"{'Online' if online else 'Offline'} recognition"
-    return f" {kind}; the last epoch is scored."
+        parts = [named[0][0]]
+    text = "; ".join(parts)
+    return f" {text[:1].upper()}{text[1:]}; the last epoch is scored."
 
 
 def _not_scored(results: Sequence[EncoderResult]) -> list[Remark]:
@@ -176,7 +178,7 @@ def _looking_ahead(results: Sequence[EncoderResult]) -> list[Remark]:
     ahead = {
         result.name: result.record.get("look_ahead_seconds")  # not in records of earlier versions
         for result in results
-        if result.record["config"]["causal"]
+        if math.isfinite(head_seconds(result.record))
     }
     named = [f"{name} by {seconds:g} s" for name, seconds in ahead.items() if seconds]
     return [Remark(f"Not online although the head is: features look ahead: {', '.join(named)}.", True)] if named else []

@@ -1,7 +1,7 @@
 """The content of charts that are drawn twice, as a picture (matplotlib) and on the page (plotly)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +10,12 @@ from common.dataset.segments import Segments, find_segments
 from common.reports.comparison import Report
 from common.reports.costs import COSTS
 from common.reports.failure_atlas import video_accuracies
-from common.reports.leaderboard import HEADLINE
+from common.reports.leaderboard import HEADLINE, Cell
 from common.scoring.metrics import MEASURES
 from common.scoring.video_score import VideoScore
 
 EFFICIENCY_MEASURES = ("accuracy", "f1_macro", "edit", "f1@50")
+WAITING_MEASURES = (HEADLINE, "edit")
 TRUTH = "truth"
 NUM_SHOWN = 12  # videos that ribbons are drawn large of
 
@@ -78,14 +79,48 @@ def spacing_panel(report: Report) -> dict[str, SpacingCurve]:
     """A curve for each encoder with windows of several lengths in time."""
     curves = {}
     for name, points in report.spacing.items():
-        cells = [point.cells[HEADLINE] for point in points]
-        means = 100 * np.array([cell.mean for cell in cells])
-        ends = 100 * np.array([(cell.interval.low, cell.interval.high) for cell in cells]).T
-        # the mean over folds may lie outside an interval around the mean over videos
-        below, above = np.nan_to_num(np.maximum([means - ends[0], ends[1] - means], 0))
+        means, below, above = _with_ends([point.cells[HEADLINE] for point in points])
         seconds = np.array([point.window.seconds for point in points])
         curves[name] = SpacingCurve(seconds, means, below, above, [str(point.window) for point in points])
     return curves
+
+
+class WaitingCurve(NamedTuple):
+    """A measure against the delay, percent, with its 95 % interval over videos; `places` are those of the delays on the axis."""
+
+    places: list[int]
+    means: np.ndarray
+    below: np.ndarray
+    above: np.ndarray
+    names: list[str]
+
+
+def waiting_panels(report: Report) -> tuple[dict[str, dict[str, WaitingCurve]], list[str]]:
+    """Title of each of `WAITING_MEASURES` -> encoder -> curve, and the delays along the axis.
+
+    These stand side by side, whatever lies between them: offline is at no number of seconds.
+    """
+    delays = sorted({(point.seconds, point.label) for points in report.waiting.values() for point in points})
+    places = {seconds: place for place, (seconds, _) in enumerate(delays)}
+    panels: dict[str, dict[str, WaitingCurve]] = {}
+    for measure in WAITING_MEASURES:
+        panels[MEASURES[measure]] = {}
+        for name, points in report.waiting.items():
+            means, below, above = _with_ends([point.cells[measure] for point in points])
+            curve = WaitingCurve(
+                [places[point.seconds] for point in points], means, below, above, [p.name for p in points]
+            )
+            panels[MEASURES[measure]][name] = curve
+    return panels, [label for _, label in delays]
+
+
+def _with_ends(cells: Sequence[Cell]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means in percent, and how far their intervals reach below and above; 0 where there is no interval."""
+    means = 100 * np.array([cell.mean for cell in cells])
+    ends = 100 * np.array([(cell.interval.low, cell.interval.high) for cell in cells]).T
+    # the mean over folds may lie outside an interval around the mean over videos
+    below, above = np.nan_to_num(np.maximum([means - ends[0], ends[1] - means], 0))
+    return means, below, above
 
 
 class PhaseMap(NamedTuple):

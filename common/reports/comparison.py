@@ -22,7 +22,8 @@ from common.reports.published import PublishedRow, quotation
 from common.reports.results import EncoderResult, Floors, SplitResult
 from common.reports.robustness.factors import Holding, holding
 from common.reports.robustness.learning import unlearned
-from common.reports.run_records import WindowRecord, window_record
+from common.reports.robustness.waiting import WaitingPoint, waiting_curves
+from common.reports.run_records import WindowRecord, run_families, window_record
 from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import Protocol
 from common.scoring.significance import VarianceComponents, variance_components
@@ -77,6 +78,8 @@ class Report:
     floors: Floors = field(default_factory=dict)
     holding: Holding | None = None
     """Whether the order holds under other heads and scales, where encoders were run under several."""
+    waiting: dict[str, list[WaitingPoint]] = field(default_factory=dict)
+    """Encoder -> points by rising seconds, for those whose runs differ in how long a head may wait alone."""
 
     @property
     def board(self) -> Leaderboard:
@@ -158,6 +161,7 @@ def make_report(
         published=list(published),
         floors=floors or {},
         holding=holds,
+        waiting=waiting_curves(boards[0]),
     )
 
 
@@ -216,21 +220,10 @@ def train_fraction(result: EncoderResult) -> float:
     return result.record["config"].get("train_fraction", 1.0)
 
 
-def _families(results: Sequence[EncoderResult], varying: str) -> list[list[EncoderResult]]:
-    """Runs in groups of several that share everything, folds included, but the setting `varying` and their name."""
-    families: dict[tuple, list[EncoderResult]] = {}
-    for result in results:
-        config = result.record["config"].items()
-        shared = sorted((key, str(value)) for key, value in config if key not in (varying, "run", "split"))
-        folds = tuple(split.record["split"] for split in result.splits)
-        families.setdefault((result.model.name, folds, *shared), []).append(result)
-    return [members for members in families.values() if len(members) > 1]
-
-
 def efficiency_curves(results: Sequence[EncoderResult], protocol: Protocol) -> dict[str, list[EfficiencyPoint]]:
     """Measures against the share of training videos, for every encoder with several; seeds are curves of their own."""
     curves = {}
-    for members in _families(results, "train_fraction"):
+    for members in run_families(results, "train_fraction"):
         points = sorted((_point(member, protocol) for member in members), key=lambda point: point.fraction)
         if len({point.fraction for point in points}) > 1:
             curves[max(members, key=train_fraction).name] = points
@@ -251,7 +244,7 @@ def spacing_curves(board: Leaderboard) -> dict[str, list[SpacingPoint]]:
     So are seeds.
     """
     curves: dict[str, list[SpacingPoint]] = {}
-    for members in _families(board.results, "variant"):
+    for members in run_families(board.results, "variant"):
         windows = {member: window for member in members if (window := window_record(member.record))}
         if len(set(windows.values())) < 2:
             continue
@@ -267,7 +260,7 @@ def spacing_curves(board: Leaderboard) -> dict[str, list[SpacingPoint]]:
 def seed_variances(results: Sequence[EncoderResult], protocol: Protocol) -> list[SeedVariance]:
     """Variance components of every encoder that was run with several seeds on the same folds."""
     found = []
-    for members in _families(results, "seed"):
+    for members in run_families(results, "seed"):
         members.sort(key=lambda member: member.record["seed"])
         seeds = [member.record["seed"] for member in members]
         for measure in MEASURES:

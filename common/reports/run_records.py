@@ -1,5 +1,6 @@
 """Records of runs in words: what identifies a run, and what it took."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,3 +125,24 @@ def run_row(result: EncoderResult, split: SplitResult) -> dict[str, Any]:
         "Device": record.get("device"),
         "Head parameters": record.get("num_parameters"),
     } | {f"Version of {package}": version for package, version in record["versions"].items()}
+
+
+def head_seconds(record: Mapping[str, Any]) -> float:
+    """Seconds that the answers of a run's head wait for what follows: 0 online, infinite for all of it."""
+    config = record["config"]
+    if (
+        record.get("decode") or "argmax"
+    ) != "argmax":  # a path is decoded from the end back, whatever the head has seen
+        return math.inf
+    return 0.0 if config["causal"] else config.get("lookahead") or math.inf
+
+
+def run_families(results: Sequence[EncoderResult], *varying: str) -> list[list[EncoderResult]]:
+    """Runs in groups of several that share everything, folds included, but the settings `varying` and their name."""
+    found: dict[tuple, list[EncoderResult]] = {}
+    for result in results:
+        config = result.record["config"].items()
+        shared = sorted((key, str(value)) for key, value in config if key not in (*varying, "run", "split"))
+        folds = tuple(split.record["split"] for split in result.splits)
+        found.setdefault((result.model.name, folds, *shared), []).append(result)
+    return [members for members in found.values() if len(members) > 1]

@@ -39,6 +39,7 @@ PICTURES = {
     "learning_curves": charts.learning_curves,
     "label_efficiency": charts.efficiency_picture,
     "spacing": charts.spacing_picture,
+    "waiting": charts.waiting_picture,
     "features": embedding.feature_map,
     "ribbons": ribbons.overview_picture,
 }

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from common.base.wording import readable
-from common.reports.chart_data import cost_panels, efficiency_panels, phase_map, spacing_panel
+from common.reports.chart_data import cost_panels, efficiency_panels, phase_map, spacing_panel, waiting_panels
 from common.reports.comparison import Report
 from common.reports.leaderboard import HEADLINE, Leaderboard
 from common.reports.page.style import (
@@ -233,6 +233,34 @@ def efficiency_chart(report: Report) -> go.Figure:
             figure.add_trace(trace, row=1, col=column)
     style(figure, 380, legend=True)
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=list(map(str, ticks)), title="training videos of a fold")
+    figure.update_yaxes(title="percent", col=1)
+    figure.update_layout(legend={"y": -0.28})
+    left_titles(figure)
+    return figure
+
+
+def waiting_chart(report: Report) -> go.Figure:
+    """Accuracy and edit against the delay of the answers, with 95 % intervals over videos."""
+    panels, delays = waiting_panels(report)
+    figure = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=0.06)
+    for index, name in enumerate(report.waiting):
+        for column, curves in enumerate(panels.values(), 1):
+            curve = curves[name]
+            ends = {"array": curve.above.tolist(), "arrayminus": curve.below.tolist(), "symmetric": False}
+            trace = go.Scatter(
+                x=curve.places,
+                y=curve.means.tolist(),
+                error_y={"type": "data", "thickness": 1, "width": 3} | ends,
+                name=plain(name),
+                legendgroup=name,
+                showlegend=column == 1,
+                text=[plain(text) for text in curve.names],
+                hovertemplate="<b>%{fullData.name}</b><br>%{text}<br>%{y:.1f} %<extra></extra>",
+                **series(index),
+            )
+            figure.add_trace(trace, row=1, col=column)
+    style(figure, 380, legend=True)
+    figure.update_xaxes(tickvals=list(range(len(delays))), ticktext=delays, title="delay (not to scale)")
     figure.update_yaxes(title="percent", col=1)
     figure.update_layout(legend={"y": -0.28})
     left_titles(figure)

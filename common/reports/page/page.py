@@ -121,6 +121,8 @@ def _figures(report: Report, atlas: FailureAtlas, ribbon_videos: Sequence[str]) 
         figures["efficiency"] = charts.efficiency_chart(report)
     if report.spacing:
         figures["spacing"] = charts.spacing_chart(report)
+    if report.waiting:
+        figures["waiting"] = charts.waiting_chart(report)
     if (cost := charts.cost_chart(report)) is not None:
         figures["cost"] = cost
     return figures

@@ -9,7 +9,14 @@ from matplotlib.figure import Figure
 
 from common.base.wording import brief, display_width, readable
 from common.reports.caveats import Remark
-from common.reports.chart_data import CostPanel, cost_panels, efficiency_panels, phase_map, spacing_panel
+from common.reports.chart_data import (
+    CostPanel,
+    cost_panels,
+    efficiency_panels,
+    phase_map,
+    spacing_panel,
+    waiting_panels,
+)
 from common.reports.comparison import Report
 from common.reports.leaderboard import ALPHA, HEADLINE
 from common.reports.pictures.style import (
@@ -339,5 +346,28 @@ def spacing_picture(report: Report) -> Figure | None:
     tidy(axes, grid="both")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     write_title(figure, f"{report.title}: the time that a clip spans, protocol {report.board.protocol.name}")
+    write_remarks(figure, report.warnings)
+    return figure
+
+
+def waiting_picture(report: Report) -> Figure | None:
+    """Accuracy and edit against the delay of the answers, with 95 % intervals over videos; None without such runs."""
+    if not report.waiting:
+        return None
+    panels, delays = waiting_panels(report)
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    row = figure.subplots(1, len(panels))
+    for axes, (title, curves) in zip(row, panels.items(), strict=True):
+        for index, (name, curve) in enumerate(curves.items()):
+            look = {"label": brief(name), "linewidth": 1.6, "markersize": 6, "capsize": 3}
+            axes.errorbar(curve.places, curve.means, yerr=[curve.below, curve.above], **look, **series_style(index))
+        axes.set_xticks(range(len(delays)), delays)
+        axes.set_xlabel("delay (not to scale)")
+        axes.set_title(title, loc="left", fontsize=10)
+        tidy(axes, grid="both")
+    row[0].set_ylabel("percent")
+    handles, labels = row[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    write_title(figure, f"{report.title}: what waiting is worth, protocol {report.board.protocol.name}")
     write_remarks(figure, report.warnings)
     return figure

@@ -19,7 +19,8 @@ from common.scoring.significance import effect_size
 
 # what may differ between two runs of one encoder: its name in a sentence, and the settings that it comes in
 FACTORS = {
-    "head": ("head", "head_options", "causal"),
+    "look-ahead": ("causal", "lookahead"),
+    "head": ("head", "head_options", "causal", "lookahead"),
     "scale of the features": ("standardise",),
     "decoding": ("decode",),
     "choice of settings": ("choose",),
@@ -176,7 +177,7 @@ def _rank(name: str, value: Any) -> tuple[int, str]:
     """The place of a setting's value among others: heads as the catalogue has them, `none` and no decoding first."""
     if name == "head":
         return list(HEADS).index(value), ""
-    return int(value not in ("none", "argmax", False)), str(value)
+    return int(value not in ("none", "argmax", False, None)), str(value)
 
 
 def _label(settings: Mapping[str, Any], varying: Collection[str]) -> str:
@@ -184,10 +185,11 @@ def _label(settings: Mapping[str, Any], varying: Collection[str]) -> str:
     sizes = ", ".join(f"{name} {value}" for name, value in own.items())
     words = [HEADS[settings["head"]].title + (f" ({sizes})" if sizes else "")]
     words += ["causal"] if settings["causal"] and HEADS[settings["head"]].causality == "either" else []
+    words += [f"look-ahead {settings['lookahead']:g} s"] if settings["lookahead"] else []
     words += ["standardised"] if settings["standardise"] == "train" else []
     words += [f"chosen {settings['choose'].replace('+', ', ')}"] if settings["choose"] not in (None, "none") else []
     words += [settings["decode"]] if settings["decode"] != "argmax" else []
-    spoken = {"head", "head_options", "causal", "standardise", "choose", "decode"}
+    spoken = {"head", "head_options", "causal", "lookahead", "standardise", "choose", "decode"}
     return ", ".join([*words, *(f"{name} {settings[name]}" for name in sorted(varying - spoken))])
 
 

@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from common.reports.chart_data import WAITING_MEASURES
 from common.reports.comparison import Report
 from common.reports.run_records import run_row
 from common.reports.workbook.measure_sheets import split_name
@@ -68,6 +69,31 @@ def spacing_sheet(report: Report) -> Sheet:
         table,
         grouped="Encoder",
         formats={"Between frames, s": "0.000", "Spanned, s": "0.00"},
+    )
+
+
+def waiting_sheet(report: Report) -> Sheet:
+    """One row per run of an encoder whose heads may wait for several times."""
+    table = pd.DataFrame(
+        {"Encoder": name, "Run": point.name, "Delay": point.label}
+        | {
+            column: 100 * value
+            for measure in WAITING_MEASURES
+            for column, value in (
+                (f"{MEASURES[measure]} %", point.cells[measure].mean),
+                (f"{MEASURES[measure]}, interval low %", point.cells[measure].interval.low),
+                (f"{MEASURES[measure]}, interval high %", point.cells[measure].interval.high),
+            )
+        }
+        for name, points in report.waiting.items()
+        for point in points
+    )
+    return Sheet(
+        "waiting",
+        "What waiting is worth: runs of one encoder and head that differ in the seconds alone which an answer waits for what follows, "
+        "those that its features have seen included. Means over splits with 95 % intervals over videos.",
+        table,
+        grouped="Encoder",
     )
 
 
@@ -156,4 +182,13 @@ def notes_sheet(report: Report) -> Sheet:
     )
 
 
-BUILDERS = (efficiency_sheet, spacing_sheet, seeds_sheet, quoted_sheet, methods_sheet, runs_sheet, notes_sheet)
+BUILDERS = (
+    efficiency_sheet,
+    spacing_sheet,
+    waiting_sheet,
+    seeds_sheet,
+    quoted_sheet,
+    methods_sheet,
+    runs_sheet,
+    notes_sheet,
+)

@@ -41,6 +41,7 @@ def test_an_earlier_record_that_knows_no_heads_names_none():
         ([{"config": config(causal=True)}], "Online recognition; the last epoch is scored."),
         ([{"config": config(causal=True), "decode": "viterbi"}], "Offline recognition; the last epoch is scored."),
         ([{"config": config(causal=True), "decode": "argmax"}], "Online recognition; the last epoch is scored."),
+        ([{"config": config(lookahead=2.5)}], "Recognition with a look-ahead of 2.5 s; the last epoch is scored."),
     ],
 )
 def test_a_decoded_path_is_offline_whatever_its_head(rows, expected):

@@ -261,15 +261,16 @@ class ExtractionLoop:
                 continue
             except OSError as error:
                 raise _not_written(features, error) from error
-            jobs[name] = _VideoJob(path, self._stream(), writer)
+            jobs[name] = _VideoJob(path, self.stream(), writer)
             if is_finished(name):  # by another process, since this one began
                 jobs.pop(name).writer.discard()
                 summary.skipped.append(name)
                 continue
             yield name, path
 
-    def _stream(self) -> FeatureStream:
-        batcher = Batcher(self.encode, self.batch_size)
+    def stream(self, batch_size: int | None = None) -> FeatureStream:
+        """What makes feature rows of one video's frames, so many in one call of the network (default: those of the extraction)."""
+        batcher = Batcher(self.encode, batch_size or self.batch_size)
         if not isinstance(self.encoder, ClipEncoder):
             return FrameStream(batcher)
         clip_len, spacing = self.encoder.clip_len, self.encoder.config.clip_spacing

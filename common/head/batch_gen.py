@@ -14,7 +14,7 @@ from torch import Tensor
 from common.base.runtime import UserError, counted, generator, prefetch
 from common.dataset.phases import IGNORED, LENGTH_TOLERANCE, PhaseMapping, allowed_difference, length_ratio, read_labels
 from common.features.files import FeatureFile, open_features
-from common.video.label_grid import LabelGrid
+from common.video.label_grid import EVERY_FRAME, LabelGrid
 from common.video.timeline import Timeline, nearest_in_time
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.4  # of the free memory may hold features; larger sets stay memory-mapped
 PREFETCHED_BATCHES = 2
 STATISTICS_ROWS = 1024  # that are float64 at a time
-EVERY_FRAME = LabelGrid()
 
 
 @dataclass(eq=False)

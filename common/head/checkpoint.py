@@ -38,7 +38,7 @@ NETWORKS = {
 SHAPE = {
     "config": dict, "phases": [str], "inputs_hash": str, "feature_identity?": IDENTITY_SHAPE, "num_threads": int,
     "epoch": int, "history": [{"loss": float, "accuracy": float, "seconds": float}], "model": dict, "optimizer": dict,
-    "background?": str, "label_fps?": float, "label_every?": int,
+    "background?": str, "label_fps?": float, "label_every?": int, "features_per_second?": float,
 }  # fmt: skip
 
 
@@ -48,7 +48,8 @@ class Checkpoint:
 
     `inputs_hash` identifies the training features and labels; `feature_identity` says how the features were made
     (None for features without sidecar); `history` has one record an epoch; `background` is the phase that counts as that,
-    if any, and `label_fps` or `label_every` the rate of the labels, which files of earlier versions do not say.
+    if any, `label_fps` or `label_every` the rate of the labels, and `features_per_second` that of the features (the median of
+    the videos), which files of earlier versions do not say.
     """
 
     config: dict[str, Any]
@@ -63,6 +64,7 @@ class Checkpoint:
     background: str | None = BACKGROUND
     label_fps: float | None = None
     label_every: int | None = None
+    features_per_second: float | None = None
 
     def save(self, path: Path) -> None:
         """Write the checkpoint atomically."""

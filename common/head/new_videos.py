@@ -75,6 +75,14 @@ class TrainedHead:
     encoder: EncoderConfig
     grid: LabelGrid
     """Which frames its training had labels for."""
+    stated_rate: float | None = None
+    """Features a second, as its checkpoint says it; those of earlier versions do not."""
+
+    @property
+    def features_per_second(self) -> float | None:
+        """The rate at which the head was trained to be fed; None where nothing tells."""
+        sampled = self.grid.label_fps or (self.identity or {}).get("sampling", {}).get("fps")
+        return self.stated_rate or (sampled and sampled / self.config.sample_rate)
 
     @property
     def dataset(self) -> str:
@@ -179,7 +187,8 @@ def open_head(path: Path, model_name: str | None = None) -> TrainedHead:
         )
     mapping = PhaseMapping(tuple(checkpoint.phases), checkpoint.background)
     grid = LabelGrid(checkpoint.label_fps, checkpoint.label_every)
-    return TrainedHead(path, config, checkpoint.feature_identity, mapping, model, encoder, grid)
+    rate = checkpoint.features_per_second
+    return TrainedHead(path, config, checkpoint.feature_identity, mapping, model, encoder, grid, rate)
 
 
 class Predictor:

@@ -96,6 +96,7 @@ def _with_labels(videos: list[VideoFeatures]) -> list[VideoFeatures]:
 
 def _start(experiment: Experiment, videos: list[VideoFeatures], resume: bool) -> Checkpoint:
     """A checkpoint at epoch 0, or the one on the disk when it may be continued."""
+    rates = [video.features_per_second for video in videos]
     fresh = Checkpoint(
         config=asdict(experiment.config),
         phases=list(experiment.mapping.names),
@@ -103,6 +104,7 @@ def _start(experiment: Experiment, videos: list[VideoFeatures], resume: bool) ->
         feature_identity=videos[0].source.identity(),
         num_threads=torch.get_num_threads(),
         background=experiment.mapping.background,
+        features_per_second=None if None in rates else float(np.median(rates)),
         **asdict(experiment.label_grid),
     )
     if not resume or not experiment.checkpoint.is_file():

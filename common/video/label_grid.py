@@ -52,3 +52,6 @@ class LabelGrid:
         if self.label_fps is not None:
             return self.label_fps
         return fps and fps / (self.label_every or 1)
+
+
+EVERY_FRAME = LabelGrid()

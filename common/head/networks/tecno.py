@@ -14,7 +14,7 @@ from common.head.networks.layers import DilatedResidualLayer, Head, TemporalConv
 from common.head.networks.lookahead import future_limits
 
 
-class Stage(nn.Module):
+class TeCNOStage(nn.Module):
     """Dilated residual layers between two pointwise convolutions; `futures`: frames after its own that each layer may use."""
 
     def __init__(self, maps: int, dim: int, num_classes: int, futures: Sequence[int]):
@@ -51,8 +51,8 @@ class TeCNO(Head):
         limits = future_limits([2**layer for _ in range(stages) for layer in range(layers)], lookahead or 0)
         self.lookahead = sum(limits)
         of_stages = [limits[stage * layers :][:layers] for stage in range(stages)]
-        self.stage1 = Stage(maps, dim, num_classes, of_stages[0])
-        self.stages = nn.ModuleList(Stage(maps, num_classes, num_classes, futures) for futures in of_stages[1:])
+        self.stage1 = TeCNOStage(maps, dim, num_classes, of_stages[0])
+        self.stages = nn.ModuleList(TeCNOStage(maps, num_classes, num_classes, futures) for futures in of_stages[1:])
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits of every stage `(stages, B, num_classes, T)`; see `Head`."""

@@ -204,12 +204,53 @@ def test_a_causal_head_gives_a_frame_the_last_feature_at_or_before_it(made):
     ],
     ids=["window", "stride", "tokens"],
 )
-def test_features_that_look_ahead_are_named_under_a_causal_head(made, caplog, window, seconds):
+def test_features_that_look_ahead_are_refused_under_a_causal_head_or_named(made, caplog, window, seconds):
     with_window(made, **window)
-    experiment = load_experiment(made.config(causal=True))
+    for changes, flag in (({"causal": True}, "--causal"), ({"lookahead": 0.5}, r"--lookahead 0\.5")):
+        with pytest.raises(
+            UserError, match=rf"{flag}: expected features .* look ahead by {seconds:g} s .*--allow_future_features"
+        ):
+            train(load_experiment(made.config(**changes)), device="cpu")
+    experiment = load_experiment(made.config(causal=True, allow_future_features=True))
     train(experiment, device="cpu")
     assert f"features of ColorHistogram look ahead by {seconds:g} s" in caplog.text
     assert predict(experiment, device="cpu")["look_ahead_seconds"] == pytest.approx(seconds)
+
+
+def test_a_look_ahead_in_frames_is_that_of_the_slowest_test_video(made):
+    first, second, *_ = load_experiment(made.config()).test_labels
+    for name, fps in ((first, 12.5), (second, 10.0)):
+        rows = np.load(made.features / f"{name}.npy").T.copy()
+        made.write_features(name, rows, fps=fps)
+    assert load_experiment(made.config(lookahead=0.6)).config.lookahead_frames == 6
+    assert load_experiment(made.config(lookahead=0.69)).config.lookahead_frames == 6
+    # of every second feature half as many
+    assert load_experiment(made.config(lookahead=0.6, sample_rate=2)).config.lookahead_frames in (2, 3)
+    assert load_experiment(made.config(lookahead=0.6, lookahead_frames=4)).config.lookahead_frames == 4
+
+
+def test_a_look_ahead_needs_to_know_how_many_features_a_second_has(made):
+    for path in made.features.glob("*.json"):
+        path.unlink()
+    with pytest.raises(
+        UserError, match=r"--lookahead 2: .*\.npy does not say how many features a second it has; write `label_fps: N`"
+    ):
+        load_experiment(made.config(lookahead=2))
+    made.dataset.description.write_text("label_fps: 5\n")
+    assert load_experiment(made.config(lookahead=2)).config.lookahead_frames == 10
+
+
+def test_a_look_ahead_is_part_of_the_run_and_its_predictions_use_no_later_feature(made):
+    experiment = load_experiment(made.config(lookahead=0.2, sample_rate=4))
+    train(experiment, device="cpu")
+    record = predict(experiment, device="cpu")
+    assert experiment.results.parts[-2] == "lookahead0.2"
+    assert record["config"]["lookahead"] == 0.2
+    assert record["config"]["lookahead_frames"] == int(0.2 * 25 / 4)
+    for name, labels in experiment.test_labels.items():
+        rows = np.load(experiment.results / f"{name}.npy")
+        frames = np.arange(len(labels.read_text().split()))
+        assert np.array_equal(rows, rows[frames // 4 * 4])  # held from the last sample, as in a causal one
 
 
 def test_features_of_single_frames_do_not_look_ahead(made, caplog):

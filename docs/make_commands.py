@@ -59,7 +59,7 @@ of `models/` takes the options of `common.extract_features` but `--model`. Names
 | 0 | done, or nothing was left to do |
 | 1 | something is wrong, and one message says what and what to do; of several videos or models: of some |
 | 2 | the command line cannot be understood |
-| 3 | extraction: no video could be read |
+| 3 | extraction: no video could be read; online prediction: the camera or stream ended or broke off, and what came is kept |
 | 129, 130, 143 | ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM; what is finished is kept, and the same command resumes |
 """
 

@@ -54,6 +54,24 @@ def test_a_second_owner_is_refused_and_told_who_has_it(target):
     assert list(target.parent.iterdir()) == []
 
 
+def test_a_file_that_its_owner_removed_between_opening_and_locking_is_no_lock(tmp_path, monkeypatch):
+    target, taken = tmp_path / "run.txt", []
+    lock = locks.lock
+
+    def removed_meanwhile(handle):
+        if not taken and lock_path(target).exists():  # its owner ends: it removes the file that has just been opened
+            lock_path(target).unlink()
+            taken.append(handle)
+        return lock(handle)
+
+    monkeypatch.setattr(locks, "lock", removed_meanwhile)
+    with hold(target):
+        assert taken
+        assert lock_path(target).is_file()
+        with pytest.raises(Held), hold(target):
+            pass
+
+
 def test_an_error_releases_it(target):
     with pytest.raises(ZeroDivisionError), hold(target):
         raise ZeroDivisionError

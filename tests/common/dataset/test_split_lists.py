@@ -43,6 +43,7 @@ def test_published_lists_may_test_a_video_twice_and_leave_others_out(dataset):
     assert lists.videos("test", 2) == ["B_2"]
     assert lists.videos("val", 1) == ["A_3"]
     assert lists.count(None) == 2
+    assert lists.tests_overlap
     with pytest.raises(UserError, match=r"val\.split2\.bundle: no such list; split 2 has no videos for validation"):
         lists.videos("val", 2)
     with pytest.raises(UserError, match=r"split 3: .*owners has splits 1 to 2"):
@@ -54,6 +55,7 @@ def test_without_a_name_they_are_the_generated_folds(dataset):
     write_list(dataset, "owners", train1=["A_1"], test1=["B_1"])
     lists = open_splits(dataset)
     assert (lists.name, lists.noun, len(lists), lists.count(None)) == (None, "folds", 2, 5)
+    assert not lists.tests_overlap
     assert sorted(lists.tests[0] + lists.trains[0]) == VIDEOS
     assert list_names(dataset) == ["owners"]
 

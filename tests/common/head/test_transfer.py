@@ -142,6 +142,28 @@ def test_labels_that_are_not_shared_count_on_neither_side(trained, other, tmp_pa
     assert record["phases"] == [name.upper() for name in head[1:]]
 
 
+def test_a_video_without_a_shared_label_is_neither_scored_nor_drawn(trained, other, tmp_path):
+    head = list(trained.mapping.names)
+    path = write_map(tmp_path, "".join(f"{name}: {name.upper()}\n" for name in head[1:]))
+    first = next(iter(paths.label_paths(other.ground_truth).values()))
+
+    def found():
+        record = json.loads(predict_elsewhere(trained, "other", path, device="cpu")[0].read_text())
+        return (
+            record["drop"]["accuracy"],
+            record["metrics"]["elsewhere"]["accuracy"],
+            len(record["videos"]["elsewhere"]),
+        )
+
+    first.write_text(f"{head[0].upper()}\n" * len(first.read_text().split()))
+    drop, accuracy, num_videos = found()
+    assert None not in drop.values()
+    other.description.write_text(f"background: {head[0].upper()}\n")
+    first.unlink()
+    without, accuracy_without, one_less = found()
+    assert (without, accuracy_without, one_less) == (drop, accuracy, num_videos - 1)
+
+
 def test_features_that_were_made_otherwise_are_refused(trained, made, other, classes):
     for path in other.features("ColorHistogram").glob("*.json"):
         path.write_text(path.read_text().replace('"pyav"', '"opencv"'))

@@ -1,6 +1,7 @@
 """Training the published-size head: this project's loop against the usual one, in one run.
 
 python tests/benchmarks/head_training.py [--num_frames 15000] [--feature_dim 2048] [--steps 6]
+python tests/benchmarks/head_training.py --loops asformer "asformer corrected"        the other heads, at their published sizes
 
 Each loop runs in a process of its own on the same made feature files, and prints seconds per step, frames per second and
 peak memory (of the device on a GPU). `plain` restates the usual loop: batch 1, fp32, `np.load` at every step, `nn.Conv1d`, `nn.Dropout`.
@@ -37,6 +38,9 @@ def main() -> None:
     parser.add_argument("--feature_dim", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=6, help="timed steps of each loop, after a few that are not")
     parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    parser.add_argument(
+        "--loops", nargs="+", choices=tuple(LOOPS), default=DEFAULT_LOOPS, metavar="LOOP", help="of " + ", ".join(LOOPS)
+    )
     parser.add_argument("--loop", choices=tuple(LOOPS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -51,16 +55,16 @@ def main() -> None:
             f"{given.num_frames} frames x {given.feature_dim} features, {given.device}, {torch.get_num_threads()} threads, "
             f"torch {torch.__version__}"
         )
-        print(f"{'loop':<16} {'s/step':>8} {'frames/s':>9} {'peak MB':>8} {'time / plain':>13}")
-        plain = None
-        for loop in LOOPS:
+        print(f"{'loop':<18} {'s/step':>8} {'frames/s':>9} {'peak MB':>8} {'time / first':>13}")
+        first = None
+        for loop in given.loops:
             words = [sys.executable, __file__, "--loop", loop, "--folder", folder]
             words += ["--feature_dim", str(given.feature_dim), "--steps", str(given.steps), "--device", given.device]
             numbers = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-            plain = plain or numbers["seconds"]
+            first = first or numbers["seconds"]
             rate, megabytes = given.num_frames / numbers["seconds"], numbers["peak_bytes"] / 1e6
             print(
-                f"{loop:<16} {numbers['seconds']:>8.2f} {rate:>9.0f} {megabytes:>8.0f} {numbers['seconds'] / plain:>13.2f}",
+                f"{loop:<18} {numbers['seconds']:>8.2f} {rate:>9.0f} {megabytes:>8.0f} {numbers['seconds'] / first:>13.2f}",
                 flush=True,
             )
 
@@ -94,17 +98,20 @@ def measure(loop: str, folder: Path, feature_dim: int, steps: int, device: torch
     return {"seconds": float(np.median(seconds)), "peak_bytes": peak_bytes}
 
 
-def ours(precision: str):
-    """This project's loop: kept features, prefetched batches, seeded one-bit dropout, channels-last convolutions."""
+def ours(precision: str = "fp32", **head: object):
+    """This project's loop: kept features, prefetched batches, seeded one-bit dropout, channels-last convolutions.
+
+    `head`: settings of another one than MS-TCN++.
+    """
 
     def steps(folder: Path, feature_dim: int, device: torch.device) -> Iterator[None]:
         keep_freed_memory()
-        config = TrainConfig(features_dim=feature_dim, adaptive_mse=False, precision=precision)
-        head = build_head(config, NUM_CLASSES).to(device)
-        loop = TrainingLoop(config, head, torch.optim.Adam(head.parameters(), lr=config.lr), None)
+        config = TrainConfig(features_dim=feature_dim, adaptive_mse=False, precision=precision, **head)
+        network = build_head(config, NUM_CLASSES).to(device)
+        loop = TrainingLoop(config, network, torch.optim.Adam(network.parameters(), lr=config.lr), None)
         videos = [labelled(folder, index, feature_dim) for index in range(NUM_VIDEOS)]
         batches = BatchGenerator(videos, config.bz, config.seed)
-        head.train()
+        network.train()
         for epoch in range(10_000):
             for batch in batches.epoch(epoch):
                 loop.step(batch)
@@ -177,7 +184,16 @@ class PlainHead(nn.Module):
         return logits
 
 
-LOOPS = {"plain fp32": plain, "ours fp32": ours("fp32"), "ours bf16": ours("bf16")}
+LOOPS = {
+    "plain fp32": plain,
+    "ours fp32": ours(),
+    "ours bf16": ours("bf16"),
+    "gru": ours(head="gru"),
+    "tecno": ours(head="tecno"),
+    "asformer": ours(head="asformer"),
+    "asformer corrected": ours(head="asformer", head_options={"window": "corrected"}),
+}
+DEFAULT_LOOPS = ("plain fp32", "ours fp32", "ours bf16")
 
 if __name__ == "__main__":
     main()

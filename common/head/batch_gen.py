@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -70,19 +71,9 @@ class VideoFeatures:
     @property
     def look_ahead_seconds(self) -> float:
         """Seconds after a frame that its feature may depend on: 0 for single frames and for features from elsewhere."""
-        window = (self.source.sidecar or {}).get("window")
-        if not window:
-            return 0.0
-        if window.get("between") == "held":
-            return 0.0  # windows that end with their frame
         times = self.source.timeline.seconds[self.source.timeline.sampled]
         step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-        spacing = step if window.get("spacing") is None else window["spacing"]
-        if window.get("mode") == "tokens":  # the first frame of a clip sees all others; its grid point may be after it
-            return round((window["clip_len"] - 1) * spacing + (0.0 if spacing == step else spacing / 2), 3)
-        # the frames after the centre; between two windows, features lean on the later one
-        after = window["clip_len"] - 1 - window["clip_len"] // 2
-        return round(after * spacing + (window.get("stride", 1) - 1) * step, 3)
+        return look_ahead_of((self.source.sidecar or {}).get("window"), step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +89,18 @@ class Batch:
     features: Tensor
     target: Tensor
     mask: Tensor | None
+
+
+def look_ahead_of(window: Mapping[str, Any] | None, step: float) -> float:
+    """Seconds after a frame that a feature made with a `window` (a sidecar's) may depend on; `step`: from one feature to the next."""
+    if not window or window.get("between") == "held":
+        return 0.0  # single frames, and windows that end with their frame
+    spacing = step if window.get("spacing") is None else window["spacing"]
+    if window.get("mode") == "tokens":  # the first frame of a clip sees all others; its grid point may be after it
+        return round((window["clip_len"] - 1) * spacing + (0.0 if spacing == step else spacing / 2), 3)
+    # the frames after the centre; between two windows, features lean on the later one
+    after = window["clip_len"] - 1 - window["clip_len"] // 2
+    return round(after * spacing + (window.get("stride", 1) - 1) * step, 3)
 
 
 def open_video(

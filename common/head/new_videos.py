@@ -231,6 +231,10 @@ class Predictor:
         )
         rows = write_phases(self.head, opened, folder, trained.mapping, causal=config.sees_past_only)
         remarks = trained.remarks_on(video)
+        if config.sees_past_only and opened.look_ahead_seconds:
+            remarks += (
+                f"features look ahead by {opened.look_ahead_seconds:g} s: this was not known when a frame was shown",
+            )
         for remark in remarks[len(trained.remarks) :]:
             log.warning("%s: %s", video.name, remark)
         frames, seconds = opened.label_frames, opened.timeline.seconds

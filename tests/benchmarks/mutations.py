@@ -299,7 +299,41 @@ LOCKS = mutants("common/base/locks.py", "tests/common/base/test_locks.py", {
     "TOUCH_SECONDS, STALE_SECONDS = 60.0, 600.0": "TOUCH_SECONDS, STALE_SECONDS = 60.0, 60.0",
 })  # fmt: skip
 
+LIVE = [
+    *mutants("common/head/networks/lookahead.py", "tests/common/head/networks/test_lookahead.py", {
+        "frames is None or frames >= sum(reaches)": "frames is None or frames > 2 * sum(reaches)",
+        "for reach in reaches) <= frames else (low, middle)": "for reach in reaches) < frames else (low, middle)",
+        "if left and reach > low:": "if left:",
+        "            left -= 1\n": "",
+    }),
+    *mutants("common/head/live/online.py", "tests/common/head/live/test_online.py", {
+        "(newest - self._taps) % length": "(newest - self._taps + 1) % length",
+        "if newest < self.late:": "if newest < self.late - 1:",
+        "self._kept[(newest - self.late) % length]": "x",
+        "for _ in range(step.late):": "for _ in range(1):",
+        "max(first.span, second.span) + 1": "max(first.span, second.span)",
+        "late - conv.future + taps_before": "late + taps_before",
+        "new = np.tanh(of_input[2] + reset * of_state[2])": "new = np.tanh(of_input[2] + of_state[2])",
+        "(1 - update) * new + update * self._hidden": "update * new + (1 - update) * self._hidden",
+        "(x - self._mean) / self._deviation": "x - self._mean",
+    }),
+    *mutants("common/head/live/timing.py", "tests/common/head/live/test_timing.py", {
+        "number % self.sample_rate == 0": "True",
+        "is_chosen and index % self.every == 0, is_labelled": "is_chosen, is_labelled",
+        "seconds - held[0][0].seconds - EQUALLY_NEAR_SECONDS": "seconds - held[0][0].seconds + EQUALLY_NEAR_SECONDS",
+        "stands or not is_nearer": "not is_nearer",
+        "sampled and (stands or bool(labels))": "sampled and stands",
+        "seconds * rate + 0.5 + EQUALLY_NEAR_SECONDS": "seconds * rate + EQUALLY_NEAR_SECONDS",
+        "if here > newest:": "if here >= newest:",
+    }),
+    *mutants("common/head/live/session.py", "tests/common/head/live/test_session.py", {
+        "range(self.newest + 1, point)": "range(self.newest + 2, point)",
+        "delay = max(0.0, last[0] - seconds) + ": "delay = ",
+        "yield from self._push(self._row, at, last, is_held=True)": "pass",
+    }),
+]  # fmt: skip
+
 MUTANTS = [
     *MEASURES, *STATISTICS, *FEATURES, *FOLDS, *LOSSES, *MASKS, *SAMPLING,
-    *DECODING, *RANKS, *LEAKS, *TRANSFER, *SPLITS, *LOCKS,
+    *DECODING, *RANKS, *LEAKS, *TRANSFER, *SPLITS, *LOCKS, *LIVE,
 ]  # fmt: skip

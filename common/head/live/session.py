@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from common.base.runtime import UserError, prefetch
+from common.head.batch_gen import look_ahead_of
 from common.head.live.online import OnlineHead, online_head
 from common.head.live.timing import Choice, Rule
 from common.video.decode import Decoding
@@ -284,13 +285,16 @@ def require_online(predictor: Predictor, *, allow_future_features: bool) -> str 
             f"{trained.path}: its answers depend on all that follows; expected a head that was trained with --causal or "
             "--lookahead SECONDS; train one, or leave --online out"
         )
-    window = (trained.identity or {}).get("window")
-    if not window or window.get("between") == "held":
+    window, rate = (trained.identity or {}).get("window"), trained.features_per_second
+    # where the rate is not known a step of a second shows whether there is anything to say
+    ahead = look_ahead_of(window, 1 / (rate * trained.config.sample_rate) if rate else 1.0)
+    if not ahead:
         return None
-    what = f"features of {trained.model.name} have seen frames after their own (windows around each frame)"
+    by = f" by {ahead:g} s" if rate or window.get("spacing") else ""
+    what = f"features of {trained.model.name} look ahead{by} (windows around each frame)"
     if not (allow_future_features or trained.config.allow_future_features):
         raise UserError(
             f"{trained.path}: expected features that have seen nothing after their frame, but {what}; extract them with --anchor end "
             "and train again, or add --allow_future_features: answers come so much later"
         )
-    return f"{what}: the delay holds what they wait for"
+    return f"{what}: answers come so much later"

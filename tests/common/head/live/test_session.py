@@ -1,6 +1,7 @@
 """Online answers to a file are those of the whole-video prediction, at its sampled frames; what is late is held and said."""
 
 import json
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -124,12 +125,20 @@ def test_features_that_have_seen_what_follows_are_refused_or_wait_for_it(clips, 
     with pytest.raises(UserError, match=r"--causal: expected features that have seen nothing after .* --anchor end"):
         trained(encoder, "mstcn++")
     predictor = trained(encoder, "mstcn++", "--allow_future_features")
-    assert "have seen frames after their own" in require_online(predictor, allow_future_features=False)
+    assert re.search(r"look ahead by 0\.\d+ s \(windows", require_online(predictor, allow_future_features=False))
     video = clips.videos / "at_25.mp4"
     expected, _ = whole_video(predictor, video, tmp_path / "features")
     answers = list(follow_file(predictor, video))
     assert np.abs(np.stack([answer.probabilities for answer in answers]) - expected).max() < 1e-5
     assert np.median([answer.delay for answer in answers]) >= 3 / 25  # of a window of 8 frames those after its middle
+
+
+def test_what_features_have_seen_is_said_of_a_prediction_of_the_whole_video(clips, tmp_path):
+    predictor = trained("centred", "mstcn++", "--allow_future_features")
+    video = clips.videos / "at_25.mp4"
+    predictor.make_features({"at_25": video}, tmp_path)
+    remarks = predictor.predict(video, tmp_path / "at_25.npy", tmp_path / "out").remarks
+    assert any("features look ahead by 0.12 s" in remark for remark in remarks)
 
 
 def test_a_head_of_before_is_asked_about_its_features_at_prediction(clips, monkeypatch):
@@ -138,7 +147,7 @@ def test_a_head_of_before_is_asked_about_its_features_at_prediction(clips, monke
     monkeypatch.setattr(predictor, "trained", before)
     with pytest.raises(UserError, match="expected features that have seen nothing after their frame"):
         require_online(predictor, allow_future_features=False)
-    assert "have seen frames" in require_online(predictor, allow_future_features=True)
+    assert "answers come so much later" in require_online(predictor, allow_future_features=True)
 
 
 def test_an_offline_head_is_refused_with_what_to_do(clips):

@@ -24,11 +24,16 @@ for encoder in $encoders; do
 done
 for head in $heads; do
     for scale in none train; do
+        say "head $head, --standardise $scale: ${encoders// / and }, side by side"
+        started=()
         for encoder in $encoders; do
-            say "$encoder, head $head, --standardise $scale"
             # shellcheck disable=SC2086 # lists of words
             run -m common.run_k_folds --model "$encoder" --folds "$folds" --config data/sample_head.yaml --num_epochs 20 \
-                --head "$head" ${options[$head]:+--head_options ${options[$head]}} --standardise "$scale" ${HEAD:-}
+                --head "$head" ${options[$head]:+--head_options ${options[$head]}} --standardise "$scale" ${HEAD:-} &
+            started+=($!)
+        done
+        for process in "${started[@]}"; do
+            wait "$process"
         done
     done
 done

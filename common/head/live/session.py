@@ -240,6 +240,7 @@ def _newest(items: Iterable[_Item], first_needed: Callable[[Sequence[_Item]], in
     stop = threading.Event()
 
     def read() -> None:
+        """What the thread does."""
         error = None
         try:
             for item in items:

@@ -301,8 +301,8 @@ LOCKS = mutants("common/base/locks.py", "tests/common/base/test_locks.py", {
 
 LIVE = [
     *mutants("common/head/networks/lookahead.py", "tests/common/head/networks/test_lookahead.py", {
-        "frames is None or frames >= sum(reaches)": "frames is None or frames > 2 * sum(reaches)",
-        "for reach in reaches) <= frames else (low, middle)": "for reach in reaches) < frames else (low, middle)",
+        "limits = [min(low, reach) for reach in reaches]": "limits = [low for reach in reaches]",
+        "left = frames - sum(limits)": "left = frames",
         "if left and reach > low:": "if left:",
         "            left -= 1\n": "",
     }),

@@ -116,8 +116,9 @@ class _Ring:
         self.late = late
         self._kept = np.zeros((length, channels), dtype=np.float32)
         self._count = 0  # inputs so far
-        self._taps = np.array(taps)
-        self._gathered = np.empty((len(taps), channels), dtype=np.float32)
+        # what the taps see, one after the other, and a 1 that a matrix multiplies with its biases
+        self._seen = np.ones(len(taps) * channels + 1, dtype=np.float32)
+        self._parts = list(zip(self._seen[:-1].reshape(len(taps), channels), taps, strict=True))
 
     @property
     def state_bytes(self) -> int:
@@ -125,19 +126,20 @@ class _Ring:
 
     def push(self, x: np.ndarray) -> np.ndarray | None:
         """See `Step`."""
-        length = len(self._kept)
-        self._kept[self._count % length] = x
-        newest, self._count = self._count, self._count + 1
+        kept, newest, length = self._kept, self._count, len(self._kept)
+        kept[newest % length] = x
+        self._count = newest + 1
         if newest < self.late:  # its frame would be before the first
             return None
-        np.take(self._kept, (newest - self._taps) % length, axis=0, out=self._gathered, mode="clip")
-        return self._output(self._gathered, self._kept[(newest - self.late) % length])
+        for part, tap in self._parts:
+            part[:] = kept[(newest - tap) % length]
+        return self._output(self._seen, kept[(newest - self.late) % length])
 
     def flush(self) -> np.ndarray | None:
         """See `Step`."""
         return self.push(np.zeros(self._kept.shape[1], dtype=np.float32))
 
-    def _output(self, taps: np.ndarray, own: np.ndarray) -> np.ndarray:
+    def _output(self, seen: np.ndarray, own: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
 
@@ -147,12 +149,16 @@ class _Residual(_Ring):
     def __init__(self, layer: DilatedResidualLayer):
         conv, (dilation,) = layer.conv_dilated, layer.conv_dilated.dilation
         super().__init__(2 * dilation + 1, conv.in_channels, conv.future, (2 * dilation, dilation, 0))
-        self._dilated, self._dilated_bias = _taps_side_by_side(conv), _array(conv.bias)
-        self._pointwise, self._pointwise_bias = _array(layer.conv_1x1.weight)[:, :, 0], _array(layer.conv_1x1.bias)
+        self._dilated = _with_biases(_taps_side_by_side(conv), conv.bias)
+        self._pointwise = _with_biases(_array(layer.conv_1x1.weight)[:, :, 0], layer.conv_1x1.bias)
+        self._inside = np.ones(conv.out_channels + 1, dtype=np.float32)
 
-    def _output(self, taps: np.ndarray, own: np.ndarray) -> np.ndarray:
-        inside = self._dilated @ taps.ravel() + self._dilated_bias
-        return self._pointwise @ np.maximum(inside, 0, out=inside) + self._pointwise_bias + own
+    def _output(self, seen: np.ndarray, own: np.ndarray) -> np.ndarray:
+        inside = self._dilated @ seen
+        np.maximum(inside, 0, out=self._inside[:-1])
+        out = self._pointwise @ self._inside
+        out += own
+        return out
 
 
 class _Dual(_Ring):
@@ -163,19 +169,19 @@ class _Dual(_Ring):
 
     def __init__(self, first: TemporalConv, second: TemporalConv, fusion: TemporalConv):
         late = max(first.future, second.future)
-        taps = [
-            late - conv.future + taps_before * conv.dilation[0] for conv in (first, second) for taps_before in (2, 1, 0)
-        ]
+        taps = [late - conv.future + before * conv.dilation[0] for conv in (first, second) for before in (2, 1, 0)]
         super().__init__(max(first.span, second.span) + 1, first.in_channels, late, taps)
-        joined = [_taps_side_by_side(conv).astype(np.float64) for conv in (first, second)]
         mixed = np.split(_array(fusion.weight)[:, :, 0].astype(np.float64), 2, axis=1)
-        self._weight = np.hstack([mix @ own for mix, own in zip(mixed, joined, strict=True)]).astype(np.float32)
-        biases = sum(mix @ _array(conv.bias) for mix, conv in zip(mixed, (first, second), strict=True))
-        self._bias = (biases + _array(fusion.bias)).astype(np.float32)
+        pairs = list(zip(mixed, (first, second), strict=True))
+        weight = np.hstack([mix @ _taps_side_by_side(conv) for mix, conv in pairs])
+        biases = sum(mix @ _array(conv.bias) for mix, conv in pairs) + _array(fusion.bias)
+        self._weight = np.column_stack([weight, biases]).astype(np.float32)
 
-    def _output(self, taps: np.ndarray, own: np.ndarray) -> np.ndarray:
-        joined = self._weight @ taps.ravel() + self._bias
-        return np.maximum(joined, 0, out=joined) + own
+    def _output(self, seen: np.ndarray, own: np.ndarray) -> np.ndarray:
+        out = self._weight @ seen
+        np.maximum(out, 0, out=out)
+        out += own
+        return out
 
 
 class _Recurrent(_Stateless):
@@ -237,6 +243,11 @@ def _taps_side_by_side(conv: TemporalConv) -> np.ndarray:
     """Weights `(out, taps * in)`, in the order in which a ring gives its taps: the earliest first."""
     weight = _array(conv.weight)
     return np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(len(weight), -1))
+
+
+def _with_biases(weight: np.ndarray, bias: Tensor) -> np.ndarray:
+    """`(out, in + 1)`: the biases are the weights of an input that is always 1."""
+    return np.column_stack([weight, _array(bias)])
 
 
 def _array(tensor: Tensor) -> np.ndarray:

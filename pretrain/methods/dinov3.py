@@ -28,7 +28,6 @@ from pretrain.objectives.losses import (
     resize_patches,
 )
 from pretrain.objectives.masks_image import PatchMasking, masked_places, patch_masks, patch_weights
-from pretrain.objectives.reduce import rank, world_size
 from pretrain.objectives.schedules import gram_weight
 from pretrain.ssl_config import SslModel
 
@@ -49,7 +48,7 @@ class Hidden(NamedTuple):
 class DINOv3(SelfDistillation):
     """Class tokens of all crops, and hidden patches of the global ones, against the teacher's by Sinkhorn-Knopp.
 
-    Batches hold `number` `(B,)` and perhaps `gram_crops` `(B, 2, 3, S, S)` besides. Masks are drawn by sample number.
+    Batches hold `number` `(B,)` and perhaps `gram_crops` `(B, 2, 3, S, S)` besides. Masks are drawn batch by batch.
     """
 
     def __init__(self, backbone: DINOv3ViTModel, options: DINOv3Options, model: SslModel, steps_per_epoch: int):
@@ -109,15 +108,12 @@ class DINOv3(SelfDistillation):
 
     def hidden_patches(self, first: int, batch_size: int, device: torch.device) -> Hidden:
         """Of this process's global crops; `first` is the number of its first sample in the run."""
-        side, own = self.rule.global_size // PATCH_SIZE, rank() * batch_size
-        # crops are numbered by sample, then view, over all processes; here they stand by view, as `crops` lays them
-        crops = [NUM_GLOBAL * (own + sample) + view for view in range(NUM_GLOBAL) for sample in range(batch_size)]
+        side = self.rule.global_size // PATCH_SIZE
         masks = patch_masks(
             (side, side),
-            crops,
-            NUM_GLOBAL * batch_size * world_size(),
+            NUM_GLOBAL * batch_size,
             seed=self.options.seed,
-            step=first - own,  # the number of the global batch's first sample: the same in all processes
+            first=first,
             masking=PatchMasking(self.options.mask_share),
         )
         parts = masks, masked_places(masks), patch_weights(masks)

@@ -47,7 +47,11 @@ class VJEPA2(Method):
         self.teacher = nn.ModuleDict({"backbone": copy.deepcopy(backbone.encoder)}).requires_grad_(False)
         self.config, self.options, self.clip_len = backbone.config, options, options.clip_len_of(model)
         self.preprocessing = model.encoder_config().preprocessing
-        self.families = self._families(across_processes=True)
+        self.families = masking(
+            options.mask_mode,
+            mask_ratio=options.mask_ratio or None,
+            targets="complement" if options.full_complement else "blocks",
+        )
         self.mask_token = choose_mask_token(backbone.predictor, options.mask_token)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -126,22 +130,13 @@ class VJEPA2(Method):
             return flops_of_blocks(network.layer, num_tokens, width=network.layer[0].hidden_size, backward=backward)
 
         total = flops(self.teacher["backbone"], math.prod(self._grid(self.clip_len)), backward=False)
-        for family in self._families(across_processes=False):
+        for family in self.families:
             samples = range(self.options.batch_size)
             draws = [self._draw(family, self.clip_len, step, samples) for step in range(STEPS_LOOKED_AT)]
             kept, asked = (sum(places.shape[1] for places in part) for part in zip(*draws, strict=True))
             total += flops(self.student["backbone"], kept // STEPS_LOOKED_AT)
             total += flops(self.student["predictor"], (kept + asked) // STEPS_LOOKED_AT)
         return total
-
-    def _families(self, *, across_processes: bool) -> tuple[Multiblock | Tube, ...]:
-        options = self.options
-        return masking(
-            options.mask_mode,
-            mask_ratio=options.mask_ratio or None,
-            targets="complement" if options.full_complement else "blocks",
-            across_processes=across_processes,
-        )
 
     def _draw(self, family: Multiblock | Tube, num_frames: int, step: int, samples: Sequence[int]) -> TokenMasks:
         return family.draw(self._grid(num_frames), seed=self.options.seed, step=step, samples=samples)

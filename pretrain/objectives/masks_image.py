@@ -1,11 +1,11 @@
 """Masks of iBOT: which patches of the global crops are hidden from the student.
 
-A mask is a pure function of (seed, step, number of the crop in the global batch): any number of processes draws the
-same ones, and a resumed run draws them again.
+Shares are exact in each batch of each process, as published: every GPU masks half of its own crops and hides as many
+patches as any other. A mask is a pure function of (seed, number of the batch's first sample in the run, crop): a resumed
+run draws it again.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,28 +30,21 @@ class PatchMasking:
 
 
 def patch_masks(
-    grid: tuple[int, int],
-    crops: Sequence[int],
-    num_crops: int,
-    *,
-    seed: int,
-    step: int,
-    masking: PatchMasking | None = None,
+    grid: tuple[int, int], num_crops: int, *, seed: int, first: int, masking: PatchMasking | None = None
 ) -> Tensor:
-    """Masks `(len(crops), H * W)`, True where hidden, of these crops out of a global batch of `num_crops`.
+    """Masks `(num_crops, H * W)`, True where hidden, of a process's batch that begins with sample `first` of the run.
 
-    With one process `crops` is `range(num_crops)`; with several, each names its own. The number of hidden patches is
-    exact: see `masked_counts`.
+    The number of hidden patches is exact: see `masked_counts`.
     """
-    counts = masked_counts(grid[0] * grid[1], num_crops, seed=seed, step=step, masking=masking)
-    masks = [block_mask(grid, counts[crop], generator(seed, "mask", step, "patches", crop)) for crop in crops]
-    return torch.stack(masks).flatten(1)
+    counts = masked_counts(grid[0] * grid[1], num_crops, seed=seed, first=first, masking=masking)
+    draws = [generator(seed, "mask", first, "patches", crop) for crop in range(num_crops)]
+    return torch.stack([block_mask(grid, count, own) for count, own in zip(counts, draws, strict=True)]).flatten(1)
 
 
 def masked_counts(
-    num_patches: int, num_crops: int, *, seed: int, step: int, masking: PatchMasking | None = None
+    num_patches: int, num_crops: int, *, seed: int, first: int, masking: PatchMasking | None = None
 ) -> list[int]:
-    """Number of hidden patches of each crop of the global batch.
+    """Number of hidden patches of each crop of a process's batch that begins with sample `first` of the run.
 
     Of the n masked crops the i-th hides a share of patches that is the upper edge of the i-th of n equal parts of
     [lowest, highest], rounded down; then crops are shuffled (`dinov3:dinov3/data/collate.py`).
@@ -62,7 +55,7 @@ def masked_counts(
     ratios = [masking.lowest_ratio + width * (i + 1) / num_masked for i in range(num_masked)]
     counts = [whole_share(ratio, num_patches) for ratio in ratios] + [0] * (num_crops - num_masked)
     # so far the first crops are the masked ones, in order of their shares
-    order = torch.randperm(num_crops, generator=generator(seed, "mask", step, "counts"))
+    order = torch.randperm(num_crops, generator=generator(seed, "mask", first, "counts"))
     return [counts[place] for place in order.tolist()]
 
 

@@ -1,7 +1,8 @@
 """Masks of V-JEPA 2 and VideoMAE: which tokens of a clip are context, and which are to be predicted.
 
 Tokens are numbered by time, row, column of a grid `(T, H, W)`. A mask is a pure function of (seed, step, number of the
-sample): any number of processes draws the same ones, and a resumed run draws them again.
+sample), but that blocks are cut to the shortest of the samples that one process draws together, as published: no process
+waits for another, and their number changes nothing. A resumed run draws the same again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from common.base.runtime import UserError, generator
 from pretrain.objectives.masks_image import whole_share
-from pretrain.objectives.reduce import all_reduce_min
 
 Grid = tuple[int, int, int]
 Targets = Literal["blocks", "complement"]
@@ -82,11 +82,9 @@ class Multiblock:
     """Smallest share of tokens that are no context."""
     targets: Targets = "blocks"
     """Tokens to predict: those in the blocks, or the whole complement of the context."""
-    across_processes: bool = False
-    """Whether lengths are equal in the batches of all processes, or in each process's own."""
 
     def draw(self, grid: Grid, *, seed: int, step: int, samples: Sequence[int]) -> TokenMasks:
-        """Masks of the samples with these numbers; all have one block size, drawn from (seed, step).
+        """Masks of the samples of one process; all, in all processes, have one block size, drawn from (seed, step).
 
         Contexts are cut to the length of the batch's shortest, and so are targets: the first in the order of tokens
         stay, so that the latest in time are neither context nor target. Under `complement` all that is no context is
@@ -100,7 +98,7 @@ class Multiblock:
         outside = torch.stack([self._outside_blocks(grid, size, own) for own in draws])
         lengths = torch.stack([chosen.sum(dim=1).min() for chosen in (outside, ~outside)])
         # a batch is one tensor: every sample is cut to the length of the shortest
-        num_context, num_target = (all_reduce_min(lengths) if self.across_processes else lengths).tolist()
+        num_context, num_target = lengths.tolist()
         context = self._context(outside, num_context, draws)
         target = ~context if self.targets == "complement" else _first(~outside, num_target)
         return TokenMasks(_places(context), _places(target))
@@ -150,7 +148,7 @@ LONG_RANGE = Multiblock("long", num_blocks=2, spatial_scale=0.7)
 
 
 def masking(
-    strategy: str, *, mask_ratio: float | None = None, targets: Targets = "blocks", across_processes: bool = False
+    strategy: str, *, mask_ratio: float | None = None, targets: Targets = "blocks"
 ) -> tuple[Multiblock | Tube, ...]:
     """The families of masks of one step: `multiblock`, short- and long-range blocks, or `tube` (ratio 0.9 by default).
 
@@ -162,8 +160,7 @@ def masking(
         return (Tube() if mask_ratio is None else Tube(mask_ratio),)
     if strategy != "multiblock":
         raise UserError(f"mask {strategy!r} is unknown; known: multiblock, tube")
-    options = {"mask_ratio": mask_ratio, "targets": targets, "across_processes": across_processes}
-    return tuple(replace(family, **options) for family in (SHORT_RANGE, LONG_RANGE))
+    return tuple(replace(family, mask_ratio=mask_ratio, targets=targets) for family in (SHORT_RANGE, LONG_RANGE))
 
 
 def _first(chosen: Tensor, count: int) -> Tensor:

@@ -10,12 +10,14 @@ from common.base.runtime import UserError
 from common.video.preprocess import normalise
 from pretrain.engine.monitor import ENTROPY, HealthMonitor
 from pretrain.engine.reporting import transformer_flops
-from pretrain.methods.dinov3 import PUBLISHED_HEADS
+from pretrain.methods.dinov3 import PUBLISHED_HEADS, DINOv3, Hidden
 from pretrain.methods.options import DINOv3Options
 from pretrain.objectives.centering import sinkhorn_knopp
 from pretrain.objectives.heads import DINO_7B, IBOT_7B
 from pretrain.objectives.losses import gram_loss, koleo_loss, resize_patches
+from pretrain.objectives.masks_image import masked_places, patch_weights
 from pretrain.ssl_config import find_model
+from tests.pretrain.methods import crops
 from tests.pretrain.methods.crops import (
     NUM_LOCAL,
     assert_same_change,
@@ -285,8 +287,22 @@ MORE = {
 }
 
 
-def test_two_processes_are_one_on_the_concatenated_batch(run):
-    alone = trained(options(batch_size=4, **MORE), 2, 128)
+class InHalves(DINOv3):
+    """Hides in a batch what two processes with half of it each would hide: shares are exact in each half."""
+
+    def hidden_patches(self, first, batch_size, device):
+        half = batch_size // 2
+        parts = [super(InHalves, self).hidden_patches(first + own, half, device).masks for own in (0, half)]
+        # of either half by view, then sample: so stand the crops of the whole
+        masks = torch.cat([part.view(2, half, -1) for part in parts], dim=1).flatten(0, 1)
+        return Hidden(masks, masked_places(masks), patch_weights(masks))
+
+
+def test_two_processes_train_on_the_mean_of_their_losses(run, monkeypatch):
+    """What the recipe promises: one batch for centering and neighbours, masks of each process's own."""
+    with monkeypatch.context() as patch:
+        patch.setattr(crops, "DINOv3", InHalves)
+        alone = trained(options(batch_size=4, **MORE), 2, 128)
     for sharding in ("ddp", "fsdp"):
         first, second = run(trained, options(batch_size=2, sharding=sharding, **MORE), 2, 128)
         assert first[0] == second[0]
@@ -302,16 +318,15 @@ def test_recomputed_blocks_change_nothing(run):
     assert_same_change(again[1], plain[1], method_of(options(**MORE)))
 
 
-def test_a_step_of_two_processes_sees_what_each_of_them_would_hide(run):
-    whole = method_of(options()).hidden_patches(12, 4, torch.device("cpu")).masks.view(2, 4, -1)
-    halves = run(masks_in, 12)
-    assert torch.equal(torch.cat(halves, dim=1), whole)
+def test_a_process_hides_half_of_its_own_crops_whoever_else_trains(run):
+    for rank, masks in enumerate(run(masks_in, 12)):
+        assert torch.equal(masks, method_of(options()).hidden_patches(12 + 2 * rank, 2, torch.device("cpu")).masks)
+        assert sorted(masks.sum(dim=1).tolist()) == [0, 0, 4, 8]  # int(0.3 * 16), int(0.5 * 16)
 
 
 def masks_in(first: int):
     """This process's masks of 2 of the 4 samples from `first` on."""
-    own = first + 2 * here().rank
-    return method_of(options()).hidden_patches(own, 2, torch.device("cpu")).masks.view(2, 2, -1)
+    return method_of(options()).hidden_patches(first + 2 * here().rank, 2, torch.device("cpu")).masks
 
 
 def test_targets_leave_no_prototype_out():

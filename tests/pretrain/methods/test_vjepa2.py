@@ -384,23 +384,28 @@ def here() -> Processes:
     return Processes(dist.get_rank(), 2, torch.device("cpu")) if dist.is_initialized() else ALONE
 
 
-def trained(sharding: str, batch_size: int, changes: dict, precision: str = "fp32", steps: int = 2):
-    """Numbers of each step, features, and the whole state afterwards."""
+def trained(sharding: str, micro_batches: int, changes: dict, precision: str = "fp32", steps: int = 2):
+    """Numbers of each step of micro-batches of two clips, features, and the whole state afterwards."""
     processes = here()
-    method = made(batch_size=batch_size, **changes)
+    method = made(batch_size=2, **changes)
     options = replace(method.options, sharding=sharding, precision=precision, gradient_checkpointing="all")
     step = TrainingStep(method, method.schedules(10), options, processes)
-    source = batches_of(processes, batch_size)(0)
-    numbers = [step(index, [next(source)]) for index in range(steps)]
+    source = batches_of(processes, 2)(0)
+    numbers = [step(index, [next(source) for _ in range(micro_batches)]) for index in range(steps)]
     return numbers, step.features(batch_of(0, 1)), whole_model_state(method)
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 @pytest.mark.parametrize("changes", [PUBLISHED_MASKS, {"mask_mode": "tube"}])
-def test_two_processes_are_one_on_the_concatenated_batch(run, sharding, changes):
-    """Sums in another order differ by rounding, which AdamW's first steps make large where a gradient is nearly 0."""
-    alone = trained("none", 4, changes)
-    first, second = run(trained, sharding, 2, changes)
+def test_two_processes_train_on_the_mean_of_their_own_losses(run, sharding, changes):
+    """As one process does with their batches one after the other, each with masks cut to itself.
+
+    Sums in another order differ by rounding, which AdamW's first steps make large where a gradient is nearly 0.
+    """
+    alone = trained("none", 2, changes)
+    first, second = run(trained, sharding, 1, changes)
+    own = [made(**changes)(batch_of(*numbers), 0)["loss"].item() for numbers in ((0, 1), (2, 3))]
+    assert first[0][0]["loss"] == pytest.approx(sum(own) / 2, rel=1e-5)
     assert first[0] == second[0]
     for found, expected in zip(first[0], alone[0], strict=True):
         assert found == pytest.approx(expected, rel=1e-4)
@@ -411,8 +416,8 @@ def test_two_processes_are_one_on_the_concatenated_batch(run, sharding, changes)
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_bf16_is_near(run, sharding):
-    exact = trained("none", 4, PUBLISHED_MASKS, steps=1)
-    numbers, features, state = run(trained, sharding, 2, PUBLISHED_MASKS, "bf16", 1)[0]
+    exact = trained("none", 2, PUBLISHED_MASKS, steps=1)
+    numbers, features, state = run(trained, sharding, 1, PUBLISHED_MASKS, "bf16", 1)[0]
     assert numbers[0]["loss"] == pytest.approx(exact[0][0]["loss"], rel=0.01)
     assert F.cosine_similarity(features, exact[1]).min() > 0.999
     assert {value.dtype for value in state.values()} == {torch.float32}

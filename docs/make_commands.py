@@ -42,6 +42,7 @@ COMMANDS = (
     "compute_results.py",
     "pretrain/cataract101/import_annotations.py",
     "pretrain/cataracts1k/import_annotations.py",
+    "pretrain/pack_videos.py",
     "pretrain/cluster_videos.py",
     "pretrain/ssl_pretrain_dinov3.py",
     "pretrain/ssl_pretrain_vjepa2.py",

@@ -23,6 +23,7 @@ FINAL_STATE = "final.pt"  # of Stage 1 of pretraining, beside its export
 BEST_STATE, LAST_STATE = "best.pt", "last.pt"
 METRICS, METRICS_TABLE, ADAPTER_METRICS = "metrics.jsonl", "metrics.csv", "metrics.json"
 EXPORT, PROVENANCE = "export", "provenance.json"
+PACKED = "packed.json"  # of a folder of packed videos (`pretrain/pack_videos.py`)
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -219,6 +220,11 @@ def pretraining_checkpoints() -> Path:
 def video_index() -> Path:
     """The index of what Stage 1 has found in the videos that it learns from, kept from one training to the next."""
     return pretraining_checkpoints() / "video_index.json"
+
+
+def packed_videos(corpus: str) -> Path:
+    """Where `pretrain/pack_videos.py` packs a corpus unless it is told another folder."""
+    return repository_root() / "data" / "packed" / corpus
 
 
 def clusters() -> Path:

@@ -216,4 +216,5 @@ def happens(chance: float, random: torch.Generator) -> bool:
 
 
 def _below(limit: int, random: torch.Generator) -> int:
-    return int(torch.randint(limit, (), generator=random))
+    """A whole number from 0 to below `limit`: the same share of any limit, so that a resized picture is cut alike."""
+    return min(int(uniform((0.0, limit), random)), limit - 1)

@@ -10,10 +10,13 @@ import numpy as np
 from common.dataset.description import frames_fps_of
 from common.video.probe import VideoError
 from common.video.seek import OpenImages, OpenVideo, open_to_seek
+from pretrain.video_data.packed import OpenPacked, is_shard
+
+Opened = OpenVideo | OpenImages | OpenPacked
 
 
 class ClipReader:
-    """Reads frames by time and keeps up to `open_videos` videos open, those used last.
+    """Reads frames by time, of videos and of packed ones, and keeps up to `open_videos` open, those used last.
 
     Every process has decoders of its own, also after a fork. They run in one thread each: processes share the cores.
     """
@@ -22,7 +25,7 @@ class ClipReader:
         if open_videos < 1:
             raise ValueError(f"open_videos must be at least 1, found {open_videos}")
         self.open_videos = open_videos
-        self._videos: OrderedDict[Path, OpenVideo | OpenImages] = OrderedDict()
+        self._videos: OrderedDict[Path, Opened] = OrderedDict()
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, object]:
@@ -35,7 +38,8 @@ class ClipReader:
         """The decoded frames `(T, H, W, 3)` uint8 RGB nearest to the presentation times `(T,)`, in any order.
 
         Of two equally near frames the earlier; before the first frame it is the first, after the last the last. Raises
-        `VideoError` when the video cannot be opened, or decoded as far as that.
+        `VideoError` when the video cannot be opened, or decoded as far as that. Of a packed video (the path of its shard)
+        times are rounded to the grid of its frames.
         """
         path, seconds = Path(path), np.asarray(seconds, dtype=np.float64)
         try:
@@ -52,17 +56,23 @@ class ClipReader:
         for path in list(self._videos):
             self._close(path)
 
-    def _opened(self, path: Path) -> OpenVideo | OpenImages:
+    def _opened(self, path: Path) -> Opened:
         if self._process != os.getpid():  # a forked process shares the file positions of its parent
             self._videos, self._process = OrderedDict(), os.getpid()
         if path not in self._videos:
             # the first in the dictionary was used longest ago
             while len(self._videos) >= self.open_videos:
                 self._close(next(iter(self._videos)))
-            self._videos[path] = open_to_seek(path, frames_fps_of(path) if path.is_dir() else None)
+            self._videos[path] = _open(path)
         self._videos.move_to_end(path)
         return self._videos[path]
 
     def _close(self, path: Path) -> None:
         if video := self._videos.pop(path, None):
             video.close()
+
+
+def _open(path: Path) -> Opened:
+    if is_shard(path):
+        return OpenPacked(path)
+    return open_to_seek(path, frames_fps_of(path) if path.is_dir() else None)

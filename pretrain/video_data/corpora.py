@@ -10,10 +10,12 @@ from pathlib import Path
 from common.base import paths
 from common.base.entries import VIDEOS_IN_WORDS, is_frame_folder
 from common.base.files import cached_fingerprint, video_bytes, write_json
-from common.base.runtime import UserError
+from common.base.runtime import UserError, listed
 from common.dataset import manifest as manifests
 from common.dataset.description import features_owner
 from common.dataset.kfold import read_bundle
+from common.video.probe import VideoError
+from pretrain.video_data.packed import is_packed, is_shard, read_packed_corpus, read_shard
 from pretrain.video_data.video_index import VideoEntry, probe_videos
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class Corpus:
 def read_corpora(
     sources: Sequence[str], index: Path, *, exclude: Sequence[str] = (), num_processes: int | None = None
 ) -> list[Corpus]:
-    """The corpora that `sources` name: folders with all below them, or data sets (their `videos/`).
+    """The corpora that `sources` name: folders with all below them, packed or not, or data sets (their `videos/`).
 
     Left out with a warning are videos that cannot be read, that `exclude` names (see `excluded_fingerprints`), and
     copies of earlier ones. The file `index` keeps what was found; of several processes of a training one calls this
@@ -46,7 +48,9 @@ def read_corpora(
     for a source without videos, two corpora of one name, and a corpus of which nothing is left.
     """
     files = find_corpora(sources)
-    entries = probe_videos([path for videos in files.values() for path in videos.values()], index, num_processes)
+    every = [path for videos in files.values() for path in videos.values()]
+    entries = probe_videos([path for path in every if not is_shard(path)], index, num_processes)
+    entries |= packed_entries([path for path in every if is_shard(path)])
     # what is excluded counts as seen already, so that its copies in any corpus are left out as repetitions are
     seen = excluded_fingerprints(exclude, {entry.size_bytes for entry in entries.values()})
     corpora = []
@@ -71,23 +75,53 @@ def read_corpora(
 def find_corpora(sources: Sequence[str]) -> Files:
     """The video files of each source, by corpus and by video, sorted by video.
 
-    A corpus is called as its folder, `videos` as the folder above. Raises `UserError` for a source without videos, one
-    that does not exist, and two of one name.
+    A corpus is called as its folder, `videos` as the folder above, a packed one as the corpus that was packed. Raises
+    `UserError` for a source without videos, one that does not exist, and two of one name.
     """
     files: Files = {}
     for source in sources:
         folder = _video_folder(source)
-        name = folder.parent.name if folder.name == "videos" else folder.name
+        name, videos = _packed_videos(folder) if is_packed(folder) else _videos(folder)
         if name in files:
             raise UserError(
                 f"--videos: two corpora are called {name!r}, the second is {folder}; rename or link a folder"
             )
-        files[name] = paths.videos_below(folder)
-        if not files[name]:
+        files[name] = videos
+        if not videos:
             raise UserError(f"{folder}: no videos in this folder; expected {VIDEOS_IN_WORDS}")
     if not files:
         raise UserError("--videos: name at least one folder of videos, or a data set under data/")
     return files
+
+
+def _videos(folder: Path) -> tuple[str, dict[str, Path]]:
+    return folder.parent.name if folder.name == "videos" else folder.name, paths.videos_below(folder)
+
+
+def _packed_videos(folder: Path) -> tuple[str, dict[str, Path]]:
+    """The name and the shards of a packed corpus; videos that were to be packed and are not are named."""
+    corpus = read_packed_corpus(folder)
+    shards = corpus.shards()
+    if missing := [video for video in corpus.videos if video not in shards]:
+        log.warning(
+            "%s: %d of %d videos are not packed: %s; wait for pack_videos.py, or run it again",
+            folder,
+            len(missing),
+            len(corpus.videos),
+            listed(missing),
+        )
+    return corpus.name, shards
+
+
+def packed_entries(shards: Sequence[Path]) -> dict[Path, VideoEntry]:
+    """What is known of packed videos by their shards; damaged ones are named in warnings."""
+    entries = {}
+    for path in shards:
+        try:
+            entries[path] = read_shard(path).entry
+        except VideoError as error:
+            log.warning("left out: %s", error)
+    return entries
 
 
 def _video_folder(source: str) -> Path:
@@ -95,6 +129,8 @@ def _video_folder(source: str) -> Path:
     folder = Path(source).expanduser()
     folder = folder if folder.is_dir() else paths.dataset(source).root
     folder = Path(os.path.abspath(folder))  # a link keeps its name
+    if is_packed(folder):
+        return folder
     folder = features_owner(paths.Dataset(folder)).root if (folder / "mapping.txt").is_file() else folder
     return folder / "videos" if (folder / "videos").is_dir() else folder
 
@@ -112,6 +148,9 @@ def excluded_fingerprints(exclude: Sequence[str], sizes: set[int]) -> set[str]:
             continue
         videos = _bundled_videos(Path(source)) if source.endswith(".bundle") else find_corpora([source]).values()
         for path in (path for files in videos for path in files.values()):
+            if is_shard(path):
+                fingerprints.add(read_shard(path).entry.fingerprint)
+                continue
             if not (path.is_file() or is_frame_folder(path)):
                 raise UserError(f"{path}: to be excluded, but a link to nothing, or not a file; put the video back")
             # equal videos have equal sizes: most files need not be read

@@ -7,15 +7,11 @@ its size or its time of change differs.
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from common.base.children import end_with_parent
 from common.base.entries import is_frame_folder
 from common.base.files import misfit, read_json, video_bytes, video_fingerprint, write_json
 from common.base.runtime import UserError, progress
@@ -23,6 +19,7 @@ from common.dataset.description import frames_fps_of
 from common.video.probe import VideoError, probe
 from common.video.seek import span_of
 from common.video.timeline import DEFAULT_FPS
+from pretrain.video_data.processes import KILLED, MOST_PROCESSES, in_processes_of_their_own
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +29,6 @@ RECORD = {
     "duration_seconds": float, "fps": float | None, "num_frames": int | None, "size_bytes": int, "fingerprint": str,
     "start_seconds": float, "modified_ns": int,
 }  # fmt: skip
-MOST_PROCESSES = 8
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ def probe_videos(videos: Sequence[Path], index: Path, num_processes: int | None 
         num_processes = min(MOST_PROCESSES, os.cpu_count() or 1)
     try:
         with progress(total=len(new), description="videos", unit="video") as bar:
-            for path, found in _probe_all(new, num_processes):
+            for path, found in in_processes_of_their_own(_probe, new, num_processes, _killed):
                 bar.update()
                 if isinstance(found, VideoError):
                     failed.append(path)
@@ -134,45 +130,12 @@ def _entry(path: Path, record: dict[str, Any]) -> VideoEntry:
     return VideoEntry(path=path, name=path.stem, **values)
 
 
-Found = tuple[Path, VideoEntry | VideoError]
-
-
-def _probe_all(videos: Sequence[Path], num_processes: int) -> Iterator[Found]:
-    """Each video with what is found, as it is found.
-
-    A damaged video can kill the process that decodes it. After that the rest is looked into by one process, where the
-    video at fault is known: the first that is not done.
-    """
-    waiting = list(videos)
-    if not num_processes:
-        yield from ((path, _probe(path)) for path in waiting)
-        return
-    while waiting:
-        for path, found in _probe_until_death(waiting.copy(), num_processes):
-            waiting.remove(path)
-            yield path, found
-        if waiting and num_processes == 1:
-            path = waiting.pop(0)
-            yield path, VideoError(path, "the process that decoded it died")
-        num_processes = 1
-
-
-def _probe_until_death(videos: Sequence[Path], num_processes: int) -> Iterator[Found]:
-    """Each video with what is found, until a process dies."""
-    # spawned: a fork of a process with threads can copy a lock that nobody will open
-    pool = ProcessPoolExecutor(min(num_processes, len(videos)), get_context("spawn"), initializer=end_with_parent)
-    try:
-        futures = {pool.submit(_probe, path): path for path in videos}
-        for future in as_completed(futures):
-            # a dead process fails all that waits: only what was finished before is known
-            if not isinstance(future.exception(), BrokenProcessPool):
-                yield futures[future], future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _probe(path: Path) -> VideoEntry | VideoError:
     try:
         return probe_video(path)
     except VideoError as error:
         return error
+
+
+def _killed(path: Path) -> VideoError:
+    return VideoError(path, KILLED)

@@ -13,6 +13,7 @@ from common.dataset import manifest as manifests
 from common.video.probe import VideoError
 from pretrain.video_data import video_index
 from pretrain.video_data.corpora import find_corpora, read_corpora, write_manifest
+from pretrain.video_data.processes import KILLED, in_processes_of_their_own
 from pretrain.video_data.video_index import probe_video, probe_videos
 
 
@@ -197,10 +198,10 @@ def die_at_b(path):
     return probe_video(path)
 
 
-def test_a_video_that_kills_its_process_is_left_out(corpus, monkeypatch):
+def test_a_video_that_kills_its_process_is_left_out(corpus):
     folder = corpus("eyes", {"a": 4, "b": 5, "c": 6})
-    monkeypatch.setattr(video_index, "_probe", die_at_b)
-    found = dict(video_index._probe_all([folder / f"{name}.mp4" for name in "abc"], 2))
+    files = [folder / f"{name}.mp4" for name in "abc"]
+    found = dict(in_processes_of_their_own(die_at_b, files, 2, lambda path: VideoError(path, KILLED)))
     assert isinstance(found[folder / "b.mp4"], VideoError)
     assert "the process that decoded it died" in str(found[folder / "b.mp4"])
     assert found[folder / "a.mp4"] == probe_video(folder / "a.mp4")

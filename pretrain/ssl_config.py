@@ -62,6 +62,11 @@ class SslModel:
         return self.encoder_config().architecture
 
     @property
+    def is_surgvista(self) -> bool:
+        """Whether it counts positions along time, row and column apart, as SurgVISTA does and Video MAE does not."""
+        return "surgvista" in self.architecture
+
+    @property
     def width(self) -> int:
         """Values of a token, or channels of the last stage."""
         return self.encoder_config().feature_dim
@@ -96,6 +101,7 @@ MODELS = (
              sharding="fsdp", gradient_checkpointing=True),
     SslModel("videomae-b", "videomae-b", "videomae", "SurgRec-MAE", 16, clip_len=16,
              start_weights="hub:MCG-NJU/videomae-base"),
+    SslModel("surgvista-b", "surgvista-b", "videomae", "SurgVISTA-ViT-B", 16, clip_len=16),
     SslModel("caformer-s18", "caformer-s18", "caformer", "SurgeNet-CAFormer-S18", 64),
     SslModel("dinov3-tiny", "dinov3-tiny", "dinov3", "DinoV3-ViT-B16", 4, precision="fp32", size=64,
              trial=Trial("tiny", 48)),
@@ -103,6 +109,8 @@ MODELS = (
              trial=Trial("tiny", 48)),
     SslModel("videomae-tiny", "videomae-tiny", "videomae", "SurgRec-MAE", 2, clip_len=8, precision="fp32", size=64,
              trial=Trial("tiny", 96)),
+    SslModel("surgvista-tiny", "surgvista-tiny", "videomae", "SurgVISTA-ViT-B", 2, clip_len=8, precision="fp32", size=64,
+             trial=Trial("tiny-surgvista", 96)),
     SslModel("caformer-tiny", "caformer-tiny", "caformer", "SurgeNet-CAFormer-S18", 4, precision="fp32", size=64,
              trial=Trial("tiny_caformer_s18", 32)),
 )  # fmt: skip
@@ -218,6 +226,10 @@ class TrainingOptions:
         """Frames of a sample."""
         return model.clip_len
 
+    def defaults_of(self, model: SslModel) -> dict[str, Any]:
+        """What a recipe trains this model with where options of its own are None."""
+        return {}
+
     def seconds_per_sample(self, model: SslModel) -> float:
         """Seconds of video that a sample stands for in an epoch: of a frame one second, of a clip its own duration."""
         return self.clip_len_of(model) / self.fps
@@ -236,7 +248,10 @@ class TrainingOptions:
         Raises `UserError` for processes that would train apart.
         """
         model = find_model(self.model)
-        choices: dict[str, Any] = {"model": model.name, "batch_size": self.batch_size or model.batch_size}
+        choices: dict[str, Any] = {
+            name: value for name, value in self.defaults_of(model).items() if getattr(self, name) is None
+        }
+        choices |= {"model": model.name, "batch_size": self.batch_size or model.batch_size}
         if self.precision == "auto":
             choices["precision"] = model.precision if on_gpu else "fp32"
         if self.sharding == "none" and world_size > 1:

@@ -7,6 +7,10 @@
 
 Writes checkpoints/ssl/<model>/: final.pt, export/ for feature extraction and LoRA, manifest.json of the videos seen,
 metrics.jsonl. The same command resumes where it stopped.
+
+Settings are named after who published them: DINOv3 (facebookresearch/dinov3, configs/train: ViT-L vitl_im1k_lin834, 7B
+dinov3_vit7b16_pretrain, 7B Gram dinov3_vit7b16_gram_anchor), DINO (facebookresearch/dino, main_dino.py). Those of nobody
+are this project's.
 """
 
 from __future__ import annotations

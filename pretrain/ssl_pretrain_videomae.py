@@ -3,11 +3,16 @@
     python ssl_pretrain_videomae.py --model videomae-b
     python ssl_pretrain_videomae.py --model videomae-b --videos Cataracts-1K ~/more_videos --corpus_alpha 0
     python ssl_pretrain_videomae.py --model videomae-b --image_teacher DinoV3-ViT-L16
+    python ssl_pretrain_videomae.py --model surgvista-b --image_teacher DinoV3-ViT-L16
     torchrun --nproc_per_node 8 ssl_pretrain_videomae.py --model videomae-b --batch_size 32
 
-The first is SurgRec-MAE's recipe, the third SurgVISTA's. Writes checkpoints/ssl/<model>/: final.pt, export/ for feature
-extraction (models/SurgRec-MAE --weights), manifest.json of the videos seen, metrics.jsonl. The same command resumes
-where it stopped.
+The first two are Video MAE's recipe (SurgRec-MAE is one, but publishes no settings of its own), the next two SurgVISTA's, from either's
+weights. Writes checkpoints/ssl/<model>/: final.pt, export/ for feature extraction (models/SurgRec-MAE --weights,
+models/SurgVISTA-ViT-B --weights), manifest.json of the videos seen, metrics.jsonl. The same command resumes where it
+stopped.
+
+Settings are named after who published them: Video MAE (MCG-NJU/VideoMAE, run_mae_pretraining.py and its Kinetics script
+of ViT-B), SurgVISTA (isyangshu/SurgVISTA, pretrain_SurgVISTA/pretrain.sh). Those of nobody are this project's.
 """
 
 from __future__ import annotations

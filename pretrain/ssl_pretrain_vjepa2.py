@@ -8,6 +8,9 @@
 Nine tenths of a clip are hidden from the encoder; a predictor says what the encoder's moving average finds there.
 Writes checkpoints/ssl/<model>/: final.pt, export/ for feature extraction and LoRA, manifest.json of the videos seen,
 metrics.jsonl. The same command resumes where it stopped.
+
+Settings are named after who published them: V-JEPA 2 (facebookresearch/vjepa2, configs/train/vitl16 and vitg16, and its
+code). Those of nobody are this project's.
 """
 
 from common.base.runtime import run_main

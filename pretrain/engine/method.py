@@ -23,6 +23,8 @@ class Schedules:
     """Of the teacher's moving average; None for a recipe without a teacher."""
     clip_norm: float | None = None
     """Largest gradient norm of each clip group; None: gradients are not clipped."""
+    clip_each: bool = False
+    """Clip every parameter by its own norm, not a group by its common one."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
 

@@ -186,13 +186,16 @@ class GroupedAdamW(torch.optim.AdamW):
             )
 
     def clip(self) -> dict[str, float]:
-        """Scale the gradients of each clip group down to the common norm; returns the norms before."""
+        """Scale the gradients of each clip group, or of each parameter, down to the norm; returns the groups' before."""
         norms = {}
         for name in dict.fromkeys(group.clip for group in self.groups):
             parameters = [parameter for group in self.groups if group.clip == name for parameter in group.parameters]
             # of shards this is the norm of the whole gradients, a DTensor that sums over the processes when it is read
             norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
-            if self.schedules.clip_norm is not None:
+            if self.schedules.clip_norm is not None and not self.schedules.clip_each:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.schedules.clip_norm, norm)
+            elif self.schedules.clip_norm is not None:
+                for parameter in parameters:
+                    torch.nn.utils.clip_grad_norm_(parameter, self.schedules.clip_norm)
             norms[name] = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
         return norms

@@ -1,23 +1,29 @@
 """DINO (Caron et al., ICCV 2021): crops of a frame are to be of one kind, whose centre and sharpness keep kinds apart.
 
 The surgical backbones of SurgeNet (Jaspers et al., Medical Image Analysis 2025) were pretrained so, a CAFormer on video
-frames. The head is that of `pretrain.objectives.heads`, without weight norm.
+frames. Settings and rules of training are those of `dino:main_dino.py`.
 """
 
 import torch
 from torch import Tensor, nn
 from transformers import DINOv3ViTModel
 
-from pretrain.engine.method import Batch
+from pretrain.engine.method import Batch, Schedules
 from pretrain.methods.options import SelfDistillationOptions
-from pretrain.methods.self_distillation import NUM_GLOBAL, SelfDistillation, head_size, summary
+from pretrain.methods.self_distillation import BETA1, NUM_GLOBAL, SelfDistillation, head_size, summary
 from pretrain.objectives.centering import SoftmaxCentering
 from pretrain.objectives.losses import class_token_loss, mean_entropy
+from pretrain.objectives.reduce import world_size
+from pretrain.objectives.schedules import Cosine, legacy_warmup_cosine, linearly_scaled
 from pretrain.ssl_config import SslModel
 
 
 class Dino(SelfDistillation):
     """The summary of every crop against the teacher's of the other global crops, by a centred and sharpened softmax."""
+
+    unit_prototypes = True
+    drop_path_rises = True
+    patch_embedding_scale = 1.0
 
     def __init__(self, backbone: nn.Module, options: SelfDistillationOptions, model: SslModel, steps_per_epoch: int):
         """`backbone` is taken over; `options` are completed."""
@@ -40,6 +46,18 @@ class Dino(SelfDistillation):
             "loss/local_crops": loss.local_crops.detach(),
             "monitor/teacher_entropy": mean_entropy(targets),
         }
+
+    def schedules(self, total_steps: int) -> Schedules:
+        """Warm-up and cosine of a rate in proportion to the global batch, towards one that is not; DINO's clipping."""
+        options = self.options
+        peak = linearly_scaled(options.learning_rate, options.global_batch(world_size()))
+        warmup_steps = round(options.warmup * total_steps)
+        end = options.final_learning_rate
+        rate = legacy_warmup_cosine(0.0, peak, end, warmup_steps=warmup_steps, total_steps=total_steps)
+        decay = Cosine(options.weight_decay, options.final_weight_decay, total_steps, reaches_end=False)
+        momentum = Cosine(options.momentum, options.final_momentum, total_steps, reaches_end=False)
+        betas = (BETA1, options.beta2)
+        return Schedules(rate, decay, momentum, options.clip_norm or None, clip_each=True, betas=betas)
 
     @torch.no_grad()
     def _targets(self, global_crops: Tensor, temperature: float) -> Tensor:

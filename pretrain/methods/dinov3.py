@@ -7,6 +7,7 @@ positions of all patches of a batch by a random factor (`position_rescale`); a t
 from __future__ import annotations
 
 import copy
+import math
 from typing import NamedTuple
 
 import torch
@@ -96,8 +97,8 @@ class DINOv3(SelfDistillation):
         total, parts = class_loss.total + options.ibot_weight * ibot, {"ibot": ibot}
         if options.koleo_weight:
             # crop by crop: the two views of a frame would be each other's nearest neighbours
-            across = options.koleo_across_processes
-            parts["koleo"] = sum(koleo_loss(crop, across_processes=across) for crop in class_tokens.chunk(NUM_GLOBAL))
+            processes = math.ceil(options.koleo_neighbours / len(batch["number"]))
+            parts["koleo"] = sum(koleo_loss(crop, num_processes=processes) for crop in class_tokens.chunk(NUM_GLOBAL))
             total = total + options.koleo_weight * parts["koleo"]
         if self.gram_teacher is not None:
             parts["gram"] = gram_loss(patches, self._anchor(batch["gram_crops"]))

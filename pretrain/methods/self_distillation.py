@@ -30,8 +30,10 @@ from pretrain.video_data.augment import MultiCrop
 
 PATCH_SIZE = 16
 NUM_GLOBAL = 2
+BETA1 = 0.9  # of AdamW
+DROP_PATHS = ("drop_path", "drop_path1", "drop_path2")  # of a block of transformers or timm
+SMALLEST_CROP = 0.05  # share of the picture, of DINO and DINOv3
 LOCAL_SHARE = 96 / 224  # of the sides of local and global crops
-PATCH_EMBEDDING_SCALE = 0.2  # of the learning rate, as in DINOv2 and DINOv3
 TINY_HEAD = HeadSize(hidden=64, bottleneck=16, prototypes=64)
 
 
@@ -42,6 +44,10 @@ class SelfDistillation(Method):
     """
 
     block_classes = (MetaFormerBlock, DINOv3ViTLayer, PrototypeHead)
+    unit_prototypes = False
+    drop_path_rises = False
+    patch_embedding_scale = 0.2
+    """Of the learning rate, as in DINOv2 and DINOv3."""
 
     def __init__(
         self,
@@ -60,9 +66,11 @@ class SelfDistillation(Method):
         options.require_training(steps_per_epoch)
         self.options, self.preprocessing = options, model.encoder_config().preprocessing
         self.steps_per_epoch = steps_per_epoch
-        set_drop_path(backbone, options.drop_path)
+        set_drop_path(backbone, options.drop_path, rises=self.drop_path_rises)
         made = {
-            role: PrototypeHead(model.width, size, generator=generator(options.seed, role))
+            role: PrototypeHead(
+                model.width, size, unit_prototypes=self.unit_prototypes, generator=generator(options.seed, role)
+            )
             for role, size in heads.items()
         }
         self.student = nn.ModuleDict({"backbone": backbone} | made)
@@ -89,7 +97,7 @@ class SelfDistillation(Method):
         groups = backbone_groups(
             network,
             layer_decay=options.layer_decay,
-            patch_embedding_scale=PATCH_EMBEDDING_SCALE,
+            patch_embedding_scale=self.patch_embedding_scale,
             frozen_until=self.steps(options.freeze_backbone_epochs),
         )
         frozen = self.steps(options.freeze_prototypes_epochs)
@@ -115,7 +123,7 @@ class SelfDistillation(Method):
 
         decay = towards(options.weight_decay, options.final_weight_decay)
         momentum = towards(options.momentum, options.final_momentum)
-        return Schedules(rate, decay, momentum, options.clip_norm or None)
+        return Schedules(rate, decay, momentum, options.clip_norm or None, betas=(BETA1, options.beta2))
 
     def features(self, batch: Batch) -> Tensor:
         """Of the first global crops, or of the first frames of a probe's clips."""
@@ -134,16 +142,21 @@ def summary(backbone: nn.Module, pixels: Tensor) -> Tensor:
     return backbone(pixels)
 
 
-def set_drop_path(network: nn.Module, rate: float) -> None:
-    """Give every residual branch the same stochastic depth, as DINOv3 does."""
-    for block in network.modules():
-        for name in ("drop_path", "drop_path1", "drop_path2"):
-            if isinstance(getattr(block, name, None), nn.Module):
-                setattr(block, name, DropPath(rate) if rate else nn.Identity())
+def set_drop_path(network: nn.Module, rate: float, *, rises: bool = False) -> None:
+    """Give every residual branch the same stochastic depth, as DINOv3 does, or one that `rises` from 0 as DINO's does."""
+    blocks = [
+        (block, [name for name in DROP_PATHS if isinstance(getattr(block, name, None), nn.Module)])
+        for block in network.modules()
+    ]
+    blocks = [(block, names) for block, names in blocks if names]
+    rates = torch.linspace(0, rate, len(blocks)).tolist() if rises else [rate] * len(blocks)
+    for (block, names), own in zip(blocks, rates, strict=True):
+        for name in names:
+            setattr(block, name, DropPath(own) if own else nn.Identity())
 
 
 def frame_views(options: SelfDistillationOptions, model: SslModel) -> MultiCrop:
-    """The views of a frame.
+    """The views of a frame; `options` are completed.
 
     Raises `UserError` for a side that a vision transformer cannot cut into patches.
     """
@@ -153,7 +166,16 @@ def frame_views(options: SelfDistillationOptions, model: SslModel) -> MultiCrop:
         if model.family == "dinov3" and size % PATCH_SIZE:
             raise UserError(f"--{name} {size}: {model.name} takes multiples of {PATCH_SIZE} pixels")
     gram_size = options.gram_size_of(model)
-    return MultiCrop(global_size, local_size, options.num_local, blur=options.blur, gram_size=gram_size)
+    return MultiCrop(
+        global_size,
+        local_size,
+        options.num_local,
+        global_scale=(options.crop_boundary, 1.0),
+        local_scale=(SMALLEST_CROP, options.crop_boundary),
+        flip_chance=options.flip_chance,
+        blur=options.blur,
+        gram_size=gram_size,
+    )
 
 
 def head_size(options: SelfDistillationOptions, model: SslModel, published: HeadSize | None = None) -> HeadSize:

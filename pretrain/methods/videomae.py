@@ -1,4 +1,4 @@
-"""Video masked autoencoder (Tong et al., NeurIPS 2022), SurgRec-MAE's recipe; beside it SurgVISTA's distillation."""
+"""Video masked autoencoder (Tong et al., NeurIPS 2022), as SurgRec-MAE is one; beside it SurgVISTA's distillation."""
 
 from __future__ import annotations
 
@@ -48,16 +48,15 @@ class VideoMAE(Method):
         model: SslModel,
         image_teacher: ImageTeacher | None = None,
     ):
-        """`network` is taken over, decoder included.
+        """`network` is taken over, decoder included; `options` are completed.
 
         Raises `UserError` for a size that cannot be cut or leaves nothing to hide, and a teacher with other patches.
         """
         super().__init__()
         self.config, self.options, self.image_teacher = network.config, options, image_teacher
         self.preprocessing = model.encoder_config().preprocessing
-        self.batch_size = options.batch_size or model.batch_size
         self.patch, self.tubelet = self.config.patch_size, self.config.tubelet_size
-        self.mask = Tube(options.hidden_share)
+        self.mask = Tube(options.mask_ratio)
         side = _side(self.config.image_size, self.patch, self.mask)
         self.grid: Grid = (self.config.num_frames // self.tubelet, side, side)
         self.student = nn.ModuleDict({"backbone": network.videomae, "pixel_decoder": pixel_decoder(network)})
@@ -101,7 +100,7 @@ class VideoMAE(Method):
     def schedules(self, total_steps: int) -> Schedules:
         """Warm-up and cosine of rates scaled by the global batch, as Video MAE and SurgVISTA do."""
         options = self.options
-        global_batch = self.batch_size * options.accumulate * world_size()
+        global_batch = options.global_batch(world_size())
         rates = (options.start_learning_rate, options.learning_rate, options.final_learning_rate)
         rate = legacy_warmup_cosine(
             *(linearly_scaled(rate, global_batch) for rate in rates),

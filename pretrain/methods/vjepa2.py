@@ -18,7 +18,14 @@ from pretrain.methods.options import VJEPA2Options
 from pretrain.objectives.latent_losses import gather_tokens, latent_loss, latent_targets
 from pretrain.objectives.masks_video import Grid, Multiblock, TokenMasks, Tube, masking
 from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups, head_groups
-from pretrain.objectives.schedules import Constant, Linear, Schedule, Warmup, truncated_cosine, truncated_linear
+from pretrain.objectives.schedules import (
+    Constant,
+    Schedule,
+    Warmup,
+    truncated_cooldown,
+    truncated_cosine,
+    truncated_linear,
+)
 from pretrain.ssl_config import SslModel
 from pretrain.video_data.augment import VideoCrop
 
@@ -102,10 +109,10 @@ class VJEPA2(Method):
         options = self.options
         start, peak, end = options.start_learning_rate, options.learning_rate, options.final_learning_rate
         warmup_steps = round(options.warmup * total_steps)
-        if options.lr_schedule == "cosine":  # V-JEPA's, which stops above `end`
-            return truncated_cosine(start, peak, end, warmup_steps=warmup_steps, total_steps=total_steps)
-        then = Linear(peak, end, total_steps - warmup_steps) if options.lr_schedule == "linear" else Constant(peak)
-        return Warmup(start, warmup_steps, then)
+        if options.lr_schedule == "constant":
+            return Warmup(start, warmup_steps, Constant(peak))
+        decay = truncated_cosine if options.lr_schedule == "cosine" else truncated_cooldown
+        return decay(start, peak, end, warmup_steps=warmup_steps, total_steps=total_steps)
 
     def features(self, batch: Batch) -> Tensor:
         """The mean `(B, D)` of all tokens of each clip, as feature extraction takes it."""

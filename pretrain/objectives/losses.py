@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.base.runtime import UserError
-from pretrain.objectives.reduce import all_gather, rank
+from pretrain.objectives.reduce import all_gather, rank, world_size
 
 STUDENT_TEMPERATURE = 0.1
 KOLEO_EPS = 1e-8
@@ -70,18 +70,19 @@ def masked_patch_loss(
     return -((teacher.float() * log_p).sum(dim=-1) * weights).sum() / num_crops
 
 
-def koleo_loss(features: Tensor, *, across_processes: bool = False) -> Tensor:
+def koleo_loss(features: Tensor, *, num_processes: int = 1) -> Tensor:
     """Spread features over the sphere: minus the mean log distance to the nearest neighbour.
 
     Sablayrolles et al., ICLR 2019. `features` `(B, D)` of one crop, before the head; their lengths do not matter.
-    Neighbours are sought in this process's batch, or `across_processes` in that of all processes, with equal B. DINOv3
-    adds a tenth of this for each global crop.
+    Neighbours are sought in this process's batch, or in the batches, with equal B, of a group of `num_processes` that
+    follow each other (`dinov3:dinov3/loss/koleo_loss.py` has groups of images); the last ones share the last whole
+    group. DINOv3 adds a tenth of this for each global crop.
 
     Raises `UserError` when there is no neighbour.
     """
     with torch.autocast(features.device.type, enabled=False):
         own = F.normalize(features.float(), dim=-1, eps=KOLEO_EPS)
-        everyone = all_gather(own) if across_processes else own
+        everyone, first = _group(own, num_processes)
         if len(everyone) < 2:
             raise UserError(
                 "the KoLeo loss needs 2 images or more in a batch, found 1: raise the batch size, or set its weight "
@@ -89,11 +90,19 @@ def koleo_loss(features: Tensor, *, across_processes: bool = False) -> Tensor:
             )
         # who is nearest has no gradient; how far it is has one, on both sides
         similarity = own.detach() @ everyone.detach().T
-        first = rank() * len(own) if across_processes else 0
         similarity.diagonal(first).fill_(-torch.inf)  # of each with itself, in its own row of `everyone`
         neighbours = everyone[similarity.argmax(dim=1)]
         distance = F.pairwise_distance(own, neighbours, eps=KOLEO_EPS)
         return -(distance + KOLEO_EPS).log().mean()
+
+
+def _group(own: Tensor, num_processes: int) -> tuple[Tensor, int]:
+    """Features `(B, D)` -> those of the process's group `(num_processes * B, D)`, and the place of its own among them."""
+    size = min(num_processes, world_size())
+    if size == 1:
+        return own, 0
+    start = min(rank() // size * size, world_size() - size)
+    return all_gather(own)[start * len(own) : (start + size) * len(own)], (rank() - start) * len(own)
 
 
 def gram_loss(student: Tensor, teacher: Tensor) -> Tensor:

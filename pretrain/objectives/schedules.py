@@ -104,6 +104,16 @@ def truncated_cosine(start: float, peak: float, end: float, *, warmup_steps: int
     return Warmup(start, warmup_steps, Cosine(peak, end, max(steps, 0), reaches_end=False))
 
 
+def truncated_cooldown(start: float, peak: float, end: float, *, warmup_steps: int, total_steps: int) -> Warmup:
+    """Warm-up and a line planned for 1.25 times the run, which therefore stops above `end`.
+
+    Without warm-up V-JEPA 2's last phase (`vjepa2:src/utils/schedulers.py`, the decay of `app/vjepa/train.py`): from 5.25e-4
+    towards 1e-6 it stops at 1.06e-4.
+    """
+    steps = int(TRUNCATED_HORIZON * total_steps) - warmup_steps
+    return Warmup(start, warmup_steps, Linear(peak, end, max(steps, 0)))
+
+
 def truncated_linear(start: float, end: float, *, total_steps: int) -> Linear:
     """A straight line planned for 1.25 times the run: V-JEPA 2's EMA momentum (`vjepa2:app/vjepa/train.py`)."""
     return Linear(start, end, int(TRUNCATED_HORIZON * total_steps))

@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
 BLUR_CHANCES = {"paper": (1.0, 0.1, 0.5), "reference": (0.0, 0.9, 0.5)}
-"""Of the first global crop, the second, and a local one. DINO and its successors publish the first row; the code of
-DINOv2 and DINOv3 hands on the opposite chance and in effect does the second."""
+"""Of the first global crop, the second, and a local one. DINO and its successors publish the first row, and DINO's code
+does it; that of DINOv2 and DINOv3 hands on the opposite chance and in effect does the second."""
 
 CROP_TRIES = 10
 MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
@@ -56,7 +56,7 @@ class MultiCrop:
     saturation: float = 0.2
     hue: float = 0.1
     grey_chance: float = 0.2
-    blur: Literal["paper", "reference"] = "paper"
+    blur: Literal["paper", "reference"] = "reference"
     """See `BLUR_CHANCES`."""
     blur_kernel: int = 9
     blur_sigma: Range = (0.1, 2.0)
@@ -69,7 +69,10 @@ class MultiCrop:
 
 @dataclass(frozen=True)
 class VideoCrop:
-    """The view of V-JEPA 2 (`vjepa2:app/vjepa/transforms.py`): one rectangle and one flip for the whole clip."""
+    """The view of V-JEPA 2 (`vjepa2:app/vjepa/transforms.py`): one rectangle and one flip for the whole clip.
+
+    Its code resizes without antialiasing, unlike the others', which resize pictures of PIL.
+    """
 
     size: int = 256
     scale: Range = (0.3, 1.0)
@@ -117,7 +120,7 @@ def multi_crop(image: Tensor, rule: MultiCrop, random: torch.Generator) -> dict[
 def crop_clip(clip: Tensor, rule: VideoCrop, random: torch.Generator) -> Tensor:
     """The view `(T, 3, size, size)` of a clip `(T, 3, H, W)` uint8."""
     box = draw_box(*clip.shape[-2:], rule.scale, rule.ratio, random=random)
-    return resized_crop(clip, box, rule.size, flipped=happens(rule.flip_chance, random))
+    return resized_crop(clip, box, rule.size, flipped=happens(rule.flip_chance, random), antialias=False)
 
 
 def multi_scale_crop(clip: Tensor, rule: MultiScaleCrop, random: torch.Generator) -> dict[str, Tensor]:
@@ -159,11 +162,13 @@ def draw_multi_scale_box(height: int, width: int, scales: tuple[float, ...], ran
     return Box((height - rows) // 4 * down, (width - columns) // 4 * right, rows, columns)
 
 
-def resized_crop(images: Tensor, box: Box, size: int, *, flipped: bool, mode: str = "bilinear") -> Tensor:
-    """A rectangle of pictures `([T,] 3, H, W)` uint8 as `([T,] 3, size, size)`, antialiased, mirrored if `flipped`."""
+def resized_crop(
+    images: Tensor, box: Box, size: int, *, flipped: bool, mode: str = "bilinear", antialias: bool = True
+) -> Tensor:
+    """A rectangle of pictures `([T,] 3, H, W)` uint8 as `([T,] 3, size, size)`, mirrored if `flipped`."""
     cut = images[..., box.top : box.top + box.height, box.left : box.left + box.width]
     batch = cut if cut.ndim == 4 else cut[None]
-    resized = torch.nn.functional.interpolate(batch, (size, size), mode=mode, antialias=True)
+    resized = torch.nn.functional.interpolate(batch, (size, size), mode=mode, antialias=antialias)
     resized = resized if cut.ndim == 4 else resized[0]
     return resized.flip(-1) if flipped else resized
 

@@ -28,6 +28,7 @@ NAMES = {
     "caformer-s18": "caformer-s18",
     "videomae-b": "videomae-b",
     "videomae-tiny": "videomae-tiny",
+    "surgvista-b": "surgvista-b",
 }
 
 
@@ -70,6 +71,8 @@ NETWORKS = {
     "dinov3-tiny": ("tiny", 48, 64, DINOV3.format("vitb16")),
     "vjepa2-tiny": ("tiny", 48, 64, VJEPA2.format("vitl-fpc64-256")),
     "videomae-tiny": ("tiny", 96, 64, "hub:SichengLu/SurgRec/surgrec_mae.pth"),
+    "surgvista-b": ("surgvista-vitb", 768, 224, "https://huggingface.co/syangcw/SurgVISTA/resolve/main/SurgVISTA.pth"),
+    "surgvista-tiny": ("tiny-surgvista", 96, 64, "https://huggingface.co/syangcw/SurgVISTA/resolve/main/SurgVISTA.pth"),
     "caformer-tiny": ("tiny_caformer_s18", 32, 64, None),
     "caformer-s18": ("caformer_s18", 512, 224, None),
 }

@@ -31,18 +31,23 @@ OPTIONS = DINOv3Options(
 
 
 def options(**changes: Any) -> DINOv3Options:
-    """`OPTIONS` but for `changes`."""
-    return replace(OPTIONS, **changes)
+    """`OPTIONS` but for `changes`, completed."""
+    return completed(replace(OPTIONS, **changes))
+
+
+def completed(given: DINOv3Options) -> DINOv3Options:
+    """With the model's own settings; sharding as given, which a test decides."""
+    return replace(given.completed(on_gpu=False, world_size=1), sharding=given.sharding)
 
 
 def dino_options(**changes: Any) -> DINOv3Options:
-    """`OPTIONS` of the recipe DINO, on a CAFormer, but for `changes`."""
-    return options(**{"model": "caformer-tiny", "recipe": "dino", "position_rescale": 2.0} | changes)
+    """`OPTIONS` of the recipe DINO, on a CAFormer and without dropped branches, but for `changes`."""
+    return options(**{"model": "caformer-tiny", "recipe": "dino", "position_rescale": 2.0, "drop_path": 0.0} | changes)
 
 
 def method_of(given: DINOv3Options, steps_per_epoch: int = 5) -> SelfDistillation:
     """The recipe on a random backbone, in training mode as the engine has it."""
-    model = find_model(given.model)
+    given, model = completed(given), find_model(given.model)
     backbone, _ = start_backbone(model, given.init, crop_size=given.crop_size_of(model), seed=given.seed)
     recipe = DINOv3 if given.recipe_of(model) == "dinov3" else Dino
     method = recipe(backbone, given, model, steps_per_epoch)

@@ -278,13 +278,7 @@ def test_the_operations_are_those_of_all_crops():
 # several processes
 
 
-MORE = {
-    "koleo_across_processes": True,
-    "gram_weight": 1.0,
-    "gram_ramp_epochs": 0.0,
-    "learning_rate": 1e-3,
-    "warmup": 0.0,
-}
+MORE = {"koleo_neighbours": 4, "gram_weight": 1.0, "gram_ramp_epochs": 0.0, "learning_rate": 1e-3, "warmup": 0.0}
 
 
 class InHalves(DINOv3):

@@ -346,9 +346,7 @@ def test_a_training_that_was_cut_off_ends_bit_identical(tmp_path):
     changes = WITH_TEACHER | {"drop_path": 0.3}
     start, _ = start_backbone(TINY, "random")
     with pytest.raises(Stopped):
-        train_in(
-            tmp_path / "cut", StoppingVideoMAE(start, replace(OPTIONS, **changes), TINY, image_teacher()), **changes
-        )
+        train_in(tmp_path / "cut", StoppingVideoMAE(start, made(**changes).options, TINY, image_teacher()), **changes)
     for name in ("cut", "whole"):
         assert train_in(tmp_path / name, **changes) == 0
     assert_same_model_and_losses(tmp_path / "cut", tmp_path / "whole", num_steps=6)

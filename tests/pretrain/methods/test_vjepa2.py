@@ -158,9 +158,17 @@ def test_features_are_those_of_the_exported_encoder():
 
 
 def test_the_learning_rate_rises_and_falls_in_straight_lines():
-    rate = made(learning_rate=1e-4, start_learning_rate=2e-5, final_learning_rate=1e-6, warmup=0.1).schedules(100)
-    found = [rate.learning_rate(step) for step in (0, 5, 10, 55, 100)]
-    assert found == pytest.approx([2e-5, 6e-5, 1e-4, 5.05e-5, 1e-6])
+    """The second is planned for 125 steps."""
+    rate = made(learning_rate=1e-4, start_learning_rate=2e-5, final_learning_rate=1e-6, warmup=0.05).schedules(100)
+    found = [rate.learning_rate(step) for step in (0, 5, 65, 100)]
+    assert found == pytest.approx([2e-5, 1e-4, 5.05e-5, 1e-4 - 95 / 120 * 9.9e-5])
+
+
+def test_the_cooldown_is_the_published_one():
+    """From 5.25e-4 towards 1e-6 over 1.25 times the training: Meta's ends at 1.06e-4."""
+    given = {"learning_rate": 5.25e-4, "final_learning_rate": 1e-6, "warmup": 0.0}
+    rate = made(**given).schedules(1000).learning_rate
+    assert (rate(0), rate(1000)) == (5.25e-4, pytest.approx(1.06e-4, rel=5e-3))
 
 
 def test_other_schedules():

@@ -46,7 +46,7 @@ def image_teacher() -> ImageTeacher:
 
 def made(start: VideoMAEForPreTraining | None = None, **changes) -> VideoMAE:
     """The recipe on a network, by default the start values of the seed; without stochastic depth unless asked for."""
-    options = replace(OPTIONS, **{"drop_path": 0.0} | changes)
+    options = replace(OPTIONS, **{"drop_path": 0.0, "warmup": 0.2} | changes).completed(on_gpu=False, world_size=1)
     start = start or start_backbone(TINY, "random", seed=options.seed)[0]
     return VideoMAE(start, options, TINY, image_teacher() if options.image_teacher else None)
 

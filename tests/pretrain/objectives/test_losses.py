@@ -231,7 +231,7 @@ def ibot_through(weight: Tensor, patches: Tensor, teacher: Tensor, masks: Tensor
 
 
 def koleo_through(weight: Tensor, features: Tensor) -> Tensor:
-    return koleo_loss(features @ weight, across_processes=True)
+    return koleo_loss(features @ weight, num_processes=2)
 
 
 def gram_through(weight: Tensor, patches: Tensor, teacher: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def test_a_rectangle_hides_no_more_than_is_left():
 
 def test_every_process_hides_as_many_patches_at_every_step():
     """The published figure: 357 of 16 x 16 patches for 4 frames a GPU, on each of 16 of them (`dinov3`, collate.py)."""
-    assert 357 == sum(int(256 * ratio) for ratio in (0.2, 0.3, 0.4, 0.5))
+    assert sum(int(256 * ratio) for ratio in (0.2, 0.3, 0.4, 0.5)) == 357
     batches = [
         patch_masks((16, 16), 8, seed=0, first=4 * (16 * step + rank)) for step in range(3) for rank in range(16)
     ]

@@ -58,7 +58,6 @@ def test_defaults_are_those_of_either_recipe():
         parsed("--model", "videomae-b"),
         parsed("--model", "videomae-b", "--image_teacher", "DinoV3-ViT-L16"),
     )
-    assert [options.hidden_share for options in (alone, beside)] == [0.9, 0.85]
     assert [options.teacher_size_of(model) for options in (alone, beside)] == [None, 224]
     assert (beside.clip_len_of(model), beside.pixel_weight, beside.distillation_weight) == (16, 1.0, 0.05)
     assert (alone.corpus_alpha, alone.cluster_alpha) == (0.5, 0.5)
@@ -74,7 +73,7 @@ def test_a_file_of_settings_gives_way_to_flags(tmp_path):
 
 
 def test_samples_are_clips_and_the_first_frame_of_each_pair(videos, workspace):
-    options = parsed("--model", "videomae-tiny", "--image_teacher", "Tiny", "--teacher_size", "32")
+    options = parsed("--model", "videomae-tiny", "--image_teacher", "Tiny", "--teacher_size", "32", "--fps", "4")
     sampling = balanced_sampling(options, read_corpora([str(videos)], workspace / "index.json", num_processes=0))
     model = find_model("videomae-tiny")
     rule, clip_len = views_with_teacher(options, model), options.clip_len_of(model)
@@ -189,7 +188,7 @@ def test_it_runs_from_its_own_folder(videos, workspace, checkout):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "dinov3-tiny"], "--model dinov3-tiny: this command trains videomae-b, videomae-tiny"),
+        (["--model", "dinov3-tiny"], "--model dinov3-tiny: this command trains videomae-b, surgvista-b, videomae-tiny"),
         (["--clip_len", "7"], "clip_len must be an even number, as frames are taken in pairs, found 7"),
         (["--crop_size", "100"], "--crop_size 100: Video MAE takes multiples of 16 pixels"),
         (["--mask_ratio", "1"], "mask_ratio must be greater than 0 and below 1, found 1"),

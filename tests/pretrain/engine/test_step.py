@@ -136,6 +136,20 @@ def test_each_clip_group_is_clipped_by_its_own_norm():
     assert all((parameter.grad == 0.01).all() for parameter in method.student["head"].parameters())
 
 
+def test_each_parameter_may_be_clipped_by_its_own_norm():
+    """As DINO does (`dino:utils.py`): what is short keeps its length beside what is long."""
+    step = started(ToyMethod(clip_norm=1.0))
+    step.optimizer.schedules = replace(step.optimizer.schedules, clip_each=True)
+    parameters = [parameter for group in step.optimizer.groups for parameter in group.parameters]
+    for number, parameter in enumerate(parameters):
+        parameter.grad = torch.full_like(
+            parameter, (number % 2 * 5 + 0.5) / parameter.numel() ** 0.5
+        )  # of norm 0.5 or 5.5
+    step.optimizer.clip()
+    norms = [parameter.grad.norm().item() for parameter in parameters]
+    assert norms == pytest.approx([min(number % 2 * 5 + 0.5, 1.0) for number in range(len(parameters))], rel=1e-4)
+
+
 def test_without_a_clip_norm_gradients_are_left_alone_and_reported():
     method = ToyMethod(clip_norm=None)
     step = started(method)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.base.runtime import UserError
+from pretrain.objectives import losses
 from pretrain.objectives.losses import (
     class_token_loss,
     gram_loss,
@@ -141,6 +142,26 @@ def test_identical_features_cost_much_and_stay_finite():
     loss.backward()
     assert 15 < loss.item() < 20
     assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "group", "place"),
+    [(0, 4, (0, 8), 0), (3, 4, (0, 8), 6), (4, 4, (2, 10), 6), (1, 1, (2, 4), 0), (4, 9, (0, 10), 8)],
+)
+def test_koleo_s_neighbours_are_sought_in_groups_of_processes(monkeypatch, rank, size, group, place):
+    """Of 5 processes of 2 images; the last one shares the last whole group, and no group is larger than all."""
+    everyone = numbers(10, 3)
+    monkeypatch.setattr(losses, "world_size", lambda: 5)
+    monkeypatch.setattr(losses, "rank", lambda: rank)
+    monkeypatch.setattr(losses, "all_gather", lambda own: everyone / everyone.norm(dim=1, keepdim=True))
+    unit = everyone / everyone.norm(dim=1, keepdim=True)
+    first = 2 * rank
+    among = unit[group[0] : group[1]]
+    distances = torch.cdist(unit[first : first + 2], among)
+    distances[torch.arange(2), torch.arange(2) + place] = torch.inf
+    expected = -distances.min(dim=1).values.log().mean()
+    found = koleo_loss(everyone[first : first + 2], num_processes=size)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_single_image_has_no_neighbour():

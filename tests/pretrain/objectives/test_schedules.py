@@ -15,6 +15,7 @@ from pretrain.objectives.schedules import (
     linearly_scaled,
     square_root_scaled,
     teacher_temperature,
+    truncated_cooldown,
     truncated_cosine,
     truncated_linear,
     warmup_cosine,
@@ -100,6 +101,14 @@ def test_truncated_cosine_counts_the_warmup_in_its_horizon():
     schedule = truncated_cosine(0.0, 1.0, 0.0, warmup_steps=250, total_steps=1000)
     assert [schedule(0), schedule(125), schedule(250)] == [0, 0.5, 1]
     assert schedule(750) == pytest.approx(0.5)
+
+
+def test_cooldown_is_planned_for_longer_than_it_runs():
+    schedule = truncated_cooldown(0.0, 5.25e-4, 1e-6, warmup_steps=0, total_steps=12000)
+    assert schedule(0) == 5.25e-4
+    assert schedule(12000) == pytest.approx(5.25e-4 - 0.8 * 5.24e-4)  # 1.06e-4
+    assert schedule(15000) == 1e-6
+    assert truncated_cooldown(0.0, 1.0, 0.0, warmup_steps=25, total_steps=100)(75) == pytest.approx(0.5)
 
 
 def test_truncated_linear_momentum():

@@ -114,6 +114,7 @@ def test_defaults_are_the_recipe_of_dinov3_vit_l():
     assert (rule.global_scale, rule.local_scale) == ((0.32, 1.0), (0.05, 0.32))
     assert (rule.flip_chance, rule.jitter_chance, rule.grey_chance, rule.solarise_chance) == (0.5, 0.8, 0.2, 0.2)
     assert (rule.brightness, rule.contrast, rule.saturation, rule.hue) == (0.4, 0.4, 0.2, 0.1)
+    assert rule.blur == "reference"  # what the published weights were made with
     assert (rule.blur_kernel, rule.blur_sigma, rule.solarise_threshold) == (9, (0.1, 2.0), 128)
 
 
@@ -250,6 +251,19 @@ def test_a_clip_has_one_rectangle_and_one_flip():
         assert view.shape == (6, 3, 32, 32)
         assert view.dtype == torch.uint8
         assert torch.equal(view, view[:1].expand_as(view))
+
+
+def test_a_clip_is_resized_without_antialiasing_and_pictures_with():
+    """As V-JEPA 2's code: a fine pattern stays sharp when the picture shrinks, where an average would be grey."""
+    stripes = (255 * (torch.arange(128) % 2)).to(torch.uint8).expand(2, 3, 72, 128)
+    rule = VideoCrop(size=18, scale=(1.0, 1.0), ratio=(128 / 72, 128 / 72), flip_chance=0)
+    box = Box(0, 0, 72, 128)
+    exact = torch.nn.functional.interpolate(stripes.float(), (18, 18), mode="bilinear", align_corners=False)
+    found = crop_clip(stripes, rule, generator(0))
+    assert (found.float() - exact).abs().max() <= 1
+    grey = resized_crop(stripes, box, 18, flipped=False)
+    assert (grey.float() - 127.5).abs().max() < 20
+    assert (found.float() - 127.5).abs().max() > 100
 
 
 def test_a_clip_is_flipped_as_often_as_it_should_be():

@@ -1,12 +1,13 @@
 """The network that a training starts from: built for its family, with published, local or random weights."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     DINOv3ViTConfig,
     DINOv3ViTModel,
@@ -18,13 +19,14 @@ from transformers import (
     VJEPA2Model,
 )
 
-from common.base.runtime import UserError
+from common.base.runtime import UserError, generator
 from common.encoders.base import check_width
 from common.encoders.config import EncoderConfig
 from common.encoders.families import dinov3, surgenet, videomae, vjepa2
-from common.encoders.weights.files import READ_ERRORS, in_one_line
+from common.encoders.weights.files import READ_ERRORS, in_one_line, read_content
 from common.encoders.weights.find import find_weights
-from common.encoders.weights.load import RANDOM, WeightSource
+from common.encoders.weights.load import RANDOM, WeightSource, load_strictly
+from pretrain.engine.startup import fill_in_place, start_values
 from pretrain.ssl_config import SslModel
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,44 @@ TINY_DECODER = {
 }
 
 
+class Initialiser:
+    """Start values of the modules of one network that have none, as its library draws them, by the seed and the module's name.
+
+    So they do not depend on what is drawn before, nor on which processes hold what.
+    """
+
+    def __init__(self, network: nn.Module, seed: int):
+        self._network, self._seed = network, seed
+        self._names = {module: name for name, module in network.named_modules()}
+
+    def __call__(self, module: nn.Module) -> dict[str, Tensor]:
+        """See `startup.Initialise`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator(self._seed, "start", self._names[module]).initial_seed())
+            return start_values(module, self._network._init_weights)
+
+
+def waiting_backbone(
+    model: SslModel,
+    init: str | None = None,
+    *,
+    crop_size: int | None = None,
+    clip_len: int | None = None,
+    seed: int = 42,
+) -> tuple[nn.Module, WeightSource, Initialiser]:
+    """`start_backbone` before it has values: tensors lie in their file, mapped, or on the meta device, where they start at random.
+
+    Third comes what makes these (`engine.startup`). Only networks of transformers wait; the others are small, and whole.
+    """
+    config = _encoder_config(model, crop_size, clip_len)
+    source = _find(model, init, config)
+    # start values depend on the seed alone, and what is drawn here moves no other draw
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _random(model, config) if source.is_random else _loaded(model, config, source)
+    return network.train().requires_grad_(True), source, Initialiser(network, seed)
+
+
 def start_backbone(
     model: SslModel,
     init: str | None = None,
@@ -60,13 +100,9 @@ def start_backbone(
 
     Raises `UserError` when weights are absent, gated or of another network.
     """
-    config = _encoder_config(model, crop_size, clip_len)
-    source = _find(model, init, config)
-    # start values depend on the seed alone, and what is drawn here moves no other draw
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = _random(model, config) if source.is_random else _loaded(model, config, source)
-    return network.train().requires_grad_(True), source
+    network, source, initialise = waiting_backbone(model, init, crop_size=crop_size, clip_len=clip_len, seed=seed)
+    fill_in_place(network, initialise)
+    return network, source
 
 
 def _encoder_config(model: SslModel, crop_size: int | None, clip_len: int | None) -> EncoderConfig:
@@ -79,7 +115,7 @@ def _find(model: SslModel, init: str | None, config: EncoderConfig) -> WeightSou
     if init is None and model.is_tiny:
         raise UserError(f"{model.name}: there are no weights of this size; say --init {RANDOM}, or name your own")
     try:
-        return find_weights(init or config.weights, config)
+        return replace(find_weights(init or config.weights, config), stays_in_file=True)
     except UserError as error:
         raise UserError(str(error).replace("--weights", "--init")) from error
 
@@ -91,7 +127,13 @@ def _random(model: SslModel, config: EncoderConfig) -> nn.Module:
         network.apply(network._init_weights)
         return network
     network_class, network_config = _transformers_network(model, config)
-    return network_class(network_config)
+    with _waiting(model):
+        return network_class(network_config)
+
+
+def _waiting(model: SslModel) -> AbstractContextManager:
+    """Networks that are built inside get no values yet; those of Video MAE have some that only building them gives."""
+    return torch.device("meta") if model.family in ("dinov3", "vjepa2") else nullcontext()
 
 
 def _loaded(model: SslModel, config: EncoderConfig, source: WeightSource) -> nn.Module:
@@ -102,8 +144,10 @@ def _loaded(model: SslModel, config: EncoderConfig, source: WeightSource) -> nn.
     network_class, network_config = _transformers_network(model, config)
     stored = source.folder_config
     if stored and stored.get("model_type") == network_config.model_type:
-        return _from_folder(network_class, _resized(model, config, source), config, source)
-    network = network_class(network_config)
+        read = _from_folder if model.family == "videomae" else _mapped
+        return read(network_class, _resized(model, config, source), config, source)
+    with _waiting(model):
+        network = network_class(network_config)
     if model.family == "vjepa2":
         network.encoder = vjepa2.build(config, source).network.encoder
     else:
@@ -159,10 +203,28 @@ def _resized(model: SslModel, config: EncoderConfig, source: WeightSource) -> Pr
     return stored
 
 
+def _mapped(
+    network_class: type[PreTrainedModel], network_config: PreTrainedConfig, config: EncoderConfig, source: WeightSource
+) -> PreTrainedModel:
+    """Weights of transformers' own as they lie in their files, strictly but for the parts that only training has."""
+    with torch.device("meta"):
+        network = network_class(network_config)
+    state, parts = read_content(source.path, lazy=True), TRAINING_PARTS[network_config.model_type]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(
+            f"{source.path}: expected tensors by name, found something else; give weights of {config.title}"
+        )
+    load_strictly(network, state, source.path, missing=parts, unexpected=SUPERVISED_PARTS, stays_in_file=True)
+    if absent := network.state_dict().keys() - state.keys():
+        named = ", ".join(parts)
+        log.warning("%s: without %d tensors of %s, which start at random values", source.path, len(absent), named)
+    return network
+
+
 def _from_folder(
     network_class: type[PreTrainedModel], network_config: PreTrainedConfig, config: EncoderConfig, source: WeightSource
 ) -> PreTrainedModel:
-    """Weights of transformers' own, strictly but for the parts that only training has."""
+    """As `_mapped`, read by transformers, which knows former names of Video MAE."""
     optional = TRAINING_PARTS[network_config.model_type]
     try:
         network, found = network_class.from_pretrained(

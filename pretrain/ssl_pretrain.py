@@ -15,11 +15,12 @@ from common.base.runtime import UserError, counted, keep_freed_memory, listed
 from common.checks import leaks
 from common.dataset import manifest as manifests
 from common.encoders.weights.load import WeightSource
-from pretrain.backbones import start_backbone
+from pretrain.backbones import waiting_backbone
 from pretrain.engine.distributed import Processes, start_processes
 from pretrain.engine.loop import Batches, Recipe, train_recipe
 from pretrain.engine.method import Batch, Method
 from pretrain.engine.run_folder import RunFolder
+from pretrain.engine.startup import waiting_copies
 from pretrain.phase_probe import NearestPhases
 from pretrain.ssl_config import SslModel, TrainingOptions, find_model, steps_per_epoch
 from pretrain.ssl_dataset import VideoSamples, ViewRule, loader
@@ -55,14 +56,15 @@ def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, c
             options.seconds_per_sample(model),
             options.global_batch(processes.world_size),
         )
-        backbone, start = start_backbone(
+        backbone, start, initialise = waiting_backbone(
             model,
             options.init,
             crop_size=options.crop_size_of(model),
             clip_len=options.clip_len_of(model),
             seed=options.seed,
         )
-        method = build_method(options, model, backbone, steps)
+        with waiting_copies():
+            method = build_method(options, model, backbone, steps)
         dataset = VideoSamples(
             sampling,
             choose_views(options, model),
@@ -80,7 +82,7 @@ def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, c
         # after all that may be refused here: the record names the videos of a training, not of an attempt
         first_alone(processes, partial(record_videos, options, model, corpora, [start.source, *method.other_sources()]))
         name = type(method).__module__.rpartition(".")[2]
-        return train_recipe(Recipe(name, method, start, batches, steps, probe), options, processes)
+        return train_recipe(Recipe(name, method, start, batches, steps, probe, initialise), options, processes)
 
 
 def known_corpora(options: TrainingOptions, processes: Processes) -> list[Corpus]:

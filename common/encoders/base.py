@@ -149,6 +149,7 @@ def load_network(
             missing=config.allowed_missing,
             unexpected=config.allowed_unexpected,
             file_keys=keys_in_the_file(state, read),
+            stays_in_file=source.stays_in_file,
         )
     return merge_adapter(network, config, source)
 

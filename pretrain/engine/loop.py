@@ -30,6 +30,7 @@ from pretrain.engine.method import Batch, Method
 from pretrain.engine.monitor import HealthMonitor
 from pretrain.engine.reporting import TrainingReport
 from pretrain.engine.run_folder import RunFolder
+from pretrain.engine.startup import Initialise
 from pretrain.engine.step import TrainingStep
 from pretrain.objectives.reduce import all_gather
 from pretrain.ssl_config import TrainingOptions
@@ -55,6 +56,8 @@ class Recipe:
     steps_per_epoch: int
     """Where the options do not say."""
     phase_probe: PhaseProbe | None = None
+    initialise: Initialise | None = None
+    """What makes the values that the method waits for; None: it has all."""
 
 
 def train_recipe(recipe: Recipe, options: TrainingOptions, processes: Processes) -> int:
@@ -99,7 +102,7 @@ class Training:
             init=recipe.init.to_json(),
         )
         schedules = recipe.method.schedules(self.state.total_steps)
-        self.train_step = TrainingStep(recipe.method, schedules, options, processes)
+        self.train_step = TrainingStep(recipe.method, schedules, options, processes, recipe.initialise)
         self.monitor = HealthMonitor(options.stop_on_collapse)
         self._resume()
         self.report = TrainingReport(self.state, options, processes, recipe.method.flops_per_sample())

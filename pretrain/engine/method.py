@@ -32,7 +32,8 @@ class Schedules:
 class Method(nn.Module, ABC):
     """A recipe: networks, loss and schedules. The engine owns processes, precision, the optimiser and the files.
 
-    Every process builds it with equal values, on the CPU, in float32; a teacher starts as a copy of its student. Each
+    Every process builds it with equal values, in float32, on the CPU or waiting for them (`startup`); a teacher starts as a
+    copy of its student (`copies`). Each
     trainable parameter must take part in every loss: one that a batch has no use for enters as `0 * parameter.sum()`.
     Networks are run by calling them or their blocks, so that sharded parameters are gathered in time. Under bf16
     `forward` and `features` run inside autocast; what must stay float32 leaves it. Buffers are state too: they are
@@ -71,6 +72,10 @@ class Method(nn.Module, ABC):
 
         It may be put together from parts; all its tensors must be the method's own.
         """
+
+    def copies(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Networks that start as copies of others, with these: made by `startup.copy_of`, of equal names."""
+        return [(teacher, self.student[role]) for role, teacher in self.teacher.items()]
 
     def other_sources(self) -> list[str]:
         """Sources of frozen weights besides the start weights that it learns from, such as an image teacher's."""

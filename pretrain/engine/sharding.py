@@ -14,15 +14,20 @@ from torch.utils.checkpoint import checkpoint
 
 from pretrain.engine.distributed import Processes, require_equal_start
 from pretrain.engine.method import Batch, Method
+from pretrain.engine.startup import Initialise, Waiting
 from pretrain.ssl_config import TrainingOptions
 
 
 class PreparedMethod:
     """A method on its device, called as the options say; `method` is the same object, its parameters maybe sharded."""
 
-    def __init__(self, method: Method, options: TrainingOptions, processes: Processes):
-        """`options` are completed; `method` is on the CPU and is changed in place."""
-        require_equal_start(method, processes)  # while every process still holds whole parameters
+    def __init__(
+        self, method: Method, options: TrainingOptions, processes: Processes, initialise: Initialise | None = None
+    ):
+        """`options` are completed; `method` is on the CPU, or waits for its values, and is changed in place.
+
+        `initialise` makes the values that it has not. Raises `RuntimeError` when replicas would start from different ones.
+        """
         self.method, self.device = method, processes.device
         self.in_bf16 = options.precision == "bf16"
         self.is_sharded = options.sharding == "fsdp"
@@ -35,9 +40,15 @@ class PreparedMethod:
         if options.compile:
             for block in _blocks(method, method.block_classes):
                 block.compile()
+        # no process needs whole networks: neither shards, nor what waits for its values
+        waiting = Waiting(method, initialise) if self.is_sharded or initialise is not None else None
         if self.is_sharded:
             shard(method, processes, in_bf16=self.in_bf16)
+        if waiting is not None:
+            waiting.fill(method, processes.device)
         method.to(processes.device)
+        if not self.is_sharded:
+            require_equal_start(method, processes)
         self._forward: nn.Module = method
         if options.sharding == "ddp":
             devices = [processes.device] if processes.device.type == "cuda" else None

@@ -11,6 +11,7 @@ from common.base.runtime import UserError, generator
 from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Batch, Method, Schedules
 from pretrain.engine.sharding import PreparedMethod
+from pretrain.engine.startup import Initialise, local_part
 from pretrain.objectives.parameter_groups import check_groups
 from pretrain.ssl_config import TrainingOptions
 
@@ -22,9 +23,16 @@ MOST_SKIPPED = 2  # steps running; one more without a finite loss ends the train
 class TrainingStep:
     """A method with its optimiser and moving average; called once a step with this process's micro-batches."""
 
-    def __init__(self, method: Method, schedules: Schedules, options: TrainingOptions, processes: Processes):
-        """`options` are completed; `method` is on the CPU and is moved and sharded."""
-        self.prepared = PreparedMethod(method, options, processes)
+    def __init__(
+        self,
+        method: Method,
+        schedules: Schedules,
+        options: TrainingOptions,
+        processes: Processes,
+        initialise: Initialise | None = None,
+    ):
+        """`options` are completed; `method` is on the CPU, or waits for its values (`startup`), and is moved and sharded."""
+        self.prepared = PreparedMethod(method, options, processes, initialise)
         self.optimizer = GroupedAdamW(method, schedules)
         self.average = MovingAverage(method)
         self.schedules, self.seed, self.processes = schedules, options.seed, processes
@@ -114,7 +122,8 @@ class MovingAverage:
         """One step towards the student with `momentum` m in [0, 1]."""
         if not self._pairs:
             return
-        teachers, students = zip(*((_local(teacher), _local(student)) for teacher, student in self._pairs), strict=True)
+        pairs = ((local_part(teacher), local_part(student)) for teacher, student in self._pairs)
+        teachers, students = zip(*pairs, strict=True)
         # one fused kernel for all parameters; lerp(t, s, 1 - m) is m t + (1 - m) s
         torch._foreach_lerp_(teachers, students, 1 - momentum)
 
@@ -131,10 +140,6 @@ def _paired(role: str, teacher: nn.Module, students: nn.ModuleDict) -> list[tupl
             raise ValueError(f"teacher {role}.{name} is {parameter.dtype}: an average needs float32")
         pairs.append((parameter, own[name]))
     return pairs
-
-
-def _local(parameter: Tensor) -> Tensor:
-    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 class GroupedAdamW(torch.optim.AdamW):

@@ -6,16 +6,16 @@ positions of all patches of a batch by a random factor (`position_rescale`); a t
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DINOv3ViTModel
 
 from pretrain.engine.method import Batch
 from pretrain.engine.reporting import flops_of_blocks
+from pretrain.engine.startup import copy_of
 from pretrain.methods.options import DINOv3Options
 from pretrain.methods.self_distillation import NUM_GLOBAL, PATCH_SIZE, SelfDistillation, frame_views, head_size
 from pretrain.objectives.centering import sinkhorn_knopp
@@ -58,7 +58,7 @@ class DINOv3(SelfDistillation):
         roles = ("dino_head", "ibot_head")
         heads = {role: head_size(options, model, size) for role, size in zip(roles, published, strict=True)}
         # a copy from before positions are rescaled and branches dropped: the anchor stays what was published
-        gram_teacher = copy.deepcopy(backbone) if options.anchor_weight else None
+        gram_teacher = copy_of(backbone) if options.anchor_weight else None
         backbone.rope_embeddings.config.pos_embed_rescale = options.position_rescale
         super().__init__(backbone, options, model, heads=heads, steps_per_epoch=steps_per_epoch)
         self.gram_teacher = gram_teacher.requires_grad_(False) if gram_teacher else None
@@ -75,6 +75,11 @@ class DINOv3(SelfDistillation):
         if self.gram_teacher is not None:
             self.gram_teacher.eval()
         return self
+
+    def copies(self) -> list[tuple[nn.Module, nn.Module]]:
+        """The moving averages, and the anchor that stays what the start was."""
+        anchor = [(self.gram_teacher, self.student["backbone"])] if self.gram_teacher is not None else []
+        return super().copies() + anchor
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Class tokens, hidden patches, spread and anchor, each weighed; the parts are logged as `loss/...`."""

@@ -1,6 +1,5 @@
 """Common to DINO and DINOv3: a network learns to say of a crop what its moving average says of another crop."""
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -13,6 +12,7 @@ from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
 from common.base.runtime import UserError, generator
 from common.video.preprocess import normalise
 from pretrain.engine.method import Batch, Method, Schedules
+from pretrain.engine.startup import copy_of
 from pretrain.methods.options import SelfDistillationOptions
 from pretrain.objectives.heads import HeadSize, PrototypeHead
 from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups, head_groups
@@ -74,7 +74,7 @@ class SelfDistillation(Method):
             for role, size in heads.items()
         }
         self.student = nn.ModuleDict({"backbone": backbone} | made)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.teacher = copy_of(self.student).requires_grad_(False)
         self.temperature = teacher_temperature(
             round(options.temperature_warmup * options.total_steps(steps_per_epoch)),
             start=options.start_temperature,

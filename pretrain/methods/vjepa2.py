@@ -1,6 +1,5 @@
 """V-JEPA 2's masked prediction in the space of features (Assran et al., 2025), for continuing published weights."""
 
-import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from common.base.runtime import UserError
 from common.video.preprocess import normalise
 from pretrain.engine.method import Batch, Method, Schedules
 from pretrain.engine.reporting import flops_of_blocks
+from pretrain.engine.startup import copy_of
 from pretrain.methods.options import VJEPA2Options
 from pretrain.objectives.latent_losses import gather_tokens, latent_loss, latent_targets
 from pretrain.objectives.masks_video import Grid, Multiblock, TokenMasks, Tube, masking
@@ -51,7 +51,7 @@ class VJEPA2(Method):
         """
         super().__init__()
         self.student = nn.ModuleDict({"backbone": backbone.encoder, "predictor": backbone.predictor})
-        self.teacher = nn.ModuleDict({"backbone": copy.deepcopy(backbone.encoder)}).requires_grad_(False)
+        self.teacher = nn.ModuleDict({"backbone": copy_of(backbone.encoder)}).requires_grad_(False)
         self.config, self.options, self.clip_len = backbone.config, options, options.clip_len_of(model)
         self.preprocessing = model.encoder_config().preprocessing
         self.families = masking(
@@ -203,7 +203,8 @@ def choose_mask_token(predictor: VJEPA2Predictor, asked_for: int | None = None) 
 
     Raises `UserError` for a number that is not there.
     """
-    norms = predictor.embeddings.mask_tokens.detach().flatten(1).norm(dim=1)
+    tokens = predictor.embeddings.mask_tokens.detach().flatten(1)
+    norms = torch.zeros(len(tokens)) if tokens.is_meta else tokens.norm(dim=1)  # not filled yet: they will start at 0
     if asked_for is not None and not 0 <= asked_for < len(norms):
         raise UserError(f"--mask_token {asked_for}: the predictor has {len(norms)} mask tokens, from 0 on")
     chosen = int(norms.argmax()) if asked_for is None else asked_for

@@ -54,6 +54,8 @@ class WeightSource:
     """The network of the file that is taken, such as `teacher`; None: the file holds one alone."""
     is_verified: bool = True
     """Of an adapter: whether it records the weights that it was trained on, and they are these."""
+    stays_in_file: bool = field(default=False, compare=False)
+    """Whether a network on the meta device takes the file's tensors as they are mapped, for whoever copies them further."""
     found: dict[str, Any] = field(default_factory=dict, compare=False)
     """What only filling the network showed, for the record of a sidecar."""
 
@@ -155,10 +157,12 @@ def load_strictly(
     missing: tuple[str, ...] = (),
     unexpected: tuple[str, ...] = (),
     file_keys: Mapping[str, str] | None = None,
+    stays_in_file: bool = False,
 ) -> None:
     """Load `state` into `network`; without partner may be only heads and keys under `missing` and `unexpected`.
 
-    A network on the meta device takes copies of the tensors, as float32, so that a large one is in memory once.
+    A network on the meta device takes copies of the tensors, as float32, so that a large one is in memory once; with
+    `stays_in_file` the tensors themselves.
     Raises `UserError` that lists, by `file_keys` as the file has them, the first stray keys, wrong shapes and values.
     """
     own, keys = network.state_dict(), file_keys or {}
@@ -188,7 +192,7 @@ def load_strictly(
     if beside:
         left = listed([keys.get(key, key) for key in beside], most=5)
         log.info("%s: left out %s that no feature depends on: %s", source, counted(len(beside), "tensor"), left)
-    _fill(network, {key: state[key] for key in shared})
+    _fill(network, {key: state[key] for key in shared}, copy=not stays_in_file)
 
 
 def _misfit(value: Tensor, own: Tensor) -> str | None:
@@ -217,7 +221,7 @@ def refuse_not_finite(values: list[tuple[str, Tensor]], source: object) -> None:
         )
 
 
-def _fill(network: nn.Module, values: dict[str, Tensor]) -> None:
+def _fill(network: nn.Module, values: dict[str, Tensor], *, copy: bool) -> None:
     import torch
 
     own = network.state_dict()
@@ -225,7 +229,7 @@ def _fill(network: nn.Module, values: dict[str, Tensor]) -> None:
     if on_meta:
         # `assign` puts the tensors in place of the meta ones, in the number format that they have: hence float32 first.
         # Copies, because a network that lies in the file itself would change with it, hours into an extraction.
-        values = {key: value.to(torch.float32, copy=True) for key, value in values.items()}
+        values = {key: value.to(torch.float32, copy=copy) for key, value in values.items()}
     network.load_state_dict(values, strict=False, assign=on_meta)
 
 

@@ -1,13 +1,15 @@
 """The comparison as a chart and as a picture of a table; cost, phases, confusions, training, label efficiency."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
-from common.base.wording import brief, display_width, readable
+from common.base.wording import BRIEF, brief, display_width, readable
 from common.reports.caveats import Remark
 from common.reports.chart_data import (
     CostPanel,
@@ -36,6 +38,7 @@ from common.scoring.metrics import MEASURES
 OURS, QUOTED, BEST = SERIES_COLOURS[0], "#999999", SERIES_COLOURS[5]
 DARK = 55  # percent of the blue scale from which a cell needs white writing
 LABEL_SIZE = 7  # points
+MOST_BESIDE = 12  # names that stand beside the points of a panel
 # where a name may stand beside its point: offset in points, share of the name to the left of it
 SIDES = (
     (6, -4, 0.0),
@@ -154,12 +157,21 @@ def comparison_table(report: Report) -> Figure:
 
 
 def cost_picture(report: Report) -> Figure:
-    """Accuracy against parameters, extraction time and disk space; dashed: encoders that no cheaper one beats."""
-    figure = Figure(figsize=(13, 4.8), layout="constrained")
+    """Accuracy against parameters, extraction time and disk space; dashed: encoders that no cheaper one beats.
+
+    Names that have no room beside their points stand in a list, and their numbers beside the points.
+    """
+    names = report.board.names
+    has_room = len(names) <= MOST_BESIDE and max(map(len, names)) <= BRIEF
+    labels = {name: name if has_room else str(number) for number, name in enumerate(names, 1)}
+    figure = Figure(figsize=(13 if has_room else 17, 4.8), layout="constrained")
     panels = cost_panels(report)
     row = figure.subplots(1, len(panels), sharey=True)
     for axes, panel in zip(row, panels, strict=True):
-        _draw_costs(axes, panel)
+        _draw_costs(axes, panel, labels)
+    if not has_room:
+        lines = [Line2D([], [], linestyle="", label=f"{labels[name]}  {brief(name, 50)}") for name in names]
+        figure.legend(handles=lines, loc="outside right center", fontsize=8, frameon=False, handlelength=0)
     row[0].set_ylabel("accuracy, percent")
     write_title(figure, f"{report.title}: accuracy against cost")
     lines = [Remark("Dashed: encoders that no cheaper one beats.")]
@@ -171,7 +183,7 @@ def cost_picture(report: Report) -> Figure:
     return figure
 
 
-def _draw_costs(axes: Axes, panel: CostPanel) -> None:
+def _draw_costs(axes: Axes, panel: CostPanel, labels: Mapping[str, str]) -> None:
     axes.set_xlabel(panel.label)
     tidy(axes, grid="both")
     if not panel.points:
@@ -180,12 +192,13 @@ def _draw_costs(axes: Axes, panel: CostPanel) -> None:
         return
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # all nine would cover each other
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.plot(*zip(*[panel.points[name] for name in panel.front], strict=True), "--", color=BEST, linewidth=1)
     for name, (x, y) in panel.points.items():
         axes.plot([x], [y], "o", color=BEST if name in panel.front else OURS, markersize=6)
     axes.margins(x=0.3, y=0.15)  # room for the names
-    _label_points(axes, panel.points)
+    _label_points(axes, {labels[name]: point for name, point in panel.points.items()})
 
 
 def _label_points(axes: Axes, points: dict[str, tuple[float, float]]) -> None:

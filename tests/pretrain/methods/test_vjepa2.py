@@ -427,5 +427,5 @@ def test_bf16_is_near(run, sharding):
     exact = trained("none", 2, PUBLISHED_MASKS, steps=1)
     numbers, features, state = run(trained, sharding, 1, PUBLISHED_MASKS, "bf16", 1)[0]
     assert numbers[0]["loss"] == pytest.approx(exact[0][0]["loss"], rel=0.01)
-    assert F.cosine_similarity(features, exact[1]).min() > 0.999
+    assert F.cosine_similarity(features, exact[1]).min() > 0.995
     assert {value.dtype for value in state.values()} == {torch.float32}

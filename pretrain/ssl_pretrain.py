@@ -1,6 +1,8 @@
 """From the options of a recipe to the engine: what all self-supervised pretraining commands have in common."""
 
 import logging
+import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -38,6 +40,9 @@ ChooseViews = Callable[[Any, SslModel], ViewRule]
 
 # float32: the value, its gradient, and AdamW's two averages
 TRAINED_BYTES, FROZEN_BYTES = 16, 4
+SAVED_BYTES = 12  # of a trained value in a checkpoint: no gradient
+PROCESS_BYTES, READER_BYTES = 2e9, 0.8e9  # libraries with CUDA's own, one tensor on its way; a process that reads video
+MEGABYTE = 1 << 20
 
 
 def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, choose_views: ChooseViews) -> int:
@@ -79,6 +84,7 @@ def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, c
         corpus_lines = describe_corpora(corpora, sampling.corpus_shares)
         for subject, text in describe_training(options, method, start, corpus_lines, steps, processes):
             log.info("  %-11s %s", subject, text)
+        require_host_memory(host_bytes(options, method, processes))
         # after all that may be refused here: the record names the videos of a training, not of an attempt
         first_alone(processes, partial(record_videos, options, model, corpora, [start.source, *method.other_sources()]))
         name = type(method).__module__.rpartition(".")[2]
@@ -243,6 +249,10 @@ def describe_training(
             f"recomputed blocks {options.gradient_checkpointing}",
         ),
         ("memory", f"{gigabytes:.1f} GB a process for weights, gradients and averages; activations come on top"),
+        (
+            "host memory",
+            f"{host_bytes(options, method, processes) / 1e9:.0f} GB of the first node, which gathers what is saved",
+        ),
         ("output", str(options.output_folder)),
     ]
 
@@ -251,6 +261,26 @@ def state_bytes(method: nn.Module, num_shards: int) -> float:
     """Bytes of parameters, gradients, optimiser and averages in one process, before activations."""
     trained, frozen = count_parameters(method)
     return (TRAINED_BYTES * trained + FROZEN_BYTES * frozen) / num_shards
+
+
+def host_bytes(options: TrainingOptions, method: nn.Module, processes: Processes) -> float:
+    """Bytes of a node's own memory: its processes, those that read for them, on a CPU the state, and one checkpoint whole."""
+    trained, frozen = count_parameters(method)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes.world_size))
+    total = local * (PROCESS_BYTES + options.num_workers * READER_BYTES) + SAVED_BYTES * trained + FROZEN_BYTES * frozen
+    if processes.device.type == "cpu":
+        total += local * state_bytes(method, processes.world_size if options.sharding == "fsdp" else 1)
+    return total
+
+
+def require_host_memory(needed: float) -> None:
+    """Raise `UserError` where SLURM has granted a node less memory than a training needs: it would be killed for it."""
+    granted = MEGABYTE * int(os.environ.get("SLURM_MEM_PER_NODE") or 0)  # 0: all that the node has
+    if 0 < granted < needed:
+        raise UserError(
+            f"--mem of the job: expected at least {needed / 1e9:.0f} GB of host memory a node, found {granted / 1e9:.0f} GB; submit it "
+            f"with --mem={math.ceil(needed / 2**30)}G, or take fewer --num_workers"
+        )
 
 
 def count_parameters(method: nn.Module) -> tuple[int, int]:

@@ -24,9 +24,11 @@ from pretrain.ssl_pretrain import (
     describe_corpora,
     describe_training,
     first_alone,
+    host_bytes,
     known_corpora,
     micro_batches,
     read_weights,
+    require_host_memory,
     state_bytes,
 )
 from pretrain.ssl_pretrain_dinov3 import main
@@ -231,6 +233,7 @@ def test_every_subject_of_the_plan_has_its_numbers():
         ("parameters", "1 M trained, 1 M averaged or frozen"),
         ("computing", "cpu, processes 8, auto, sharding ddp, recomputed blocks auto"),
         ("memory", "0.0 GB a process for weights, gradients and averages; activations come on top"),
+        ("host memory", "42 GB of the first node, which gathers what is saved"),
         ("output", "/out"),
     ]
 
@@ -240,6 +243,30 @@ def test_memory_is_that_of_fp32_values_gradients_and_two_moments():
     values = 1000 * 1000 + 1000
     assert state_bytes(method, num_shards=1) == 20 * values
     assert state_bytes(method, num_shards=8) == 20 * values / 8
+
+
+def test_host_memory_is_that_of_processes_readers_and_one_checkpoint(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with torch.device("meta"):
+        method = method_of(*(nn.Linear(1000, 1_000_000, bias=False) for _ in range(2)))
+    options = TrainingOptions(model="dinov3-tiny", num_workers=3, sharding="fsdp")
+    on_gpu = Processes(0, 4, torch.device("cuda"))
+    assert host_bytes(options, method, on_gpu) == pytest.approx(2 * (2e9 + 3 * 0.8e9) + 16e9)
+    # on a CPU the shards of both processes besides
+    assert host_bytes(options, method, Processes(0, 4, CPU)) == pytest.approx(
+        2 * (2e9 + 3 * 0.8e9) + 16e9 + 2 * 20e9 / 4
+    )
+
+
+def test_a_job_with_too_little_memory_is_refused_before_it_starts(monkeypatch):
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "131072")
+    require_host_memory(120e9)
+    with pytest.raises(
+        UserError, match=r"--mem of the job: expected at least 180 GB .* found 137 GB; submit it with --mem=168G"
+    ):
+        require_host_memory(180e9)
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "0")
+    require_host_memory(1e15)
 
 
 def test_the_7b_network_s_weights_gradients_moments_and_average_are_134_gigabytes():

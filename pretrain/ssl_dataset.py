@@ -141,6 +141,9 @@ def in_processes(num_workers: int) -> dict[str, Any]:
 
 
 def _begin_reading(worker: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)  # processes share the cores, as torch's own threads do there
     leave_signals_to_parent()
     end_with_parent()  # at once: torch's own processes look every 5 s, and not while they decode
 

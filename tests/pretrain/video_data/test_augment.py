@@ -19,10 +19,12 @@ from pretrain.video_data.augment import (
     MultiCrop,
     MultiScaleCrop,
     VideoCrop,
+    blurred,
     crop_clip,
     distort,
     draw_box,
     draw_multi_scale_box,
+    hue_shifted,
     multi_crop,
     multi_scale_crop,
     resized_crop,
@@ -197,6 +199,37 @@ def test_blur_spares_flat_pictures_and_smooths_edges():
     weights = np.exp(-(np.arange(-4, 5) ** 2) / (2 * 1.5**2))
     expected = [77 * weights[4 - k :].sum() / weights.sum() for k in range(5)]  # k pixels into the bright side
     assert row[16:21].tolist() == pytest.approx(expected, abs=1)
+
+
+def coloured() -> torch.Tensor:
+    """Every kind of colour, greys, black and white among them, `(3, 40, 52)` in 0 to 1."""
+    image = torch.rand(3, 40, 52, generator=torch.Generator().manual_seed(0))
+    image[:, 0], image[:, 1], image[:, 2] = 0, 1, 0.5
+    image[0, 3], image[1, 3:5], image[2, 4] = 1, 0, 1
+    return image
+
+
+@pytest.mark.parametrize("share", [-0.5, -0.1, 0, 0.03, 0.1])
+def test_hues_turn_as_torchvision_turns_them(share):
+    assert torch.allclose(hue_shifted(coloured(), share), T.adjust_hue(coloured(), share), atol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+def test_pictures_are_blurred_as_torchvision_blurs_them(sigma):
+    assert torch.allclose(blurred(coloured(), 9, sigma), T.gaussian_blur(coloured(), [9, 9], [sigma]), atol=1e-5)
+
+
+def test_a_resized_picture_is_cut_at_the_same_place():
+    """The same numbers are drawn, and each means the same share of the picture.
+
+    Rounding to pixels decides otherwise of a rectangle that just fits: of one in a hundred.
+    """
+    pairs = [
+        [draw_box(height, 4 * height, (0.1, 1.0), (0.75, 1.35), random=generator(number)) for height in (800, 200)]
+        for number in range(300)
+    ]
+    distances = [np.abs(np.array(large) / 4 - np.array(small)).max() for large, small in pairs]
+    assert sum(distance <= 1.5 for distance in distances) >= 290
 
 
 def test_jitter_of_one_strength_changes_as_its_formula_says():

@@ -28,6 +28,7 @@ from common.encoders.weights.find import find_weights
 from common.encoders.weights.load import RANDOM, WeightSource, load_strictly
 from pretrain.engine.startup import fill_in_place, start_values
 from pretrain.ssl_config import SslModel
+from pretrain.vjepa2_predictor import read_predictor, residual_divisor
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ TRAINING_PARTS = {
     "vjepa2": ("predictor.",),
     "videomae": ("videomae.layernorm.", "encoder_to_decoder.", "mask_token", "decoder."),
 }
+POSITIONS_APART = 1e-3  # what files round to is less
 SUPERVISED_PARTS = ("classifier.", "pooler.", "fc_norm.")  # of a weight folder, without use here
 TINY_PREDICTOR = {"pred_hidden_size": 24, "pred_num_hidden_layers": 2, "pred_num_attention_heads": 2}
 TINY_DECODER = {
@@ -49,7 +51,8 @@ TINY_DECODER = {
 class Initialiser:
     """Start values of the modules of one network that have none, as its library draws them, by the seed and the module's name.
 
-    So they do not depend on what is drawn before, nor on which processes hold what.
+    So they do not depend on what is drawn before, nor on which processes hold what. Those of V-JEPA 2 are divided as its
+    authors do.
     """
 
     def __init__(self, network: nn.Module, seed: int):
@@ -60,7 +63,10 @@ class Initialiser:
         """See `startup.Initialise`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator(self._seed, "start", self._names[module]).initial_seed())
-            return start_values(module, self._network._init_weights)
+            values = start_values(module, self._network._init_weights)
+        if isinstance(self._network, VJEPA2Model) and "weight" in values:
+            values["weight"] = values["weight"] / residual_divisor(self._names[module])
+        return values
 
 
 def waiting_backbone(
@@ -81,6 +87,8 @@ def waiting_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _random(model, config) if source.is_random else _loaded(model, config, source)
+    if model.is_surgvista:
+        _place_in_space_and_time(network)
     return network.train().requires_grad_(True), source, Initialiser(network, seed)
 
 
@@ -150,8 +158,11 @@ def _loaded(model: SslModel, config: EncoderConfig, source: WeightSource) -> nn.
         network = network_class(network_config)
     if model.family == "vjepa2":
         network.encoder = vjepa2.build(config, source).network.encoder
+        if read_predictor(network.predictor, source):
+            return network
     else:
         encoder = videomae.build(config, source).network.backbone
+        _require_own_positions(model, network, encoder.embeddings.position_embeddings, source)
         network.videomae.embeddings, network.videomae.encoder = encoder.embeddings, encoder.encoder
     parts = ", ".join(TRAINING_PARTS[model.family])
     log.warning("%s: only the encoder is read from there; %s starts at random values", source.path, parts)
@@ -187,6 +198,7 @@ def _videomae_config(model: SslModel, config: EncoderConfig) -> VideoMAEConfig:
         intermediate_size=architecture.mlp_width or 4 * architecture.width,
         layer_norm_eps=videomae.EPSILON,
         use_mean_pooling=False,  # the encoder ends with a norm before the decoder
+        **{videomae.SPACE_TIME: architecture.space_time_positions},  # for those who read an export
         **(TINY_DECODER if model.is_tiny else {}),
     )
 
@@ -200,7 +212,43 @@ def _resized(model: SslModel, config: EncoderConfig, source: WeightSource) -> Pr
     with source.config_errors():
         stored = type(network_config).from_dict(source.folder_config | sizes)
     check_width(stored.hidden_size, config, source)
+    if model.family == "videomae" and source.folder_config.get(videomae.SPACE_TIME, False) != model.is_surgvista:
+        raise _other_positions(model, source)
     return stored
+
+
+def _place_in_space_and_time(network: VideoMAEForPreTraining) -> None:
+    """Positions of encoder and decoders along time, row and column (`SurgVISTA:pretrain_SurgVISTA`)."""
+    network.videomae.embeddings.position_embeddings = _space_time_positions(network, network.config.hidden_size)
+    network.position_embeddings = _space_time_positions(network, network.config.decoder_hidden_size)
+
+
+def _space_time_positions(network: VideoMAEForPreTraining, width: int) -> Tensor:
+    config = network.config
+    num_sides, num_times = config.image_size // config.patch_size, config.num_frames // config.tubelet_size
+    return videomae.space_time_positions(width, num_sides, num_times)
+
+
+def _require_own_positions(
+    model: SslModel, network: VideoMAEForPreTraining, found: Tensor, source: WeightSource
+) -> None:
+    """Raise `UserError` for positions `(1, N, D)` of a file that are not the model's, which its export says it has."""
+    own = network.videomae.embeddings.position_embeddings  # of the library, along one line
+    if model.is_surgvista:
+        own = _space_time_positions(network, network.config.hidden_size)
+    if not torch.allclose(found, own, atol=POSITIONS_APART):
+        raise _other_positions(model, source)
+
+
+def _other_positions(model: SslModel, source: WeightSource) -> UserError:
+    kinds = ["along the line of all tokens", "along time, row and column apart"]
+    if model.is_surgvista:
+        kinds.reverse()
+    models = "videomae-b" if model.is_surgvista else "surgvista-b"
+    return UserError(
+        f"{source.path}: {model.name} counts positions {kinds[0]}, but these weights were trained with others; where "
+        f"they count {kinds[1]}, give --model {models}"
+    )
 
 
 def _mapped(

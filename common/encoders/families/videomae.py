@@ -3,8 +3,8 @@
 The feature is the final norm of the mean of all tokens, as in the authors' fine-tuning code
 (`SurgVISTA:downstream/model/unifiedmodel.py` and `OpenGVLab/VideoMAEv2:models/modeling_finetune.py`, both with
 `use_mean_pooling`; `extract_tad_feature.py` of the latter extracts it), so that SurgVISTA's own pooling is this one. SurgVISTA counts positions along time, row and column apart
-(`unified_base_st`, its `get_3d_sincos_pos_embed`), Video MAE along one line of tokens: the architecture says which,
-and a checkpoint that holds its positions overrules it.
+(`unified_base_st`, its `get_3d_sincos_pos_embed`), Video MAE along one line of tokens: the architecture says which. A
+checkpoint that holds its positions overrules it, and so does a folder of `pretrain/`, whose config.json says it.
 """
 
 from contextlib import nullcontext
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEModel
 
-from common.base.runtime import UserError
+from common.base.runtime import UserError, shown
 from common.encoders.base import ClipEncoder, check_grid, choose_architecture, load_network
 from common.encoders.config import EncoderConfig
 from common.encoders.weights.load import WeightSource, rename_start, split_joint
 
 EPSILON = 1e-6
 TUBELET = 2
+SPACE_TIME = "space_time_positions"  # of the config.json that `pretrain/` writes
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,17 @@ def build(config: EncoderConfig, source: WeightSource) -> ClipEncoder:
     with torch.device("meta") if source.path is not None else nullcontext():
         backbone = VideoMAEModel(hf_config)
     network = VideoMAEFeatures(backbone)  # its norm has values, because files of pretraining bring none
-    if architecture.space_time_positions:
+    if _has_space_time_positions(architecture, source):
         sides, times = size // architecture.patch_size, config.clip_len // TUBELET
         backbone.embeddings.position_embeddings = space_time_positions(architecture.width, sides, times)
     return ClipEncoder(config, load_network(network, config, source, _rename), source)
+
+
+def _has_space_time_positions(architecture: Architecture, source: WeightSource) -> bool:
+    stored = (source.folder_config or {}).get(SPACE_TIME, architecture.space_time_positions)
+    if not isinstance(stored, bool):
+        raise UserError(f"{source.path}/config.json: {SPACE_TIME}: expected true or false, found {shown(stored)}")
+    return stored
 
 
 def space_time_positions(width: int, num_sides: int, num_times: int) -> Tensor:

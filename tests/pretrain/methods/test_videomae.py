@@ -13,6 +13,7 @@ from common.base.paths import model as model_folder
 from common.base.runtime import UserError, generator
 from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
+from common.encoders.families.videomae import space_time_positions
 from common.encoders.weights.load import WeightSource
 from pretrain.backbones import start_backbone
 from pretrain.engine.checkpoint import whole_model_state
@@ -27,6 +28,7 @@ from tests.pretrain.methods.videomae_clips import (
     MEAN,
     OPTIONS,
     STD,
+    SURGVISTA,
     TINY,
     WITH_TEACHER,
     batch_of,
@@ -369,6 +371,36 @@ def test_the_study_s_encoder_reads_the_export(workspace, tmp_path):
         expected = method.eval().features(batch)
     torch.testing.assert_close(encoder.encode(batch["clip"]), expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(made(network()).eval().features(batch), expected, atol=1e-3)
+
+
+def test_surgvista_s_positions_survive_the_export(workspace, tmp_path):
+    """In SurgVISTA's folder and, as the export says them, in that of Video MAE; another training has them too."""
+    method = made(network(model=SURGVISTA), model=SURGVISTA)
+    train_in(tmp_path, method, model=SURGVISTA.name)
+    batch = batch_of(0, 1)
+    with torch.no_grad():
+        expected = method.eval().features(batch)
+    for folder, architecture in (("SurgVISTA-ViT-B", "tiny-surgvista"), ("SurgRec-MAE", "tiny")):
+        config = read_encoder_config(model_folder(folder).config)
+        config = replace(
+            config, architecture=architecture, feature_dim=96, clip_len=8,
+            preprocessing=replace(config.preprocessing, size=64),
+        )  # fmt: skip
+        found = build_encoder(config, str(tmp_path / "export")).encode(batch["clip"])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    again, _ = start_backbone(SURGVISTA, str(tmp_path / "export"), seed=7)
+    assert torch.equal(made(again, model=SURGVISTA)(batch, 0)["loss"], method.train()(batch, 0)["loss"])
+    flat = made(network(), model=TINY)
+    flat.student.load_state_dict(method.student.state_dict())
+    assert F.cosine_similarity(flat.eval().features(batch), expected).max() < 0.999
+
+
+def test_decoders_of_surgvista_have_positions_in_space_and_time():
+    """`pos_embed_vid` and `pos_embed_img` of `SurgVISTA:pretrain_SurgVISTA/modeling_surgery_student.py`."""
+    method = made(model=SURGVISTA, **WITH_TEACHER)
+    for decoder in method.decoders:
+        torch.testing.assert_close(decoder.positions, space_time_positions(48, 4, 4)[0])
+        assert not torch.allclose(decoder.positions, made().decoders[0].positions, atol=0.1)
 
 
 def test_a_later_training_starts_from_the_export_with_its_decoder(tmp_path, caplog):

@@ -17,9 +17,9 @@ from pretrain.engine.distributed import Processes
 from pretrain.methods.image_teacher import ImageTeacher
 from pretrain.methods.options import VideoMAEOptions
 from pretrain.methods.videomae import VideoMAE
-from pretrain.ssl_config import find_model
+from pretrain.ssl_config import SslModel, find_model
 
-TINY = find_model("videomae-tiny")
+TINY, SURGVISTA = find_model("videomae-tiny"), find_model("surgvista-tiny")
 OPTIONS = VideoMAEOptions(
     model="videomae-tiny", init="random", max_steps=6, batch_size=4, save_every=2, monitor_every=0, monitor_samples=4,
     learning_rate=0.1, final_learning_rate=0.1,
@@ -29,9 +29,9 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 MEAN, STD = (torch.tensor(value).view(3, 1, 1) for value in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
 
-def network(seed: int = 42) -> VideoMAEForPreTraining:
+def network(seed: int = 42, model: SslModel = TINY) -> VideoMAEForPreTraining:
     """A tiny network whose mask token and norms are not those of the start, so that every one can be told apart."""
-    found, _ = start_backbone(TINY, "random", seed=seed)
+    found, _ = start_backbone(model, "random", seed=seed)
     with torch.no_grad():
         for number, parameter in enumerate(found.parameters()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator("network", seed, number)))
@@ -44,11 +44,13 @@ def image_teacher() -> ImageTeacher:
     return ImageTeacher(build_encoder(replace(config, architecture="tiny", feature_dim=48), "random"))
 
 
-def made(start: VideoMAEForPreTraining | None = None, **changes) -> VideoMAE:
-    """The recipe on a network, by default the start values of the seed; without stochastic depth unless asked for."""
-    options = replace(OPTIONS, **{"drop_path": 0.0, "warmup": 0.2} | changes).completed(on_gpu=False, world_size=1)
-    start = start or start_backbone(TINY, "random", seed=options.seed)[0]
-    return VideoMAE(start, options, TINY, image_teacher() if options.image_teacher else None)
+def made(start: VideoMAEForPreTraining | None = None, *, model: SslModel = TINY, **changes) -> VideoMAE:
+    """The recipe on a network of a model, by default the start values of the seed; without stochastic depth unless asked for."""
+    options = replace(OPTIONS, model=model.name, **{"drop_path": 0.0, "warmup": 0.2} | changes).completed(
+        on_gpu=False, world_size=1
+    )
+    start = start or start_backbone(model, "random", seed=options.seed)[0]
+    return VideoMAE(start, options, model, image_teacher() if options.image_teacher else None)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Video MAE: the authors' features, positions of both kinds, files of pretraining and of transformers."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -142,6 +143,30 @@ def test_a_folder_of_transformers_gives_the_same_backbone(config, clips, tmp_pat
     with torch.no_grad():
         states = whole.videomae(clips).last_hidden_state
         assert torch.allclose(loaded.network.backbone(clips).last_hidden_state, states, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["tiny", "tiny-surgvista"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_folder_that_says_how_it_counts_positions_overrules_the_architecture(
+    config, tmp_path, checkout, architecture, stored
+):
+    """As exports of `pretrain/` do; one that does not is as the architecture says."""
+    recipe = read_encoder_config(checkout / "models" / "SurgVISTA-ViT-B" / "config.yaml")
+    settings = replace(config, architecture=architecture, allowed_unexpected=recipe.allowed_unexpected)
+    hf_config = videomae.build(config, WeightSource("random")).network.backbone.config
+    VideoMAEForPreTraining(hf_config).save_pretrained(tmp_path)
+
+    def counts_apart() -> bool:
+        embeddings = videomae.build(settings, find_weights(str(tmp_path))).network.backbone.embeddings
+        return torch.equal(embeddings.position_embeddings, videomae.space_time_positions(96, 4, 4))
+
+    assert counts_apart() == (architecture == "tiny-surgvista")
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | {"space_time_positions": stored}))
+    assert counts_apart() == stored
+    (tmp_path / "config.json").write_text(json.dumps(content | {"space_time_positions": "yes"}))
+    with pytest.raises(UserError, match="space_time_positions: expected true or false, found 'yes'"):
+        counts_apart()
 
 
 def test_odd_windows_and_uneven_sizes_are_refused(config):

@@ -16,6 +16,7 @@ from pretrain.engine.reporting import read_metrics
 from pretrain.methods.options import VJEPA2Options
 from pretrain.ssl_config import parse_training
 from pretrain.ssl_pretrain_vjepa2 import main
+from tests.pretrain.test_backbones import metas_file, trained_network
 
 TINY = ["--model", "vjepa2-tiny", "--init", "random", "--device", "cpu", "--num_workers", "0", "--max_steps", "3"]
 TINY += ["--fps", "8", "--monitor_every", "2", "--monitor_samples", "4", "--save_every", "2"]
@@ -86,6 +87,26 @@ def test_the_export_holds_the_encoder_asked_for_and_the_predictor(videos, worksp
         for key, value in part.state_dict().items():
             assert torch.equal(value, saved[f"{name}.{key}"])
     assert not torch.equal(saved["teacher.backbone.layernorm.weight"], saved["student.backbone.layernorm.weight"])
+
+
+def test_a_training_from_meta_s_file_goes_on_with_its_predictor(videos, workspace, caplog):
+    """Not from a new one: it ends near where it began, with the file's two mask tokens."""
+    network = trained_network()
+    content = metas_file(network)
+    two = {f"module.backbone.mask_tokens.{number}" for number in range(2)}
+    content["predictor"] = {
+        name: value for name, value in content["predictor"].items() if "mask_tokens" not in name or name in two
+    }
+    torch.save(content, workspace / "vitl.pt")
+    rates = ["--learning_rate", "1e-9", "--start_learning_rate", "1e-9", "--final_learning_rate", "1e-9"]
+    words = [*TINY, *rates, "--videos", str(videos), "--output", str(workspace / "run")]
+    assert main([*words, "--init", str(workspace / "vitl.pt")]) == 0
+    exported = VJEPA2Model.from_pretrained(workspace / "run" / "export")
+    expected = network.predictor.state_dict()
+    expected["embeddings.mask_tokens"] = expected["embeddings.mask_tokens"][:2]
+    for name, value in exported.predictor.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
+    assert "random values" not in caplog.text
 
 
 @pytest.mark.slow

@@ -204,6 +204,11 @@ class TrainingOptions:
     """As --corpus_alpha, for the clusters of a corpus."""
     open_videos: int = option(8, group="machine", unit="videos", above=0)
     """Videos that each reading process keeps open."""
+    samples_per_seek: int = option(1, group="data", unit="samples", minimum=1, maximum=64)
+    """Samples that are neighbours in a video and decoded in one go, for videos that are not packed: n of them cost little
+    more than one, and a batch shows fewer scenes."""
+    neighbour_seconds: float = option(8.0, group="data", unit="seconds", minimum=0)
+    """Stretch of video in which the neighbours of --samples_per_seek are drawn; below the usual 10 between keyframes."""
     crop_size: int | None = option(None, group="data", unit="pixels", above=0)
     """Side of the square input in pixels (default: the model's)."""
 

@@ -3,11 +3,16 @@
 Sample number k of a run (k = step * global batch + position in it) decides everything about the sample through
 `common.base.runtime.generator(seed, "sample", k, attempt)`. There is no state to save: a run that is resumed at sample
 k gets what an uninterrupted one gets, with any number of worker processes.
+
+Where reading is slow, neighbours help: samples k to k + n - 1, k a multiple of n, are taken near one place, which is drawn
+by `generator(seed, "place", k / n, attempt)`, and those of a batch are decoded in one go. What a sample is does not depend
+on how batches cut the numbers.
 """
 
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +26,7 @@ from common.base.runtime import UserError, generator
 from common.video.probe import VideoError
 from pretrain.video_data.augment import MultiCrop, MultiScaleCrop, VideoCrop, crop_clip, multi_crop, multi_scale_crop
 from pretrain.video_data.clips import ClipReader
-from pretrain.video_data.sampling import BalancedSampling, SampleOrder
+from pretrain.video_data.sampling import BalancedSampling, Moment, SampleOrder
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +42,8 @@ class VideoSamples(TorchDataset):
 
     Sample k is a dict of uint8 views, `number` (k) and `skipped`: the videos (`<corpus>/<video>`) that could not be
     read before one was drawn that could. After ten clips in a row it raises `UserError`.
+
+    With `samples_per_seek` above 1 so many samples are neighbours within `neighbour_seconds`.
     """
 
     def __init__(
@@ -48,9 +55,12 @@ class VideoSamples(TorchDataset):
         clip_len: int = 1,
         fps: float = 4.0,
         open_videos: int = 8,
+        samples_per_seek: int = 1,
+        neighbour_seconds: float = 8.0,
     ):
         if clip_len < 1 or not fps > 0:
             raise ValueError(f"clip_len {clip_len} at fps {fps}: not a clip")
+        self.samples_per_seek, self.neighbour_seconds = samples_per_seek, neighbour_seconds
         self.sampling, self.rule, self.seed = sampling, rule, seed
         self.offsets = np.arange(clip_len) / fps
         self.reader = ClipReader(open_videos)
@@ -67,22 +77,56 @@ class VideoSamples(TorchDataset):
             return {"clip": crop_clip(clip, self.rule, random)}
         return multi_scale_crop(clip, self.rule, random)
 
+    def draw(self, number: int, attempt: int = 0) -> tuple[Moment, torch.Generator]:
+        """Where sample `number` is taken at this attempt, and the generator that draws its views next."""
+        random, clip_seconds = generator(self.seed, "sample", number, attempt), float(self.offsets[-1])
+        if self.samples_per_seek == 1:
+            return self.sampling.draw(random, clip_seconds), random
+        near = generator(self.seed, "place", number // self.samples_per_seek, attempt)
+        spread = self.neighbour_seconds
+        return self.sampling.draw(random, clip_seconds, near=near, spread_seconds=spread), random
+
     def __getitem__(self, number: int) -> Sample:
         failures: dict[str, VideoError] = {}
         for attempt in range(FAILURES_IN_A_ROW):
-            random = generator(self.seed, "sample", number, attempt)
-            moment = self.sampling.draw(random, float(self.offsets[-1]))
+            moment, random = self.draw(number, attempt)
             try:
                 frames = self.reader.read(moment.video.path, moment.start_seconds + self.offsets)
             except VideoError as error:
                 failures[f"{moment.corpus}/{moment.video.name}"] = error
                 continue
-            clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
-            return self.views(clip, random) | {"number": torch.tensor(number), "skipped": list(failures)}
+            return self._sample(number, frames, random, list(failures))
         raise UserError(
             f"sample {number}: {FAILURES_IN_A_ROW} clips in a row cannot be read, of {', '.join(failures)}; the last: "
             f"{failures.popitem()[1]}; look whether the disk with the videos is there"
         )
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[Sample]:
+        """The samples of a batch: a `DataLoader` asks for them all at once. Neighbours are read in one go."""
+        batch: list[Sample] = []
+        for _, neighbours in itertools.groupby(numbers, lambda number: number // self.samples_per_seek):
+            batch += self._neighbours(list(neighbours))
+        return batch
+
+    def _neighbours(self, numbers: list[int]) -> list[Sample]:
+        """Samples near one place of one video."""
+        if len(numbers) == 1:
+            return [self[numbers[0]]]
+        drawn = [self.draw(number) for number in numbers]
+        times = [moment.start_seconds + self.offsets for moment, _ in drawn]
+        try:
+            frames = self.reader.read(drawn[0][0].video.path, np.concatenate(times))
+        except VideoError:  # perhaps only one of them meets the damage: a sample does not depend on its neighbours
+            return [self[number] for number in numbers]
+        clips = np.split(frames, len(numbers))
+        return [
+            self._sample(number, clip, random, [])
+            for number, clip, (_, random) in zip(numbers, clips, drawn, strict=True)
+        ]
+
+    def _sample(self, number: int, frames: np.ndarray, random: torch.Generator, skipped: list[str]) -> Sample:
+        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        return self.views(clip, random) | {"number": torch.tensor(number), "skipped": skipped}
 
 
 class SampleLoader(DataLoader):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from common.base import paths
+from common.base.children import num_cores
 from common.base.entries import visible
 from common.base.runtime import UserError, counted, keep_freed_memory, listed
 from common.checks import leaks
@@ -21,13 +22,16 @@ from pretrain.backbones import waiting_backbone
 from pretrain.engine.distributed import Processes, start_processes
 from pretrain.engine.loop import Batches, Recipe, train_recipe
 from pretrain.engine.method import Batch, Method
+from pretrain.engine.reporting import peak_flops
 from pretrain.engine.run_folder import RunFolder
 from pretrain.engine.startup import waiting_copies
 from pretrain.phase_probe import NearestPhases
 from pretrain.ssl_config import SslModel, TrainingOptions, find_model, steps_per_epoch
 from pretrain.ssl_dataset import VideoSamples, ViewRule, loader
 from pretrain.video_data.clusters import read_clusters
-from pretrain.video_data.corpora import Corpus, read_corpora, write_manifest
+from pretrain.video_data.corpora import Corpus, check_packed, read_corpora, write_manifest
+from pretrain.video_data.data_rate import USUAL_SHARE, describe_data, probe_reading
+from pretrain.video_data.packed import is_shard
 from pretrain.video_data.sampling import BalancedSampling, SampleOrder
 
 log = logging.getLogger(__name__)
@@ -55,6 +59,8 @@ def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, c
         options = options.completed(on_gpu=processes.device.type == "cuda", world_size=processes.world_size)
         model = find_model(options.model)
         corpora = known_corpora(options, processes)
+        fps = options.fps if options.clip_len_of(model) > 1 else None
+        check_packed(corpora, fps=fps, crop_size=options.crop_size_of(model))
         sampling = balanced_sampling(options, corpora)
         steps = options.steps_per_epoch or steps_per_epoch(
             sum(corpus.seconds for corpus in corpora),
@@ -77,6 +83,8 @@ def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, c
             clip_len=options.clip_len_of(model),
             fps=options.fps,
             open_videos=options.open_videos,
+            samples_per_seek=options.samples_per_seek,
+            neighbour_seconds=options.neighbour_seconds,
         )
         batches = micro_batches(options, dataset, processes)
         probe = phase_probe(options, model, processes)
@@ -84,6 +92,8 @@ def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, c
         corpus_lines = describe_corpora(corpora, sampling.corpus_shares)
         for subject, text in describe_training(options, method, start, corpus_lines, steps, processes):
             log.info("  %-11s %s", subject, text)
+        data = first_alone(processes, partial(data_line, options, method, dataset, corpora, processes))
+        log.info("  %-11s %s", "data", data)
         require_host_memory(host_bytes(options, method, processes))
         # after all that may be refused here: the record names the videos of a training, not of an attempt
         first_alone(processes, partial(record_videos, options, model, corpora, [start.source, *method.other_sources()]))
@@ -257,6 +267,28 @@ def describe_training(
     ]
 
 
+def data_line(
+    options: TrainingOptions, method: Method, dataset: VideoSamples, corpora: Sequence[Corpus], processes: Processes
+) -> str:
+    """Whether the data keeps up with this process's device, from a probe of seconds."""
+    speed = probe_reading(dataset)
+    dataset.reader.close()  # reading processes open videos of their own
+    peak, flops = peak_flops(processes.device, options.precision), method.flops_per_sample()
+    return describe_data(
+        speed,
+        num_workers=options.num_workers,
+        num_cores=max(1, num_cores() // local_processes(processes)),
+        wanted=USUAL_SHARE * peak / flops if peak and flops else None,
+        is_packed=all(is_shard(video.path) for corpus in corpora for video in corpus.videos),
+        unit="clips" if options.clip_len_of(find_model(options.model)) > 1 else "images",
+    )
+
+
+def local_processes(processes: Processes) -> int:
+    """Processes of the training on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", processes.world_size))
+
+
 def state_bytes(method: nn.Module, num_shards: int) -> float:
     """Bytes of parameters, gradients, optimiser and averages in one process, before activations."""
     trained, frozen = count_parameters(method)
@@ -266,7 +298,7 @@ def state_bytes(method: nn.Module, num_shards: int) -> float:
 def host_bytes(options: TrainingOptions, method: nn.Module, processes: Processes) -> float:
     """Bytes of a node's own memory: its processes, those that read for them, on a CPU the state, and one checkpoint whole."""
     trained, frozen = count_parameters(method)
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes.world_size))
+    local = local_processes(processes)
     total = local * (PROCESS_BYTES + options.num_workers * READER_BYTES) + SAVED_BYTES * trained + FROZEN_BYTES * frozen
     if processes.device.type == "cpu":
         total += local * state_bytes(method, processes.world_size if options.sharding == "fsdp" else 1)

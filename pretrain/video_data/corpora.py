@@ -135,6 +135,39 @@ def _video_folder(source: str) -> Path:
     return folder / "videos" if (folder / "videos").is_dir() else folder
 
 
+def check_packed(corpora: Sequence[Corpus], *, fps: float | None, crop_size: int) -> None:
+    """Hold what was kept of packed videos against what a recipe looks at: clips of `fps` (None: single frames) and crops.
+
+    Raises `UserError` for packed videos of fewer frames a second; warns where clips would be unevenly spaced, or frames are
+    smaller than their crops.
+    """
+    for corpus in corpora:
+        shard = next((video.path for video in corpus.videos if is_shard(video.path)), None)
+        if shard is None:
+            continue
+        kept = read_shard(shard).settings
+        if fps and kept.fps and kept.fps < fps:
+            raise UserError(
+                f"corpus {corpus.name}: packed with {kept.fps:g} frames a second, expected at least the {fps:g} of the clips; "
+                f"pack it again with pack_videos.py --fps {fps:g}"
+            )
+        if fps and kept.fps and abs(kept.fps / fps - round(kept.fps / fps)) > 1e-6:
+            log.warning(
+                "corpus %s: clips of %g frames a second cannot be evenly spaced among the %g that were packed; pack a "
+                "multiple",
+                corpus.name,
+                fps,
+                kept.fps,
+            )
+        if kept.short_side and kept.short_side < crop_size:
+            log.warning(
+                "corpus %s: packed frames have a shorter side of %d pixels, the crops %d: they are enlarged",
+                corpus.name,
+                kept.short_side,
+                crop_size,
+            )
+
+
 def excluded_fingerprints(exclude: Sequence[str], sizes: set[int]) -> set[str]:
     """Fingerprints of the videos that must not be learned from, as far as a video of the same size could be one.
 

@@ -86,19 +86,33 @@ class BalancedSampling:
                 self.pools.append(Pool(corpus.name, cluster, share_of_all, list(videos), np.array(starts), totals))
         self._bounds = np.cumsum([pool.share for pool in self.pools])
 
-    def draw(self, random: torch.Generator, clip_seconds: float = 0.0) -> Moment:
+    def draw(
+        self,
+        random: torch.Generator,
+        clip_seconds: float = 0.0,
+        *,
+        near: torch.Generator | None = None,
+        spread_seconds: float = 0.0,
+    ) -> Moment:
         """A moment for a clip whose last frame comes `clip_seconds` after its first.
 
         An instant is drawn, and the clip laid around it so that it stays inside the video: as far through the clip as
         it is through the video. Starts are thus uniform over those possible. A clip longer than the video starts with
         it.
+
+        With `near`, equal for neighbours, the place is drawn from it, and from `random` an instant uniform in the
+        `spread_seconds` around the place, mirrored at the ends of the video. Each for itself is as likely anywhere as without.
         """
-        which, where = torch.rand(2, dtype=torch.float64, generator=random).tolist()
+        which, where = torch.rand(2, dtype=torch.float64, generator=random if near is None else near).tolist()
         index = int(np.searchsorted(self._bounds, which * self._bounds[-1], side="right"))
         pool = self.pools[min(index, len(self.pools) - 1)]
         video, instant = pool.at(where)
+        duration = video.duration_seconds
+        if near is not None:
+            instant += spread_seconds * (torch.rand((), dtype=torch.float64, generator=random).item() - 0.5)
+            instant = abs((instant + duration) % (2 * duration) - duration)
         # the share of the video in which a clip can start: instants 0 to the end become starts 0 to end minus clip
-        room = max(0.0, 1 - clip_seconds / video.duration_seconds)
+        room = max(0.0, 1 - clip_seconds / duration)
         return Moment(pool.corpus, pool.cluster, video, video.start_seconds + instant * room)
 
 

@@ -4,8 +4,8 @@ python tests/benchmarks/ssl_data.py [--video FILE] [--num_samples 96] [--num_wor
 
 Without --video a 720p H.264 clip is made, with keyframes 250 frames apart as encoders put them. It stands for
 `--num_videos` videos (links to it), so that most samples open one. All ways have the same workers, times and views. Packed
-samples are read from what `pretrain/pack_videos.py` makes of the video with its defaults; the plain way opens the file for
-each sample, seeks, decodes every frame and converts those that it keeps.
+samples are read from what `pretrain/pack_videos.py` makes of the video with its defaults; neighbours are 4 samples a seek; the
+plain way opens the file for each sample, seeks, decodes every frame and converts those that it keeps.
 
 Targets on 2 cores, one process each side: packed frames at least 8 times the direct rate, packed clips 6 times.
 """
@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 import torch
 
-from common.base.runtime import generator
 from pretrain.pack_videos import PackingOptions
 from pretrain.ssl_dataset import VideoSamples, loader
 from pretrain.video_data.augment import MultiCrop, VideoCrop
+from pretrain.video_data.clips import ClipReader
 from pretrain.video_data.corpora import Corpus
 from pretrain.video_data.packed import is_shard, read_shard, record_of, table_of
 from pretrain.video_data.packing import PackingTask, pack_video
@@ -50,7 +50,7 @@ def main() -> None:
         video = (given.video or make_clip(Path(name) / "made_720p.mp4", given.num_frames)).resolve()
         shard = packed(video, Path(name) / "packed")
         direct, small = (corpus(path, Path(name) / folder, given) for path, folder in ((video, "a"), (shard, "b")))
-        report({"direct": direct, "packed": small, "plain": direct}, given)
+        report({"direct": direct, "packed": small, "neighbours": direct, "plain": direct}, given)
 
 
 def packed(video: Path, folder: Path) -> Path:
@@ -82,37 +82,46 @@ def corpus(path: Path, folder: Path, given: argparse.Namespace) -> Corpus:
 def report(corpora: dict[str, Corpus], given: argparse.Namespace) -> None:
     """Measure and print all rows."""
     for kind in ("frames", "clips"):
-        ways = {
-            way: dataset(kind, corpus, given.open_videos, PlainReader() if way == "plain" else None)
-            for way, corpus in corpora.items()
-        }
-        print(f"\n{kind}: milliseconds of processor time a sample\n{'':>8} {'read':>8} {'views':>8} {'both':>8}")
+        ways = {way: dataset(kind, way, corpus, given.open_videos) for way, corpus in corpora.items()}
+        print(f"\n{kind}: milliseconds of processor time a sample\n{'':>10} {'read':>8} {'views':>8} {'both':>8}")
         count = max(1, given.num_samples // 4)
         spent = {way: processor_seconds(samples, count) for way, samples in ways.items()}
         for way, (reading, viewing) in spent.items():
-            print(f"{way:>8} {reading * 1e3:8.1f} {viewing * 1e3:8.1f} {(reading + viewing) * 1e3:8.1f}")
+            print(f"{way:>10} {reading * 1e3:8.1f} {viewing * 1e3:8.1f} {(reading + viewing) * 1e3:8.1f}")
         print(
             f"packed against direct: read {spent['direct'][0] / spent['packed'][0]:.1f} times as fast, read and viewed "
             f"{sum(spent['direct']) / sum(spent['packed']):.1f} times\n"
-            f"{'workers':>8} {'direct':>8} {'packed':>8} {'plain':>8} {'packed/direct':>14} (samples a second)"
+            f"{'workers':>8} {'direct':>10} {'packed':>10} {'neighbours':>10} {'plain':>10} {'packed/direct':>14} (samples a second)"
         )
         for num_workers in given.num_workers:
             # one after the other within a row, so that a busy machine is busy for all
             rates = {way: samples_per_second(samples, given.num_samples, num_workers) for way, samples in ways.items()}
             ratio = rates["packed"] / rates["direct"]
-            print(f"{num_workers:>8} {' '.join(f'{rate:8.1f}' for rate in rates.values())} {ratio:>14.1f}", flush=True)
+            print(f"{num_workers:>8} {' '.join(f'{rate:10.1f}' for rate in rates.values())} {ratio:>14.1f}", flush=True)
 
 
-def dataset(kind: str, corpus: Corpus, open_videos: int, reader: PlainReader | None) -> VideoSamples:
+def dataset(kind: str, way: str, corpus: Corpus, open_videos: int) -> VideoSamples:
     """Frames for DINOv3 or clips of 16 frames at 4 a second for V-JEPA 2."""
-    sampling = BalancedSampling([corpus])
-    if kind == "frames":
-        made = VideoSamples(sampling, MultiCrop(), seed=SEED, open_videos=open_videos)
-    else:
-        made = VideoSamples(sampling, VideoCrop(), seed=SEED, clip_len=16, fps=4, open_videos=open_videos)
-    if reader is not None:
-        made.reader = reader
+    rule, clip = (MultiCrop(), {}) if kind == "frames" else (VideoCrop(), {"clip_len": 16, "fps": 4})
+    seek = {"samples_per_seek": BATCH_SIZE} if way == "neighbours" else {}
+    made = VideoSamples(BalancedSampling([corpus]), rule, seed=SEED, open_videos=open_videos, **clip, **seek)
+    if way == "plain":
+        made.reader = PlainReader()
     return made
+
+
+class TimedReader:
+    """A reader whose processor time is added up."""
+
+    def __init__(self, reader: ClipReader | PlainReader):
+        self.reader, self.seconds = reader, 0.0
+
+    def read(self, path: Path, seconds: np.ndarray) -> np.ndarray:
+        """As the reader's."""
+        started = time.process_time()
+        frames = self.reader.read(path, seconds)
+        self.seconds += time.process_time() - started
+        return frames
 
 
 def processor_seconds(samples: VideoSamples, count: int) -> tuple[float, float]:
@@ -122,16 +131,15 @@ def processor_seconds(samples: VideoSamples, count: int) -> tuple[float, float]:
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    reading = viewing = 0.0
-    for number in range(count):
-        random = generator(SEED, "sample", number, 0)
-        moment = samples.sampling.draw(random, float(samples.offsets[-1]))
-        started = time.process_time()
-        frames = samples.reader.read(moment.video.path, moment.start_seconds + samples.offsets)
-        read = time.process_time()
-        samples.views(torch.from_numpy(frames).permute(0, 3, 1, 2), random)
-        reading, viewing = reading + read - started, viewing + time.process_time() - read
-    return reading / count, viewing / count
+    timed = TimedReader(samples.reader)
+    samples.reader = timed
+    started = time.process_time()
+    for first in range(0, count, BATCH_SIZE):
+        samples.__getitems__(range(first, first + BATCH_SIZE))
+    both = time.process_time() - started
+    samples.reader = timed.reader
+    count = -(-count // BATCH_SIZE) * BATCH_SIZE
+    return timed.seconds / count, (both - timed.seconds) / count
 
 
 def samples_per_second(samples: VideoSamples, count: int, num_workers: int) -> float:

@@ -11,8 +11,10 @@ import torch
 
 from common.base.runtime import UserError
 from common.video.decode import decode
+from common.video.probe import VideoError
 from pretrain.ssl_dataset import VideoSamples, loader
 from pretrain.video_data.augment import MultiCrop, MultiScaleCrop, VideoCrop
+from pretrain.video_data.clips import ClipReader
 from pretrain.video_data.corpora import Corpus, read_corpora
 from pretrain.video_data.sampling import BalancedSampling, SampleOrder
 from pretrain.video_data.video_index import VideoEntry
@@ -166,6 +168,71 @@ def test_micro_batches_cut_the_batch_of_a_step(frames):
     order = SampleOrder(4, rank=1, world_size=2)
     batches = list(islice(iter(loader(frames, order, 2, num_workers=0)), 4))
     assert [batch["number"].tolist() for batch in batches] == [[4, 5], [6, 7], [12, 13], [14, 15]]
+
+
+# --- neighbours ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def neighbours(sampling) -> VideoSamples:
+    return VideoSamples(sampling, SMALL_CROPS, seed=1, samples_per_seek=4, neighbour_seconds=1.0)
+
+
+class CountingReader(ClipReader):
+    """Counts the reads."""
+
+    reads = 0
+
+    def read(self, path, seconds):
+        self.reads += 1
+        return super().read(path, seconds)
+
+
+def test_neighbours_are_read_in_one_go_and_are_what_each_is_alone(neighbours):
+    alone = [neighbours[number] for number in range(8)]
+    neighbours.reader = CountingReader()
+    batch = neighbours.__getitems__(range(8))
+    assert neighbours.reader.reads == 2
+    for one, other in zip(alone, batch, strict=True):
+        assert one.pop("skipped") == other.pop("skipped")
+        assert equal(one, other)
+
+
+def test_neighbours_do_not_depend_on_where_batches_are_cut(neighbours):
+    whole = neighbours.__getitems__(range(8))
+    cut = [*neighbours.__getitems__(range(3)), *neighbours.__getitems__(range(3, 8))]
+    assert all(torch.equal(one["global_crops"], other["global_crops"]) for one, other in zip(whole, cut, strict=True))
+
+
+def test_neighbours_lie_near_each_other(neighbours):
+    for group in range(0, 40, 4):
+        moments = [neighbours.draw(number)[0] for number in range(group, group + 4)]
+        starts = [moment.start_seconds for moment in moments]
+        assert len({moment.video.path for moment in moments}) == 1
+        assert 0 < max(starts) - min(starts) <= 1
+
+
+def test_clips_of_neighbours_are_those_of_each(sampling):
+    clips = VideoSamples(sampling, VideoCrop(size=32), seed=1, clip_len=6, fps=4, samples_per_seek=3)
+    assert all(
+        torch.equal(clips[number]["clip"], sample["clip"]) for number, sample in enumerate(clips.__getitems__(range(6)))
+    )
+
+
+def test_damage_that_one_neighbour_meets_is_not_the_others(neighbours):
+    """Reading fails beyond a time: alone or together, the same samples are drawn again."""
+
+    class Damaged(ClipReader):
+        def read(self, path, seconds):
+            if max(seconds) > 1.2:
+                raise VideoError(path, "damaged")
+            return super().read(path, seconds)
+
+    neighbours.reader = Damaged()
+    together = neighbours.__getitems__(range(16))
+    assert 0 < sum(bool(sample["skipped"]) for sample in together) < 16
+    for number, sample in enumerate(together):
+        assert torch.equal(sample["global_crops"], neighbours[number]["global_crops"])
 
 
 # --- what cannot be read ------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The glue of all pretraining commands: corpora, record of what was seen, plan, probe, resume."""
 
+import re
 import shutil
 
 import numpy as np
@@ -17,6 +18,7 @@ from pretrain.engine.reporting import read_metrics
 from pretrain.engine.run_folder import RunFolder
 from pretrain.methods.options import DINOv3Options, VJEPA2Options
 from pretrain.methods.self_distillation import frame_views
+from pretrain.pack_videos import main as pack_videos
 from pretrain.ssl_config import TrainingOptions, find_model
 from pretrain.ssl_dataset import VideoSamples
 from pretrain.ssl_pretrain import (
@@ -85,8 +87,28 @@ def test_a_training_leaves_its_files_and_says_what_it_does(workspace, videos, tm
     assert "DINOv3 of dinov3-tiny" in caplog.text
     assert "corpus      eyes: 3 videos, 0.0 h, 100% of the samples" in caplog.text
     assert "2 steps (0.6667 epochs of 3) of 2 samples" in caplog.text
+    assert re.search(
+        r"data +\d+ ms of a core for each of 16 images; \d+ a second by this process, in turn", caplog.text
+    )
     assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
     assert (workspace / "pretrain" / "checkpoints" / "video_index.json").is_file()
+
+
+def test_packed_videos_train_and_are_recorded_as_the_videos_that_they_were(
+    workspace, videos, labelled, tmp_path, caplog
+):
+    pack = ["--videos", str(videos), "--fps", "0", "--short_side", "0", "--quality", "100", "--num_processes", "0"]
+    assert pack_videos(pack) == 0
+    assert train(videos, tmp_path / "direct") == 0
+    assert train("data/packed/eyes", tmp_path / "packed") == 0
+    # labelled videos are found by their content, whatever holds it
+    assert caplog.text.count("Labelled: 1 video of it with labels will be learned from (BL_7)") == 2
+    direct, packed = (read_manifest(tmp_path / name / "manifest.json").videos for name in ("direct", "packed"))
+    assert direct == packed
+    losses = [
+        [record["loss"] for record in read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("direct", "packed")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)  # the same samples within JPEG's error
 
 
 def test_without_an_output_the_model_s_own_folder_is_used(workspace, videos):

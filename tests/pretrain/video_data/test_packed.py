@@ -19,7 +19,7 @@ from common.video.probe import VideoError
 from pretrain.ssl_dataset import VideoSamples
 from pretrain.video_data.augment import MultiCrop, MultiScaleCrop, VideoCrop
 from pretrain.video_data.clips import ClipReader
-from pretrain.video_data.corpora import Corpus, read_corpora, write_manifest
+from pretrain.video_data.corpora import Corpus, check_packed, read_corpora, write_manifest
 from pretrain.video_data.packed import OpenPacked, PackedCorpus, PackSettings, read_packed_corpus, verify_shard
 from pretrain.video_data.packing import PackingTask, describe_corpus, pack_corpus, pack_video
 from pretrain.video_data.sampling import BalancedSampling
@@ -351,3 +351,42 @@ def test_nothing_outside_of_a_frame_s_place_is_read_for_it(shard):
 def test_packing_needs_a_video(tmp_path):
     task = PackingTask("gone", tmp_path / "gone.mp4", tmp_path / "gone.tar", AT_FOUR, False)
     assert "a link to nothing" in str(pack_video(task).error)
+
+
+# --- what recipes need of packed videos ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def packed_corpora(at_four, tmp_path) -> list[Corpus]:
+    return corpora_of(at_four, tmp_path)
+
+
+def test_clips_of_more_frames_a_second_than_were_packed_are_refused(packed_corpora):
+    with pytest.raises(
+        UserError, match=r"corpus eyes: packed with 4 frames a second, expected at least the 8 of the clips"
+    ):
+        check_packed(packed_corpora, fps=8, crop_size=32)
+
+
+@pytest.mark.parametrize("fps", [4, 2, 0.25, None])
+def test_clips_that_fit_the_packed_rate_pass_in_silence(packed_corpora, caplog, fps):
+    check_packed(packed_corpora, fps=fps, crop_size=32)
+    assert caplog.text == ""
+
+
+def test_clips_that_cannot_be_evenly_spaced_are_said(packed_corpora, caplog):
+    check_packed(packed_corpora, fps=3, crop_size=32)
+    assert "clips of 3 frames a second cannot be evenly spaced among the 4" in caplog.text
+
+
+def test_frames_smaller_than_their_crops_are_said(source, tmp_path, caplog):
+    folder = packed_by(source, tmp_path, PackSettings(4.0, 48, 90))
+    check_packed(corpora_of(folder, tmp_path), fps=4, crop_size=64)
+    assert "shorter side of 48 pixels, the crops 64: they are enlarged" in caplog.text
+
+
+def test_videos_that_are_not_packed_are_not_looked_at(source, tmp_path, caplog):
+    corpora = corpora_of(source, tmp_path)
+    caplog.clear()
+    check_packed(corpora, fps=100, crop_size=4000)
+    assert caplog.text == ""

@@ -202,3 +202,34 @@ def test_a_resumed_order_goes_on_where_it_stopped():
 def test_impossible_orders_are_refused(wrong):
     with pytest.raises(ValueError, match="not possible"):
         SampleOrder(**{"batch_size": 4} | wrong)
+
+
+# --- neighbours ---------------------------------------------------------------------------------------------------
+
+
+def near_draws(sampling: BalancedSampling, spread_seconds: float, count: int = NUM_DRAWS) -> list:
+    """Two neighbours a place."""
+    return [
+        sampling.draw(
+            generator(0, "own", number), near=generator(0, "place", number // 2), spread_seconds=spread_seconds
+        )
+        for number in range(count)
+    ]
+
+
+def test_neighbours_lie_in_one_video_within_the_stretch(corpora):
+    moments = near_draws(BalancedSampling(corpora), spread_seconds=6.0)
+    for one, other in zip(moments[::2], moments[1::2], strict=True):
+        assert one.video == other.video
+        assert one.start_seconds != other.start_seconds
+        assert abs(one.start_seconds - other.start_seconds) <= 6
+
+
+@pytest.mark.parametrize("spread_seconds", [0.0, 30.0, 500.0])
+def test_a_neighbour_for_itself_is_as_likely_anywhere(spread_seconds):
+    """At the ends too, and where the stretch is longer than the video."""
+    sampling = BalancedSampling([Corpus("one", (video("v", 100.0, start=5.0),))])
+    starts = [moment.start_seconds - 5 for moment in near_draws(sampling, spread_seconds)[::2]]
+    assert min(starts) >= 0
+    assert max(starts) <= 100
+    assert kstest(starts, "uniform", (0, 100)).pvalue > ALMOST_NEVER

@@ -189,6 +189,7 @@ def test_the_global_batch_counts_all_micro_batches_and_processes():
 @pytest.mark.parametrize("rank", [0, 1])
 def test_each_process_reads_its_run_of_every_micro_batch(workspace, videos, rank):
     options = DINOv3Options(model="dinov3-tiny", batch_size=2, num_local=1, num_workers=0, videos=(str(videos),))
+    options = options.completed(on_gpu=False, world_size=1)
     sampling = balanced_sampling(options, known_corpora(options, Processes(0, 1, CPU)))
     dataset = VideoSamples(sampling, frame_views(options, find_model("dinov3-tiny")), seed=options.seed)
     batches = iter(micro_batches(options, dataset, Processes(rank, 2, CPU))(8))

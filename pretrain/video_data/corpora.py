@@ -10,12 +10,12 @@ from pathlib import Path
 from common.base import paths
 from common.base.entries import VIDEOS_IN_WORDS, is_frame_folder
 from common.base.files import cached_fingerprint, video_bytes, write_json
-from common.base.runtime import UserError, listed
+from common.base.runtime import UserError, listed, progress
 from common.dataset import manifest as manifests
 from common.dataset.description import features_owner
 from common.dataset.kfold import read_bundle
 from common.video.probe import VideoError
-from pretrain.video_data.packed import is_packed, is_shard, read_packed_corpus, read_shard
+from pretrain.video_data.packed import OpenPacked, is_packed, is_shard, read_packed_corpus, read_shard
 from pretrain.video_data.video_index import VideoEntry, probe_videos
 
 log = logging.getLogger(__name__)
@@ -114,10 +114,15 @@ def _packed_videos(folder: Path) -> tuple[str, dict[str, Path]]:
 
 
 def packed_entries(shards: Sequence[Path]) -> dict[Path, VideoEntry]:
-    """What is known of packed videos by their shards; damaged ones are named in warnings."""
+    """What is known of packed videos by their shards, if the first and the last frame can be read; others are warned of."""
     entries = {}
-    for path in shards:
+    for path in progress(shards, description="packed videos", unit="videos"):
         try:
+            video = OpenPacked(path)
+            try:
+                video.span()
+            finally:
+                video.close()
             entries[path] = read_shard(path).entry
         except VideoError as error:
             log.warning("left out: %s", error)

@@ -185,14 +185,15 @@ class OpenPacked:
         self.path, self._shard = path, read_shard(path)
         try:
             table = np.array(map_array(table_of(path), PACK_AGAIN), dtype=np.float64)
-        except UserError as error:
+            self._stream = path.open("rb")
+        except (UserError, OSError) as error:
             raise VideoError(path, error, advice=PACK_AGAIN) from error
         if wrong := _wrong_table(table, self._shard):
+            self._stream.close()
             raise VideoError(path, f"{table_of(path).name}: {wrong}", advice=PACK_AGAIN)
         self.seconds = table[:, 0]
         """`(N,)` presentation times of the frames kept."""
         self._offsets, self._sizes = table[:, 1].astype(np.int64), table[:, 2].astype(np.int64)
-        self._stream = path.open("rb")
 
     def close(self) -> None:
         """Close the file."""
@@ -208,6 +209,13 @@ class OpenPacked:
         images = {number: self.image(number) for number in sorted(set(numbers))}
         size = images[numbers[0]].shape[:2]
         return np.stack([fitted(images[number], size) for number in numbers])
+
+    def span(self) -> tuple[float, float]:
+        """Times of the first and the last frame, which are read for it."""
+        last = len(self.seconds) - 1
+        for number in {0, last}:
+            self.image(number)
+        return float(self.seconds[0]), float(self.seconds[last])
 
     def on_grid(self, seconds: np.ndarray) -> np.ndarray:
         """Times rounded to the grid of the packed rate, of two equally near points the earlier."""

@@ -48,6 +48,7 @@ IMPORTED = {
                         "sklearn.metrics", "scipy.stats", "plotly.graph_objects", "matplotlib.pyplot"),
     "data.import_dataset": ("av",),
     "pretrain.finetune_lora": ("pretrain.lora.training", "transformers.models.vjepa2.modeling_vjepa2", "peft"),
+    "pretrain.pack_videos": ("pretrain.video_data.packing",),
     "pretrain.ssl_pretrain_vjepa2": ("pretrain.engine.loop", "pretrain.methods.vjepa2",
                                      "transformers.models.vjepa2.modeling_vjepa2"),
 }  # fmt: skip

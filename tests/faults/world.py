@@ -103,6 +103,14 @@ STAGE_1 = Command(
 )  # fmt: skip
 STAGE_1_LONGER = Command(STAGE_1.module, (*STAGE_1.words[:-4], "--monitor_every", "0", "--output", "pretrain/stopped"))
 STAGE_1_CLUSTERS = Command(STAGE_1.module, (*STAGE_1_LONGER.words, "--clusters", "clusters.json"))
+PACKED_SET = ("--videos", "unlabelled", "--output", "packed", "--fps", "5", "--num_processes", "0")
+CHECK_PACKED = Command("pretrain.pack_videos", (*PACKED_SET, "--check"))
+STAGE_1_PACKED = Command(
+    STAGE_1.module,
+    (*TINY, "--init", "start", "--videos", "packed/unlabelled", "--max_steps", "1", "--batch_size", "2", "--fps", "5",
+     "--monitor_every", "0", "--output", "pretrain/new"),
+    skips_values=True,
+)  # fmt: skip
 STAGE_1_CONFIG = Command(STAGE_1.module, (*TINY, "--output", "pretrain/new", "--config", "stage_1.yaml"))
 STAGE_2 = Command(
     "pretrain.finetune_lora",
@@ -181,6 +189,10 @@ TARGETS = (
     Target("pretrain/stopped/step_000004.pt", "torch", (STAGE_1_LONGER,), 12, ("stopped",)),
     Target("pretrain/stopped/metrics.jsonl", "text", (STAGE_1_LONGER,), 6),
     Target("pretrain/checkpoints/video_index.json", "json", (STAGE_1_CONFIG,), 10),
+    Target("packed/unlabelled/packed.json", "json", (STAGE_1_PACKED, CHECK_PACKED), 16),
+    Target("packed/unlabelled/film_1.json", "json", (STAGE_1_PACKED, CHECK_PACKED), 16, ("film_1",)),
+    Target("packed/unlabelled/film_1.npy", "npy", (STAGE_1_PACKED, CHECK_PACKED), 16, ("film_1",)),
+    Target("packed/unlabelled/film_1.tar", "video", (STAGE_1_PACKED, CHECK_PACKED), 16, ("film_1",)),
     Target("stage_1.yaml", "yaml", (STAGE_1_CONFIG,), 12),
     Target("clusters.json", "json", (STAGE_1_CLUSTERS,), 8),
     Target(f"{STOPPED}/last.pt", "torch", (STAGE_2,), 24, ("vjepa2-tiny-interrupted",)),
@@ -251,6 +263,8 @@ def make_world(root: Path) -> None:
     _write_lists(root / "data" / "mini" / "splits")
     with _commands_work_in(root):
         _write_exchange(root)
+        packed = [str(root / word) if word == "packed" else word for word in PACKED_SET]
+        importlib.import_module(CHECK_PACKED.module).main(packed)
         importlib.import_module(IMPORT_TABLE.module).main(
             [str(root / word) if "/" in word else word for word in IMPORT_TABLE.words]
         )

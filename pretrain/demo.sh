@@ -30,11 +30,14 @@ videos = {name: {"fps": 10.0, "stratum": name[:2]} for name in names}
 write_json(dataset.import_record, {"release": "sample-annotated", "videos": videos})
 RECORD
 
-stages() { # FAMILY [OPTIONS OF STAGE 1...]
+say "the videos of Stage 1 packed: decoded once, small frames at 4 a second"
+run pretrain/pack_videos.py --videos "$root/data/demo/unlabelled" --output "$root/data/demo/packed"
+
+stages() { # FAMILY VIDEOS [OPTIONS OF STAGE 1...]
     local model="$1-tiny"
-    say "$model, Stage 1: self-supervised pretraining on data/demo/unlabelled"
-    run "pretrain/ssl_pretrain_$1.py" --model "$model" --init random --videos "$root/data/demo/unlabelled" \
-        --exclude sample sample-annotated --num_workers 1 --save_every 50 --device cpu "${@:2}"
+    say "$model, Stage 1: self-supervised pretraining on $2"
+    run "pretrain/ssl_pretrain_$1.py" --model "$model" --init random --videos "$root/$2" \
+        --exclude sample sample-annotated --num_workers 1 --save_every 50 --device cpu "${@:3}"
     say "$model, Stage 2: LoRA on data/sample-annotated"
     run pretrain/finetune_lora.py --model "$model" --datasets sample-annotated --classes pretrain/demo_classes.yaml \
         --epochs 2 --steps_per_epoch 30 --grid_seconds 1 --validation_share 0.34 --num_workers 1 --device cpu
@@ -42,8 +45,8 @@ stages() { # FAMILY [OPTIONS OF STAGE 1...]
     run pretrain/extract_ssl_features.py --model "$model" --dataset sample --device cpu
 }
 
-stages dinov3 --max_steps 100 --batch_size 8 --freeze_backbone_epochs 0 --freeze_prototypes_epochs 0
-stages vjepa2 --max_steps 100 --batch_size 4
+stages dinov3 data/demo/unlabelled --max_steps 100 --batch_size 8 --freeze_backbone_epochs 0 --freeze_prototypes_epochs 0
+stages vjepa2 data/demo/packed/unlabelled --max_steps 100 --batch_size 4
 
 say "the head on the folds of data/sample, for both networks at once"
 folds() { run -m common.run_k_folds --model "$1" --folds 5 --config data/sample_head.yaml; }

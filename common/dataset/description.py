@@ -93,8 +93,14 @@ def features_owner(dataset: paths.Dataset) -> paths.Dataset:
 
 
 def frames_fps_of(video: Path) -> float | None:
-    """Images a second of a video that is a folder of images, by the `dataset.yaml` of the data set that it lies in."""
-    return read_description(paths.Dataset(Path(os.path.abspath(video)).parents[1])).frames_fps
+    """Images a second of a video that is a folder of images, by the `dataset.yaml` of the data set that it lies in.
+
+    A video may lie at any depth below `videos/`; in a folder that is no data set, the file may be beside the videos.
+    """
+    parents = Path(os.path.abspath(video)).parents
+    places = [parents[1], *(folder.parent for folder in parents if folder.name == "videos"), parents[0]]
+    said = (place for place in places if os.path.lexists(paths.Dataset(place).description))
+    return read_description(paths.Dataset(next(said, parents[1]))).frames_fps
 
 
 def _read_keys(dataset: paths.Dataset) -> DatasetDescription:

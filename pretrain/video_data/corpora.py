@@ -10,11 +10,12 @@ from pathlib import Path
 from common.base import paths
 from common.base.entries import VIDEOS_IN_WORDS, is_frame_folder
 from common.base.files import cached_fingerprint, video_bytes, write_json
-from common.base.runtime import UserError, listed, progress
+from common.base.runtime import UserError, counted, listed, progress
 from common.dataset import manifest as manifests
-from common.dataset.description import features_owner
+from common.dataset.description import features_owner, frames_fps_of
 from common.dataset.kfold import read_bundle
 from common.video.probe import VideoError
+from common.video.timeline import DEFAULT_FPS
 from pretrain.video_data.packed import OpenPacked, is_packed, is_shard, read_packed_corpus, read_shard
 from pretrain.video_data.video_index import VideoEntry, probe_videos
 
@@ -61,6 +62,15 @@ def read_corpora(
                 entry = dataclasses.replace(entries[path], name=video)
                 (repeated if entry.fingerprint in seen else kept).append(entry)
                 seen.add(entry.fingerprint)
+        unknown = [video.name for video in kept if video.path.is_dir() and not frames_fps_of(video.path)]
+        if unknown:
+            log.warning(
+                "%s: %s of images of an unknown rate, taken for %g a second: %s; write frames_fps: N to a dataset.yaml beside",
+                name,
+                counted(len(unknown), "folder"),
+                DEFAULT_FPS,
+                listed(unknown),
+            )
         if repeated:
             names = ", ".join(entry.name for entry in repeated)
             log.warning("%s: %d left out, excluded or copies of others: %s", name, len(repeated), names)

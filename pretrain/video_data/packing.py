@@ -21,7 +21,7 @@ from common.base.runtime import UserError, prefetch
 from common.dataset.description import frames_fps_of
 from common.video.decode import Decoding
 from common.video.probe import VideoError
-from common.video.timeline import sample_at_fps
+from common.video.timeline import DEFAULT_FPS, sample_at_fps
 from pretrain.video_data.packed import (
     FORMAT,
     SHARD_RECORD,
@@ -125,7 +125,10 @@ def _present(task: PackingTask) -> Shard | None:
         return None
     with suppress(VideoError, OSError):  # what cannot be read is packed again, and that says why it cannot
         shard = read_shard(task.shard)
-        if shard.settings == task.settings and shard.entry.fingerprint == video_fingerprint(task.path):
+        is_same = shard.entry.fingerprint == video_fingerprint(task.path)
+        if task.path.is_dir():  # whose length in time is told by a file that may change
+            is_same = is_same and shard.entry.fps == (frames_fps_of(task.path) or DEFAULT_FPS)
+        if is_same and shard.settings == task.settings:
             return shard
     return None
 

@@ -84,6 +84,8 @@ def probe_videos(videos: Sequence[Path], index: Path, num_processes: int | None 
             continue
         state = path.stat()
         states[path] = {"size_bytes": video_bytes(path), "modified_ns": state.st_mtime_ns}
+        if path.is_dir():  # whose length in time is told by a file that may change
+            states[path]["fps"] = frames_fps_of(path) or DEFAULT_FPS
     records = _read_index(index)
     # one whose size or time of change is not that of its record has changed since
     new = [path for path in states if not states[path].items() <= records.get(str(path), {}).items()]

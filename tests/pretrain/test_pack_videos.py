@@ -66,6 +66,13 @@ def test_a_folder_of_images_is_packed_at_its_rate(workspace, eyes):
     assert np.abs(shown - [0, 30, 90, 150]).max() < 1
 
 
+def test_another_rate_of_the_images_packs_them_again(workspace, eyes):
+    pack()
+    (eyes / "dataset.yaml").write_text("frames_fps: 1\n")
+    assert changed(packed(workspace), pack) == {"images.tar", "images.npy", "images.json"}
+    assert ClipReader().read(packed(workspace) / "images.tar", np.array([3.0])).mean() == pytest.approx(90, abs=1)
+
+
 def test_a_second_run_packs_nothing(workspace, eyes, capsys):
     pack()
     assert changed(packed(workspace), pack) == set()

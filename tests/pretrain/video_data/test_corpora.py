@@ -5,6 +5,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.base import paths
 from common.base.files import read_json, video_fingerprint, write_json
@@ -102,6 +103,47 @@ def test_two_videos_of_one_name_are_an_error(corpus):
 def test_no_source_is_an_error():
     with pytest.raises(UserError, match="name at least one folder"):
         find_corpora([])
+
+
+# --- folders of images --------------------------------------------------------------------------------------------
+
+
+def write_images(folder, num_images: int = 6) -> None:
+    folder.mkdir(parents=True)
+    for number in range(num_images):
+        Image.new("RGB", (64, 48), (40 * number + len(folder.name),) * 3).save(folder / f"{number + 1:06d}.png")
+
+
+def seconds_of(corpora) -> dict[str, float]:
+    return {video.name: video.duration_seconds for corpus in corpora for video in corpus.videos}
+
+
+@pytest.mark.parametrize("place", ["eyes/dataset.yaml", "dataset.yaml"])
+def test_folders_of_images_are_videos_of_the_rate_that_is_said(tmp_path, index, caplog, place):
+    """Beside the videos, or a folder above, where a data set has it."""
+    write_images(tmp_path / "eyes" / "a")
+    (tmp_path / place).write_text("frames_fps: 2\n")
+    assert seconds_of(read_corpora([str(tmp_path / "eyes")], index, num_processes=0)) == {"a": 3.0}
+    assert "unknown rate" not in caplog.text
+
+
+def test_an_imported_data_set_of_images_is_a_corpus_at_any_depth(workspace, tmp_path, index):
+    """As importers leave it: links to folders of a release."""
+    write_images(tmp_path / "release" / "frames")
+    root = workspace / "data" / "GraSP"
+    (root / "videos" / "2019").mkdir(parents=True)
+    (root / "videos" / "2019" / "case").symlink_to(tmp_path / "release" / "frames")
+    (root / "mapping.txt").write_text("0 wash\n")
+    (root / "dataset.yaml").write_text("frames_fps: 1\n")
+    assert seconds_of(read_corpora(["GraSP"], index, num_processes=0)) == {"2019/case": 6.0}
+
+
+def test_a_rate_that_is_unknown_is_said_and_one_that_is_learned_counts(tmp_path, index, caplog):
+    write_images(tmp_path / "eyes" / "a")
+    assert seconds_of(read_corpora([str(tmp_path / "eyes")], index, num_processes=0)) == {"a": pytest.approx(6 / 25)}
+    assert "eyes: 1 folder of images of an unknown rate, taken for 25 a second: a" in caplog.text
+    (tmp_path / "eyes" / "dataset.yaml").write_text("frames_fps: 2\n")
+    assert seconds_of(read_corpora([str(tmp_path / "eyes")], index, num_processes=0)) == {"a": 3.0}
 
 
 # --- what is known of them ----------------------------------------------------------------------------------------

@@ -182,6 +182,8 @@ LOSSES = [
         "F.normalize(features.float(), dim=-1)\n    return unit": "features.float()\n    return unit",
         "/ student.shape[1]": "/ student.shape[0]",
         'mode="bicubic"': 'mode="bilinear"',
+        "rank() // size * size, world_size() - size": "rank() // size * size, world_size()",
+        "(rank() - start) * len(own)": "rank() * len(own)",
     }),
     *mutants("pretrain/objectives/latent_losses.py", f"{OBJECTIVES}/test_latent_losses.py", {
         "F.layer_norm(gather_tokens(teacher.float(), places), teacher.shape[-1:])": "gather_tokens(teacher.float(), places)",
@@ -198,6 +200,7 @@ LOSSES = [
         "max(self.steps - self.reaches_end, 1)": "max(self.steps, 1)",
         "TRUNCATED_HORIZON = 1.25": "TRUNCATED_HORIZON = 1.0",
         "self.then(step - self.steps)": "self.then(step)",
+        "Linear(peak, end, max(steps, 0))": "Linear(peak, end, total_steps)",
     }),
 ]  # fmt: skip
 
@@ -211,6 +214,7 @@ MASKS = [
         "(1 / counts).expand_as": "(1 / counts.sum()).expand_as",
         "rows >= height or columns >= width": "rows > height or columns > width",
         '"patches", crop)': '"patches")',
+        '"mask", first, "counts"': '"mask", "counts"',
     }),
     *mutants("pretrain/objectives/masks_video.py", f"{OBJECTIVES}/test_masks_video.py", {
         '"tube", sample)': '"tube")',
@@ -221,6 +225,28 @@ MASKS = [
         '"long", num_blocks=2, spatial_scale=0.7': '"long", num_blocks=2, spatial_scale=0.6',
         "torch.randint(g - s + 1, ()": "torch.randint(max(g - s, 1), ()",
         "_first(~outside, num_target)": "~outside",
+    }),
+]  # fmt: skip
+
+RECIPES = [
+    *mutants("pretrain/vjepa2_predictor.py", "tests/pretrain/test_backbones.py", {
+        "2 * (int(found[1]) + 1)": "2 * int(found[1]) + 1",
+        "predictor.embeddings.config.pred_num_mask_tokens = len(tokens)": "len(tokens)",
+    }),
+    *mutants("pretrain/objectives/heads.py", "tests/pretrain/methods/test_defaults.py", {
+        "if self.unit_prototypes:": "if not self.unit_prototypes:",
+    }),
+    *mutants("pretrain/engine/step.py", "tests/pretrain/engine/test_step.py", {
+        "is not None and not self.schedules.clip_each": "is not None",
+    }),
+    *mutants("pretrain/methods/dino.py", "tests/pretrain/methods/test_defaults.py", {
+        "linearly_scaled(options.learning_rate": "2 * linearly_scaled(options.learning_rate",
+        "patch_embedding_scale = 1.0": "patch_embedding_scale = 0.2",
+        "drop_path_rises = True": "drop_path_rises = False",
+        "clip_each=True": "clip_each=False",
+    }),
+    *mutants("common/encoders/families/videomae.py", "tests/common/encoders/families/test_videomae.py", {
+        ".get(SPACE_TIME, architecture.space_time_positions)": ".get(SPACE_TIME, False)",
     }),
 ]  # fmt: skip
 
@@ -334,6 +360,6 @@ LIVE = [
 ]  # fmt: skip
 
 MUTANTS = [
-    *MEASURES, *STATISTICS, *FEATURES, *FOLDS, *LOSSES, *MASKS, *SAMPLING,
+    *MEASURES, *STATISTICS, *FEATURES, *FOLDS, *LOSSES, *MASKS, *RECIPES, *SAMPLING,
     *DECODING, *RANKS, *LEAKS, *TRANSFER, *SPLITS, *LOCKS, *LIVE,
 ]  # fmt: skip

@@ -6,11 +6,13 @@ import torch.nn.functional as F
 
 from common.video.preprocess import normalise
 from pretrain.engine.monitor import ENTROPY
+from pretrain.engine.step import TrainingStep
 from tests.pretrain.methods.crops import (
     NUM_LOCAL,
     assert_same_change,
     crops_of,
     dino_options,
+    here,
     losses_on_one_batch,
     method_of,
     trained,
@@ -78,6 +80,28 @@ def test_steps_on_made_frames_lower_the_loss():
     given = dino_options(momentum=0.5, layer_decay=1.0, batch_size=8, warmup=0.0, temperature=0.04)
     losses = losses_on_one_batch(given, steps=15)
     assert max(losses[-3:]) < 0.7 * losses[0]
+
+
+def clipped(sharding: str) -> dict[str, torch.Tensor]:
+    """Norms of the gradients of two steps' samples after clipping, by parameter, of which this process may hold shards."""
+    given = dino_options(batch_size=4 // here().world_size, sharding=sharding, clip_norm=1e-3)
+    method = method_of(given)
+    step = TrainingStep(method, method.schedules(10), given, here())
+    step.prepared(crops_of(given.batch_size * here().rank, given.batch_size), 0)["loss"].backward()
+    step.optimizer.clip()
+    whole = {name: part.grad for name, part in method.named_parameters() if part.grad is not None}
+    return {name: (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).norm() for name, grad in whole.items()}
+
+
+def test_every_parameter_is_clipped_by_its_own_norm_also_in_shards(run):
+    alone = clipped("none")
+    assert max(alone.values()) == pytest.approx(1e-3, rel=1e-3)
+    assert sum(value > 0.9e-3 for value in alone.values()) > len(alone) / 2
+    for sharding in ("ddp", "fsdp"):
+        found = run(clipped, sharding)[0]
+        assert {name.removeprefix("module."): value.item() for name, value in found.items()} == pytest.approx(
+            {name: value.item() for name, value in alone.items()}, rel=1e-2, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])

@@ -247,7 +247,7 @@ def own_masks(strategy: Multiblock | Tube) -> TokenMasks:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_process_draws_what_it_would_draw_alone(two, name):
+def test_two_processes_draw_what_each_would_draw_alone(two, name):
     """Nothing is sent: the number of processes changes no mask."""
     for rank, masks in enumerate(two(own_masks, ALL[name])):
         alone = ALL[name].draw(GRID, seed=0, step=0, samples=range(4 * rank, 4 * rank + 4))
@@ -255,7 +255,7 @@ def test_a_process_draws_what_it_would_draw_alone(two, name):
         assert torch.equal(masks.target, alone.target)
 
 
-def test_processes_have_contexts_of_their_own_length_from_blocks_of_one_size(two):
+def test_two_processes_have_contexts_of_their_own_length_from_blocks_of_one_size(two):
     lengths = [masks.context.shape[1] for masks in two(own_masks, SHORT_RANGE)]
     assert min(lengths) == draw(SHORT_RANGE, num_samples=8).context.shape[1]
     assert lengths[0] != lengths[1]

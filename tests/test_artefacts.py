@@ -337,7 +337,8 @@ def test_stage_1_goes_on_from_the_middle_to_the_recorded_end(artefacts):
     found, recorded = artefacts.root / folder, artefacts.recorded / folder
     (found / "final.pt").unlink()
     shutil.rmtree(found / "export")
-    said = artefacts.run(*artefacts.words("pretrain"))
+    # what V-JEPA 2 was trained with by default
+    said = artefacts.run(*artefacts.words("pretrain"), "--lr_schedule", "linear", "--antialias")
     assert "step_000004.pt: resuming after step 4 of 8" in said
     assert "the numbers will differ" not in said
     ours, theirs = (
@@ -350,6 +351,18 @@ def test_stage_1_goes_on_from_the_middle_to_the_recorded_end(artefacts):
         for name in our.keys() - MEASURE_OF_TIME:
             assert our[name] == pytest.approx(their[name], abs=SAME, rel=SAME), name
     assert_same_tensors(found / "export" / "model.safetensors", recorded / "export" / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_stage_1_says_what_has_become_of_its_defaults(artefacts):
+    folder = artefacts.root / "pretrain" / "checkpoints" / "ssl" / "vjepa2-tiny"
+    (folder / "final.pt").unlink()
+    shutil.rmtree(folder / "export")
+    said = artefacts.run(*artefacts.words("pretrain"))
+    expected = (
+        "resuming with antialias False instead of True, lr_schedule cooldown instead of linear; the numbers will differ"
+    )
+    assert expected in said.replace("\n", " ")
 
 
 @pytest.mark.slow

@@ -38,6 +38,11 @@ DELETE = "delete it to resume from the one before"
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 # options of either stage that may change between the parts of a training without changing its numbers
 WITHOUT_EFFECT = ("output", "resume", "wandb", "save_every", "keep_last", "num_workers", "monitor_every")
+# what versions did before there was an option: a checkpoint that lacks it is of one of them
+BEFORE_OPTIONS: dict[str, object] = {
+    **{"antialias": True, "beta2": 0.999, "crop_boundary": 0.32, "flip_chance": 0.5, "koleo_neighbours": 1},
+    **{"neighbour_seconds": 8.0, "samples_per_seek": 1},
+}
 WITHOUT_EFFECT += ("ssl_checkpoint",)  # Stage 2 compares what it names by its hash
 
 
@@ -148,6 +153,7 @@ def require_same_training(
             raise UserError(
                 f"{path}: this training has another {what} ({old}, now {new}); give --output another folder"
             )
+    former = {name: value for name, value in BEFORE_OPTIONS.items() if name in present} | dict(former)
     changed = [
         f"{name} {present.get(name)} instead of {former.get(name)}"
         for name in sorted(former.keys() | present.keys())

@@ -182,6 +182,8 @@ class ClipOptions(TrainingOptions):
 class VJEPA2Options(ClipOptions):
     """Of V-JEPA 2; rates are for continuing published weights on few GPUs; the help names what these were made with."""
 
+    antialias: bool = option(False, group="data")
+    """Antialias crops where they are made smaller (V-JEPA 2 does not)."""
     mask_mode: Literal["multiblock", "tube"] = option("multiblock")
     """What is hidden all through a clip: blocks, as published once 8 small and once 2 large ones (V-JEPA 2), or single
     places."""
@@ -200,9 +202,10 @@ class VJEPA2Options(ClipOptions):
     start_learning_rate: float = option(1e-5, minimum=0)
     """At the first step (1e-05: this project's; V-JEPA 2 1e-4)."""
     final_learning_rate: float = option(1e-6, minimum=0)
-    """At the end of the decay, which is planned for 1.25 times the training and so stops above it (1e-06: V-JEPA 2)."""
-    lr_schedule: Literal["linear", "cosine", "constant"] = option("linear")
-    """Decay after warm-up (linear: V-JEPA 2's last phase, its cooldown, after a constant one)."""
+    """At the end of the decay; cooldown and cosine stop above it (1e-06: V-JEPA 2)."""
+    lr_schedule: Literal["cooldown", "linear", "cosine", "constant"] = option("cooldown")
+    """After warm-up: constant, then in a last phase cooldown, a straight line (V-JEPA 2), or cosine (V-JEPA), both planned
+    for 1.25 times the training; linear: a line to its end."""
     warmup: float = option(0.05, minimum=0, below=1)
     """Share of all steps in which the learning rate rises (0.05: V-JEPA 2 ViT-g, 12,000 of 240,000 steps)."""
     weight_decay: float = option(0.04, minimum=0)

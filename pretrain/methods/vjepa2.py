@@ -20,6 +20,7 @@ from pretrain.objectives.masks_video import Grid, Multiblock, TokenMasks, Tube, 
 from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups, head_groups
 from pretrain.objectives.schedules import (
     Constant,
+    Linear,
     Schedule,
     Warmup,
     truncated_cooldown,
@@ -32,6 +33,7 @@ from pretrain.video_data.augment import VideoCrop
 log = logging.getLogger(__name__)
 
 PATCH_SIZE = 16
+PLANNED_FOR_LONGER = {"cooldown": truncated_cooldown, "cosine": truncated_cosine}  # than the training: they stop above
 STEPS_LOOKED_AT = 8  # of which the mean number of kept tokens is taken
 
 
@@ -109,10 +111,11 @@ class VJEPA2(Method):
         options = self.options
         start, peak, end = options.start_learning_rate, options.learning_rate, options.final_learning_rate
         warmup_steps = round(options.warmup * total_steps)
-        if options.lr_schedule == "constant":
-            return Warmup(start, warmup_steps, Constant(peak))
-        decay = truncated_cosine if options.lr_schedule == "cosine" else truncated_cooldown
-        return decay(start, peak, end, warmup_steps=warmup_steps, total_steps=total_steps)
+        if options.lr_schedule in PLANNED_FOR_LONGER:
+            decay = PLANNED_FOR_LONGER[options.lr_schedule]
+            return decay(start, peak, end, warmup_steps=warmup_steps, total_steps=total_steps)
+        then = Linear(peak, end, total_steps - warmup_steps) if options.lr_schedule == "linear" else Constant(peak)
+        return Warmup(start, warmup_steps, then)
 
     def features(self, batch: Batch) -> Tensor:
         """The mean `(B, D)` of all tokens of each clip, as feature extraction takes it."""
@@ -218,4 +221,4 @@ def clip_views(options: VJEPA2Options, model: SslModel) -> VideoCrop:
     size = options.crop_size_of(model)
     if size % PATCH_SIZE:
         raise UserError(f"--crop_size {size}: {model.name} takes multiples of {PATCH_SIZE} pixels")
-    return VideoCrop(size)
+    return VideoCrop(size, antialias=options.antialias)

@@ -79,6 +79,7 @@ class VideoCrop:
     scale: Range = (0.3, 1.0)
     ratio: Range = (0.75, 1.35)
     flip_chance: float = 0.5
+    antialias: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def multi_crop(image: Tensor, rule: MultiCrop, random: torch.Generator) -> dict[
 def crop_clip(clip: Tensor, rule: VideoCrop, random: torch.Generator) -> Tensor:
     """The view `(T, 3, size, size)` of a clip `(T, 3, H, W)` uint8."""
     box = draw_box(*clip.shape[-2:], rule.scale, rule.ratio, random=random)
-    return resized_crop(clip, box, rule.size, flipped=happens(rule.flip_chance, random), antialias=False)
+    return resized_crop(clip, box, rule.size, flipped=happens(rule.flip_chance, random), antialias=rule.antialias)
 
 
 def multi_scale_crop(clip: Tensor, rule: MultiScaleCrop, random: torch.Generator) -> dict[str, Tensor]:

@@ -158,10 +158,13 @@ def test_features_are_those_of_the_exported_encoder():
 
 
 def test_the_learning_rate_rises_and_falls_in_straight_lines():
-    """The second is planned for 125 steps."""
-    rate = made(learning_rate=1e-4, start_learning_rate=2e-5, final_learning_rate=1e-6, warmup=0.05).schedules(100)
-    found = [rate.learning_rate(step) for step in (0, 5, 65, 100)]
+    """The second is planned for 125 steps, unless it is to reach its end."""
+    given = {"learning_rate": 1e-4, "start_learning_rate": 2e-5, "final_learning_rate": 1e-6}
+    rate = made(**given, warmup=0.05).schedules(100).learning_rate
+    found = [rate(step) for step in (0, 5, 65, 100)]
     assert found == pytest.approx([2e-5, 1e-4, 5.05e-5, 1e-4 - 95 / 120 * 9.9e-5])
+    rate = made(**given, warmup=0.1, lr_schedule="linear").schedules(100).learning_rate
+    assert [rate(step) for step in (0, 5, 10, 55, 100)] == pytest.approx([2e-5, 6e-5, 1e-4, 5.05e-5, 1e-6])
 
 
 def test_the_cooldown_is_the_published_one():

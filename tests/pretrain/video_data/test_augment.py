@@ -297,6 +297,7 @@ def test_a_clip_is_resized_without_antialiasing_and_pictures_with():
     grey = resized_crop(stripes, box, 18, flipped=False)
     assert (grey.float() - 127.5).abs().max() < 20
     assert (found.float() - 127.5).abs().max() > 100
+    assert torch.equal(crop_clip(stripes, replace(rule, antialias=True), generator(0)), grey)
 
 
 def test_a_clip_is_flipped_as_often_as_it_should_be():

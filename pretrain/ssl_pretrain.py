@@ -175,7 +175,7 @@ def record_videos(options: TrainingOptions, model: SslModel, corpora: list[Corpu
     folder = RunFolder(options.output_folder)
     present = {video.fingerprint for corpus in corpora for video in corpus.videos}
     # a manifest without a checkpoint is of a training that never was: it is written anew
-    if folder.manifest.is_file() and (folder.step_files() or folder.final.is_file()):
+    if folder.manifest.is_file() and (folder.step_files() or folder.final.exists()):
         former = {video.fingerprint for video in manifests.read_manifest(folder.manifest).videos}
         if former != present:
             raise UserError(

@@ -1,6 +1,7 @@
-"""Checkpoints of a training, the same whether one process, replicas or shards wrote them, and who may resume from one.
+"""Checkpoints of a training, and who may resume from one; any number of processes reads what any number wrote.
 
-A file holds tensors by parameter name and plain Python values only. It gets its name when it is complete.
+One process and replicas write a file, which holds tensors by parameter name and plain Python values only and gets its name when it is
+complete; shards write a folder (`sharded_checkpoint`).
 """
 
 import logging
@@ -16,11 +17,13 @@ from torch.distributed.checkpoint.state_dict import (
     get_state_dict,
     set_state_dict,
 )
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from common.base.files import misfit, save_tensors
 from common.base.runtime import UserError
 from common.encoders.weights.files import READ_ERRORS, in_one_line, read_content
+from pretrain.engine import sharded_checkpoint
 from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Method
 from pretrain.engine.run_folder import RunFolder
@@ -82,10 +85,12 @@ def save_training(path: Path, state: TrainingState, method: Method, optimizer: O
 
 
 def restore_training(path: Path, method: Method, optimizer: Optimizer, processes: Processes) -> TrainingState:
-    """Put a checkpoint's tensors into `method` and `optimizer`; every process reads the file.
+    """Put a checkpoint's tensors into `method` and `optimizer`; every process reads the file, or its part of the folder.
 
     Raises `UserError` naming the file when it is damaged or of another method.
     """
+    if path.is_dir():
+        return state_of(sharded_checkpoint.load(path, method, optimizer, processes), path)
     # mapped where all tensors leave for a device anyway, so that several processes share one copy of the file
     content = read_checkpoint(path, mapped=processes.device.type == "cuda")
     try:
@@ -100,7 +105,7 @@ def restore_training(path: Path, method: Method, optimizer: Optimizer, processes
         raise UserError(
             f"{path}: this checkpoint is of another model or recipe ({in_one_line(error)}); give --output another folder"
         ) from error
-    return state_of(content)
+    return state_of(content, path)
 
 
 def read_checkpoint(path: Path, shape: dict[str, Any] | None = None, *, mapped: bool = False) -> dict[str, Any]:
@@ -116,25 +121,43 @@ def read_checkpoint(path: Path, shape: dict[str, Any] | None = None, *, mapped: 
     return content
 
 
-def state_of(content: dict[str, Any]) -> TrainingState:
-    """The plain values of a checkpoint's content."""
+def state_of(content: dict[str, Any], where: Path) -> TrainingState:
+    """The plain values of a checkpoint's content. Raises `UserError` that names it where they are none of a training."""
+    if wrong := misfit(content, {key: kind for key, kind in SHAPE.items() if key not in ("model", "optimizer")}):
+        raise UserError(f"{where}: not the state of a training ({wrong}); {DELETE}")
     return TrainingState(**{entry.name: content[entry.name] for entry in fields(TrainingState)})
 
 
 def newest_checkpoint(folder: RunFolder) -> Path | None:
-    """The file with the most steps: a step file, or `final.pt` unless a longer training has gone beyond it.
+    """The state with the most steps: that of a step, or the final one unless a longer training has gone beyond it.
 
-    `best.pt` is none of them: it may be from long before, and is there to be taken up by hand.
+    The best is none of them: it may be from long before, and is there to be taken up by hand.
     """
     files = folder.step_files()
-    if folder.final.is_file():
-        files[read_checkpoint(folder.final, mapped=True)["step"]] = folder.final
+    final = folder.final
+    if final.is_dir():
+        files[state_of(sharded_checkpoint.read_complete(final)["state"], final).step] = final
+    elif final.is_file():
+        files[read_checkpoint(final, mapped=True)["step"]] = final
     return files[max(files)] if files else None
 
 
 def whole_model_state(method: Method) -> dict[str, Tensor]:
     """All tensors of a method by name, on the CPU of the first process (empty on the others); all processes call it."""
     return get_model_state_dict(method, options=WHOLE)
+
+
+def whole_exported_state(method: Method, processes: Processes) -> dict[str, Tensor]:
+    """As `whole_model_state`, of the network to export alone: gathered one tensor after the other."""
+    wanted = {id(value) for value in method.exported().state_dict(keep_vars=True).values()}
+    found = {}
+    for name, value in method.state_dict(keep_vars=True).items():
+        if id(value) in wanted:
+            whole = value.detach()
+            whole = whole.full_tensor() if isinstance(whole, DTensor) else whole
+            if processes.is_first:
+                found[name] = whole.cpu()
+    return found
 
 
 def require_same_training(

@@ -5,13 +5,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from common.base import paths
 from common.base.locks import hold
 from common.base.runtime import UserError
 from common.encoders.weights.load import WeightSource
@@ -21,7 +22,7 @@ from pretrain.engine.checkpoint import (
     require_same_training,
     restore_training,
     save_training,
-    whole_model_state,
+    whole_exported_state,
 )
 from pretrain.engine.distributed import Processes
 from pretrain.engine.export import export_backbone
@@ -30,6 +31,7 @@ from pretrain.engine.method import Batch, Method
 from pretrain.engine.monitor import HealthMonitor
 from pretrain.engine.reporting import TrainingReport
 from pretrain.engine.run_folder import RunFolder
+from pretrain.engine.sharded_checkpoint import ShardedSaves
 from pretrain.engine.startup import Initialise
 from pretrain.engine.step import TrainingStep
 from pretrain.objectives.reduce import all_gather
@@ -104,6 +106,7 @@ class Training:
         schedules = recipe.method.schedules(self.state.total_steps)
         self.train_step = TrainingStep(recipe.method, schedules, options, processes, recipe.initialise)
         self.monitor = HealthMonitor(options.stop_on_collapse)
+        self.saves = ShardedSaves(self.folder.root, processes) if options.sharding == "fsdp" else None
         self._resume()
         self.report = TrainingReport(self.state, options, processes, recipe.method.flops_per_sample())
 
@@ -123,7 +126,7 @@ class Training:
                 # asked of all before anyone takes the step: a signal need not have reached every process yet
                 request = self.processes.largest(self.interruption.request)
                 if request:
-                    self._save_step()
+                    self._save_step(wait=True)  # the time is up: nothing goes on in the background
                     progress = f"step {self.state.step} of {self.state.total_steps}"
                     return end_saved(request, progress, is_first=self.processes.is_first)
                 self._advance(batches, started, data_seconds)
@@ -203,31 +206,40 @@ class Training:
             found |= {f"probe/{name}": value for name, value in scores.items()}
             # at step 0 the best are the start weights, which need no copy
             if self.monitor.is_best(self.state.step, next(iter(scores.values()))) and self.state.step:
-                self._save(self.folder.best)
+                self._save(self.folder.root / paths.BEST_STATE, wait=False)
         return found
 
-    def _save(self, path: Path) -> None:
+    def _save(self, path: Path, *, wait: bool) -> None:
+        """Write the state as a file, or as a folder called like it; that in the background unless it must `wait`."""
         self.state.monitor = self.monitor.state
-        save_training(path, self.state, self.recipe.method, self.train_step.optimizer, self.processes)
+        method, optimizer = self.recipe.method, self.train_step.optimizer
+        if self.saves is None:
+            save_training(path, self.state, method, optimizer, self.processes)
+        else:
+            self.saves.save(path.with_suffix(""), asdict(self.state), method, optimizer, wait=wait)
 
-    def _save_step(self) -> None:
+    def _save_step(self, *, wait: bool = False) -> None:
         path = self.folder.step_file(self.state.step)
         # nothing to save before the first step, nor twice when a signal comes right after a checkpoint
-        if self.state.step and path != self._saved:
-            self._save(path)
+        if self.state.step and self._saved not in (path, path.with_suffix("")):
+            self._save(path, wait=wait)
             self._saved = path
+        if wait and self.saves is not None:
+            self.saves.finish()
         if self.processes.is_first:
             self.folder.prune(self.options.keep_last, self.monitor.last_good if self.monitor.bad_running else None)
 
     def _finish(self) -> None:
-        self._save(self.folder.final)
-        tensors = whole_model_state(self.recipe.method)  # gathered by all, written by the first
+        self._save(self.folder.root / paths.FINAL_STATE, wait=True)
+        tensors = whole_exported_state(self.recipe.method, self.processes)  # gathered by all, written by the first
         if self.processes.is_first:
             log.info("exported to %s", export_backbone(self.recipe.method, tensors, self.state, self.folder))
         self.processes.barrier()
 
     def _what_is_kept(self) -> str:
-        if self.folder.best.is_file():
+        if self.saves is not None:
+            self.saves.finish()
+        if self.folder.best.exists():
             return f"{self.folder.best} is of step {self.monitor.best_step}, the best for the phase probe"
         files = self.folder.step_files()
         healthy = [path for step, path in files.items() if step <= self.monitor.last_good]

@@ -27,7 +27,7 @@ def test_a_checkpoint_holds_tensors_by_name_and_plain_values(folder):
     assert content["model"].keys() == ToyMethod().state_dict().keys()
     assert content["model"]["calls"] == 6
     assert set(content["optimizer"]["state"]) == {name for name, _ in ToyMethod().student.named_parameters("student")}
-    state = state_of(content)
+    state = state_of(content, folder.final)
     assert (state.recipe, state.step, state.samples, state.total_steps, state.skipped) == ("toy", 6, 24, 6, 0)
     assert state.config["model"] == "dinov3-tiny"
 
@@ -36,7 +36,7 @@ def test_everything_comes_back(folder):
     method = ToyMethod()
     state, step = load(folder.final, method)
     content = read_checkpoint(folder.final)
-    assert state == state_of(content)
+    assert state == state_of(content, folder.final)
     for name, value in method.state_dict().items():
         assert torch.equal(value, content["model"][name])
     weight = method.student["head"].weight

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
 
 from common.base.runtime import UserError
@@ -126,9 +127,14 @@ def test_a_whole_sharded_training_writes_what_one_process_writes(run, tmp_path):
     for found, expected in zip(two, one, strict=True):
         present = [name for name in timeless if name in expected]
         assert [found[name] for name in present] == pytest.approx([expected[name] for name in present], 1e-4, 1e-6)
-    names = sorted(path.name for path in (tmp_path / "one").rglob("*"))
-    assert names == sorted(path.name for path in (tmp_path / "two").rglob("*"))
-    assert "model.safetensors" in names
+    names = sorted(path.name for path in (tmp_path / "one" / "export").rglob("*"))
+    assert names == sorted(path.name for path in (tmp_path / "two" / "export").rglob("*"))
+    exports = [load_file(tmp_path / name / "export" / "model.safetensors") for name in ("one", "two")]
+    for name, value in exports[0].items():
+        torch.testing.assert_close(value, exports[1][name], rtol=1e-4, atol=1e-6)
+    there = {name: sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")}
+    assert there["one"] == ["export", "final.pt", "metrics.jsonl", "step_000002.pt", "step_000004.pt"]
+    assert there["two"] == ["export", "final", "metrics.jsonl", "step_000002", "step_000004"]
 
 
 def sharded_export(folder) -> dict[str, torch.Tensor]:

@@ -19,11 +19,11 @@ from common.checks import leaks
 from common.dataset import manifest as manifests
 from common.encoders.weights.load import WeightSource
 from pretrain.backbones import waiting_backbone
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.distributed import Processes, start_processes
 from pretrain.engine.loop import Batches, Recipe, train_recipe
 from pretrain.engine.method import Batch, Method
 from pretrain.engine.reporting import peak_flops
-from pretrain.engine.run_folder import RunFolder
 from pretrain.engine.startup import waiting_copies
 from pretrain.phase_probe import NearestPhases
 from pretrain.ssl_config import SslModel, TrainingOptions, find_model, steps_per_epoch

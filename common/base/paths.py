@@ -18,7 +18,8 @@ RUN_RECORD = "run.json"  # completes the folder of a finished prediction
 TRANSFER_RECORD = "transfer.json"  # the same of a prediction on another data set than the head's own
 # beside weights of `pretrain/`: the videos that they have seen; in a data set: see `import_record`
 MANIFEST = "manifest.json"
-FINAL_STATE = "final.pt"  # of Stage 1 of pretraining, beside its export
+FINAL_STATE = "final.pt"  # of Stage 1 of pretraining, beside its export; of a sharded one the folder `final`
+FINAL_FOLDER = "final"
 # what else trainings of pretrain/ keep: states, numbers, the trained network and where it is from
 BEST_STATE, LAST_STATE = "best.pt", "last.pt"
 METRICS, METRICS_TABLE, ADAPTER_METRICS = "metrics.jsonl", "metrics.csv", "metrics.json"

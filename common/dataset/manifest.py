@@ -147,6 +147,7 @@ def without_manifest() -> list[Path]:
     """Folders of finished weights under `pretrain/checkpoints/` that do not say what they have seen."""
     root = paths.pretraining_checkpoints()
     names = [path.name for path in visible(root)]
-    backbones = visible(paths.pretrained_backbone("any").parent, f"*/{paths.FINAL_STATE}")
-    folders = [path.parent for path in backbones] + [paths.pretrained_adapter(name) for name in names]
+    backbones = visible(paths.pretrained_backbone("any").parent, f"*/{paths.FINAL_FOLDER}*")
+    finished = (paths.FINAL_STATE, paths.FINAL_FOLDER)
+    folders = [path.parent for path in backbones if path.name in finished] + [paths.pretrained_adapter(name) for name in names]
     return [folder for folder in folders if folder.is_dir() and not (folder / paths.MANIFEST).is_file()]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from common.base import paths
 from common.base.files import atomic_folder, sha256_of_file, write_json
 from common.base.runtime import git_state, versions
-from pretrain.engine.checkpoint import TrainingState
+from pretrain.engine.checkpoints.checkpoint import TrainingState
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.method import Method
-from pretrain.engine.run_folder import RunFolder
 from pretrain.handover import stage_window
 from pretrain.ssl_config import SslModel, find_model
 

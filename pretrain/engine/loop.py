@@ -16,7 +16,7 @@ from common.base import paths
 from common.base.locks import hold
 from common.base.runtime import UserError
 from common.encoders.weights.load import WeightSource
-from pretrain.engine.checkpoint import (
+from pretrain.engine.checkpoints.checkpoint import (
     TrainingState,
     newest_checkpoint,
     require_same_training,
@@ -24,14 +24,14 @@ from pretrain.engine.checkpoint import (
     save_training,
     whole_exported_state,
 )
+from pretrain.engine.checkpoints.run_folder import RunFolder
+from pretrain.engine.checkpoints.sharded_checkpoint import ShardedSaves
 from pretrain.engine.distributed import Processes
 from pretrain.engine.export import export_backbone
 from pretrain.engine.interruption import Interruption, end_saved
 from pretrain.engine.method import Batch, Method
 from pretrain.engine.monitor import HealthMonitor
 from pretrain.engine.reporting import TrainingReport
-from pretrain.engine.run_folder import RunFolder
-from pretrain.engine.sharded_checkpoint import ShardedSaves
 from pretrain.engine.startup import Initialise
 from pretrain.engine.step import TrainingStep
 from pretrain.objectives.reduce import all_gather

@@ -16,9 +16,9 @@ from torch import nn
 from common.base.files import misfit, parse_json, read_text, write_text
 from common.base.runtime import UserError, peak_memory_bytes, progress
 from common.base.tracking import track
-from pretrain.engine.checkpoint import TrainingState
+from pretrain.engine.checkpoints.checkpoint import TrainingState
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.distributed import Processes
-from pretrain.engine.run_folder import RunFolder
 from pretrain.ssl_config import TrainingOptions, find_model
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from common.base.files import save_tensors, write_text
-from pretrain.engine.checkpoint import FORMAT, read_checkpoint, require_same_training
+from pretrain.engine.checkpoints.checkpoint import FORMAT, read_checkpoint, require_same_training
 
 # what the file holds, besides the format (`common.base.files.misfit`)
 SHAPE = {

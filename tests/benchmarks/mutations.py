@@ -253,7 +253,7 @@ RECIPES = [
 SAMPLING = mutants("pretrain/video_data/sampling.py", "tests/pretrain/video_data/test_sampling.py", {
     "size**alpha for": "size for",
     "size**cluster_alpha for": "size for",
-    "room = max(0.0, 1 - clip_seconds / video.duration_seconds)": "room = 1.0",
+    "room = max(0.0, 1 - clip_seconds / duration)": "room = 1.0",
     "(global_batch * self.world_size + self.rank)": "(global_batch + self.rank)",
     "min(segment.end_seconds, video.duration_seconds)": "segment.end_seconds",
     "video.start_seconds + instant * room": "instant * room",

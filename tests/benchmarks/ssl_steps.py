@@ -22,8 +22,8 @@ from ssl_data import make_clip
 
 from common.base import paths
 from common.base.runtime import select_device
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.reporting import read_metrics
-from pretrain.engine.run_folder import RunFolder
 from pretrain.ssl_config import find_model
 
 ON_CPU = ["dinov3-tiny", "vjepa2-tiny", "videomae-tiny"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pretrain.engine.checkpoint import read_checkpoint
+from pretrain.engine.checkpoints.checkpoint import read_checkpoint
 from pretrain.engine.reporting import read_metrics
 
 

@@ -13,9 +13,9 @@ from common.base.files import read_json
 from common.base.runtime import UserError
 from common.dataset.manifest import read_manifest
 from common.encoders.weights.load import WeightSource
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.distributed import Processes
 from pretrain.engine.reporting import read_metrics
-from pretrain.engine.run_folder import RunFolder
 from pretrain.methods.options import DINOv3Options, VJEPA2Options
 from pretrain.methods.self_distillation import frame_views
 from pretrain.pack_videos import main as pack_videos

@@ -17,7 +17,7 @@ from common.base.files import read_json
 from common.base.runtime import UserError
 from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
-from pretrain.engine.checkpoint import read_checkpoint
+from pretrain.engine.checkpoints.checkpoint import read_checkpoint
 from pretrain.engine.reporting import read_metrics
 from pretrain.ssl_config import find_model
 from pretrain.ssl_pretrain_dinov3 import main

@@ -13,7 +13,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from common.base.files import read_json
 from common.base.runtime import UserError
 from common.dataset.manifest import read_manifest
-from pretrain.engine.checkpoint import read_checkpoint
+from pretrain.engine.checkpoints.checkpoint import read_checkpoint
 from pretrain.engine.reporting import read_metrics
 from pretrain.methods.options import VideoMAEOptions
 from pretrain.methods.videomae import VideoMAE

@@ -11,7 +11,7 @@ from transformers import VJEPA2Model
 
 from common.base.files import read_json
 from common.base.runtime import UserError
-from pretrain.engine.checkpoint import read_checkpoint
+from pretrain.engine.checkpoints.checkpoint import read_checkpoint
 from pretrain.engine.reporting import read_metrics
 from pretrain.methods.options import VJEPA2Options
 from pretrain.ssl_config import parse_training

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.reporting import read_metrics
-from pretrain.engine.run_folder import RunFolder
 
 STEPS, BATCH_SIZE, NODES = 50, 2, 2
 WARNED_AFTER = 3  # steps

@@ -132,7 +132,7 @@ def adapter_file(folder: Path) -> Path:
 
 
 def find_export(spec: str) -> WeightSource:
-    """A Stage 1 export, named by its folder or by the `final.pt` in it or above it.
+    """A Stage 1 export, named by its folder or by the `final.pt` (of shards the folder `final`) in it or above it.
 
     Raises `UserError` when there is none.
     """
@@ -152,8 +152,8 @@ def find_export(spec: str) -> WeightSource:
 
 
 def export_folder(path: Path) -> Path | None:
-    """The transformers folder that `path`, a folder or the `final.pt` in it or above it, stands for; None: none."""
-    folder = path.parent if path.name == paths.FINAL_STATE else path
+    """The transformers folder that `path`, a folder or the `final.pt` or `final` in it or above it, stands for; None: none."""
+    folder = path.parent if path.name in (paths.FINAL_STATE, paths.FINAL_FOLDER) else path
     if not (folder / "config.json").is_file() and folder.is_dir():
         inside = [config.parent for config in visible(folder, "*/config.json")]
         folder = inside[0] if len(inside) == 1 else folder

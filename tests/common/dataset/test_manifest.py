@@ -137,8 +137,8 @@ def test_a_missing_earlier_stage_is_an_error(workspace):
 def test_finished_weights_without_a_manifest_are_found(workspace):
     for folder in (paths.pretrained_backbone("a"), paths.pretrained_backbone("b"), paths.pretrained_backbone("c")):
         folder.mkdir(parents=True)
-    for name in "ab":
-        (paths.pretrained_backbone(name) / "final.pt").touch()  # c is still under way
+    (paths.pretrained_backbone("a") / "final.pt").touch()
+    (paths.pretrained_backbone("b") / "final").mkdir()  # of a sharded training; c is still under way
     paths.pretrained_adapter("short").mkdir(parents=True)
     write(paths.pretrained_backbone("a"))
     assert manifests.without_manifest() == [paths.pretrained_backbone("b"), paths.pretrained_adapter("short")]

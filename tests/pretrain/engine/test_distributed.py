@@ -13,11 +13,11 @@ from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
 
 from common.base.runtime import UserError
 from pretrain.backbones import start_backbone
-from pretrain.engine.checkpoint import TrainingState, restore_training, save_training, whole_model_state
+from pretrain.engine.checkpoints.checkpoint import TrainingState, restore_training, save_training, whole_model_state
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.distributed import Processes, require_equal_start, start_processes
 from pretrain.engine.export import export_backbone
 from pretrain.engine.reporting import read_metrics
-from pretrain.engine.run_folder import RunFolder
 from pretrain.engine.step import TrainingStep
 from pretrain.ssl_config import find_model
 from tests.pretrain.distributed import two_processes

@@ -13,10 +13,10 @@ from common.encoders.config import TrainedWindow
 from common.encoders.weights.adapters import find_export, trained_window
 from common.encoders.weights.find import choose_weights
 from pretrain.backbones import start_backbone
-from pretrain.engine.checkpoint import TrainingState, whole_model_state
+from pretrain.engine.checkpoints.checkpoint import TrainingState, whole_model_state
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.export import export_backbone
 from pretrain.engine.method import Method, Schedules
-from pretrain.engine.run_folder import RunFolder
 from pretrain.objectives.parameter_groups import backbone_groups
 from pretrain.objectives.schedules import Constant
 from pretrain.ssl_config import find_model

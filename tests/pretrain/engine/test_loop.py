@@ -14,10 +14,10 @@ import torch
 
 from common.base.files import read_json, sha256_of_file
 from common.base.runtime import UserError
-from pretrain.engine.checkpoint import read_checkpoint
+from pretrain.engine.checkpoints.checkpoint import read_checkpoint
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.loop import train_recipe
 from pretrain.engine.reporting import read_metrics
-from pretrain.engine.run_folder import RunFolder
 from tests.pretrain.cut_off import Stopped, Stopping
 from tests.pretrain.engine.toy import ALONE, OPTIONS, CollapsingMethod, ToyMethod, toy_recipe, train_toy
 

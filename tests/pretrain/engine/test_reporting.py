@@ -9,10 +9,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.engine import reporting
-from pretrain.engine.checkpoint import TrainingState
+from pretrain.engine.checkpoints.checkpoint import TrainingState
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.distributed import Processes
 from pretrain.engine.reporting import MetricsFile, TrainingReport, peak_flops, peak_of, read_metrics, transformer_flops
-from pretrain.engine.run_folder import RunFolder
 from tests.pretrain.engine.toy import ALONE, OPTIONS
 
 

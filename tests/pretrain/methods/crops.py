@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.base.runtime import generator
 from pretrain.backbones import start_backbone
-from pretrain.engine.checkpoint import whole_model_state
+from pretrain.engine.checkpoints.checkpoint import whole_model_state
 from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Batch
 from pretrain.engine.step import TrainingStep

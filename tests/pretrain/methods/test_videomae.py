@@ -16,7 +16,7 @@ from common.encoders.config import read_encoder_config
 from common.encoders.families.videomae import space_time_positions
 from common.encoders.weights.load import WeightSource
 from pretrain.backbones import start_backbone
-from pretrain.engine.checkpoint import whole_model_state
+from pretrain.engine.checkpoints.checkpoint import whole_model_state
 from pretrain.engine.distributed import Processes
 from pretrain.engine.loop import Recipe, train_recipe
 from pretrain.engine.reporting import transformer_flops

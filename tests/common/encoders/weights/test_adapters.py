@@ -91,7 +91,7 @@ def test_the_sidecar_names_base_and_adapter_with_their_hashes(config, trained):
     json.dumps(record)
 
 
-@pytest.mark.parametrize("named", ["", "final.pt"], ids=["folder", "final.pt"])
+@pytest.mark.parametrize("named", ["", "final.pt", "final"], ids=["folder", "final.pt", "final of shards"])
 def test_an_export_alone_is_the_variant_without_lora(config, trained, named, pixels):
     base, _, adapted = trained
     encoder = build_encoder(replace(config, ssl_checkpoint=str(base / named)))

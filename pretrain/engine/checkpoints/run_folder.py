@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.base import paths
-from pretrain.engine.sharded_checkpoint import is_complete
+from pretrain.engine.checkpoints.sharded_checkpoint import is_complete
 
 STEP = re.compile(r"step_(\d{6,})(\.pt)?")
 FORMER_AND_PARTIAL = (".*.partial", ".*.former")

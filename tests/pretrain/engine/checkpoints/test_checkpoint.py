@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from common.base.runtime import UserError
-from pretrain.engine.checkpoint import newest_checkpoint, read_checkpoint, restore_training, state_of
-from pretrain.engine.run_folder import RunFolder
+from pretrain.engine.checkpoints.checkpoint import newest_checkpoint, read_checkpoint, restore_training, state_of
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.step import TrainingStep
 from tests.pretrain.engine.toy import ALONE, OPTIONS, ToyMethod, train_toy
 

@@ -23,10 +23,10 @@ from torch.optim import Optimizer
 from common.base.files import misfit, save_tensors
 from common.base.runtime import UserError
 from common.encoders.weights.files import READ_ERRORS, in_one_line, read_content
-from pretrain.engine import sharded_checkpoint
+from pretrain.engine.checkpoints import sharded_checkpoint
+from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.distributed import Processes
 from pretrain.engine.method import Method
-from pretrain.engine.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from common.base.runtime import UserError
-from pretrain.engine.checkpoint import newest_checkpoint, state_of
+from pretrain.engine.checkpoints.checkpoint import newest_checkpoint, state_of
+from pretrain.engine.checkpoints.run_folder import RunFolder
+from pretrain.engine.checkpoints.sharded_checkpoint import COMPLETE, is_complete, partial_of, read_complete
 from pretrain.engine.distributed import Processes
 from pretrain.engine.reporting import read_metrics
-from pretrain.engine.run_folder import RunFolder
-from pretrain.engine.sharded_checkpoint import COMPLETE, is_complete, partial_of, read_complete
 from tests.pretrain.distributed import two_processes
 from tests.pretrain.engine.toy import ALONE, OPTIONS, ToyMethod, train_toy
 
@@ -150,11 +150,11 @@ def test_what_never_changes_is_written_once(run, tmp_path):
 
 
 PROGRAM = """
-import sys, time
+import logging, sys, time
 from pathlib import Path
-import pretrain.engine.sharded_checkpoint as sharded
+import pretrain.engine.checkpoints.sharded_checkpoint as sharded
 from pretrain.engine.distributed import start_processes
-from tests.pretrain.engine.test_sharded_checkpoint import part
+from tests.pretrain.engine.checkpoints.test_sharded_checkpoint import part
 hash_of = sharded.sha256_of_file
 def slow(path):
     if sys.argv[2] == "slow" and ".step_000002.partial" in str(path):
@@ -162,6 +162,7 @@ def slow(path):
         time.sleep(60)
     return hash_of(path)
 sharded.sha256_of_file = slow
+logging.basicConfig(level=logging.INFO)
 with start_processes("cpu"):
     sys.exit(part(Path(sys.argv[1]), 4))
 """

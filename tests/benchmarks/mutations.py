@@ -254,10 +254,25 @@ SAMPLING = mutants("pretrain/video_data/sampling.py", "tests/pretrain/video_data
     "size**alpha for": "size for",
     "size**cluster_alpha for": "size for",
     "room = max(0.0, 1 - clip_seconds / duration)": "room = 1.0",
+    "abs((instant + duration) % (2 * duration) - duration)": "min(max(instant, 0), duration)",
+    "generator=random).item() - 0.5)": "generator=random).item())",
+    "generator=random if near is None else near": "generator=random",
     "(global_batch * self.world_size + self.rank)": "(global_batch + self.rank)",
     "min(segment.end_seconds, video.duration_seconds)": "segment.end_seconds",
     "video.start_seconds + instant * room": "instant * room",
     "self.starts[index] + position - before": "self.starts[index] + position",
+})  # fmt: skip
+
+PACKED = mutants("pretrain/video_data/packed.py", "tests/pretrain/video_data/test_packed.py", {
+    "np.ceil((seconds - start - EQUALLY_NEAR_SECONDS) * fps - 0.5)": "np.floor((seconds - start) * fps)",
+    "nearest_in_time(self.seconds, self.on_grid(seconds))": "nearest_in_time(self.seconds, seconds)",
+    "(header.name, header.size) != (name, size)": "header.size != size",
+    "(offsets + sizes <= shard.size_bytes)": "(sizes > 0)",
+    "(np.diff(seconds) <= 0).any()": "False",
+    "size != record[\"bytes\"]": "False",
+    "width * height > MOST_PIXELS": "False",
+    "cv2.COLOR_BGR2RGB": "cv2.COLOR_BGR2YCrCb",
+    "found != expected:": "False:",
 })  # fmt: skip
 
 DECODING = mutants("common/head/networks/viterbi.py", "tests/common/head/networks/test_viterbi.py", {
@@ -360,6 +375,6 @@ LIVE = [
 ]  # fmt: skip
 
 MUTANTS = [
-    *MEASURES, *STATISTICS, *FEATURES, *FOLDS, *LOSSES, *MASKS, *RECIPES, *SAMPLING,
+    *MEASURES, *STATISTICS, *FEATURES, *FOLDS, *LOSSES, *MASKS, *RECIPES, *SAMPLING, *PACKED,
     *DECODING, *RANKS, *LEAKS, *TRANSFER, *SPLITS, *LOCKS, *LIVE,
 ]  # fmt: skip

@@ -251,6 +251,17 @@ def with_record(shard: Path, **changes) -> None:
     write_json(shard.with_suffix(".json"), read_json(shard.with_suffix(".json")) | changes)
 
 
+def with_header(shard: Path, **changes) -> None:
+    """The header of the first frame changed, and its sum set right."""
+    table = np.load(shard.with_suffix(".npy"))
+    name = f"{read_json(shard.with_suffix('.json'))['source']['fingerprint'][:16]}/00000000.jpg"
+    member = tarfile.TarInfo(name)
+    member.size = int(table[0, 2])
+    for key, value in changes.items():
+        setattr(member, key, value)
+    overwrite(shard, int(table[0, 1]) - 512, member.tobuf(tarfile.GNU_FORMAT)[:512])
+
+
 def bomb(width: int, height: int) -> bytes:
     """A JPEG file whose header promises a huge picture."""
     content = io.BytesIO()
@@ -284,6 +295,10 @@ DAMAGE = {
         lambda shard: overwrite(shard, place_of(shard, 0) - 512, b"../../etc/passwd"),
         "expected [0-9a-f]{16}/00000000.jpg, found no file",  # the header's sum no longer fits
     ),
+    "a way out": (lambda shard: with_header(shard, name="../../etc/passwd"), r"found \.\./\.\./etc/passwd of"),
+    "another frame": (lambda shard: with_header(shard, name="0123456789abcdef/00000000.jpg"), "found 0123456789abcdef"),
+    "a link": (lambda shard: with_header(shard, type=tarfile.SYMTYPE, linkname="/etc/passwd"), "00000000.jpg of"),
+    "another size": (lambda shard: with_header(shard, size=7), "of 7 bytes"),
     "no JPEG": (lambda shard: overwrite(shard, place_of(shard, 0), b"RIFF"), "00000000.jpg: not a readable JPEG file"),
     "a huge picture": (
         lambda shard: overwrite(shard, place_of(shard, 0), bomb(9_000, 9_000)),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stage 1 on all GPUs of several nodes, as a SLURM job that resumes after its time limit. From the repository root:
 #
-#   sbatch --nodes=4 --gres=gpu:8 --mem=200G pretrain/launch_ssl_multinode.sh dinov3 --model dinov3-vit7b16
+#   sbatch --nodes=4 --gres=gpu:8 pretrain/launch_ssl_multinode.sh dinov3 --model dinov3-vit7b16
 #   sbatch --nodes=2 pretrain/launch_ssl_multinode.sh vjepa2 --model vjepa2-vitg-fpc64-384
 #   sbatch --nodes=1 pretrain/launch_ssl_multinode.sh videomae --model videomae-b
 #

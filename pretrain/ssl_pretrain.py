@@ -47,6 +47,7 @@ TRAINED_BYTES, FROZEN_BYTES = 16, 4
 SAVED_BYTES = 12  # of a trained value in a checkpoint: no gradient
 PROCESS_BYTES, READER_BYTES = 2e9, 0.8e9  # libraries with CUDA's own, one tensor on its way; a process that reads video
 MEGABYTE = 1 << 20
+WARNING_SECONDS = 120  # that the launch scripts ask SLURM for before the time limit (--signal=B:USR1@120)
 
 
 def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, choose_views: ChooseViews) -> int:
@@ -259,10 +260,8 @@ def describe_training(
             f"recomputed blocks {options.gradient_checkpointing}",
         ),
         ("memory", f"{gigabytes:.1f} GB a process for weights, gradients and averages; activations come on top"),
-        (
-            "host memory",
-            f"{host_bytes(options, method, processes) / 1e9:.0f} GB of the first node, which gathers what is saved",
-        ),
+        ("host memory", f"{host_bytes(options, method, processes) / 1e9:.0f} GB of the first node"),
+        ("saving", describe_saving(options, method, processes)),
         ("output", str(options.output_folder)),
     ]
 
@@ -296,13 +295,40 @@ def state_bytes(method: nn.Module, num_shards: int) -> float:
 
 
 def host_bytes(options: TrainingOptions, method: nn.Module, processes: Processes) -> float:
-    """Bytes of a node's own memory: its processes, those that read for them, on a CPU the state, and one checkpoint whole."""
-    trained, frozen = count_parameters(method)
+    """Bytes of the first node's own memory.
+
+    Its processes and those that read for them, what they copy to save it, the network that is exported, and on a CPU the state.
+    """
+    trained, _ = count_parameters(method)
     local = local_processes(processes)
-    total = local * (PROCESS_BYTES + options.num_workers * READER_BYTES) + SAVED_BYTES * trained + FROZEN_BYTES * frozen
+    total = local * (PROCESS_BYTES + options.num_workers * READER_BYTES)
+    total += sum(saved_bytes(options, method, processes)) + FROZEN_BYTES * trained
     if processes.device.type == "cpu":
         total += local * state_bytes(method, processes.world_size if options.sharding == "fsdp" else 1)
     return total
+
+
+def saved_bytes(options: TrainingOptions, method: nn.Module, processes: Processes) -> tuple[float, float]:
+    """Bytes of a checkpoint that the first node writes: those of its first process, and those of the others.
+
+    Shards are written where they are; a file by the first process alone.
+    """
+    trained, frozen = count_parameters(method)
+    total = float(SAVED_BYTES * trained + FROZEN_BYTES * frozen)
+    if options.sharding != "fsdp":
+        return total, 0.0
+    share = total / processes.world_size
+    return share, (local_processes(processes) - 1) * share
+
+
+def describe_saving(options: TrainingOptions, method: nn.Module, processes: Processes) -> str:
+    """How large a checkpoint is, and how fast it must be written when SLURM warns of a time limit."""
+    first, others = saved_bytes(options, method, processes)
+    trained, frozen = count_parameters(method)
+    total = (SAVED_BYTES * trained + FROZEN_BYTES * frozen) / 1e9
+    how = "each process its part" if options.sharding == "fsdp" else "the first process all of it"
+    rate = (first + others) / 1e9 / WARNING_SECONDS
+    return f"{total:.1f} GB a checkpoint, {how}: {rate:.2g} GB a second and node, to be done in the {WARNING_SECONDS} s of a warning"
 
 
 def require_host_memory(needed: float) -> None:

@@ -149,5 +149,7 @@ def without_manifest() -> list[Path]:
     names = [path.name for path in visible(root)]
     backbones = visible(paths.pretrained_backbone("any").parent, f"*/{paths.FINAL_FOLDER}*")
     finished = (paths.FINAL_STATE, paths.FINAL_FOLDER)
-    folders = [path.parent for path in backbones if path.name in finished] + [paths.pretrained_adapter(name) for name in names]
+    folders = [path.parent for path in backbones if path.name in finished] + [
+        paths.pretrained_adapter(name) for name in names
+    ]
     return [folder for folder in folders if folder.is_dir() and not (folder / paths.MANIFEST).is_file()]

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from pretrain.ssl_dataset import VideoSamples
 from pretrain.ssl_pretrain import (
     balanced_sampling,
     describe_corpora,
+    describe_saving,
     describe_training,
     first_alone,
     host_bytes,
@@ -256,7 +258,11 @@ def test_every_subject_of_the_plan_has_its_numbers():
         ("parameters", "1 M trained, 1 M averaged or frozen"),
         ("computing", "cpu, processes 8, auto, sharding ddp, recomputed blocks auto"),
         ("memory", "0.0 GB a process for weights, gradients and averages; activations come on top"),
-        ("host memory", "42 GB of the first node, which gathers what is saved"),
+        ("host memory", "42 GB of the first node"),
+        (
+            "saving",
+            "0.0 GB a checkpoint, the first process all of it: 0.00013 GB a second and node, to be done in the 120 s of a warning",
+        ),
         ("output", "/out"),
     ]
 
@@ -274,10 +280,25 @@ def test_host_memory_is_that_of_processes_readers_and_one_checkpoint(monkeypatch
         method = method_of(*(nn.Linear(1000, 1_000_000, bias=False) for _ in range(2)))
     options = TrainingOptions(model="dinov3-tiny", num_workers=3, sharding="fsdp")
     on_gpu = Processes(0, 4, torch.device("cuda"))
-    assert host_bytes(options, method, on_gpu) == pytest.approx(2 * (2e9 + 3 * 0.8e9) + 16e9)
+    processes, exported = 2 * (2e9 + 3 * 0.8e9), 4e9
+    # of 16 GB that are saved two of four processes have half
+    assert host_bytes(options, method, on_gpu) == pytest.approx(processes + 8e9 + exported)
+    alone = replace(options, sharding="ddp")
+    assert host_bytes(alone, method, on_gpu) == pytest.approx(processes + 16e9 + exported)
     # on a CPU the shards of both processes besides
-    assert host_bytes(options, method, Processes(0, 4, CPU)) == pytest.approx(
-        2 * (2e9 + 3 * 0.8e9) + 16e9 + 2 * 20e9 / 4
+    assert host_bytes(options, method, Processes(0, 4, CPU)) == pytest.approx(processes + 8e9 + exported + 2 * 20e9 / 4)
+
+
+def test_a_warning_must_leave_time_to_save(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with torch.device("meta"):
+        method = method_of(*(nn.Linear(1000, 1_000_000, bias=False) for _ in range(2)))
+    options, four = TrainingOptions(model="dinov3-tiny", sharding="fsdp"), Processes(0, 4, torch.device("cuda"))
+    assert describe_saving(options, method, four).startswith(
+        "16.0 GB a checkpoint, each process its part: 0.067 GB a second and node"
+    )
+    assert "the first process all of it: 0.13 GB a second" in describe_saving(
+        replace(options, sharding="ddp"), method, four
     )
 
 

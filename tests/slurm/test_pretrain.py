@@ -27,7 +27,8 @@ CASES = {
         ("--model", "dinov3-tiny", "--freeze_backbone_epochs", 0, "--num_workers", 1),
         ("--batch",),
     ),
-    "vjepa2": ("launch_ssl_vjepa2.sh", ("--model", "vjepa2-tiny", "--num_workers", 0), ()),
+    # sharded: each process saves its part
+    "vjepa2": ("launch_ssl_vjepa2.sh", ("--model", "vjepa2-tiny", "--num_workers", 0, "--sharding", "fsdp"), ()),
     "multinode": ("launch_ssl_multinode.sh", ("videomae", "--model", "videomae-tiny", "--num_workers", 0), ("--full",)),
 }
 

@@ -244,6 +244,8 @@ def describe_training(
     steps, world_size = options.total_steps(steps_per_epoch), processes.world_size
     trained, frozen = count_parameters(method)
     gigabytes = state_bytes(method, world_size if options.sharding == "fsdp" else 1) / 1e9
+    # what the model or recipe decides where nothing was said, and so no command line shows
+    own = ", ".join(f"{name} {getattr(options, name)}" for name in options.defaults_of(find_model(options.model)))
     return [
         ("start", f"{start.source} (untrained)" if start.is_random else start.source),
         *(("corpus", line) for line in corpora),
@@ -253,6 +255,7 @@ def describe_training(
             f"{options.global_batch(world_size)} samples "
             f"({options.batch_size} x {options.accumulate} micro-batches x {world_size} processes)",
         ),
+        *([("settings", own)] if own else []),
         ("parameters", f"{trained / 1e6:.3g} M trained, {frozen / 1e6:.3g} M averaged or frozen"),
         (
             "computing",

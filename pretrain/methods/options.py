@@ -35,8 +35,8 @@ class SelfDistillationOptions(TrainingOptions):
     90 %, as DINOv3's code does and its weights were made (default: reference; recipe dino paper, as DINO's code does)."""
     learning_rate: float | None = option(None, above=0)
     """After warm-up, for 64 frames a step, times 4 sqrt(frames a step / 1024); of recipe dino for 256, times frames a step
-    / 256 (default: 0.0001, this project's, where DINOv3 ViT-L began with 0.001; 7B 3e-05, DINOv3 7B Gram, and 5e-05 without
-    --gram_weight, DINOv3 7B; recipe dino 0.0005, DINO)."""
+    / 256 (default: 0.0001, this project's, where DINOv3 ViT-L began with 0.001; 7B 3e-05, DINOv3 7B Gram, and 5e-05 with
+    --gram_weight 0, DINOv3 7B; recipe dino 0.0005, DINO)."""
     final_learning_rate: float | None = option(None, minimum=0)
     """At the end of the cosine, multiplied likewise, but not of recipe dino (default: 1e-06, DINO, DINOv3 ViT-L; 7B as
     --learning_rate, which stays, DINOv3 7B)."""

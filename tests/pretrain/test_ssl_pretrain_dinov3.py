@@ -86,6 +86,15 @@ def test_the_study_s_encoders_read_the_teacher_from_the_export(workspace, tmp_pa
         assert not torch.allclose(encoder.encode(pixels), start.encode(pixels), atol=1e-2)
 
 
+def test_the_plan_names_the_settings_that_model_and_recipe_decide(workspace, tmp_path, videos, caplog):
+    caplog.set_level("INFO")
+    words = ["--max_steps", "1", "--recipe", "dino", "--drop_path", "0.25"]
+    assert main(arguments(videos, tmp_path, *words, model="caformer-tiny")) == 0
+    (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("  settings")]
+    for setting in ("learning_rate 0.0005", "final_weight_decay 0.4", "drop_path 0.25", "blur paper"):
+        assert setting in line
+
+
 def test_the_teacher_has_moved_and_the_whole_state_is_kept(workspace, tmp_path, videos):
     main(arguments(videos, tmp_path, "--max_steps", "3", "--momentum", "0.5"))
     state = read_checkpoint(tmp_path / "final.pt")

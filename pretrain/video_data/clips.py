@@ -13,10 +13,13 @@ from common.video.seek import OpenImages, OpenVideo, open_to_seek
 from pretrain.video_data.packed import OpenPacked, is_shard
 
 Opened = OpenVideo | OpenImages | OpenPacked
+PACKED_FOR_ONE = 8  # that stay open in place of a video: an open file and a table against a decoder with its pictures
 
 
 class ClipReader:
     """Reads frames by time, of videos and of packed ones, and keeps up to `open_videos` open, those used last.
+
+    Of packed ones it is eight times as many.
 
     Every process has decoders of its own, also after a fork. They run in one thread each: processes share the cores.
     """
@@ -61,7 +64,7 @@ class ClipReader:
             self._videos, self._process = OrderedDict(), os.getpid()
         if path not in self._videos:
             # the first in the dictionary was used longest ago
-            while len(self._videos) >= self.open_videos:
+            while len(self._videos) >= self.open_videos * (PACKED_FOR_ONE if is_shard(path) else 1):
                 self._close(next(iter(self._videos)))
             self._videos[path] = _open(path)
         self._videos.move_to_end(path)

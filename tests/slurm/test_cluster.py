@@ -7,9 +7,11 @@ import sys
 import pytest
 
 from common.base import paths
+from common.base.files import video_fingerprint
 from common.dataset.kfold import make_folds, write_folds
 from common.features.files import open_features
 from common.features.shards import assign_videos
+from pretrain.video_data.packed import read_packed_corpus, verify_shard
 from tests.common.conftest import PHASES, SMALL_HEAD, MadeDataset
 
 LENGTHS = {"BL_1": 40, "BL_2": 9, "BN_1": 25, "BN_2": 13, "SD_1": 31, "SD_2": 7, "SD_3": 18}
@@ -51,6 +53,19 @@ def test_an_array_extracts_every_video_exactly_once(cluster, checkout, clips, tm
     for task, text in enumerate(texts, 1):
         assert f"shard {task} of {TASKS}" in text
         assert f"array task {task}" in text
+
+
+def test_an_array_packs_every_video_exactly_once(cluster, checkout, clips, tmp_path):
+    """The tasks write the same description of the folder, at the same time."""
+    command = f"PYTHONPATH={checkout} {sys.executable} pretrain/pack_videos.py --videos clips --num_processes 0"
+    assert submit(cluster, checkout, tmp_path / "logs", "--array=1-3", "--gres=none", "--wrap", command) == 0
+    packed = read_packed_corpus(paths.packed_videos("clips"))
+    assert set(packed.videos) == set(packed.shards()) == set(LENGTHS)
+    assert {verify_shard(shard).entry.fingerprint for shard in packed.shards().values()} == {
+        video_fingerprint(path) for path in clips.videos.iterdir()
+    }
+    texts = [(tmp_path / "logs" / f"{task}.out").read_text() for task in (1, 2, 3)]
+    assert sum(int(re.search(r"clips: (\d+) packed in", text)[1]) for text in texts) == len(LENGTHS)
 
 
 def test_a_failed_task_is_a_failed_job(cluster, checkout, clips, tmp_path):

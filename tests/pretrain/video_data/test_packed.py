@@ -144,6 +144,16 @@ def test_frames_keep_their_shape_and_are_never_enlarged(source, tmp_path):
     assert difference(reader.read(smaller, np.zeros(1)), whole) < JPEG_ERROR
 
 
+def test_more_packed_videos_than_others_stay_open(every_frame, source):
+    reader = ClipReader(open_videos=1)
+    shards = [every_frame / f"{name}.tar" for name in ("even", "uneven", "2019/late")]
+    for path in shards:
+        reader.read(path, np.zeros(1))
+    assert list(reader._videos) == shards
+    reader.read(source / "even.mp4", np.zeros(1))
+    assert list(reader._videos) == [source / "even.mp4"]
+
+
 # --- samples ------------------------------------------------------------------------------------------------------
 
 RULES = {

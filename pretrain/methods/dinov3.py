@@ -7,17 +7,20 @@ positions of all patches of a batch by a random factor (`position_rescale`); a t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import DINOv3ViTModel
+from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
 
 from pretrain.engine.method import Batch
 from pretrain.engine.reporting import flops_of_blocks
 from pretrain.engine.startup import copy_of
 from pretrain.methods.options import DINOv3Options
 from pretrain.methods.self_distillation import NUM_GLOBAL, PATCH_SIZE, SelfDistillation, frame_views, head_size
+from pretrain.methods.several_sizes import take_several
 from pretrain.objectives.centering import sinkhorn_knopp
 from pretrain.objectives.heads import DINO_7B, IBOT_7B
 from pretrain.objectives.losses import (
@@ -69,6 +72,7 @@ class DINOv3(SelfDistillation):
             weight=options.anchor_weight,
         )
         self.first_patch = 1 + backbone.config.num_register_tokens
+        take_several(backbone, (DINOv3ViTLayer,))  # the student's alone: the others see crops of one size
 
     def train(self, mode: bool = True) -> DINOv3:
         super().train(mode)
@@ -91,9 +95,9 @@ class DINOv3(SelfDistillation):
         hidden = self.hidden_patches(first, len(batch["number"]), global_crops.device)  # while a GPU is busy
         class_targets, patch_targets = self._targets(teacher_tokens, hidden, self.temperature(step))
 
-        tokens = backbone(global_crops, bool_masked_pos=hidden.masks).last_hidden_state
+        tokens, local_tokens = states_of_both(backbone, (global_crops, local_crops), (hidden.masks, None))
         class_tokens, patches = tokens[:, 0], tokens[:, self.first_patch :]
-        logits = self.class_logits(class_tokens, backbone(local_crops).last_hidden_state[:, 0])
+        logits = self.class_logits(class_tokens, local_tokens[:, 0])
         class_loss = class_token_loss(
             logits[:NUM_GLOBAL], logits[NUM_GLOBAL:], class_targets, local_weight=options.local_weight
         )
@@ -154,3 +158,12 @@ class DINOv3(SelfDistillation):
         blocks = [part for part in backbone.modules() if isinstance(part, self.block_classes)]
         num_tokens = (size // PATCH_SIZE) ** 2 + self.first_patch
         return flops_of_blocks(blocks, num_tokens, width=backbone.config.hidden_size, backward=backward)
+
+
+def states_of_both(backbone: DINOv3ViTModel, crops: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
+    """What `backbone(crops, bool_masked_pos=masks).last_hidden_state` is of crops of each size, in one pass (`take_several`)."""
+    states = [backbone.embeddings(pixels, bool_masked_pos=mask) for pixels, mask in zip(crops, masks, strict=True)]
+    positions = [backbone.rope_embeddings(pixels) for pixels in crops]
+    for block in backbone.model.layer:
+        states = block(states, position_embeddings=positions)
+    return [backbone.norm(each) for each in states]

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from pretrain.engine.method import Batch, Method, Schedules
 from pretrain.engine.reporting import flops_of_blocks
 from pretrain.engine.startup import copy_of
 from pretrain.methods.options import VJEPA2Options
+from pretrain.methods.several_sizes import take_several
 from pretrain.objectives.latent_losses import gather_tokens, latent_loss, latent_targets
 from pretrain.objectives.masks_video import Grid, Multiblock, TokenMasks, Tube, masking
 from pretrain.objectives.parameter_groups import ParameterGroup, backbone_groups, head_groups
@@ -62,6 +63,7 @@ class VJEPA2(Method):
             targets="complement" if options.full_complement else "blocks",
         )
         self.mask_token = choose_mask_token(backbone.predictor, options.mask_token)
+        take_several(self.student, self.block_classes)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The error of the features predicted at hidden places, averaged over the families of masks."""
@@ -70,10 +72,10 @@ class VJEPA2(Method):
         masks = self.masks(batch, step)
         targets = self._targets(clips, masks)
         tokens = embed(student, clips)  # once for all families, which differ in what they show of them
-        predictions = [
-            predict_states(predictor, encode(student, tokens, mask.context), mask, mask_token=self.mask_token)
-            for mask in masks.values()
-        ]
+        contexts = encode_several(
+            student, [gather_tokens(tokens, mask.context) for mask in masks.values()], masks.values()
+        )
+        predictions = predict_states(predictor, contexts, list(masks.values()), mask_token=self.mask_token)
         numbers = {"loss": latent_loss(predictions, targets, exponent=self.options.loss_exponent)}
         for name, mask in masks.items():
             for part, places in (("seen", mask.context), ("predicted", mask.target)):
@@ -184,18 +186,31 @@ def encode(encoder: VJEPA2Encoder, tokens: Tensor, places: Tensor | None = None)
     return encoder.layernorm(states)
 
 
-def predict_states(predictor: VJEPA2Predictor, context: Tensor, masks: TokenMasks, *, mask_token: int = 0) -> Tensor:
-    """Predicted states `(B, M, D)` of the target tokens, in their order, from those of the context `(B, K, D)`.
+def encode_several(encoder: VJEPA2Encoder, states: list[Tensor], masks: Iterable[TokenMasks]) -> list[Tensor]:
+    """As `encode`, of the tokens of several contexts in one pass (`take_several`)."""
+    places = [mask.context for mask in masks]
+    for block in encoder.layer:
+        states = [each for each, _ in block(states, places)]
+    return [encoder.layernorm(each) for each in states]
+
+
+def predict_states(
+    predictor: VJEPA2Predictor, contexts: Sequence[Tensor], masks: Sequence[TokenMasks], *, mask_token: int = 0
+) -> list[Tensor]:
+    """Predicted states `(B, M, D)` of the target tokens of each of several masks, in their order, from those of its context `(B, K, D)`.
 
     A target enters as the learned mask token number `mask_token` at its true position.
     """
-    known = predictor.embeddings.predictor_embeddings(context)
-    asked = predictor.embeddings.mask_tokens[mask_token].expand(*masks.target.shape, -1)
+    known = [predictor.embeddings.predictor_embeddings(context) for context in contexts]
+    asked = [predictor.embeddings.mask_tokens[mask_token].expand(*mask.target.shape, -1) for mask in masks]
     # attention does not look at the order: sorting by place, as the reference does, would change nothing
-    states, places = torch.cat([known, asked], dim=1), torch.cat(masks, dim=1)
+    states = [torch.cat(parts, dim=1) for parts in zip(known, asked, strict=True)]
+    places = [torch.cat(mask, dim=1) for mask in masks]
     for block in predictor.layer:
-        states, _ = block(states, places)
-    return predictor.proj(predictor.layernorm(states[:, known.shape[1] :]))
+        states = [each for each, _ in block(states, places)]
+    return [
+        predictor.proj(predictor.layernorm(each[:, own.shape[1] :])) for each, own in zip(states, known, strict=True)
+    ]
 
 
 def choose_mask_token(predictor: VJEPA2Predictor, asked_for: int | None = None) -> int:

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from transformers import VJEPA2Model
+from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Layer
 
 from common.base.paths import model as model_folder
 from common.base.runtime import UserError, generator
@@ -21,6 +22,7 @@ from pretrain.engine.distributed import Processes
 from pretrain.engine.loop import Recipe, train_recipe
 from pretrain.engine.reporting import read_metrics, transformer_flops
 from pretrain.engine.step import TrainingStep
+from pretrain.methods.several_sizes import take_several
 from pretrain.methods.vjepa2 import VJEPA2, embed, encode, predict_states
 from pretrain.objectives.masks_video import TokenMasks
 from tests.pretrain.cut_off import Stopped, Stopping, assert_same_model_and_losses
@@ -93,7 +95,7 @@ def by_hand(method: VJEPA2, batch: dict, step: int, exponent: float = 1.0) -> to
             states = teacher(clip[None]).last_hidden_state[0]
             wanted = (states - states.mean(1, keepdim=True)) / (states.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
             seen = encode(student, student.embeddings(clip[None]), context[None])
-            found = predict_states(predictor, seen, TokenMasks(context[None], target[None]))[0]
+            found = predicted(predictor, seen, TokenMasks(context[None], target[None]))[0]
             differences.append((found - wanted[target]).abs() ** exponent / exponent)
         families.append(torch.stack(differences).mean())
     return sum(families) / len(families)
@@ -217,6 +219,12 @@ def test_operations_are_those_of_the_tokens_that_are_there():
     assert made(mask_ratio=0.9).flops_per_sample() < made(mask_ratio=0.0).flops_per_sample()
 
 
+def predicted(predictor, context, mask, **options):
+    """The states that are predicted for one mask."""
+    take_several(predictor, (VJEPA2Layer,))
+    return predict_states(predictor, [context], [mask], **options)[0]
+
+
 def network(seed: int = 1) -> VJEPA2Model:
     """A tiny network whose mask tokens and norms are not those of the start, so that every one can be told apart."""
     found, _ = start_backbone(TINY, "random", seed=seed)
@@ -305,17 +313,17 @@ def test_both_ways_to_drive_the_predictor_agree(clips, masks):
     context = encode(model.encoder, embed(model.encoder, clips), masks.context)
     whole = torch.zeros(2, 64, 48).scatter(1, masks.context[..., None].expand(-1, -1, 48), context)
     expected = model.predictor(whole, [masks.context], [masks.target]).last_hidden_state
-    found = predict_states(model.predictor, context, masks, mask_token=1)
+    found = predicted(model.predictor, context, masks, mask_token=1)
     assert found.shape == (2, 20, 48)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(predict_states(model.predictor, context, masks, mask_token=0), expected, atol=1e-2)
+    assert not torch.allclose(predicted(model.predictor, context, masks, mask_token=0), expected, atol=1e-2)
 
 
 def test_predictions_come_in_the_order_of_targets(clips, masks):
     model = network()
     context = encode(model.encoder, embed(model.encoder, clips), masks.context)
-    found = predict_states(model.predictor, context, masks)
-    turned = predict_states(model.predictor, context, TokenMasks(masks.context, masks.target.flip(1)))
+    found = predicted(model.predictor, context, masks)
+    turned = predicted(model.predictor, context, TokenMasks(masks.context, masks.target.flip(1)))
     torch.testing.assert_close(turned.flip(1), found, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(turned, found, atol=1e-3)
 

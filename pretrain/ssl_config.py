@@ -170,6 +170,9 @@ class TrainingOptions:
     """Arithmetic; auto: the model's on a GPU, fp32 on a CPU. Parameters and averages are always fp32."""
     sharding: Literal["auto", "none", "ddp", "fsdp"] = option("auto", group="machine")
     """How several processes share the work; auto: the model's with several, none with one."""
+    shard_nodes: int | None = option(None, group="machine", unit="nodes", above=0)
+    """With --sharding fsdp: nodes over which one copy is sharded, other groups of as many hold replicas (default: all nodes
+    together)."""
     compile: bool = option(False, group="machine")
     """torch.compile the networks, block by block."""
     gradient_checkpointing: Literal["auto", "all", "none"] = option("auto", group="machine")

@@ -1,17 +1,20 @@
 """A method made ready for its device and processes: recomputed blocks, compilation, DDP or FSDP2, autocast."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from common.base.runtime import UserError
 from pretrain.engine.distributed import Processes, require_equal_start
 from pretrain.engine.method import Batch, Method
 from pretrain.engine.startup import Initialise, Waiting
@@ -43,7 +46,7 @@ class PreparedMethod:
         # no process needs whole networks: neither shards, nor what waits for its values
         waiting = Waiting(method, initialise) if self.is_sharded or initialise is not None else None
         if self.is_sharded:
-            shard(method, processes, in_bf16=self.in_bf16)
+            shard(method, processes, in_bf16=self.in_bf16, num_nodes=options.shard_nodes)
         if waiting is not None:
             waiting.fill(method, processes.device)
         method.to(processes.device)
@@ -93,14 +96,14 @@ def recompute_blocks(network: nn.Module, classes: tuple[type[nn.Module], ...]) -
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def shard(method: Method, processes: Processes, *, in_bf16: bool) -> None:
-    """Shard parameters, gradients and optimiser over all processes (FSDP2), student and teacher alike.
+def shard(method: Method, processes: Processes, *, in_bf16: bool, num_nodes: int | None = None) -> None:
+    """Shard parameters, gradients and optimiser (FSDP2), student and teacher alike: over all processes, or those of `num_nodes`.
 
-    Every block is a unit and the method itself the last, so that a moving average needs no communication and a recipe
+    Groups of so many nodes then hold replicas, which average their gradients: most messages stay inside a group. Every block is a unit and the method itself the last, so that a moving average needs no communication and a recipe
     may call parts of a network. Stored parameters and reductions are float32; bf16 is for computing.
     """
     settings = {
-        "mesh": init_device_mesh(processes.device.type, (processes.world_size,)),
+        "mesh": _mesh(processes, num_nodes),
         "reshard_after_forward": True,  # also of the root: whatever reads parameters finds shards
     }
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if in_bf16 else None, reduce_dtype=torch.float32)
@@ -110,6 +113,29 @@ def shard(method: Method, processes: Processes, *, in_bf16: bool) -> None:
     fully_shard(method, mp_policy=replace(policy, cast_forward_inputs=False), **settings)
     # shards are gathered by hooks of forward alone, unless another method is named
     register_fsdp_forward_method(method, "features")
+    if processes.device.type == "cuda":  # while a block works, the next one of its network is gathered
+        for blocks in _rows_of_blocks(method, method.block_classes):
+            for block, following in pairwise(blocks):
+                block.set_modules_to_forward_prefetch([following])
+
+
+def _mesh(processes: Processes, num_nodes: int | None) -> DeviceMesh:
+    """All processes in a row, or replicas x shards. Raises `UserError` for nodes that do not divide into such groups."""
+    kind, world_size = processes.device.type, processes.world_size
+    if num_nodes is None:
+        return init_device_mesh(kind, (world_size,))
+    group = num_nodes * int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    if world_size % group:
+        raise UserError(
+            f"--shard_nodes {num_nodes}: {world_size} processes do not divide into groups of {group}; give a divisor of the number of nodes"
+        )
+    return init_device_mesh(kind, (world_size // group, group), mesh_dim_names=("replicas", "shards"))
+
+
+def _rows_of_blocks(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> list[list[nn.Module]]:
+    """Blocks that follow each other in one list of a network."""
+    lists = (part for part in module.modules() if isinstance(part, nn.ModuleList | nn.Sequential))
+    return [[block for block in row if isinstance(block, classes)] for row in lists]
 
 
 def _blocks(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> list[nn.Module]:

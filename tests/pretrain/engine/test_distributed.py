@@ -42,9 +42,21 @@ def state(world_size: int) -> TrainingState:
     return TrainingState("toy", {"model": "dinov3-tiny"}, 10, world_size, 1, {"source": "random"})
 
 
-def trained(sharding, batch_size, accumulate=1, precision="fp32", saved=None, loaded=None, steps=STEPS, first=0):
+def trained(
+    sharding,
+    batch_size,
+    accumulate=1,
+    precision="fp32",
+    saved=None,
+    loaded=None,
+    steps=STEPS,
+    first=0,
+    shard_nodes=None,
+):
     """Numbers of each step, features, and the whole state after `steps` steps from step `first` on."""
-    options = replace(OPTIONS, sharding=sharding, precision=precision, gradient_checkpointing="all")
+    options = replace(
+        OPTIONS, sharding=sharding, precision=precision, gradient_checkpointing="all", shard_nodes=shard_nodes
+    )
     processes = here()
     method = ToyMethod()
     step = TrainingStep(method, method.schedules(10), options, processes)
@@ -75,6 +87,29 @@ def test_two_processes_are_one_on_the_concatenated_batch(run, sharding, accumula
     assert_same(first, alone)
     assert first[0] == second[0]
     assert torch.equal(first[1], second[1])
+
+
+def sharded_within_a_node() -> tuple:
+    """Two nodes of one process, as far as the launcher says: each holds a copy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_WORLD_SIZE", "1")
+        return trained("fsdp", 2, 1, "fp32", None, None, STEPS, 0, 1)
+
+
+def test_copies_that_are_sharded_within_a_node_are_replicas(run):
+    alone = trained("none", batch_size=4)
+    assert_same(run(sharded_within_a_node)[0], alone)
+
+
+def three_nodes() -> str:
+    try:
+        return str(trained("fsdp", 2, shard_nodes=3))
+    except UserError as error:
+        return str(error)
+
+
+def test_nodes_that_do_not_divide_into_groups_are_refused(run):
+    assert "--shard_nodes 3: 2 processes do not divide into groups of 6" in run(three_nodes)[0]
 
 
 def test_shards_are_replicas_in_bf16_too(run):

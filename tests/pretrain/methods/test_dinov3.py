@@ -148,8 +148,8 @@ def test_what_is_hidden_does_not_reach_the_student():
     method, batch = method_of(options()), crops_of(0, 4)
     seen = {}
     for networks, name in ((method.student, "student"), (method.teacher, "teacher")):
-        networks["backbone"].register_forward_hook(
-            lambda network, inputs, output, name=name: seen.setdefault(name, []).append(output.last_hidden_state)
+        networks["backbone"].norm.register_forward_hook(  # the last layer
+            lambda network, inputs, output, name=name: seen.setdefault(name, []).append(output)
         )
     method(batch, 0)
     masks = method.hidden_patches(0, 4, torch.device("cpu")).masks.view(2, 4, 4, 4).transpose(0, 1)

@@ -349,7 +349,7 @@ def test_stage_1_goes_on_from_the_middle_to_the_recorded_end(artefacts):
     # crops lie elsewhere since packed pictures are cut like those that they were made of: another training of the same kind
     for our, their in zip(ours, theirs, strict=True):
         assert our.keys() == their.keys()
-        assert our["loss"] == pytest.approx(their["loss"], rel=0.01)
+        assert our.get("loss") == pytest.approx(their.get("loss"), rel=0.01)  # none before the first step
         for name in ("learning_rate", "weight_decay", "momentum", "samples", "seen/short", "predicted/long"):
             assert our.get(name) == pytest.approx(their.get(name), abs=SAME, rel=SAME), name
     one, other = (load_file(root / "export" / "model.safetensors") for root in (found, recorded))

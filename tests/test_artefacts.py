@@ -349,9 +349,10 @@ def test_stage_1_goes_on_from_the_middle_to_the_recorded_end(artefacts):
     # crops lie elsewhere since packed pictures are cut like those that they were made of: another training of the same kind
     for our, their in zip(ours, theirs, strict=True):
         assert our.keys() == their.keys()
-        assert our.get("loss") == pytest.approx(their.get("loss"), rel=0.01)  # none before the first step
+        if "loss" in their:  # none before the first step
+            assert our["loss"] == pytest.approx(their["loss"], rel=0.01)
         for name in ("learning_rate", "weight_decay", "momentum", "samples", "seen/short", "predicted/long"):
-            assert our.get(name) == pytest.approx(their.get(name), abs=SAME, rel=SAME), name
+            assert name not in their or our[name] == pytest.approx(their[name], abs=SAME, rel=SAME), name
     one, other = (load_file(root / "export" / "model.safetensors") for root in (found, recorded))
     assert one.keys() == other.keys()
     assert max((one[name] - other[name]).abs().max() for name in one) < 0.01

@@ -41,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("LoRA fine-tuning runs in one process on one device: start it without torchrun")
     options = resolve(FinetuneOptions, given, given["config"]).completed()
+    if options.mlp and options.target_modules:
+        raise UserError("--mlp together with --target_modules: name the MLP's layers too, or leave one of them out")
     return finetune(options, device=given["device"])
 
 
@@ -98,6 +100,7 @@ def prepare(options: FinetuneOptions, config: EncoderConfig, device: torch.devic
         alpha=options.alpha,
         dropout=options.dropout,
         mlp=options.mlp,
+        chosen=options.target_modules,
         seed=options.seed,
     )
     if options.gradient_checkpointing == "all":

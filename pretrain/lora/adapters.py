@@ -7,6 +7,7 @@ The layers are the attention's four projections, by option the MLP's too. Bare n
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,12 +40,19 @@ def adapted_part(network: nn.Module) -> nn.Module:
     raise UserError(f"LoRA is for DINOv3 and V-JEPA 2, not for {type(network).__name__}")
 
 
-def target_pattern(part: nn.Module, *, mlp: bool = False) -> str:
-    """The regular expression of the layers that get an adapter, matched against whole names.
+def target_pattern(part: nn.Module, *, mlp: bool = False, chosen: Sequence[str] = ()) -> str:
+    """The regular expression of the layers that get an adapter, matched against whole names; `chosen` names parts of a layer.
 
-    Raises `UserError` that lists the layers of the network without partner, or matches beyond them.
+    Raises `UserError` that lists the layers of the network without partner, or matches beyond them, and for a part that there is not.
     """
     layers, names, num_layers = _layers_and_names(part, mlp=mlp)
+    if chosen:
+        _, known, _ = _layers_and_names(part, mlp=True)
+        if strange := [name for name in chosen if name not in known]:
+            raise UserError(
+                f"--target_modules {strange[0]}: no linear layer of {type(part).__name__}; there are {', '.join(known)}"
+            )
+        names = list(dict.fromkeys(chosen))
     pattern = rf"{re.escape(layers)}\d+\.({'|'.join(map(re.escape, names))})"
     expected = {f"{layers}{number}.{name}" for number in range(num_layers) for name in names}
     linear = {name for name, module in part.named_modules() if isinstance(module, nn.Linear)}
@@ -70,14 +78,23 @@ def _layers_and_names(part: nn.Module, *, mlp: bool) -> tuple[str, list[str], in
 
 
 def add_adapters(
-    network: nn.Module, *, rank: int, alpha: float, dropout: float, mlp: bool = False, seed: int = 42
+    network: nn.Module,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    mlp: bool = False,
+    chosen: Sequence[str] = (),
+    seed: int = 42,
 ) -> PeftModel:
     """Put adapters into an encoder's network, in place; they alone are trainable. Returns peft's view of it.
 
     The second factor starts at 0, so the network's output is unchanged; the first depends on `seed` alone.
     """
     part = adapted_part(network.requires_grad_(False))
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_pattern(part, mlp=mlp))
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_pattern(part, mlp=mlp, chosen=chosen)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(part, config)

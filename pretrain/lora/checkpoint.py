@@ -40,7 +40,10 @@ class FinetuneState:
     @property
     def adapter(self) -> str:
         """The shape of the adapter, in words."""
-        return f"rank {self.options['rank']}{', MLPs too' if self.options['mlp'] else ''}"
+        chosen = ", ".join(self.options.get("target_modules") or ())  # not in files of earlier versions
+        return f"rank {self.options['rank']}{', MLPs too' if self.options['mlp'] else ''}" + (
+            f" of {chosen}" if chosen else ""
+        )
 
     @property
     def best(self) -> float:

@@ -15,6 +15,7 @@ from pretrain.annotations.phase_classes import PhaseClasses
 from pretrain.lora.labelled_clips import LabelledClips, SegmentedVideo
 from pretrain.lora.options import FinetuneOptions
 from pretrain.ssl_dataset import checked_batches, in_processes
+from pretrain.video_data.augment import LabelledView
 from pretrain.video_data.clips import ClipReader
 from pretrain.video_data.corpora import Corpus
 from pretrain.video_data.video_index import VideoEntry
@@ -61,6 +62,11 @@ def read_clips(options: FinetuneOptions, classes: PhaseClasses, preprocessing: P
     settings: dict[str, Any] = {"preprocessing": preprocessing} | {
         name: getattr(options, name) for name in ("clip_len", "fps", "seed", "validation_share", "grid_seconds")
     }
+    view = None
+    if options.crop_scale < 1 or options.flip_share or options.colour:
+        scale = (options.crop_scale, 1.0)
+        view = LabelledView(preprocessing.size, scale, flip_chance=options.flip_share, colour=options.colour)
+    settings["view"] = view
     train, validation = (
         LabelledClips(datasets, classes, split, reader=ClipReader(), **settings) for split in ("train", "validation")
     )

@@ -28,6 +28,7 @@ from common.video.label_grid import LabelGrid
 from common.video.preprocess import Preprocessing, resize
 from common.video.probe import VideoError
 from pretrain.annotations.phase_classes import PhaseClasses
+from pretrain.video_data.augment import LabelledView, labelled_view
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,8 @@ class LabelledClips(TorchDataset):
     class. Split `validation` holds one clip for each point of a grid of `grid_seconds` that has a class. `len()` is the
     number of grid points on either side, so an epoch of training sees as many clips as its videos have grid points.
 
-    Pixels are resized by the encoder's own rule; `common.video.preprocess.normalise` makes them floats on the device.
+    Pixels are resized by the encoder's own rule; training clips by `view`, where there is one, drawn by the sample's number.
+    `common.video.preprocess.normalise` makes them floats on the device.
     Times are frame number / fps: videos start at 0 and run at a constant rate, as those of both releases do.
     """
 
@@ -151,8 +153,10 @@ class LabelledClips(TorchDataset):
         seed: int = 42,
         validation_share: float = 0.2,
         grid_seconds: float = 5.0,
+        view: LabelledView | None = None,
     ):
         self.split, self.reader, self.preprocessing, self.seed = split, reader, preprocessing, seed
+        self.view = view if split == "train" else None
         self.offsets = (np.arange(clip_len) - clip_len // 2) / fps
         self.videos: list[SegmentedVideo] = []
         for dataset in datasets:
@@ -179,7 +183,7 @@ class LabelledClips(TorchDataset):
         place = self.grid[number] if self.split == "validation" else self.draw(number)
         video = self.videos[place.video]
         try:
-            return {"clip": self._clip(video, place.frame), "label": place.label, "video": video.name}
+            return {"clip": self._clip(video, place.frame, number), "label": place.label, "video": video.name}
         except VideoError as error:
             raise UserError(str(error)) from error
 
@@ -198,9 +202,12 @@ class LabelledClips(TorchDataset):
         video, _, end = spans[chosen].tolist()
         return LabelledFrame(video, end - int(ends[chosen] - position), label)
 
-    def _clip(self, video: SegmentedVideo, frame: int) -> torch.Tensor:
+    def _clip(self, video: SegmentedVideo, frame: int, number: int) -> torch.Tensor:
         seconds = np.clip(frame / video.fps + self.offsets, 0, (video.num_frames - 1) / video.fps)
-        return resize(torch.from_numpy(self.reader.read(video.path, seconds)), self.preprocessing)
+        frames = torch.from_numpy(self.reader.read(video.path, seconds))
+        if self.view is None:
+            return resize(frames, self.preprocessing)
+        return labelled_view(frames.permute(0, 3, 1, 2), self.view, generator(self.seed, "labelled view", number))
 
     def _grid_of(self, index: int, grid_seconds: float) -> Iterator[LabelledFrame]:
         video = self.videos[index]

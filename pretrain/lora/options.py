@@ -39,10 +39,19 @@ class FinetuneOptions:
     """Dropout before the adapters."""
     mlp: bool = option(False, group="model")
     """Adapters in the MLPs too, not in the attention alone."""
+    target_modules: tuple[str, ...] = option((), group="model")
+    """Parts of each layer that get adapters, by name, such as attention.query attention.value (default: the attention's four
+    projections)."""
     clip_len: int | None = option(None, group="data", unit="frames", above=0)
     """Length of a clip, for models of clips (default: the model's)."""
     fps: float = option(4.0, group="data", unit="frames a second", above=0)
     """Frames of a clip in a second."""
+    crop_scale: float = option(0.6, group="data", above=0, maximum=1)
+    """Training clips: smallest share of the picture's area that is cut out; 1: the whole picture, as in validation."""
+    flip_share: float = option(0.0, group="data", minimum=0, maximum=1)
+    """Training clips: share of them that is mirrored (a left eye then looks like a right one)."""
+    colour: float = option(0.2, group="data", minimum=0, below=1)
+    """Training clips: strength by which brightness, contrast and saturation change, one change a clip; 0: none."""
     validation_share: float = option(0.2, group="data", minimum=0, below=1)
     """Share of each data set's videos that choose the best adapter."""
     grid_seconds: float = option(5.0, group="data", unit="seconds", above=0)
@@ -103,7 +112,7 @@ class FinetuneOptions:
 
     def to_json(self) -> dict[str, Any]:
         """The options as plain values, for checkpoints and records."""
-        return asdict(self) | {"datasets": list(self.datasets)}
+        return asdict(self) | {"datasets": list(self.datasets), "target_modules": list(self.target_modules)}
 
 
 def add_finetune_options(parser: CommandParser) -> None:

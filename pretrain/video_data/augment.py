@@ -97,6 +97,33 @@ class MultiScaleCrop:
     teacher_stride: int = 2
 
 
+@dataclass(frozen=True)
+class LabelledView:
+    """The view of a labelled clip: a rectangle, a flip and colours that are those of the whole clip.
+
+    Mild beside those of self-supervision: what tells phases apart may lie at the edge of the picture, or in a colour.
+    """
+
+    size: int
+    scale: Range = (0.6, 1.0)
+    ratio: Range = (3 / 4, 4 / 3)
+    flip_chance: float = 0.0
+    colour: float = 0.2
+    """Strength by which brightness, contrast and saturation change; hues turn by a quarter of it."""
+
+
+def labelled_view(clip: Tensor, rule: LabelledView, random: torch.Generator) -> Tensor:
+    """The view `(T, 3, size, size)` of a clip `(T, 3, H, W)` uint8."""
+    box = draw_box(*clip.shape[-2:], rule.scale, rule.ratio, random=random)
+    view = resized_crop(clip, box, rule.size, flipped=happens(rule.flip_chance, random), mode="bicubic")
+    if not rule.colour:
+        return view
+    strength = dict.fromkeys(("brightness", "contrast", "saturation"), rule.colour)
+    changes = draw_colours(MultiCrop(**strength, hue=rule.colour / 4), random)
+    frames = [with_colours(T.to_dtype(frame, torch.float32, scale=True), changes) for frame in view]
+    return torch.stack(frames).mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
 def multi_crop(image: Tensor, rule: MultiCrop, random: torch.Generator) -> dict[str, Tensor]:
     """Views of a frame `(3, H, W)` uint8.
 
@@ -181,7 +208,7 @@ def distort(
     """Colours of a view `(3, S, S)` uint8 jittered, greyed, blurred and solarised, each by chance, in this order."""
     image = T.to_dtype(view, torch.float32, scale=True)
     if happens(rule.jitter_chance, random):
-        image = _jitter(image, rule, random)
+        image = with_colours(image, draw_colours(rule, random))
     if happens(rule.grey_chance, random):
         image = T.rgb_to_grayscale(image, num_output_channels=3)
     if happens(blur_chance, random):
@@ -191,18 +218,34 @@ def distort(
     return image.mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _jitter(image: Tensor, rule: MultiCrop, random: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue changed in a random order, by factors drawn around 1 (hue: around 0)."""
+class Colours(NamedTuple):
+    """By how much the colours of a picture change, and in which order."""
+
+    factors: tuple[float, float, float]
+    """Of brightness, contrast and saturation."""
+    hue: float
+    """Share of the circle of hues."""
+    order: list[int]
+
+
+def draw_colours(rule: MultiCrop, random: torch.Generator) -> Colours:
+    """Factors drawn around 1 (hue: around 0), and a random order."""
     strengths = (rule.brightness, rule.contrast, rule.saturation)
     brightness, contrast, saturation = (uniform((1 - strength, 1 + strength), random) for strength in strengths)
     hue = uniform((-rule.hue, rule.hue), random)
+    return Colours((brightness, contrast, saturation), hue, torch.randperm(4, generator=random).tolist())
+
+
+def with_colours(image: Tensor, colours: Colours) -> Tensor:
+    """`(3, H, W)` float32 in 0 to 1 with its brightness, contrast, saturation and hue changed."""
+    brightness, contrast, saturation = colours.factors
     changes = (
         lambda image: T.adjust_brightness(image, brightness),
         lambda image: T.adjust_contrast(image, contrast),
         lambda image: T.adjust_saturation(image, saturation),
-        lambda image: hue_shifted(image, hue),
+        lambda image: hue_shifted(image, colours.hue),
     )
-    for index in torch.randperm(len(changes), generator=random).tolist():
+    for index in colours.order:
         image = changes[index](image)
     return image
 

@@ -45,6 +45,7 @@ WITHOUT_EFFECT = ("output", "resume", "wandb", "save_every", "keep_last", "num_w
 BEFORE_OPTIONS: dict[str, object] = {
     **{"antialias": True, "beta2": 0.999, "crop_boundary": 0.32, "flip_chance": 0.5, "koleo_neighbours": 1},
     **{"neighbour_seconds": 8.0, "samples_per_seek": 1},
+    **{"crop_scale": 1.0, "flip_share": 0.0, "colour": 0.0, "target_modules": []},  # of Stage 2
 }
 WITHOUT_EFFECT += ("ssl_checkpoint",)  # Stage 2 compares what it names by its hash
 

@@ -19,6 +19,7 @@ from common.video.decode import decode
 from common.video.preprocess import Preprocessing
 from pretrain.annotations.phase_classes import PhaseClasses
 from pretrain.lora.labelled_clips import LabelledClips, choose_validation, read_labelled_videos
+from pretrain.video_data.augment import LabelledView
 from pretrain.video_data.clips import ClipReader
 
 FPS = 10
@@ -292,6 +293,16 @@ def test_frames_of_real_videos(real_dataset, clips):
 def test_frames_of_real_videos_by_the_clip_reader(real_dataset, clips):
     reader = ClipReader(open_videos=1)
     check_greys(clips("validation", datasets=[real_dataset], validation_share=0.5, clip_len=2, fps=FPS, reader=reader))
+
+
+def test_training_clips_are_augmented_by_their_number_and_validation_clips_are_not(clips):
+    view = LabelledView(16, flip_chance=0.5)
+    plain, augmented, again = clips("train"), clips("train", view=view), clips("train", view=view)
+    assert all(torch.equal(augmented[number]["clip"], again[number]["clip"]) for number in range(4))
+    assert [augmented[number]["label"] for number in range(4)] == [plain[number]["label"] for number in range(4)]
+    assert any(not torch.equal(augmented[number]["clip"], plain[number]["clip"]) for number in range(4))
+    for number in range(3):
+        assert torch.equal(clips("validation", view=view)[number]["clip"], clips("validation")[number]["clip"])
 
 
 def test_a_video_that_does_not_decode_is_named(clips):

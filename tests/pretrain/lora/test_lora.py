@@ -1,5 +1,7 @@
 """Which layers get an adapter, what an adapter changes and what it leaves alone, and the folder that it is kept in."""
 
+import re
+
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
@@ -78,6 +80,17 @@ def test_exactly_the_named_layers_get_an_adapter(name, mlp, expected):
     add_adapters(network, **SMALL, mlp=mlp)
     found = {name for name, module in adapted_part(network).named_modules() if isinstance(module, LoraLayer)}
     assert found == set(expected)
+
+
+def test_layers_may_be_chosen_by_name():
+    part = network_of("vjepa2-tiny")
+    pattern = target_pattern(part, chosen=["attention.query", "mlp.fc2"])
+    found = sorted(name for name, _ in part.named_modules() if re.fullmatch(pattern, name))
+    assert found == [f"encoder.layer.{layer}.{name}" for layer in (0, 1) for name in ("attention.query", "mlp.fc2")]
+    with pytest.raises(
+        UserError, match=r"--target_modules q_proj: no linear layer of VJEPA2Features; there are attention.query, "
+    ):
+        target_pattern(part, chosen=["q_proj"])
 
 
 def test_the_gated_mlp_of_the_7b_network():

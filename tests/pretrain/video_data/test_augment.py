@@ -16,6 +16,7 @@ from pretrain.video_data.augment import (
     MULTI_SCALES,
     QUARTERS,
     Box,
+    LabelledView,
     MultiCrop,
     MultiScaleCrop,
     VideoCrop,
@@ -25,6 +26,7 @@ from pretrain.video_data.augment import (
     draw_box,
     draw_multi_scale_box,
     hue_shifted,
+    labelled_view,
     multi_crop,
     multi_scale_crop,
     resized_crop,
@@ -345,3 +347,26 @@ def test_without_a_teacher_there_is_only_the_clip():
 def test_log_of_the_ratio_is_uniform():
     ratios = np.log([box.width / box.height for box in boxes((0.1, 0.2), (0.5, 2.0))])
     assert ks_2samp(ratios, np.linspace(-math.log(2), math.log(2), 4000)).pvalue > ALMOST_NEVER
+
+
+# labelled clips
+
+
+def test_a_labelled_clip_is_cut_mirrored_and_coloured_as_a_whole():
+    random = torch.Generator().manual_seed(3)
+    frame = torch.randint(0, 255, (3, 40, 60), dtype=torch.uint8, generator=random)
+    clip = torch.stack([frame, frame, frame])
+    rule = LabelledView(16, flip_chance=0.5, colour=0.3)
+    views = [labelled_view(clip, rule, torch.Generator().manual_seed(seed)) for seed in range(6)]
+    for view in views:
+        assert view.shape == (3, 3, 16, 16)
+        assert view.dtype == torch.uint8
+        assert torch.equal(view[0], view[2])  # the same for all frames
+    assert len({view[0].float().mean().item() for view in views}) == 6
+
+
+def test_a_labelled_view_without_changes_is_the_resized_picture():
+    clip = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rule = LabelledView(16, scale=(1.0, 1.0), ratio=(1.0, 1.0), colour=0.0)
+    expected = torch.nn.functional.interpolate(clip, (16, 16), mode="bicubic", antialias=True)
+    assert torch.equal(labelled_view(clip, rule, torch.Generator().manual_seed(1)), expected)

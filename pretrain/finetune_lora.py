@@ -2,6 +2,7 @@
 
     python finetune_lora.py --model vjepa2-l --ssl_checkpoint ./checkpoints/ssl/vjepa2-vitl-fpc64-256/final.pt
     python finetune_lora.py --model dinov3-b --datasets Cataract-101 --base published
+    torchrun --nproc_per_node 4 finetune_lora.py --model vjepa2-g        # 4 GPUs: four times the clips a step
 
 Writes pretrain/checkpoints/<short name>/best_lora, which the CataractFT folders under models/ read. A training that was
 stopped resumes where it was when the same command is run again.
@@ -9,15 +10,13 @@ stopped resumes where it was when the same command is run again.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base.files import restore_folder
-from common.base.locks import hold
 from common.base.options import CommandParser, resolve
-from common.base.runtime import UserError, choose_precision, keep_freed_memory, run_main, select_device
+from common.base.runtime import UserError, choose_precision, keep_freed_memory, run_main
 from common.encoders.config import EncoderConfig, read_encoder_config
 from pretrain.annotations.phase_classes import read_phase_classes
 from pretrain.handover import encoder_folder, find_base
@@ -25,8 +24,7 @@ from pretrain.lora.options import FinetuneOptions, add_finetune_options
 from pretrain.ssl_config import find_model
 
 if TYPE_CHECKING:
-    import torch
-
+    from pretrain.engine.distributed import Processes
     from pretrain.lora.training import Finetuning
 
 CHECKED_CLIPS = 2
@@ -38,8 +36,6 @@ def main(argv: list[str] | None = None) -> int:
     add_finetune_options(parser)
     parser.add_device()
     given = vars(parser.parse_args(argv))
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("LoRA fine-tuning runs in one process on one device: start it without torchrun")
     options = resolve(FinetuneOptions, given, given["config"]).completed()
     if options.mlp and options.target_modules:
         raise UserError("--mlp together with --target_modules: name the MLP's layers too, or leave one of them out")
@@ -51,16 +47,19 @@ def finetune(options: FinetuneOptions, *, device: str = "auto") -> int:
 
     Raises `UserError` for what is missing, and for an output folder of another training or in use by one.
     """
-    with hold(options.output_folder):
-        return _finetune(options, device)
+    from pretrain.engine.distributed import start_processes
+    from pretrain.engine.loop import owned
+
+    with start_processes(device) as processes, owned(options.output_folder, processes):
+        return _finetune(options, processes)
 
 
-def _finetune(options: FinetuneOptions, device: str) -> int:
+def _finetune(options: FinetuneOptions, processes: Processes) -> int:
     keep_freed_memory()
     config = training_config(options)
-    training = prepare(options, config, select_device(device))
+    training = prepare(options, config, processes)
     code = training.run()
-    if training.is_finished:
+    if training.is_finished and processes.is_first:
         if not options.best_lora.is_dir():
             raise UserError(f"{training.last} is of a finished training, but {options.best_lora} is gone; delete both")
         training.writer.check(config, training.validation_clips(CHECKED_CLIPS))
@@ -76,7 +75,7 @@ def training_config(options: FinetuneOptions) -> EncoderConfig:
     return replace(config, ssl_checkpoint=str(base), clip_len=options.clip_len if config.clip_len else None)
 
 
-def prepare(options: FinetuneOptions, config: EncoderConfig, device: torch.device) -> Finetuning:
+def prepare(options: FinetuneOptions, config: EncoderConfig, processes: Processes) -> Finetuning:
     """Data, network with adapters and classifier, ready to train or to resume."""
     # not above: --help, and every process that reads videos, imports this file
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -92,7 +91,9 @@ def prepare(options: FinetuneOptions, config: EncoderConfig, device: torch.devic
     classes = read_phase_classes(Path(options.classes)) if options.classes else read_phase_classes()
     clips = read_clips(options, classes, config.preprocessing)
     # before anything is read of it: a kill may have come while the adapter's folder was replaced
-    restore_folder(options.best_lora)
+    if processes.is_first:
+        restore_folder(options.best_lora)
+    device = processes.device
     encoder = build_encoder(config)
     adapted = add_adapters(
         encoder.network,
@@ -109,7 +110,8 @@ def prepare(options: FinetuneOptions, config: EncoderConfig, device: torch.devic
     encoder.prepare(device, precision)
     classifier = PhaseClassifier(encoder, len(classes.names), seed=options.seed)
     writer = AdapterWriter(adapted, classifier, options, encoder.weights, classes.names, seen_corpora(clips))
-    return Finetuning(classifier, clips, options, writer, device=device, in_bf16=precision == "bf16")
+    in_bf16 = precision == "bf16"
+    return Finetuning(classifier, clips, options, writer, device=device, in_bf16=in_bf16, processes=processes)
 
 
 if __name__ == "__main__":

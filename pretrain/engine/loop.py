@@ -69,13 +69,13 @@ def train_recipe(recipe: Recipe, options: TrainingOptions, processes: Processes)
 
     Raises `UserError` when the folder holds another training, losses are not finite, or the features collapse.
     """
-    with Interruption() as interruption, _owned(options.output_folder, processes):
+    with Interruption() as interruption, owned(options.output_folder, processes):
         return Training(recipe, options, processes, interruption).run()
 
 
 @contextlib.contextmanager
-def _owned(folder: Path, processes: Processes) -> Iterator[None]:
-    """The folder is this training's: its first process holds the lock, and all raise `UserError` when another one does."""
+def owned(folder: Path, processes: Processes) -> Iterator[None]:
+    """Around a training: the folder is its own: its first process holds the lock, and all raise `UserError` when another one does."""
     with contextlib.ExitStack() as kept:
         failure = None
         if processes.is_first:

@@ -92,7 +92,7 @@ def seen_corpora(clips: Clips) -> list[Corpus]:
 
 
 def read_batches(
-    clips: LabelledClips, numbers: range, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
+    clips: LabelledClips, numbers: Sequence[int], batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
 ) -> Iterator[dict[str, Tensor]]:
     """Batches `{"clip": (B, T, 3, size, size) uint8, "label": (B,), "video": [...]}` of samples `numbers`.
 

@@ -2,23 +2,29 @@
 
 Training clips are drawn so that every class is equally likely. The validation videos decide which adapter is kept and
 when to stop, and nothing else does.
+
+Several processes that torchrun started are one: of each step every one takes its part of the clips, gradients are averaged, the
+validation clips are shared out, and the first process writes.
 """
 
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from common.base import paths
 from common.base.runtime import UserError, generator, progress
 from common.base.tracking import track
 from common.encoders.weights.files import READ_ERRORS, in_one_line
 from common.head.checkpoint import restore_optimizer
+from pretrain.engine.distributed import Processes
 from pretrain.engine.interruption import Interruption, end_saved
 from pretrain.lora.adapter_writer import AdapterWriter
 from pretrain.lora.checkpoint import FinetuneState
@@ -43,15 +49,23 @@ class Finetuning:
         *,
         device: torch.device,
         in_bf16: bool = False,
+        processes: Processes | None = None,
     ):
-        """`options` are completed. Resumes from `last.pt` in the output folder if there is one.
+        """`options` are completed. Resumes from `last.pt` in the output folder if there is one. Without `processes` it is alone.
 
         Raises `UserError` when that is of another training, or is not to be continued.
         """
         self.classifier, self.clips, self.options, self.writer = classifier.to(device), clips, options, writer
         self.device, self.in_bf16 = device, in_bf16
+        self.processes = processes or Processes(0, 1, device)
+        self._forward: torch.nn.Module = self.classifier
+        if self.processes.world_size > 1:
+            self._forward = DistributedDataParallel(
+                self.classifier, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+            )
         self.last, self.metrics = options.output_folder / paths.LAST_STATE, options.output_folder / paths.METRICS_TABLE
-        self.steps_per_epoch = options.steps_per_epoch or math.ceil(len(clips.train) / options.batch_size)
+        self.global_batch = options.batch_size * self.processes.world_size
+        self.steps_per_epoch = options.steps_per_epoch or math.ceil(len(clips.train) / self.global_batch)
         self.total_steps = options.epochs * self.steps_per_epoch
         warmup_steps = round(options.warmup_share * self.total_steps)
         self.schedule = warmup_cosine(0.0, 1.0, 0.0, warmup_steps=warmup_steps, total_steps=self.total_steps)
@@ -73,7 +87,9 @@ class Finetuning:
         with (
             Interruption() as interruption,
             progress(total=self.total_steps, description=name, unit="steps") as self._bar,
-            track(self.options.wandb, name=name, config=self.state.options, folder=folder) as self._track,
+            track(
+                self.options.wandb and self.processes.is_first, name=name, config=self.state.options, folder=folder
+            ) as self._track,
         ):
             self._bar.update(self.state.step)
             batches = self._training_batches()
@@ -90,9 +106,12 @@ class Finetuning:
                     # a signal to the whole job may have ended a reader before it reaches this process
                     if not interruption.arrives():
                         raise
-                if interruption.request and not self.is_finished:
+                # asked of all: a signal need not have reached every process yet
+                request = self.processes.largest(interruption.request)
+                if request and not self.is_finished:
                     self._save()
-                    return end_saved(interruption.request, f"step {self.state.step} of {self.total_steps}")
+                    progressed = f"step {self.state.step} of {self.total_steps}"
+                    return end_saved(request, progressed, is_first=self.processes.is_first)
         return 0
 
     def validation_clips(self, count: int) -> Tensor:
@@ -102,7 +121,7 @@ class Finetuning:
     def _describe(self) -> None:
         train, validation, options = self.clips.train, self.clips.validation, self.options
         plan = (
-            f"{options.epochs} epochs of {self.steps_per_epoch} steps of {options.batch_size} clips from "
+            f"{options.epochs} epochs of {self.steps_per_epoch} steps of {self.global_batch} clips from "
             f"{len(train.videos)} videos, validation on {len(validation)} clips from {len(validation.videos)} others"
         )
         adapters, _ = self.classifier.parameter_groups()
@@ -133,10 +152,11 @@ class Finetuning:
         return state
 
     def _training_batches(self) -> Iterator[dict[str, Any]]:
-        size = self.options.batch_size
-        return self._read(self.clips.train, range(self.state.step * size, self.total_steps * size))
+        size, first = self.options.batch_size, self.processes.rank * self.options.batch_size
+        starts = (step * self.global_batch + first for step in range(self.state.step, self.total_steps))
+        return self._read(self.clips.train, [number for start in starts for number in range(start, start + size)])
 
-    def _read(self, clips: LabelledClips, numbers: range) -> Iterator[dict[str, Any]]:
+    def _read(self, clips: LabelledClips, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
         on_gpu = self.device.type == "cuda"
         return read_batches(
             clips, numbers, self.options.batch_size, num_workers=self.options.num_workers, pin_memory=on_gpu
@@ -145,7 +165,8 @@ class Finetuning:
     def _train_step(self, batch: dict[str, Any]) -> None:
         """One optimiser step. Dropout is seeded by the step: no generator needs to be saved."""
         step = self.state.step
-        torch.manual_seed(generator(self.options.seed, "step", step).initial_seed())
+        own = [self.processes.rank] if self.processes.rank else []  # the first draws as one alone does
+        torch.manual_seed(generator(self.options.seed, "step", step, *own).initial_seed())
         peaks = (self.options.learning_rate, self.options.head_learning_rate)
         for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
             group |= {"lr": peak * self.schedule(step), "weight_decay": self.options.weight_decay}
@@ -153,7 +174,8 @@ class Finetuning:
         loss = F.cross_entropy(self._logits(batch), batch["label"].to(self.device))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.classifier.parameters(), self.options.clip_norm)
-        if not math.isfinite(value := loss.item()) or not norm.isfinite():
+        value = self.processes.mean(loss).item()
+        if not math.isfinite(value) or not norm.isfinite():
             raise UserError(
                 f"step {step + 1}: the loss is {value}, its gradient {norm.item()}, on {', '.join(batch['video'])}; "
                 "start again with a lower --learning_rate, or with --precision fp32"
@@ -168,7 +190,7 @@ class Finetuning:
     def _logits(self, batch: dict[str, Any]) -> Tensor:
         clips = batch["clip"].to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bf16):
-            return self.classifier(clips)
+            return self._forward(clips)
 
     def _validate(self, interruption: Interruption) -> None:
         """Measure on the validation videos, keep the adapter if it is the best, and save; nothing after a signal."""
@@ -189,11 +211,12 @@ class Finetuning:
         self.state.history.append(record)
         self.state.loss_sum, self._epoch_started = 0.0, time.monotonic()
         # the adapter before the state: killed between the two, the epoch is repeated and writes the same again
-        if is_best:
+        if is_best and self.processes.is_first:
             self.writer.write({"epoch": record["epoch"], "step": self.state.step, "validation": found})
         self._save()
-        self.state.write_metrics(self.metrics)
-        self._track(record)
+        if self.processes.is_first:
+            self.state.write_metrics(self.metrics)
+            self._track(record)
         rank = "the best" if is_best else f"best {self.state.best:.3f}"
         scores_text = f"balanced accuracy {found['balanced_accuracy']:.3f} ({rank}), accuracy {found['accuracy']:.3f}"
         epoch, epochs = record["epoch"], self.options.epochs
@@ -202,16 +225,22 @@ class Finetuning:
     @torch.no_grad()
     def _measure(self, interruption: Interruption) -> dict[str, Any] | None:
         self.classifier.eval()
-        logits, labels = [], []
-        validation = self.clips.validation
-        for batch in self._read(validation, range(len(validation))):
-            if interruption.request:
+        found: list[tuple[Tensor, Tensor]] = []
+        validation, alone = self.clips.validation, self.processes.world_size == 1
+        for batch in self._read(validation, range(self.processes.rank, len(validation), self.processes.world_size)):
+            if interruption.request and alone:  # several go on to the end, where all are asked
                 return None
-            logits.append(self._logits(batch).cpu())
-            labels.append(batch["label"])
-        return scores(torch.cat(logits), torch.cat(labels), self.clips.class_names)
+            found.append((self._logits(batch).cpu(), batch["label"]))
+        if not alone:
+            parts: list[Any] = [None] * self.processes.world_size
+            dist.all_gather_object(parts, found)
+            found = [pair for part in parts for pair in part]
+        logits, labels = (torch.cat(each) for each in zip(*found, strict=True))
+        return scores(logits, labels, self.clips.class_names)
 
     def _save(self) -> None:
+        if not self.processes.is_first:
+            return
         self.state.trainable = self.classifier.trainable_state()
         self.state.optimizer = self.optimizer.state_dict()
         self.state.save(self.last)

@@ -1,11 +1,13 @@
 """The command of Stage 2, on small videos: from a Stage 1 export to an adapter that a CataractFT encoder reads."""
 
+import csv
 import json
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from common.base import paths
 from common.base.options import resolve
@@ -144,10 +146,31 @@ def test_by_default_the_data_sets_of_the_table_that_are_there(place):
     assert facts["datasets"] == ["Made"]
 
 
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="one process on one device: start it without torchrun"):
-        main(["--model", "dinov3-tiny"])
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_clips(place, tmp_path):
+    write_export("dinov3-tiny")
+    shared = ("--dropout", "0", "--steps_per_epoch", "3", "--epochs", "2")
+    main(command(place, "dinov3-tiny", *shared, "--batch_size", "4", "--output", str(tmp_path / "one")))
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "pretrain.finetune_lora",
+    ]
+    two = command(place, "dinov3-tiny", *shared, "--batch_size", "2", "--output", str(tmp_path / "two"))
+    done = subprocess.run([*words, *two, "--device", "cpu"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines().count(str(tmp_path / "two" / "best_lora")) == 1
+    tables = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("one", "two")]
+    for one, other in zip(*tables, strict=True):
+        for name in ("loss", "validation_loss", "balanced_accuracy", "step"):
+            assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-4, abs=1e-5), name
+    adapters = [load_file(tmp_path / name / "best_lora" / "adapter_model.safetensors") for name in ("one", "two")]
+    for name, value in adapters[0].items():
+        torch.testing.assert_close(value, adapters[1][name], rtol=1e-3, atol=1e-5)
 
 
 def test_models_without_lora_and_unknown_ones(workspace):

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from common.base import paths
 from common.base.entries import nfc, same_name, visible
@@ -19,6 +20,13 @@ from common.base.runtime import SHOWN, UserError, listed, naming, shown
 from common.dataset.phases import BACKGROUND, UNLABELLED, PhaseMapping, read_mapping
 
 MOST_FPS = 1000  # a higher rate is a slip
+Task = Literal["multilabel", "clips", "segmentation"]
+TASK_COMMANDS: dict[Task | None, str] = {
+    None: "common.train",
+    "multilabel": "common.probe",
+    "clips": "common.probe",
+    "segmentation": "common.segment",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class DatasetDescription:
     """Terms of use of the data."""
     ids: dict[str, str] | None = None
     """Video -> its id in the public set, for overlaps with other sets."""
+    task: Task | None = None
+    """What its labels say in place of the phase of each frame (docs/tasks.md); None: phases."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -80,10 +90,25 @@ def read_description(dataset: paths.Dataset) -> DatasetDescription:
 def read_phases(dataset: paths.Dataset) -> PhaseMapping:
     """The `mapping.txt` of a data set, with the phase that its `dataset.yaml` names as background.
 
-    Raises `UserError` as `read_mapping` and `read_description` do.
+    Raises `UserError` as `read_mapping` and `require_task` do.
+    """
+    description = require_task(dataset, None)
+    return replace(read_mapping(dataset.mapping), background=description.background, ignored=description.ignored)
+
+
+def require_task(dataset: paths.Dataset, *tasks: Task | None) -> DatasetDescription:
+    """The description of a data set whose task is one of `tasks` (None: phases).
+
+    Raises `UserError` as `read_description` does, and for another task with the command that is for it.
     """
     description = read_description(dataset)
-    return replace(read_mapping(dataset.mapping), background=description.background, ignored=description.ignored)
+    if description.task not in tasks:
+        expected = " or ".join("none (phases)" if task is None else task for task in tasks)
+        raise UserError(
+            f"{dataset.description}: task: expected {expected}, found {description.task or 'none (phases)'}, which is for "
+            f"python -m {TASK_COMMANDS[description.task]}"
+        )
+    return description
 
 
 def features_owner(dataset: paths.Dataset) -> paths.Dataset:

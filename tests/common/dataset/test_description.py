@@ -6,7 +6,7 @@ import pytest
 
 from common.base import paths
 from common.base.runtime import UserError
-from common.dataset.description import DatasetDescription, features_owner, read_description, read_phases
+from common.dataset.description import DatasetDescription, features_owner, read_description, read_phases, require_task
 from common.dataset.phases import IGNORED
 from common.features.config import ExtractionConfig
 
@@ -49,6 +49,7 @@ def test_without_a_file_all_is_as_usual(dataset):
 
 def test_every_key_is_read(dataset):
     text = """
+task: clips
 label_fps: 1
 frames_fps: 25
 feature_fps: 2.5e0
@@ -61,6 +62,7 @@ licence: CC BY 4.0
 ids: {BL_1: "0012"}
 """
     assert read_description(describe(dataset, text)) == DatasetDescription(
+        task="clips",
         label_fps=1.0,
         frames_fps=25.0,
         feature_fps=2.5,
@@ -197,3 +199,22 @@ def test_features_of_another_set_are_looked_for_there_and_extracted_there(made, 
 
     with pytest.raises(UserError, match="--dataset made"):
         extract(paths.model("ColorHistogram"), ExtractionConfig(dataset="steps"))
+
+
+# --- tasks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_is_one_of_three(dataset):
+    assert "expected one of multilabel, clips, segmentation, found 'masks'" in complaint(
+        describe(dataset, "task: masks")
+    )
+
+
+def test_a_command_takes_the_data_sets_of_its_task_alone(dataset):
+    assert require_task(describe(dataset, "task: clips"), "multilabel", "clips").task == "clips"
+    with pytest.raises(UserError, match=r"dataset\.yaml: task: expected segmentation, found clips, .*common\.probe"):
+        require_task(dataset, "segmentation")
+    with pytest.raises(UserError, match=r"expected none \(phases\), found clips"):
+        read_phases(dataset)
+    with pytest.raises(UserError, match=r"expected clips, found none \(phases\), which is for python -m common\.train"):
+        require_task(describe(dataset, "label_fps: 1"), "clips")

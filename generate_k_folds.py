@@ -12,6 +12,7 @@ from common.base.options import CommandParser
 from common.base.runtime import run_main
 from common.checks.folds import untrained_findings
 from common.checks.labels import require_sound_labels
+from common.dataset.description import labelled_units, read_description
 from common.dataset.kfold import DEFAULT_SEED, folds_hash, make_folds, prefix_stratum, read_folds, write_folds
 from common.dataset.patients import read_patients
 
@@ -31,7 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     given = parser.parse_args(argv)
     dataset = paths.dataset(given.dataset)
-    mapping, labels = require_sound_labels(dataset)
+    if read_description(dataset).task is None:
+        mapping, labels = require_sound_labels(dataset)
+    else:
+        mapping, labels = None, dict.fromkeys(labelled_units(dataset)[1])
     patients = read_patients(dataset)
     folds = make_folds(list(labels), given.num_folds, seed=given.seed, stratify=given.stratify, patients=patients)
     write_folds(dataset, folds, seed=given.seed, stratify=given.stratify, patients=patients, force=given.force)
@@ -39,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         strata = Counter(map(prefix_stratum, fold)) if given.stratify == "prefix" else {}
         shares = ", ".join(f"{name or 'no prefix'} {count}" for name, count in sorted(strata.items()))
         print(f"fold {number}: {len(fold)} test videos {f'({shares})' if shares else ''}".rstrip())
-    for finding in untrained_findings(folds, labels, mapping):
+    for finding in untrained_findings(folds, labels, mapping) if mapping else ():
         print(f"note: {finding.message}")
     grouped = f", {len({patients[v] for v in labels if v in patients})} patients kept together" if patients else ""
     print(f"{dataset.splits}: {given.num_folds} folds, seed {given.seed}{grouped}, hash {folds_hash(folds)[:12]}")

@@ -15,7 +15,7 @@ ROOT_SCRIPTS = ("generate_k_folds", "compute_results")
 SKIPPED_FOLDERS = {".venv", ".git", "build", "__pycache__"}
 
 # the rooms of common/ in the order in which the data goes: one imports only those before it, and not all of them
-ROOMS = ("base", "dataset", "scoring", "video", "encoders", "features", "head", "checks", "reports")
+ROOMS = ("base", "dataset", "scoring", "video", "encoders", "features", "head", "tasks", "checks", "reports")
 FORBIDDEN = {
     ("video", "dataset"),
     ("video", "scoring"),

@@ -16,6 +16,8 @@ from common.base.runtime import UserError, shortened_path, shown
 DEFAULT_DATASET = "SICS155"
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
 TRANSFER_RECORD = "transfer.json"  # the same of a prediction on another data set than the head's own
+TASK_RECORD = "task.json"  # the same of a task other than phases (`common.tasks`)
+TASK_PREDICTIONS = "predictions.csv"  # beside it: what was answered for every frame or clip
 # beside weights of `pretrain/`: the videos that they have seen; in a data set: see `import_record`
 MANIFEST = "manifest.json"
 FINAL_STATE = "final.pt"  # of Stage 1 of pretraining, beside its export; of a sharded one the folder `final`
@@ -74,6 +76,26 @@ class Dataset:
     def description(self) -> Path:
         """What the data set says of itself (`common.dataset.description`), where anything differs from the usual."""
         return self.root / "dataset.yaml"
+
+    @property
+    def presence(self) -> Path:
+        """CSV `video,frame,<class>...` of a data set whose task is multilabel (`common.dataset.task_labels`)."""
+        return self.root / "labels.csv"
+
+    @property
+    def clips(self) -> Path:
+        """CSV `clip,label,group,split,...` of a data set whose task is clips (`common.dataset.task_labels`)."""
+        return self.root / "clips.csv"
+
+    @property
+    def images(self) -> Path:
+        """`images/<group>/` of a data set whose task is segmentation."""
+        return self.root / "images"
+
+    @property
+    def masks(self) -> Path:
+        """`masks/<group>/` of a data set whose task is segmentation: an index PNG for each image."""
+        return self.root / "masks"
 
     @property
     def sample_record(self) -> Path:

@@ -111,6 +111,19 @@ def require_task(dataset: paths.Dataset, *tasks: Task | None) -> DatasetDescript
     return description
 
 
+def labelled_units(dataset: paths.Dataset) -> tuple[Path, list[str]]:
+    """Where a data set has its labels, and what its splits are lists of: its labelled videos, or what its task has for them.
+
+    Raises `UserError` as `read_description` does, and for damaged labels of a task.
+    """
+    task = read_description(dataset).task
+    if task is None:
+        return dataset.ground_truth, list(paths.label_paths(dataset.ground_truth))
+    from common.dataset.task_labels import task_units  # few data sets have a task
+
+    return task_units(dataset, task)
+
+
 def features_owner(dataset: paths.Dataset) -> paths.Dataset:
     """The data set whose videos and features this one uses: that of `features_of`, or itself."""
     name = read_description(dataset).features_of

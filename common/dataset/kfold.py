@@ -17,6 +17,7 @@ from common.base.entries import video_named, visible
 from common.base.files import link_file, misfit, read_json, read_text, sha256_of_json, write_json, write_text
 from common.base.paths import Dataset, label_paths
 from common.base.runtime import UserError, listed, shown
+from common.dataset.description import labelled_units
 
 DEFAULT_SEED = 42
 BUNDLE_HEAD = "#bundle"
@@ -85,7 +86,7 @@ def write_folds(
     patients: Mapping[str, str],
     force: bool = False,
 ) -> None:
-    """Write bundles, `groundTruth_split_<k>/` and `folds.json`; what it wrote before is removed.
+    """Write bundles, `groundTruth_split_<k>/` where labels are files, and `folds.json`; what it wrote before is removed.
 
     Raises `UserError` naming lists and folders in the way that somebody else made; `force` removes these too.
     """
@@ -106,8 +107,9 @@ def write_folds(
         for part, videos in (("train", train), ("test", test)):
             write_text(dataset.bundle(part, number), "".join(f"{video}.txt\n" for video in videos))
         folder = dataset.ground_truth_split(number)
-        folder.mkdir(parents=True)
-        for video in test:
+        if labels:  # a table of all videos has no parts to link
+            folder.mkdir(parents=True)
+        for video in test if labels else ():
             link_file(labels[video], folder / f"{video}.txt")
     groups = {video: patients[video] for fold in folds for video in fold if video in patients}
     record = {"num_folds": len(folds), "seed": seed, "stratify": stratify, "patients": groups}
@@ -204,7 +206,7 @@ def read_folds(dataset: Dataset) -> list[list[str]]:
     """Test folds of a data set in order of their number, verified as `verify_folds` says."""
     numbers = fold_numbers(dataset)
     if not numbers:
-        first, num_folds = dataset.bundle("test", 1), min(5, max(2, len(label_paths(dataset.ground_truth))))
+        first, num_folds = dataset.bundle("test", 1), min(5, max(2, len(labelled_units(dataset)[1])))
         command = f"python generate_k_folds.py {dataset.root} {num_folds}"
         raise UserError(f"{first}: no such split; make folds first: {command}")
     if numbers != list(range(1, len(numbers) + 1)):
@@ -216,7 +218,7 @@ def read_folds(dataset: Dataset) -> list[list[str]]:
 
 
 def verify_folds(dataset: Dataset, folds: Sequence[Sequence[str]]) -> None:
-    """Check that folds are disjoint, cover `groundTruth/` once, match their training lists and split no patient.
+    """Check that folds are disjoint, cover all that has labels once, match their training lists and split no patient.
 
     Raises `UserError` that names the offending videos.
     """
@@ -228,13 +230,14 @@ def verify_folds(dataset: Dataset, folds: Sequence[Sequence[str]]) -> None:
     if record.get("unfinished"):
         raise unsound(f"{dataset.folds_record}: making these folds was interrupted")
     counts = Counter(video for fold in folds for video in fold)
-    labelled = set(label_paths(dataset.ground_truth))
+    place, units = labelled_units(dataset)
+    labelled = set(units)
     repeated = sorted(video for video, count in counts.items() if count > 1)
     if repeated:
         raise unsound(f"{dataset.splits}: in more than one test fold: {listed(repeated)}")
     if set(counts) != labelled:
         strays = sorted(set(counts) ^ labelled)
-        raise unsound(f"{dataset.splits}: test folds and {dataset.ground_truth} disagree on {listed(strays)}")
+        raise unsound(f"{dataset.splits}: test folds and {place} disagree on {listed(strays)}")
     for number, test in enumerate(folds, 1):
         if set(read_bundle(dataset.bundle("train", number))) != labelled - set(test):
             raise unsound(f"{dataset.bundle('train', number)}: not the videos outside test fold {number}")

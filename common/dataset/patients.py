@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from common.base.entries import list_labels, list_videos, same_name, video_named
 from common.base.paths import Dataset
 from common.base.runtime import UserError, counted, listed, shortened, shown
+from common.dataset.description import labelled_units
 from common.dataset.kfold import how_to_remake, split_patients
 from common.dataset.split_lists import SplitLists
 from common.dataset.tables import read_table
@@ -33,6 +34,7 @@ def read_patients(dataset: Dataset) -> dict[str, str]:
         return {}
     folders = (list_labels(dataset.ground_truth), list_labels(dataset.ground_truth_val), list_videos(dataset.videos))
     known = {same_name(video): video for folder in folders for video in folder.files}
+    known |= {same_name(unit): unit for unit in labelled_units(dataset)[1]}
     patients: dict[str, str] = {}
     line_of: dict[str, int] = {}
     wrong = []

@@ -14,8 +14,9 @@ from typing import Literal
 
 from common.base.entries import visible
 from common.base.files import misfit, read_yaml, sha256_of_json
-from common.base.paths import Dataset, label_paths, require_name
+from common.base.paths import Dataset, require_name
 from common.base.runtime import UserError, listed, shown
+from common.dataset.description import labelled_units
 from common.dataset.kfold import folds_hash, read_bundle, read_folds
 
 DEFAULT_FOLDS = 5
@@ -116,16 +117,16 @@ def open_splits(dataset: Dataset, name: str | None = None) -> SplitLists:
 
 
 def _verify(lists: SplitLists) -> None:
-    labelled = label_paths(lists.dataset.ground_truth)
+    place, units = labelled_units(lists.dataset)
+    there = set(units)
     for number in range(1, len(lists) + 1):
         where: dict[str, Part] = {}
         for part in PARTS:
             path = lists.dataset.bundle(part, number, lists.name)
             for video in [] if part == "val" and number not in lists.vals else lists.videos(part, number):
-                if video not in labelled:
+                if video not in there:
                     raise UserError(
-                        f"{path}: {shown(video)} has no labels in {lists.dataset.ground_truth}; add this video, or choose "
-                        "another list"
+                        f"{path}: {shown(video)} has no labels in {place}; add this video, or choose another list"
                     )
                 if where.setdefault(video, part) != part:
                     raise UserError(

@@ -88,6 +88,27 @@ def sum_intervals(
     ]
 
 
+def interval_of_counts(
+    num_units: int,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    confidence: float = 0.95,
+    draws: int = 1000,
+    seed: int = 42,
+) -> Interval:
+    """`sum_interval` of a measure that is no function of sums over units, such as one of a ranking of all their frames.
+
+    `statistic` turns how often each unit is drawn `(draws, num_units)` into values `(draws,)`.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        estimate = float(statistic(np.ones((1, num_units)))[0])
+        if num_units < 2 or not np.isfinite(estimate):
+            return Interval(estimate, NAN, NAN)
+        drawn = statistic(_draw_counts(num_units, draws, seed))
+        left_out = statistic(1 - np.eye(num_units))
+    return Interval(estimate, *_bca_bounds(estimate, drawn, left_out, confidence))
+
+
 def drawn_values(
     sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, draws: int = 2000, seed: int = 42
 ) -> np.ndarray:

@@ -15,6 +15,7 @@ from common.base.runtime import UserError, shortened_path, shown
 
 DEFAULT_DATASET = "SICS155"
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
+SEGMENTATION_RECORD = "segmentation.json"  # the same of predicted masks
 TRANSFER_RECORD = "transfer.json"  # the same of a prediction on another data set than the head's own
 TASK_RECORD = "task.json"  # the same of a task other than phases (`common.tasks`)
 TASK_PREDICTIONS = "predictions.csv"  # beside it: what was answered for every frame or clip
@@ -67,6 +68,16 @@ class Dataset:
     @property
     def ground_truth_val(self) -> Path:
         return self.root / "groundTruth_val"
+
+    @property
+    def images(self) -> Path:
+        """`images/<group>/<image>`: what is segmented, in a folder for each video, case or patient."""
+        return self.root / "images"
+
+    @property
+    def masks(self) -> Path:
+        """`masks/<group>/<image>.png`: the class of each pixel."""
+        return self.root / "masks"
 
     @property
     def mapping(self) -> Path:
@@ -199,6 +210,10 @@ class Model:
     def checkpoint(self, dataset: str, split: int | str, run: str | None = None) -> Path:
         """`checkpoints/<dataset>[/<run>]/split_<k>/last.pt`."""
         return _below(self.root / "checkpoints", dataset, run) / require_name("split", f"split_{split}") / LAST_STATE
+
+    def segmentation_checkpoint(self, dataset: str, split: int | str, run: str | None = None) -> Path:
+        """`checkpoints/<dataset>[/<run>]/split_<k>/segmentation.pt`."""
+        return self.checkpoint(dataset, split, run).with_name("segmentation.pt")
 
     def trained_heads(self) -> list[Path]:
         """The checkpoints of all data sets, runs and splits."""

@@ -70,16 +70,6 @@ class Dataset:
         return self.root / "groundTruth_val"
 
     @property
-    def images(self) -> Path:
-        """`images/<group>/<image>`: what is segmented, in a folder for each video, case or patient."""
-        return self.root / "images"
-
-    @property
-    def masks(self) -> Path:
-        """`masks/<group>/<image>.png`: the class of each pixel."""
-        return self.root / "masks"
-
-    @property
     def mapping(self) -> Path:
         return self.root / "mapping.txt"
 

@@ -115,7 +115,7 @@ def image_size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_colour_image(path: Path) -> np.ndarray:
     """An image `(H, W, 3)` uint8, whatever its mode; transparent pixels as they are stored. Raises `UserError`."""
     with _image_errors(path), Image.open(path) as image:
         # four files of one release have an alpha channel; 16-bit grey would be cut at 255 by Pillow

@@ -1,7 +1,8 @@
 """The phase probe of a training: do features tell the phases of a labelled data set apart, by nearest neighbours?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from common.video.preprocess import Preprocessing
 from pretrain.annotations.phase_classes import read_phase_classes
 from pretrain.engine.distributed import Processes
 from pretrain.engine.loop import Features
+from pretrain.lora.data import check_labelled_packs
 from pretrain.lora.labelled_clips import LabelledClips
 from pretrain.objectives.reduce import all_gather
 from pretrain.ssl_dataset import checked_batches, in_processes
@@ -41,18 +43,25 @@ class NearestPhases:
         batch_size: int,
         num_workers: int = 0,
         seed: int = 42,
+        packed: Sequence[Path] = (),
     ):
-        """Raises `UserError` for a data set that is absent, or that no importer of `pretrain/` wrote."""
+        """Of `packed` folders that of the data set is read in place of its videos.
+
+        Raises `UserError` for a data set that is absent, or whose phases `phase_classes.yaml` does not have.
+        """
+        datasets = [paths.dataset(dataset)]
+        check_labelled_packs(datasets, packed, fps=fps if clip_len > 1 else None, size=preprocessing.size)
         self.processes, self.batch_size, self.num_workers = processes, batch_size, num_workers
         clips = partial(
             LabelledClips,
-            [paths.dataset(dataset)],
+            datasets,
             read_phase_classes(),
             reader=ClipReader(),
             preprocessing=preprocessing,
             clip_len=clip_len,
             fps=fps,
             seed=seed,
+            packed=packed,
         )
         self.bank, self.queries = clips(split="train"), clips(split="validation")
 

@@ -193,6 +193,8 @@ class TrainingOptions:
     """Samples of the fixed batch on which health is checked."""
     probe: str | None = option(None, group="output")
     """Labelled data set whose phases the features must tell apart by nearest neighbours."""
+    probe_packed: tuple[str, ...] = option((), group="output")
+    """Folder of packed videos (pack_videos.py) that is read in place of the probe's own."""
     stop_on_collapse: bool = option(True, group="output")
     """Stop when the features have collapsed in several checks running."""
     wandb: bool = option(False, group="output")

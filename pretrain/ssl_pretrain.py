@@ -163,6 +163,7 @@ def phase_probe(options: TrainingOptions, model: SslModel, processes: Processes)
         batch_size=options.batch_size,
         num_workers=options.num_workers,
         seed=options.seed,
+        packed=[Path(folder).expanduser() for folder in options.probe_packed],
     )
 
 

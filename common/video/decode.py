@@ -236,12 +236,13 @@ def _timed_in_order_of_decoding(path: Path, packets_a_frame: int, frames: Iterat
     Files without presentation times store one a frame, and show the frames in that order but for a constant delay. The
     packets are read a second time, beside the frames, without decoding.
     """
-    times = itertools.islice(_packet_seconds(path), 0, None, packets_a_frame)
+    times = itertools.islice(packet_seconds(path), 0, None, packets_a_frame)
     for frame in frames:
         yield frame.at(next(times, None))
 
 
-def _packet_seconds(path: Path) -> Iterator[float | None]:
+def packet_seconds(path: Path) -> Iterator[float | None]:
+    """The times that a file stores, one a packet, in order of decoding; None where it stores none."""
     with open_container(path) as container:
         stream, _ = choose_stream(path, container)
         for packet in container.demux(stream):

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from common.video.decode import read_image, to_rgb, with_stored_times
+from common.video.decode import packet_seconds, read_image, to_rgb, with_stored_times
 from common.video.preprocess import fitted
 from common.video.probe import VideoError, choose_stream, images_of, probe
 from common.video.timeline import DEFAULT_FPS, EQUALLY_NEAR_SECONDS, TimedT, strictly_increasing
@@ -50,6 +50,16 @@ class TimedPicture(NamedTuple):
     def at(self, seconds: float | None) -> TimedPicture:
         """The same picture at another time."""
         return TimedPicture(seconds, self.picture)
+
+
+class FrameTime(NamedTuple):
+    """When a frame is shown, without the frame."""
+
+    seconds: float | None
+
+    def at(self, seconds: float | None) -> FrameTime:
+        """Another time."""
+        return FrameTime(seconds)
 
 
 class Stamp(NamedTuple):
@@ -84,13 +94,13 @@ class OpenVideo:
         """
         if self._info.format != "mpegts":
             return True
+        self._is_fresh = False
         last = -math.inf
         for packet in self._container.demux(self._stream):
             if packet.dts is not None:
                 if packet.dts < last:
                     return False
                 last = packet.dts
-        self._is_fresh = False
         return True
 
     def close(self) -> None:
@@ -219,6 +229,11 @@ class OpenImages:
     def close(self) -> None:
         """Nothing stays open."""
 
+    @property
+    def num_frames(self) -> int:
+        """The images of the folder."""
+        return len(self._files)
+
     def nearest(self, seconds: np.ndarray) -> np.ndarray:
         """The images `(T, H, W, 3)` nearest to the times `(T,)`; of two equally near the earlier."""
         numbers = np.ceil(seconds * self.fps - 0.5 - EQUALLY_NEAR_SECONDS).clip(0, len(self._files) - 1).astype(int)
@@ -244,6 +259,27 @@ def open_to_seek(path: Path, frames_fps: float | None = None) -> OpenVideo | Ope
         return OpenImages(path, frames_fps) if path.is_dir() else OpenVideo(path)
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(path, error) from error
+
+
+def stored_seconds(path: Path, frames_fps: float | None = None) -> np.ndarray:
+    """Times of a video's frames `(T,)`, strictly increasing, as `decode` gives them of a whole file.
+
+    The file is read to its end, and decoded only where it has no times that can be relied on; else frames that would not
+    decode are counted too. Raises `VideoError` when it is not a video.
+    """
+    video = open_to_seek(path, frames_fps)
+    try:
+        if isinstance(video, OpenImages):
+            return np.arange(video.num_frames) / video.fps
+        if not video.is_searchable:  # its times are mended on the way
+            return np.array([frame.seconds for frame in video.frames_around(np.array([-math.inf]))])
+        packets_a_frame = probe(path).packets_a_frame or 1
+        seconds = sorted(itertools.islice(packet_seconds(path), 0, None, packets_a_frame))
+        return np.array([moment.seconds for moment in strictly_increasing(map(FrameTime, seconds), None, Counter())])
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(path, error) from error
+    finally:
+        video.close()
 
 
 def span_of(path: Path, frames_fps: float | None = None) -> tuple[float, float]:

@@ -29,6 +29,10 @@ class FinetuneOptions:
     classes: str | None = option(None, group="data")
     """YAML table of classes and of the phases that belong to them (default:
     pretrain/annotations/phase_classes.yaml)."""
+    packed: tuple[str, ...] = option((), group="data")
+    """Folders of packed videos (pack_videos.py) that are read in place of the data sets' own videos."""
+    exclude: tuple[str, ...] = option((), group="data")
+    """Not learned from: data sets, folders of videos, .bundle lists of a split, manifests of pretraining."""
     output: str | None = option(None, group="output")
     """Folder to write, best_lora/ in it (default: pretrain/checkpoints/<short name>)."""
     rank: int = option(16, group="model", above=0)
@@ -112,7 +116,7 @@ class FinetuneOptions:
 
     def to_json(self) -> dict[str, Any]:
         """The options as plain values, for checkpoints and records."""
-        return asdict(self) | {"datasets": list(self.datasets), "target_modules": list(self.target_modules)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 def add_finetune_options(parser: CommandParser) -> None:

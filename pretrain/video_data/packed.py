@@ -26,7 +26,7 @@ from common.base.files import map_array, misfit, read_json, sha256_of_file
 from common.base.runtime import UserError, naming, printable, shown
 from common.video.preprocess import fitted
 from common.video.probe import VideoError
-from common.video.timeline import EQUALLY_NEAR_SECONDS, nearest_in_time
+from common.video.timeline import EQUALLY_NEAR_SECONDS, Timeline, nearest_in_time
 from pretrain.video_data.video_index import VideoEntry
 
 FORMAT = 1
@@ -35,9 +35,10 @@ KEY_CHARACTERS = 16
 MOST_JPEG_BYTES, MOST_PIXELS = 1 << 26, 1 << 26  # of a frame: no camera comes near
 SETTINGS = {"fps": float | None, "short_side": int | None, "quality": int}
 FOLDER_RECORD = {"format": int, "corpus": str, "settings": SETTINGS, "videos": [str]}
-# of a shard; `source` is the video that was packed
+# of a shard; `source` is the video that was packed, `timeline` says when all its frames are shown (not in the first versions)
 SHARD_RECORD = {
     "format": int, "name": str, "settings": SETTINGS, "num_frames": int, "bytes": int, "sha256": str, "table_sha256": str,
+    "timeline?": dict,
     "source": {
         "duration_seconds": float, "start_seconds": float, "fps": float | None, "num_frames": int | None, "size_bytes": int,
         "fingerprint": str,
@@ -175,6 +176,19 @@ def read_shard(path: Path) -> Shard:
         raise VideoError(path, "its record names no frame, no length or no fingerprint", advice=PACK_AGAIN)
     entry = VideoEntry(path=path, name=nfc(record["name"]), **{key: source[key] for key in SHARD_RECORD["source"]})
     return Shard(entry, settings, record["num_frames"], size, record["sha256"], record["table_sha256"])
+
+
+def seconds_of_shard(path: Path) -> np.ndarray:
+    """Times `(T,)` of all frames of the video that was packed, as decoding gave them.
+
+    Raises `VideoError` for a shard whose record does not say them.
+    """
+    read_shard(path)  # whole, and of this format
+    try:
+        return Timeline.from_json(read_json(record_of(path), PACK_AGAIN).get("timeline") or {}).seconds
+    except UserError as error:
+        reason = f"its record does not say when the frames of its video are shown ({error})"
+        raise VideoError(path, reason, advice=PACK_AGAIN) from error
 
 
 class OpenPacked:

@@ -21,7 +21,7 @@ from common.base.runtime import UserError, prefetch
 from common.dataset.description import frames_fps_of
 from common.video.decode import Decoding
 from common.video.probe import VideoError
-from common.video.timeline import DEFAULT_FPS, sample_at_fps
+from common.video.timeline import DEFAULT_FPS, Timeline, sample_at_fps
 from pretrain.video_data.packed import (
     FORMAT,
     SHARD_RECORD,
@@ -141,10 +141,16 @@ def _write_shard(task: PackingTask) -> Shard:
     # as the training reads them: what decodes of a damaged video counts
     frames = Decoding(task.path, accept_damaged=True, frames_fps=frames_fps)
     record_of(task.shard).unlink(missing_ok=True)  # while the two others are replaced, it is of neither
-    kept = (frame for _, frame, chosen in sample_at_fps(frames, task.settings.fps) if chosen)
-    pictures = ((frame.seconds, encode_jpeg_file(frame.image, task.settings)) for frame in kept)
+    times: list[float] = []
+
+    def pictures() -> Iterator[tuple[float, bytes]]:
+        for _, frame, chosen in sample_at_fps(frames, task.settings.fps):
+            times.append(frame.seconds)
+            if chosen:
+                yield frame.seconds, encode_jpeg_file(frame.image, task.settings)
+
     with atomic_path(task.shard) as temporary, temporary.open("wb") as stream:
-        rows = _write_tar(stream, entry.fingerprint, prefetch(pictures))
+        rows = _write_tar(stream, entry.fingerprint, prefetch(pictures()))
         stream.flush()
         sha256, size = sha256_of_file(temporary), temporary.stat().st_size
     with atomic_path(table_of(task.shard)) as temporary:
@@ -155,6 +161,7 @@ def _write_shard(task: PackingTask) -> Shard:
     record = {
         "format": FORMAT, "name": task.video, "settings": task.settings.to_json(), "num_frames": shard.num_frames,
         "bytes": size, "sha256": sha256, "table_sha256": table_sha256, "source": source,
+        "timeline": Timeline(np.array(times), np.arange(len(times))).to_json(),
     }  # fmt: skip
     write_json(record_of(task.shard), record)
     return shard

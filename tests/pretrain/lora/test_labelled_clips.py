@@ -18,7 +18,8 @@ from common.base.runtime import UserError
 from common.video.decode import decode
 from common.video.preprocess import Preprocessing
 from pretrain.annotations.phase_classes import PhaseClasses
-from pretrain.lora.labelled_clips import LabelledClips, choose_validation, read_labelled_videos
+from pretrain.lora.labelled_clips import LabelledClips
+from pretrain.lora.labelled_videos import choose_validation, read_labelled_videos
 from pretrain.video_data.augment import LabelledView
 from pretrain.video_data.clips import ClipReader
 
@@ -311,14 +312,6 @@ def test_a_video_that_does_not_decode_is_named(clips):
 
 
 # --- data sets that cannot be used ----------------------------------------------------------------------------------
-
-
-def test_a_data_set_without_manifest(dataset, clips):
-    (dataset.root / "manifest.json").unlink()
-    with pytest.raises(
-        UserError, match=r"manifest.json: no such file; import the data set with pretrain/.*/import_annotations.py"
-    ):
-        clips()
 
 
 def test_videos_without_a_file(dataset, clips):

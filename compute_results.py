@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from common.base import paths
 from common.base.locks import hold
-from common.base.options import CommandParser
+from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import UserError, listed, run_main
 from common.base.wording import format_table
+from common.scoring.effort import EffortRule
 from common.scoring.protocols import PROTOCOLS, add_protocol_options, chosen_protocols
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def _add_outputs(parser: CommandParser) -> None:
         action="store_true",
         help="large ribbons of every video, in the page and as pictures (default: of 12 from the worst to the best)",
     )
+    add_options(parser, EffortRule)
     output.add_argument("--pdf", action="store_true", help="every picture as PDF too")
 
 
@@ -173,6 +175,7 @@ def _write_reports(given: argparse.Namespace) -> None:
         left_out=found.left_out,
         floors=found.floors,
         against=given.against,
+        effort=resolve(EffortRule, vars(given)),
     )
     print(format_table(leaderboard_rows(report.board, report.floors)))
     if report.board.separation:

@@ -12,12 +12,13 @@ from typing import Any
 
 from common.base import paths
 from common.base.files import write_json
-from common.base.options import CommandParser
+from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import UserError, run_main, shortened
 from common.dataset.description import read_description
 from common.dataset.phases import BACKGROUND, UNLABELLED, PhaseMapping, read_mapping, require_labels
 from common.dataset.split_lists import open_splits
 from common.head.run_record import read_run_record
+from common.scoring.effort import EffortRule
 from common.scoring.folder import score_folder, to_json
 from common.scoring.further_measures import FURTHER_MEASURES, RELAXED_SECONDS, further_name, further_summary, per_phase
 from common.scoring.metrics import MEASURES
@@ -71,6 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         default=RELAXED_SECONDS,
         help="with --details: how far from a true change its phases are forgiven (default: %(default)s seconds)",
     )
+    add_options(parser, EffortRule)
     output.add_argument("--json", type=Path, metavar="FILE", help="write the measures as fractions of 1")
     given = parser.parse_args(argv)
     dataset = _dataset_of(given.ground_truth)
@@ -90,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         content[protocol.name] = to_json(summary)
         _print_summary(summary, protocol, mapping.background)
     if given.details:
-        content["details"] = _details(scores, mapping, given.relaxed_seconds)
+        content["details"] = _details(scores, mapping, given.relaxed_seconds, resolve(EffortRule, vars(given)))
     if given.json:
         write_json(given.json, content)
     return 0
@@ -137,14 +139,17 @@ def _print_summary(summary: dict[str, float], protocol: Protocol, background: st
     print(methods_sentence(protocol, background))
 
 
-def _details(scores: list[VideoScore], mapping: PhaseMapping, relaxed_seconds: float) -> dict[str, Any]:
+def _details(
+    scores: list[VideoScore], mapping: PhaseMapping, relaxed_seconds: float, effort: EffortRule
+) -> dict[str, Any]:
     """Print the further measures and the phases; returns them for the JSON file."""
-    further = further_summary(scores, relaxed_seconds)
+    further = further_summary(scores, relaxed_seconds, effort)
     print()
     for key, value in further.items():
         unit = FURTHER_MEASURES[key][1]
         shown = "n/a" if math.isnan(value) else f"{100 * value:.2f} %" if unit == "%" else f"{value:.2f} {unit}"
         print(f"{further_name(key, relaxed_seconds)}: {shown}")
+    print(effort.sentence)
     phases = per_phase(scores)
     width = max(map(len, mapping.names))
     print(f"\n{'phase'.ljust(width)}  {'  '.join(f'{key:>9}' for key in phases)}")

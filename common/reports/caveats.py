@@ -61,6 +61,8 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
     spread = f"Mean ± standard deviation (ddof 1) over {splits} {noun}" if splits > 1 else "One split"
     lines.append(Remark(f"{spread}, in percent.{_recognition(own)}"))
     lines.append(Remark(methods_sentence(protocol, results[0].background)))
+    if any(not math.isnan(result.time_saved) for result in results):
+        lines.append(Remark(f"Time saved by correcting predictions. {results[0].effort_rule.sentence}"))
     lines += _not_scored(results) + _looking_ahead(results)
     lines += _damaged(results)
     sources = {result.model.name: weights_source(result) for result in own}  # runs of one encoder share a line

@@ -1,7 +1,7 @@
 """Everything that a comparison shows, computed once; workbook, pictures and page only lay it out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,7 @@ from common.dataset.split_lists import split_line
 from common.head.config import TrainConfig
 from common.reports.caveats import Remark, data_remarks, left_out_remarks, remarks
 from common.reports.costs import encoder_costs
+from common.reports.labelling.saved import Savings, make_savings, pays_from, saved_intervals
 from common.reports.leaderboard import Cell, Known, Leaderboard, make_leaderboard
 from common.reports.published import PublishedRow, quotation
 from common.reports.results import EncoderResult, Floors, SplitResult
@@ -24,10 +25,15 @@ from common.reports.robustness.factors import Holding, holding
 from common.reports.robustness.learning import unlearned
 from common.reports.robustness.waiting import WaitingPoint, waiting_curves
 from common.reports.run_records import WindowRecord, run_families, window_record
+from common.scoring.effort import DEFAULT_EFFORT, SCALES, EffortRule, saving, video_effort
+from common.scoring.intervals import UNDEFINED, Interval
 from common.scoring.metrics import MEASURES, calibration_error
 from common.scoring.protocols import Protocol
 from common.scoring.significance import VarianceComponents, variance_components
 from common.scoring.video_score import VideoScore
+
+# of a video, in `per_video_table`
+EFFORT_COLUMNS = ("Corrections", "Minutes with prediction", "Minutes from nothing", "Time saved %")
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class EfficiencyPoint:
     num_videos: float
     """Training videos of a fold, on average."""
     values: dict[str, tuple[float, float]]
+    saved: dict[str, Interval] = field(default_factory=lambda: dict.fromkeys(SCALES, UNDEFINED))
+    """The labelling time that its predictions save, by the costs of an operation (`labelling.saved_intervals`)."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,10 @@ class Report:
     """Whether the order holds under other heads and scales, where encoders were run under several."""
     waiting: dict[str, list[WaitingPoint]] = field(default_factory=dict)
     """Encoder -> points by rising seconds, for those whose runs differ in how long a head may wait alone."""
+    savings: Savings | None = None
+    """The labelling time that predictions save, where the rate of the labels is known."""
+    pays: list[str] = field(default_factory=list)
+    """For each curve of `efficiency`, from how many labelled videos on pre-labelling pays, in a sentence."""
 
     @property
     def board(self) -> Leaderboard:
@@ -126,16 +138,18 @@ def make_report(
     left_out: Sequence[str] = (),
     floors: Floors | None = None,
     against: str | None = None,
+    effort: EffortRule = DEFAULT_EFFORT,
 ) -> Report:
     """Compare `results`; runs on a part of the training videos go into the label-efficiency curves only.
 
     `left_out`: why other runs cannot stand beside them, among the remarks; `floors`: those under them. `against`: the row that
-    every other is tested against, instead of all pairs. Raises `UserError` where there is no such row.
+    every other is tested against, instead of all pairs. `effort`: what correcting a prediction is taken to cost. Raises `UserError` where there is no such row.
     """
     try:
         patients = read_patients(dataset)
     except UserError:  # among the remarks: intervals resample videos then
         patients = {}
+    results = [replace(result, effort_rule=effort) if result.effort_rule != effort else result for result in results]
     whole = [result for result in results if train_fraction(result) == 1.0] or list(results)
     lines = [*data_remarks(dataset, results), *left_out_remarks(left_out), *remarks(whole, protocols[0])]
     lines += [Remark(quotation(published))] if published else []
@@ -148,6 +162,8 @@ def make_report(
     boards = [make_leaderboard(whole, protocol, patients, known, against=against) for protocol in protocols]
     holds = holding(boards[0], patients)
     lines += holds.remarks if holds else []
+    efficiency = efficiency_curves(results, protocols[0], patients)
+    curves = {name: [(point.num_videos, point.saved) for point in points] for name, points in efficiency.items()}
     return Report(
         dataset=dataset,
         mapping=read_phases(dataset),
@@ -155,13 +171,15 @@ def make_report(
         boards=boards,
         remarks=lines,
         per_video=per_video_table(whole, protocols, patients),
-        efficiency=efficiency_curves(results, protocols[0]),
+        efficiency=efficiency,
         spacing=spacing_curves(boards[0]),
         seed_variance=seed_variances(whole, protocols[0]),
         published=list(published),
         floors=floors or {},
         holding=holds,
         waiting=waiting_curves(boards[0]),
+        savings=make_savings(boards[0].results, patients, against=against),
+        pays=list(filter(None, (pays_from(name, curve) for name, curve in curves.items()))),
     )
 
 
@@ -200,14 +218,20 @@ def _splits_with_values(
     first = 0
     for split in result.splits:
         last = first + len(split.scores)
-        further = {video: _further_columns(score) for video, score in split.scores.items()}
+        further = {video: _further_columns(score, result.effort_rule) for video, score in split.scores.items()}
         yield split, {protocol: result.test_values(protocol)[first:last] for protocol in protocols}, further
         first = last
 
 
-def _further_columns(score: VideoScore) -> dict[str, float]:
+def _further_columns(score: VideoScore, rule: EffortRule) -> dict[str, float]:
     error = np.nan if score.calibration is None else 100 * calibration_error(score.calibration)
-    return {"Calibration error %": error, "Median boundary error s": _median(score.boundary_seconds)}
+    columns = {"Calibration error %": error, "Median boundary error s": _median(score.boundary_seconds)}
+    effort = video_effort(score, rule)
+    known = [np.nan] * 4
+    if effort is not None:
+        found = saving([effort], rule)
+        known = [sum(effort.counts.values()), found.with_prediction / 60, found.from_nothing / 60, 100 * found.share]
+    return columns | dict(zip(EFFORT_COLUMNS, known, strict=True))
 
 
 def _median(seconds: np.ndarray) -> float:
@@ -220,22 +244,24 @@ def train_fraction(result: EncoderResult) -> float:
     return result.record["config"].get("train_fraction", 1.0)
 
 
-def efficiency_curves(results: Sequence[EncoderResult], protocol: Protocol) -> dict[str, list[EfficiencyPoint]]:
+def efficiency_curves(
+    results: Sequence[EncoderResult], protocol: Protocol, patients: Mapping[str, str] | None = None
+) -> dict[str, list[EfficiencyPoint]]:
     """Measures against the share of training videos, for every encoder with several; seeds are curves of their own."""
     curves = {}
     for members in run_families(results, "train_fraction"):
-        points = sorted((_point(member, protocol) for member in members), key=lambda point: point.fraction)
+        points = sorted((_point(member, protocol, patients) for member in members), key=lambda point: point.fraction)
         if len({point.fraction for point in points}) > 1:
             curves[max(members, key=train_fraction).name] = points
     return curves
 
 
-def _point(result: EncoderResult, protocol: Protocol) -> EfficiencyPoint:
+def _point(result: EncoderResult, protocol: Protocol, patients: Mapping[str, str] | None) -> EfficiencyPoint:
     fraction = train_fraction(result)
     # all videos but a fold's own, of which training took the share: at least one
     counts = [result.num_train_videos(split) for split in result.splits]
     values = {measure: (result.mean(measure, protocol), result.std(measure, protocol)) for measure in MEASURES}
-    return EfficiencyPoint(fraction, float(np.mean(counts)), values)
+    return EfficiencyPoint(fraction, float(np.mean(counts)), values, saved_intervals(result, patients))
 
 
 def spacing_curves(board: Leaderboard) -> dict[str, list[SpacingPoint]]:

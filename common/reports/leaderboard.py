@@ -193,7 +193,7 @@ def make_leaderboard(
         by_mean = sorted(ranked, key=lambda result: -np.nan_to_num(result.mean(measure, protocol), nan=-1))
         found = _pair_tests(by_mean, measure, protocol, patients, known, against)
         tests += found
-        families[measure] = _family(found, "patient" if patients else "video")
+        families[measure] = family_of(found, "patient" if patients else "video")
         letters[measure] = dict.fromkeys((result.name for result in by_mean), "")
         if against is None and families[measure].can_separate:
             p_values = np.ones((len(by_mean), len(by_mean)))
@@ -211,7 +211,7 @@ def _require_row(results: Sequence[EncoderResult], against: str | None) -> None:
         raise UserError(f"--against {against!r}: {found}; give the name of one of several rows as the table writes it")
 
 
-def _family(tests: Sequence[PairTest], unit: str) -> Family:
+def family_of(tests: Sequence[PairTest], unit: str) -> Family:
     """Of all tests of one measure; pairs without a p value are none, as Holm's correction counts them."""
     units = [test.num_units for test in tests if not np.isnan(test.p_videos)]
     smallest = min((len(units) * smallest_p(count) for count in units), default=float("nan"))
@@ -260,7 +260,7 @@ def _pair_tests(
     for videos, pairs in untested.items():
         of_videos = {name: np.array([values[name][video] for video in videos]) for name in {*chain(*pairs)}}
         differences = np.stack([of_videos[first] - of_videos[second] for first, second in pairs], axis=1)
-        found = _test_videos(measure, pairs, differences, resampled_units(videos, patients))
+        found = compare_videos(measure, pairs, differences, resampled_units(videos, patients))
         known.update({(test.first, test.second, way): test for test in found})
     tests = [
         replace(known[first.name, second.name, way], p_folds=_fold_test(first, second, measure, protocol, known))
@@ -271,7 +271,7 @@ def _pair_tests(
     return [replace(test, p_holm=float(p_holm)) for test, p_holm in zip(tests, corrected, strict=True)]
 
 
-def _test_videos(
+def compare_videos(
     measure: str, pairs: Sequence[tuple[str, str]], differences: np.ndarray, groups: Sequence[str] | None
 ) -> list[PairTest]:
     """Tests of the pairs that have the same videos, from their differences `(videos, pairs)`; not over folds yet."""
@@ -290,15 +290,16 @@ def _fold_test(first: EncoderResult, second: EncoderResult, measure: str, protoc
     """The corrected resampled t-test over folds that both encoders were trained and scored on."""
     key = "over folds", first.name, second.name, way_to_take(measure, protocol)
     if key not in known:
-        known[key] = _test_folds(first, second, measure, protocol)
+        values = [result.values(measure, protocol) for result in (first, second)]
+        known[key] = fold_p_value(first, second, *values)
     return known[key]
 
 
-def _test_folds(first: EncoderResult, second: EncoderResult, measure: str, protocol: Protocol) -> float:
+def fold_p_value(first: EncoderResult, second: EncoderResult, values: np.ndarray, others: np.ndarray) -> float:
+    """The corrected resampled t-test of a measure's values `(splits,)` by two encoders; NaN where folds do not pair."""
     # other videos in a fold, or in another order of folds: no pairs of values to compare
     if len(first.splits) < 2 or [list(s.scores) for s in first.splits] != [list(s.scores) for s in second.splits]:
         return float("nan")
     test_sizes = np.array([len(split.scores) for split in first.splits])
     train_sizes = [first.num_train_videos(split) for split in first.splits]
-    differences = first.values(measure, protocol) - second.values(measure, protocol)
-    return float(corrected_resampled_t_test(differences, train_sizes, test_sizes))
+    return float(corrected_resampled_t_test(values - others, train_sizes, test_sizes))

@@ -21,6 +21,7 @@ from common.dataset.phases import PhaseMapping, labels_hash, read_labels
 from common.dataset.split_lists import SplitLists, open_splits
 from common.head.config import TrainConfig, is_floor
 from common.head.run_record import read_run_record
+from common.scoring.effort import DEFAULT_EFFORT, TIME_SAVED, EffortRule, VideoEffort, video_effort
 from common.scoring.folder import score_folder
 from common.scoring.further_measures import TEMPERED, WITHOUT_BACKGROUND, further_summary, per_phase
 from common.scoring.metrics import MEASURES, calibration_error
@@ -70,6 +71,8 @@ class EncoderResult:
     run: str | None
     splits: list[SplitResult]
     num_folds: int | None = None
+    effort_rule: EffortRule = DEFAULT_EFFORT
+    """What correcting its predictions is taken to cost."""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -189,9 +192,23 @@ class EncoderResult:
     @cached_property
     def further(self) -> dict[str, float]:
         """`further_summary` over all videos: the measures beside the eight."""
-        found = further_summary([score for _, score in self.tests])
+        found = further_summary([score for _, score in self.tests], effort=self.effort_rule)
         tempered = [(split.record.get("temperature") or {}).get("bins") for split in self.splits]
         return found | ({TEMPERED: float(calibration_error(np.sum(tempered, axis=0)))} if all(tempered) else {})
+
+    @cached_property
+    def efforts(self) -> list[VideoEffort | None]:
+        """What it takes to correct the prediction of every one of `tests`."""
+        return [video_effort(score, self.effort_rule) for _, score in self.tests]
+
+    def split_efforts(self, split: SplitResult) -> list[VideoEffort | None]:
+        """The same of one split."""
+        return [video_effort(score, self.effort_rule) for score in split.scores.values()]
+
+    @property
+    def time_saved(self) -> float:
+        """The share of the labelling time that its predictions save, negative where they cost more; NaN where unknown."""
+        return self.further[TIME_SAVED]
 
 
 # what a row must beat: by its name, and by the kind of the floor (`head.config.FLOORS`)

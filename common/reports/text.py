@@ -10,9 +10,12 @@ from common.reports.caveats import data_remarks, remarks
 from common.reports.leaderboard import HEADLINE, Leaderboard
 from common.reports.results import EncoderResult, Floors
 from common.reports.robustness.floors import points_above
+from common.scoring.effort import saving
 from common.scoring.intervals import Interval
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, Protocol
+
+SAVED_TITLE = "Time saved"
 
 
 def percent(mean: float, std: float = float("nan")) -> str:
@@ -30,9 +33,12 @@ def interval_text(interval: Interval, digits: int = 1) -> str:
 
 
 def comparison_rows(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) -> list[list[str]]:
-    """Header and one row per encoder: name, then every measure."""
+    """Header and one row per encoder: name, then every measure, and the labelling time saved where that is known."""
     header = ["Encoder", *MEASURES.values()]
     rows = [[r.name, *(percent(r.mean(key, protocol), r.std(key, protocol)) for key in MEASURES)] for r in results]
+    if any(not math.isnan(result.time_saved) for result in results):
+        header.append(SAVED_TITLE)
+        rows = [[*row, percent(result.time_saved)] for row, result in zip(rows, results, strict=True)]
     return [header, *rows]
 
 
@@ -99,16 +105,20 @@ def points(difference: float) -> str:
 def fold_rows(result: EncoderResult, protocol: Protocol = CHALLENGE) -> list[list[str]]:
     """Header and one row per fold, then mean ± std."""
     header = ["Fold", "Videos", "Frames", *MEASURES.values()]
+    is_timed = not math.isnan(result.time_saved)
+    header += [SAVED_TITLE] if is_timed else []
     rows = [
         [
             str(split.record["split"]),
             str(len(split.scores)),
             str(sum(score.num_frames for score in split.scores.values())),
             *(percent(split.value(key, protocol)) for key in MEASURES),
+            *([percent(saving(result.split_efforts(split), result.effort_rule).share)] if is_timed else []),
         ]
         for split in result.splits
     ]
     means = [percent(result.mean(key, protocol), result.std(key, protocol)) for key in MEASURES]
+    means += [percent(result.time_saved)] if is_timed else []  # of all videos together
     return [header, *rows, ["mean", "", "", *means]]
 
 

@@ -20,6 +20,7 @@ from common.base.options import check_ranges, option
 from common.dataset.segments import Segments, find_segments
 from common.scoring.video_score import VideoScore
 
+TIME_SAVED = "time_saved"  # the key of what `saving` gives
 OPERATIONS = ("delete", "insert", "relabel", "move")
 SCALES = {"half": 0.5, "as stated": 1.0, "double": 2.0}  # of the costs: nobody has measured them
 LONGEST = 86_400  # seconds an operation, or of tolerance
@@ -188,8 +189,12 @@ def video_effort(score: VideoScore, rule: EffortRule) -> VideoEffort | None:
 
     Parts between frames that do not count are corrected each for itself: nobody labels the gap.
     """
-    if not score.fps:
-        return None
+    if rule not in score.efforts:  # tables, charts and tests ask again
+        score.efforts[rule] = _count_effort(score, rule) if score.fps else None
+    return score.efforts[rule]
+
+
+def _count_effort(score: VideoScore, rule: EffortRule) -> VideoEffort:
     counts = dict.fromkeys(OPERATIONS, 0)
     for predicted, true in _parts(score):
         found = correction_effort(

@@ -6,6 +6,7 @@ import numpy as np
 
 from common.dataset.segments import find_segments
 from common.scoring import metrics
+from common.scoring.effort import DEFAULT_EFFORT, OPERATIONS, TIME_SAVED, EffortRule, saving, video_effort
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import OVERLAP_MEASURES
 from common.scoring.video_score import SegmentRule, VideoScore
@@ -26,12 +27,16 @@ FURTHER_MEASURES = {
     "relaxed_accuracy": ("Accuracy, boundaries relaxed by ±{seconds:g} s, mean over videos", "%"),
     "relaxed_miou": ("mIoU, boundaries relaxed by ±{seconds:g} s, mean over videos", "%"),
     "edit_without_background": ("Edit without background, mean over videos", "%"),
+    "corrections": ("Operations to correct a prediction, an hour of video", "1/h"),
+    TIME_SAVED: ("Labelling time saved by predictions, by assumed costs of an operation", "%"),
     **{f"{key}_without_background": (f"{MEASURES[key]} without background, pooled", "%") for key in OVERLAP_MEASURES},
 }
 
 
-def further_summary(scores: Sequence[VideoScore], relaxed_seconds: float = RELAXED_SECONDS) -> dict[str, float]:
-    """The measures of `FURTHER_MEASURES` over videos: fractions of 1 and seconds; NaN where undefined."""
+def further_summary(
+    scores: Sequence[VideoScore], relaxed_seconds: float = RELAXED_SECONDS, effort: EffortRule = DEFAULT_EFFORT
+) -> dict[str, float]:
+    """The measures of `FURTHER_MEASURES` over videos: fractions of 1, seconds, counts; NaN where undefined."""
     pooled = sum(score.confusion for score in scores)
     calibration = [score.calibration for score in scores]
     distances = np.concatenate([score.boundary_seconds for score in scores])
@@ -53,9 +58,20 @@ def further_summary(scores: Sequence[VideoScore], relaxed_seconds: float = RELAX
         if relaxed is None
         else metrics.mean_of_defined(metrics.jaccard_per_class(relaxed)).mean(),
         "edit_without_background": np.mean([segment.edit for segment in segments]),
+        **_effort_summary(scores, effort),
         **{f"{key}_without_background": value for key, value in zip(OVERLAP_MEASURES, overlap_f1, strict=True)},
     }
     return {key: float(values.get(key, np.nan)) for key in FURTHER_MEASURES}
+
+
+def _effort_summary(scores: Sequence[VideoScore], rule: EffortRule) -> dict[str, float]:
+    """Operations an hour and the share of the time saved, of all videos together; NaN where a video's rate is unknown."""
+    efforts = [video_effort(score, rule) for score in scores]
+    if None in efforts or not efforts:
+        return {"corrections": np.nan, TIME_SAVED: np.nan}
+    hours = sum(each.video_seconds for each in efforts) / 3600
+    operations = sum(each.counts[kind] for each in efforts for kind in OPERATIONS)
+    return {"corrections": operations / hours, TIME_SAVED: saving(efforts, rule).share}
 
 
 def further_name(key: str, relaxed_seconds: float = RELAXED_SECONDS) -> str:

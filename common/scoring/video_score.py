@@ -1,10 +1,10 @@
 """Counts of one video for every measure, taken once, whatever the protocol that later adds them up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -125,6 +125,11 @@ class VideoScore:
         if rule not in known:
             known[rule] = _score_segments(self.segments, rule, self.background, self.num_frames)
         return known[rule]
+
+    @cached_property
+    def efforts(self) -> dict[Hashable, Any]:
+        """What `effort.video_effort` has found, by its rule."""
+        return {}
 
     @cached_property
     def boundary_seconds(self) -> np.ndarray:

@@ -214,16 +214,17 @@ def cost_chart(report: Report) -> go.Figure | None:
 
 
 def efficiency_chart(report: Report) -> go.Figure:
-    """Measures against the number of training videos, with the standard deviation over folds."""
+    """Measures and the time saved against the number of training videos, with their spread."""
     panels, ticks = efficiency_panels(report)
     figure = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=0.05)
     for index, name in enumerate(report.efficiency):
         for column, curves in enumerate(panels.values(), 1):
-            num_videos, means, stds = curves[name]
+            num_videos, means, below, above = curves[name]
+            ends = {"array": np.nan_to_num(above).tolist(), "arrayminus": np.nan_to_num(below).tolist()}
             trace = go.Scatter(
                 x=num_videos.tolist(),
                 y=means.tolist(),
-                error_y={"type": "data", "array": np.nan_to_num(stds).tolist(), "thickness": 1, "width": 3},
+                error_y={"type": "data", "symmetric": False, **ends, "thickness": 1, "width": 3},
                 name=plain(name),
                 legendgroup=name,
                 showlegend=column == 1,

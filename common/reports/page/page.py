@@ -34,6 +34,7 @@ from common.reports.results import EncoderResult, SplitResult
 from common.reports.robustness.floors import floor_rows
 from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, weights_source
 from common.reports.text import above_floors, contrast_text, interval_text, p_value, percent, points, standing_column
+from common.scoring.effort import OPERATIONS, SCALES
 from common.scoring.further_measures import FURTHER_MEASURES, further_name
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import methods_sentence
@@ -95,6 +96,8 @@ def build(report: Report, *, all_ribbons: bool = False) -> dict[str, Any]:
         "above_floors": partial(above_floors, floors=report.floors),
         "atlas": atlas,
         "costs": COSTS,
+        "operations": OPERATIONS,
+        "scales": sorted(SCALES, key=lambda scale: scale != "as stated"),
         "further_measures": {key: (further_name(key), unit) for key, (_, unit) in FURTHER_MEASURES.items()},
         "runs": [run_cells(result, split) for result in report.results for split in result.splits],
     }

@@ -117,13 +117,14 @@ def _measure_panel(axes: Axes, report: Report, measure: str) -> None:
 def comparison_table(report: Report) -> Figure:
     """The comparison as a picture of a table: the best of each measure in bold, quoted rows in italics."""
     rows = leaderboard_rows(report.board)
-    first = len(rows[0]) - len(MEASURES)  # after the name, and the letters where there are any
+    first = rows[0].index(next(iter(MEASURES.values())))  # after the name, and the letters where there are any
     no_values = (math.nan, math.nan)
     rows += [
         [
             row.label,
             *[""] * (first - 1),
             *(percent(*row.values.get(key, no_values)).replace("n/a", "") for key in MEASURES),
+            *[""] * (len(rows[0]) - first - len(MEASURES)),
         ]
         for row in report.published
     ]
@@ -322,11 +323,11 @@ def efficiency_picture(report: Report) -> Figure | None:
     if not report.efficiency:
         return None
     panels, ticks = efficiency_panels(report)
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    figure = Figure(figsize=(3.25 * len(panels), 4.4), layout="constrained")
     row = figure.subplots(1, len(panels))
     for axes, (title, curves) in zip(row, panels.items(), strict=True):
-        for index, (name, (num_videos, means, stds)) in enumerate(curves.items()):
-            spread = None if np.isnan(stds).all() else stds  # for a single split: not even caps
+        for index, (name, (num_videos, means, *ends)) in enumerate(curves.items()):
+            spread = None if np.isnan(ends).all() else ends  # for a single split: not even caps
             look = {"label": brief(name), "linewidth": 1.6, "markersize": 5, "capsize": 3}
             axes.errorbar(num_videos, means, yerr=spread, **look, **series_style(index))
         axes.set_xscale("log")

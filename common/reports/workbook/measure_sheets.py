@@ -1,7 +1,7 @@
 """The measures of a comparison as sheets: encoders, splits, videos, phases, confusions, tests, protocols."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,7 @@ from common.reports.leaderboard import ALPHA, HEADLINE, Family, Leaderboard, Pai
 from common.reports.results import EncoderResult
 from common.reports.robustness.floors import floor_rows, points_above
 from common.reports.run_records import weights_source
-from common.reports.text import standing_column
+from common.reports.text import SAVED_TITLE, standing_column
 from common.reports.workbook.sheet import (
     IDENTIFIER,
     MEANS,
@@ -27,12 +27,13 @@ from common.reports.workbook.sheet import (
     mark_rows,
     mean_std_cells,
 )
+from common.scoring.effort import OPERATIONS, SCALES, TIME_SAVED
 from common.scoring.further_measures import FURTHER_MEASURES, TEMPERED, further_name
-from common.scoring.intervals import UNDEFINED
+from common.scoring.intervals import UNDEFINED, Interval
 from common.scoring.metrics import MEASURES
 
 PHASE_SHARES = {"precision": "Precision %", "recall": "Recall %", "f1": "F1 %", "iou": "IoU %"}
-SMALL_IS_GOOD = ("calibration_error", TEMPERED, "boundary_error", "boundaries_missed")
+SMALL_IS_GOOD = ("calibration_error", TEMPERED, "boundary_error", "boundaries_missed", "corrections")
 
 
 def _best_or_tied(boards: Sequence[Leaderboard]) -> str:
@@ -189,8 +190,11 @@ def confusion_sheet(report: Report) -> Sheet:
 
 
 def tests_sheet(report: Report) -> Sheet:
-    """One row per measure and pair of encoders."""
+    """One row per measure and pair of encoders, the time saved among the measures."""
     board, tests = report.board, report.board.tests
+    families = board.families
+    if report.savings:
+        tests, families = tests + report.savings.tests, families | {TIME_SAVED: report.savings.family}
     return Sheet(
         "tests",
         f"Every pair of encoders{f' with {board.against}' if board.against else ''} on the videos that both have. "
@@ -198,7 +202,7 @@ def tests_sheet(report: Report) -> Sheet:
         "d: mean / standard deviation of the paired differences. p permutation: over videos. "
         f"p Holm: corrected over all these pairs of the measure, significant below {ALPHA:g}. "
         f"p folds: corrected resampled t-test over folds. {board.separation}".rstrip(),
-        pd.DataFrame(_test_row(test, board.families[test.measure]) for test in tests),
+        pd.DataFrame(_test_row(test, families[test.measure]) for test in tests),
         grouped="Measure",
         marks={(row, "Significant"): "strong" for row, test in enumerate(tests) if test.is_significant},
         formats=dict.fromkeys(("p permutation", "p Holm", "Smallest p Holm", "p folds"), P_VALUE),
@@ -208,7 +212,7 @@ def tests_sheet(report: Report) -> Sheet:
 def _test_row(test: PairTest, family: Family) -> dict[str, Any]:
     difference, standardised = test.effect.difference, test.effect.standardised
     return {
-        "Measure": MEASURES[test.measure],
+        "Measure": (MEASURES | {TIME_SAVED: SAVED_TITLE})[test.measure],
         "First": test.first,
         "Second": test.second,
         "Videos": test.num_videos,
@@ -265,6 +269,43 @@ def further_sheet(report: Report) -> Sheet:
         small_is_good=small,
         marks=mark_best(table, columns.values(), small_is_good=small),
     )
+
+
+def saving_sheet(report: Report) -> Sheet:
+    """One row per encoder: what a person has to do to its predictions, and the labelling time that they save."""
+    rows = [
+        {"Encoder": row.name, "Videos": row.num_videos, "Hours of video": row.hours}
+        | {f"{kind.capitalize()}, 1/h": row.counts[kind] for kind in OPERATIONS}
+        | {"Operations, 1/h": row.operations, "From nothing, 1/h": row.inserts_from_nothing}
+        | {"Minutes, 1/h": row.minutes, "Minutes from nothing, 1/h": row.minutes_from_nothing}
+        | saved_cells(row.shares)
+        for row in (report.savings.rows if report.savings else ())
+    ]
+    table = pd.DataFrame(rows)
+    small = [column for column in table if column in ("Operations, 1/h", "Minutes, 1/h")]
+    saved = [column for column in table if column == f"{SAVED_TITLE} %"]
+    return Sheet(
+        "saving",
+        f"What correcting predictions takes, an hour of video. {report.savings.rule.sentence} half, double: the same under half and "
+        "double the costs of an operation. low, high: 95 % bootstrap interval over videos. Bold in a box: best."
+        if report.savings
+        else "",
+        table,
+        shaded=[*small, *saved],
+        small_is_good=small,
+        marks=mark_best(table, [*small, *saved], small_is_good=small) if rows else {},
+    )
+
+
+def saved_cells(shares: Mapping[str, Interval]) -> dict[str, float]:
+    """The time saved in percent, by the costs of an operation, with its interval."""
+    cells = {}
+    for scale in sorted(SCALES, key=lambda scale: scale != "as stated"):
+        title = SAVED_TITLE if scale == "as stated" else f"{SAVED_TITLE}, {scale},"
+        found = shares[scale]
+        cells |= {f"{title} %": 100 * found.estimate, f"{title} low %": 100 * found.low}
+        cells |= {f"{title} high %": 100 * found.high}
+    return cells
 
 
 def floors_sheet(report: Report) -> Sheet:
@@ -336,4 +377,5 @@ BUILDERS = (
     tests_sheet,
     protocols_sheet,
     further_sheet,
+    saving_sheet,
 )

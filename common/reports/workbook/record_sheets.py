@@ -7,7 +7,7 @@ import pandas as pd
 from common.reports.chart_data import WAITING_MEASURES
 from common.reports.comparison import Report
 from common.reports.run_records import run_row
-from common.reports.workbook.measure_sheets import split_name
+from common.reports.workbook.measure_sheets import saved_cells, split_name
 from common.reports.workbook.sheet import IDENTIFIER, MEANS, Sheet, mark_rows, mean_std_cells
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import methods_sentence
@@ -28,13 +28,14 @@ def efficiency_sheet(report: Report) -> Sheet:
     table = pd.DataFrame(
         {"Encoder": name, "Training videos, share %": 100 * point.fraction, "Training videos": point.num_videos}
         | mean_std_cells(point.values)
+        | (saved_cells(point.saved) if report.pays else {})
         for name, points in report.efficiency.items()
         for point in points
     )
     return Sheet(
         "efficiency",
         "Heads trained on a share of the training videos and scored on the same test videos: "
-        "mean and standard deviation over splits.",
+        f"mean and standard deviation over splits. {' '.join(report.pays)}".rstrip(),
         table,
         grouped="Encoder",
         shaded=MEANS.values(),

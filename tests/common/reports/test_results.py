@@ -274,7 +274,7 @@ def test_percent_shows_undefined_as_undefined():
 
 def test_comparison_rows_follow_the_measures(compared):
     rows = comparison_rows(collect_all(compared.dataset, 2).results)
-    assert rows[0] == ["Encoder", *MEASURES.values()]
+    assert rows[0] == ["Encoder", *MEASURES.values(), "Time saved"]
     assert len(rows) == 3
 
 

@@ -84,7 +84,7 @@ def test_every_further_measure_has_a_name_and_a_unit():
     summary = further_summary([scored([0, 1], [0, 1])])
     assert list(summary) == list(FURTHER_MEASURES)
     assert "±2 s" in further_name("relaxed_accuracy")
-    assert {unit for _, unit in FURTHER_MEASURES.values()} == {"%", "s"}
+    assert {unit for _, unit in FURTHER_MEASURES.values()} == {"%", "s", "1/h"}
 
 
 # --- relaxed scoring, frame by frame ----------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from common.scoring.video_score import VideoScore
 PHASES = ("background", "incision", "wash", "never_seen")
 FOLDS = (("BL_1", "BL_2", "=SUM(1)"), ("SD_1", "SD_2", "#N/A", "SD_4"))
 SHEETS = [
-    "summary", "folds", "videos", "phases", "confusion", "tests", "protocols", "further", "methods", "runs", "notes",
+    "summary", "folds", "videos", "phases", "confusion", "tests", "protocols", "further", "saving", "methods", "runs", "notes",
 ]  # fmt: skip
 
 
@@ -251,11 +251,13 @@ def test_tests_have_effects_and_typed_p_values(book, report):
     # of six pairs over seven videos the smallest p is 6 * 2 / 128; fewer pairs have probabilities
     said = values(book, "tests", "Significant")
     assert said[:6] == ["not separated: too few videos"] * 6
-    yes = {test: "yes" if test.is_significant else "no" for test in report.board.tests}
+    all_tests = [*report.board.tests, *report.savings.tests]
+    yes = {test: "yes" if test.is_significant else "no" for test in all_tests}
     pr_auc = [(word, yes[test]) for word, test in zip(said, yes, strict=True) if test.measure == "pr_auc"]
     assert any(word == "yes" for word, _ in pr_auc)
     assert all(word == expected for word, expected in pr_auc)
-    assert len(yes) == 8 * 6
+    assert len(yes) == (8 + 1) * 6
+    assert values(book, "tests", "Measure")[-6:] == ["Time saved"] * 6
 
 
 def test_every_protocol_ranks_every_encoder(book, report):

@@ -4,6 +4,7 @@
     python data/import_dataset.py Cholec80 FOLDER                    # the folder that the release was unpacked into
     python data/import_dataset.py MultiBypass140 FOLDER --videos DIR --splits bern multi
     python data/import_dataset.py --description FILE FOLDER          # any table of video, frame or time, and label
+    python data/import_dataset.py annotations FOLDER                 # files of ELAN, BORIS, VIA, Label Studio; --help for more
 
 Videos with something wrong are left out and listed at the end with file and line (exit code 1). The release is only read;
 a second run changes what has changed.
@@ -12,6 +13,7 @@ a second run changes what has changed.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -34,8 +36,13 @@ from common.video.probe import VideoError, probe
 
 def main(argv: list[str] | None = None) -> int:
     """Import, or list what can be; returns 1 when something in the release is wrong, else 0."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["annotations"]:
+        from import_annotations import import_annotations
+
+        return import_annotations(words[1:])
     parser = release_parser()
-    given = parser.parse_args(argv)
+    given = parser.parse_args(words)
     if given.list:
         print_catalogue()
         return 0

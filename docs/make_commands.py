@@ -24,6 +24,7 @@ from common.base.runtime import run_main
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
     "data/import_dataset.py",
+    "data/import_dataset.py annotations",
     "data/prepare_sics155.py",
     "data/make_sample.py",
     "data/make_releases.py",
@@ -36,6 +37,7 @@ COMMANDS = (
     "common.train",
     "common.run_k_folds",
     "common.predict_video",
+    "common.prelabel",
     "common.evaluation",
     "common.kfold_summary",
     "common.export_to_excel",
@@ -98,25 +100,26 @@ def commands_page() -> str:
 
 def _start(command: str) -> subprocess.Popen[str]:
     """A process that prints a command's options; scripts of `data/` import their neighbours by name."""
-    folders = [str(ROOT), str((ROOT / command).parent)]
+    folders = [str(ROOT), str((ROOT / command.partition(" ")[0]).parent)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])}
     words = [sys.executable, __file__, "--one", command]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
 
 
 def described(command: str) -> dict[str, Any]:
-    """A command's description, details and options by group, from the parser that it calls first."""
+    """The description, details and options by group of a command and its words, from the parser that it calls first."""
 
     def stop(parser: argparse.ArgumentParser, *_: Any) -> None:
         raise _Seen(parser)
 
     parser = None
-    with mock.patch.object(argparse.ArgumentParser, "parse_args", stop), contextlib.redirect_stdout(sys.stderr):
+    program, *words = command.split()
+    with mock.patch.object(sys, "argv", [program, *words]), mock.patch.object(argparse.ArgumentParser, "parse_args", stop), contextlib.redirect_stdout(sys.stderr):
         try:
-            if command.endswith(".py"):
-                runpy.run_path(str(ROOT / command), run_name="__main__")
+            if program.endswith(".py"):
+                runpy.run_path(str(ROOT / program), run_name="__main__")
             else:
-                runpy.run_module(command, run_name="__main__")
+                runpy.run_module(program, run_name="__main__")
         except _Seen as seen:
             parser = seen.args[0]
     groups = {}
@@ -158,7 +161,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 def section(command: str, found: dict[str, Any]) -> str:
     """A command's part of the page."""
-    called = f"python {command}" if command.endswith(".py") else f"python -m {command}"
+    called = f"python {command}" if ".py" in command else f"python -m {command}"
     lines = [f"## `{called}`", "", found["description"], ""]
     if found["details"]:
         lines += ["```", found["details"], "```", ""]

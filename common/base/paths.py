@@ -270,6 +270,16 @@ def pretrained_adapter(name: str) -> Path:
     return pretraining_checkpoints() / name / "best_lora"
 
 
+def prelabel_record(folder: Path) -> Path:
+    """What `common.prelabel` has handed out in a folder: each video's segments, times and fingerprint."""
+    return folder / "prelabel.json"
+
+
+def todo_list(folder: Path) -> Path:
+    """The videos that wait in a folder of `common.prelabel`, those with the most doubtful segments first."""
+    return folder / "todo.csv"
+
+
 def user_cache() -> Path:
     """The folder in which this machine remembers things for its user; `SICS155_CACHE` names another.
 

@@ -30,6 +30,7 @@ from common.head.experiment import VALIDATION, Experiment, load_experiment
 from common.head.networks.catalogue import HEADS
 from common.head.prediction import write_phases
 from common.video.label_grid import LabelGrid
+from common.video.timeline import frame_edges
 
 if TYPE_CHECKING:
     from common.features.extract import ExtractionLoop, Summary
@@ -449,9 +450,5 @@ class VideoPhases:
 
     @cached_property
     def edges(self) -> np.ndarray:
-        """Seconds at which each frame starts, and at which the last ends, `(T + 1,)`.
-
-        A video does not say how long its last frame is shown: it counts as long as the median of the others.
-        """
-        last = float(np.median(np.diff(self.seconds))) if len(self.seconds) > 1 else 0.0
-        return np.append(self.seconds, self.seconds[-1] + last)
+        """Seconds at which each frame starts, and at which the last ends, `(T + 1,)`."""
+        return frame_edges(self.seconds)

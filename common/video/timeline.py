@@ -225,6 +225,15 @@ def nearest_in_time(seconds: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.where(nearer_right, right, left)
 
 
+def frame_edges(seconds: np.ndarray) -> np.ndarray:
+    """Seconds at which each frame starts, and at which the last ends, `(T + 1,)`, of the rising `seconds` `(T,)`.
+
+    A video does not say how long its last frame is shown: it counts as long as the median of the others.
+    """
+    last = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
+    return np.append(seconds, seconds[-1] + last)
+
+
 @dataclass(frozen=True, eq=False)
 class Timeline:
     """Presentation times of a video's decoded frames, and the frames that have a feature vector."""

@@ -17,13 +17,13 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from common.base.files import write_text
 from common.base.runtime import SHOWN
 from common.base.wording import brief, clock, readable, text_cell
+from common.dataset.annotations.doubt import DOUBTFUL_BELOW
 from common.dataset.segments import find_segments
 from common.reports.pictures.style import ALARM, phase_colours, save
 
 if TYPE_CHECKING:  # comes with torch, and reports need none
     from common.head.new_videos import VideoPhases
 
-DOUBTFUL_BELOW = 0.5  # less likely than all other phases together
 TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 MOST_TICKS = 13
 INK, SOFT_INK = "#333333", "#666666"

@@ -1,0 +1,1 @@
+"""One module a format: its reader, which gives `Annotated`, and its writer."""

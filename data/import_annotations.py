@@ -399,7 +399,7 @@ def _print_agreement(video: str, those: Mapping[str, _Found], target: _Target) -
     """A row for each pair of annotators: accuracy, kappa, how far boundaries lie apart."""
     import numpy as np
 
-    from common.scoring.agreement import agreement
+    from common.scoring.agreement import rater_agreement
 
     ids, edges = {}, None
     for name, found in those.items():
@@ -412,7 +412,7 @@ def _print_agreement(video: str, those: Mapping[str, _Found], target: _Target) -
         ids[name] = np.array([known[label] for label in tiling.labels(target.mapping.background or UNLABELLED)])
     rows = [[f"{video}: agreement", "accuracy", "kappa", "boundaries apart"]]
     for one, other in itertools.combinations(ids, 2):
-        found = agreement(ids[one], ids[other], target.mapping.num_classes + 1, edges)
+        found = rater_agreement(ids[one], ids[other], target.mapping.num_classes + 1, edges)
         values = [f"{100 * found.accuracy:.1f} %", f"{found.kappa:.3f}", f"{found.boundary_seconds:.2f} s"]
         rows.append([f"{one} and {other}", *values])
     if len(rows) > 1:

@@ -114,7 +114,11 @@ def described(command: str) -> dict[str, Any]:
 
     parser = None
     program, *words = command.split()
-    with mock.patch.object(sys, "argv", [program, *words]), mock.patch.object(argparse.ArgumentParser, "parse_args", stop), contextlib.redirect_stdout(sys.stderr):
+    with (
+        mock.patch.object(sys, "argv", [program, *words]),
+        mock.patch.object(argparse.ArgumentParser, "parse_args", stop),
+        contextlib.redirect_stdout(sys.stderr),
+    ):
         try:
             if program.endswith(".py"):
                 runpy.run_path(str(ROOT / program), run_name="__main__")

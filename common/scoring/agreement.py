@@ -9,7 +9,7 @@ from common.scoring.metrics import accuracy, confusion_matrix
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RaterAgreement:
     """Share of frames with the same phase, Cohen's kappa, and the mean distance of boundaries in seconds.
 
     kappa is NaN where both have one and the same phase throughout, the distance where one has no boundary.
@@ -20,7 +20,7 @@ class Agreement:
     boundary_seconds: float
 
 
-def agreement(one: np.ndarray, other: np.ndarray, num_classes: int, edges: np.ndarray) -> Agreement:
+def rater_agreement(one: np.ndarray, other: np.ndarray, num_classes: int, edges: np.ndarray) -> RaterAgreement:
     """Agreement of two label sequences `(T,)` of ids on frames between `edges` `(T + 1,)` in seconds.
 
     Kappa: (p - e) / (1 - e), with p the share of equal frames and e the one that the shares of phases give by chance
@@ -33,4 +33,4 @@ def agreement(one: np.ndarray, other: np.ndarray, num_classes: int, edges: np.nd
     marks = [edges[find_segments(labels).starts[1:]] for labels in (one, other)]
     distance = np.abs(marks[0][:, None] - marks[1])
     apart = float(np.concatenate([distance.min(1), distance.min(0)]).mean()) if distance.size else float("nan")
-    return Agreement(same, (same - chance) / (1 - chance) if chance < 1 else float("nan"), apart)
+    return RaterAgreement(same, (same - chance) / (1 - chance) if chance < 1 else float("nan"), apart)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import json
-import logging
 import shutil
 import sys
 
@@ -13,7 +10,6 @@ import numpy as np
 import pytest
 
 from common.base import paths
-from common.base.runtime import UserError
 from common.dataset.annotations.known_formats import FORMATS
 from common.dataset.phases import read_labels
 from common.prelabel import main

@@ -3,6 +3,7 @@
     python data/import_dataset.py --list                             # what can be read, and where to ask for it
     python data/import_dataset.py Cholec80 FOLDER                    # the folder that the release was unpacked into
     python data/import_dataset.py MultiBypass140 FOLDER --videos DIR --splits bern multi
+    python data/import_dataset.py Cholec80-tools FOLDER              # another task on the same videos: docs/tasks.md
     python data/import_dataset.py --description FILE FOLDER          # any table of video, frame or time, and label
     python data/import_dataset.py annotations FOLDER                 # files of ELAN, BORIS, VIA, Label Studio; --help for more
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,11 +24,13 @@ from common.base import paths
 from common.base.options import CommandParser
 from common.base.runtime import UserError, counted, listed, progress, run_main
 from common.base.wording import format_table
-from common.dataset.importing.catalogue import known_releases, release_called
+from common.dataset.importing.catalogue import known_releases, known_task_releases, release_called
 from common.dataset.importing.described import described_release
 from common.dataset.importing.imported import Imported, cut_lists, read_imported
-from common.dataset.importing.lists import ReleaseLists
+from common.dataset.importing.lists import ReleaseLists, SplitList
 from common.dataset.importing.release import LEVELS, Extent, Reading, Release
+from common.dataset.importing.task_release import TaskRelease
+from common.dataset.importing.task_writer import cut_task_lists, write_task
 from common.dataset.importing.writer import output_dataset, write_imported
 from common.dataset.phases import UNLABELLED
 from common.video.decode import decode
@@ -47,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         print_catalogue()
         return 0
     release, lists, folder = chosen_release(given)
+    part = release.chosen_part({"--set": given.set, "--task": given.task})
     reading = Reading(
         release,
         folder,
@@ -55,7 +60,20 @@ def main(argv: list[str] | None = None) -> int:
         level=given.level,
         with_videos=not given.annotations_only,
         names_file=given.names,
+        part=part,
     )
+    if isinstance(release, TaskRelease):
+        import_task(given, reading, lists)
+    else:
+        import_phases(given, reading, lists)
+    if reading.problems:
+        print(f"\nproblems ({len(reading.problems)}):", *reading.problems, sep="\n  ")
+    return 1 if reading.problems else 0
+
+
+def import_phases(given: argparse.Namespace, reading: Reading, lists: ReleaseLists) -> None:
+    """Import phases, or another level of such labels, and print what there is of each."""
+    release = reading.release
     suffix = "" if given.level == "phases" else f"-{given.level}"
     dataset = output_dataset(given.output or f"{release.title}{suffix}")
     features_of = None if given.level == "phases" else paths.dataset(given.features_of or release.title).name
@@ -66,9 +84,35 @@ def main(argv: list[str] | None = None) -> int:
     if reading.with_videos and features_of is None and not given.no_probe:
         compare_headers(imported)
     print_summary(dataset, imported, lists)
-    if reading.problems:
-        print(f"\nproblems ({len(reading.problems)}):", *reading.problems, sep="\n  ")
-    return 1 if reading.problems else 0
+
+
+def import_task(given: argparse.Namespace, reading: Reading, lists: ReleaseLists) -> None:
+    """Import labels of another task than phases, and print what there is of each class."""
+    release = reading.release
+    if refused := [f"--{name}" for name in ("names", "native_rate", "exact") if getattr(given, name)]:
+        raise UserError(f"{listed(refused)}: {release.title} has no phases; leave it out")
+    dataset = output_dataset(given.output or "-".join(filter(None, [release.title, reading.part])))
+    features_of = features_of_task(given, release, dataset)
+    if features_of is not None:
+        print(f"note: videos and features are those of data/{features_of}")
+    content = release.read(reading)
+    written = cut_task_lists(lists.chosen(given.splits, release.title), content, reading)
+    write_task(dataset, reading, content, written, official=lists.official, features_of=features_of)
+    print(f"{dataset.root}: {release.title}, task {release.task}")
+    print(format_table(content.rows))
+    print_lists(written, lists)
+    for note in (*release.notes, *reading.notes):
+        print(f"note: {note}")
+    print(f"licence: {release.licence}")
+
+
+def features_of_task(given: argparse.Namespace, release: TaskRelease, dataset: paths.Dataset) -> str | None:
+    """The data set whose videos and features a task uses: that of the flag, else that of the same release where it is here."""
+    if given.features_of:
+        return paths.dataset(given.features_of).name
+    usual = paths.Dataset(paths.repository_root() / "data" / (release.features_of or ""))
+    is_there = release.features_of is not None and usual.import_record.is_file() and usual.root != dataset.root
+    return usual.name if is_there else None
 
 
 def release_parser() -> CommandParser:
@@ -82,7 +126,13 @@ def release_parser() -> CommandParser:
     data("--videos", type=Path, metavar="DIR", help="folder of the videos (default: FOLDER)")
     data("--splits", nargs="+", metavar="LIST", help="lists to write, official too (default: all that there are)")
     data("--level", choices=LEVELS, default="phases", help="labels to import, where there are two (default: phases)")
-    data("--features_of", metavar="NAME", help="for steps: the data set of the phases (default: that of the release)")
+    data("--task", metavar="N", help="for a release of several tasks: which (CaDIS: 1, 2 or 3)")
+    data("--set", metavar="NAME", help="for a collection of lists: which (SurgRec: the name of its folder)")
+    data(
+        "--features_of",
+        metavar="NAME",
+        help="for steps and other tasks: the data set that has the videos and features (default: that of the release)",
+    )
     data("--native_rate", action="store_true", help="keep the labels of all frames where a part is usual")
     data("--names", type=Path, metavar="FILE", help="names of phases where the release has ids: a table of id, name")
     data("--annotations_only", action="store_true", help="write the labels without looking for videos")
@@ -92,7 +142,7 @@ def release_parser() -> CommandParser:
     return parser
 
 
-def chosen_release(given: argparse.Namespace) -> tuple[Release, ReleaseLists, Path]:
+def chosen_release(given: argparse.Namespace) -> tuple[Release | TaskRelease, ReleaseLists, Path]:
     """The release that the options name, its lists, and its folder. Raises `UserError` for one that is not there."""
     if given.description is not None:
         if given.name is None or given.folder is not None:
@@ -161,15 +211,20 @@ def print_summary(dataset: paths.Dataset, imported: Imported, lists: ReleaseList
     names = [*imported.names, *([UNLABELLED] if counts[UNLABELLED] else [])]
     rows = [[n, str(there.get(n, 0)), f"{counts[n]:,}", f"{100 * counts[n] / total:.2f}"] for n in names]
     print(format_table([["", "videos", "labels", "% of all"], *rows]))
-    for one in imported.lists:
+    print_lists(imported.lists, lists)
+    for note in (*reading.release.notes, *reading.notes):
+        print(f"note: {note}")
+    print(f"licence: {reading.release.licence}")
+
+
+def print_lists(written: Sequence[SplitList], lists: ReleaseLists) -> None:
+    """Print every list that was written with the sizes of its splits."""
+    for one in written:
         splits = [f"{len(s['train'])}/{len(s['val'])}/{len(s['test'])}" if s else "left out" for s in one.splits]
         official = ", official" if one.name == lists.official else ""
         print(f"list {one.name} ({one.standing}{official}): train/val/test {listed(splits)}")
     if lists.official is None:
         print("its owners state no official list")
-    for note in (*reading.release.notes, *reading.notes):
-        print(f"note: {note}")
-    print(f"licence: {reading.release.licence}")
 
 
 def print_catalogue() -> None:
@@ -177,6 +232,12 @@ def print_catalogue() -> None:
     for title, (release, lists) in known_releases().items():
         hours = f", about {release.hours:g} h" if release.hours else ""
         print(f"{title}: {release.num_videos} videos, {release.num_phases or len(release.phases.names)} phases{hours}")
+        print(f"  lists: {', '.join(map(str, lists.lists.values())) or 'none'}; official: {lists.official or 'none'}")
+        print(f"  licence: {release.licence}; ask: {release.ask}")
+    print("\nother tasks (docs/tasks.md):")
+    for title, (release, lists) in known_task_releases().items():
+        choice = f", {release.part_flag} {' | '.join(release.parts) or 'NAME'}" if release.part_flag else ""
+        print(f"{title}{choice}: {release.task}")
         print(f"  lists: {', '.join(map(str, lists.lists.values())) or 'none'}; official: {lists.official or 'none'}")
         print(f"  licence: {release.licence}; ask: {release.ask}")
 

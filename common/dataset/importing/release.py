@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.base.entries import VIDEO_SUFFIXES, nfc, visible
 from common.base.runtime import SHOWN, UserError, listed, shown
+
+if TYPE_CHECKING:
+    from common.dataset.importing.task_release import TaskRelease
 
 LEVELS = ("phases", "steps")
 NUMBERED_NAME = re.compile(r"(?:video|vid|case|workflow_video|hei-chole)?[_-]?0*(\d+)", re.IGNORECASE)
@@ -161,6 +165,11 @@ class Release:
     public_set: str | None = None
     """The public set that its videos are of, as `seen` of encoders calls it (default: the title's letters and digits)."""
 
+    def chosen_part(self, given: Mapping[str, str | None]) -> None:
+        """As `TaskRelease.chosen_part`: a release of phases has none."""
+        if refused := [flag for flag, value in given.items() if value is not None]:
+            raise UserError(f"{listed(refused)}: {self.title} has no such choice; leave it out")
+
     def public_id(self, video: str) -> str:
         """`<set>/<id>` of a video, by which overlaps are found: its number where its name is a usual word and a number."""
         number = NUMBERED_NAME.fullmatch(video)
@@ -171,7 +180,7 @@ class Release:
 class Reading:
     """One reading of a release: the folders and options given, and what the reader tells besides entries."""
 
-    release: Release
+    release: "Release | TaskRelease"
     folder: Path
     measure: Callable[[Path], Extent]
     """How long a video is, raises `UserError`; a reader asks only where the labels depend on it."""
@@ -180,6 +189,8 @@ class Reading:
     with_videos: bool = True
     """False: labels alone are wanted, no video is looked for."""
     names_file: Path | None = None
+    part: str | None = None
+    """Of a release of several tasks or lists the one that is wanted (`TaskRelease.parts`)."""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     splits: dict[str, Splits] = field(default_factory=dict)

@@ -8,15 +8,17 @@ import filecmp
 import hashlib
 import io
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.base import paths
 from common.base.entries import visible
-from common.base.files import link_file, misfit, read_json, read_text, sha256_of_file, write_json, write_text
+from common.base.files import atomic_path, link_file, misfit, read_json, read_text, sha256_of_file, write_json
 from common.base.runtime import UserError
 from common.dataset.importing.imported import Imported, ImportedVideo
+from common.dataset.importing.lists import SplitList
+from common.dataset.importing.release import Reading
 from common.dataset.phases import UNLABELLED
 from common.dataset.split_lists import PARTS
 
@@ -95,25 +97,9 @@ def write_imported(
 
     Raises `UserError` when the folder holds a data set with other phases.
     """
-    former = _former(dataset, imported)
+    former = former_import(dataset, dataset.mapping, _mapping_text(imported))
     texts = _texts(dataset, imported, official, features_of)
-    written: dict[str, str] = {}
-    for path, text in texts.items():
-        relative, digest = path.relative_to(dataset.root).as_posix(), hashlib.sha256(text.encode()).hexdigest()
-        there = sha256_of_file(path) if path.is_file() else None
-        if there not in (None, digest, former.get(relative)):
-            imported.reading.problems.append(
-                f"{path}: differs from what the release gives, and no import wrote it; move it away and run this again"
-            )
-            continue
-        if there != digest:
-            write_text(path, text)
-        written[relative] = digest
-    for relative in sorted(former.keys() - {path.relative_to(dataset.root).as_posix() for path in texts}):
-        path = dataset.root / relative
-        if path.is_file() and sha256_of_file(path) == former[relative]:
-            print(f"note: {path}: written by an earlier import, removed")
-            path.unlink()
+    written = write_files_of_import(dataset, texts, former, imported.reading.problems)
     if features_of is None:
         _link_videos(dataset, imported)
     videos = {
@@ -125,8 +111,11 @@ def write_imported(
     write_json(dataset.import_record, {"format": 1, **origin, "videos": videos, "written": written})
 
 
-def _former(dataset: paths.Dataset, imported: Imported) -> dict[str, str]:
-    """What an earlier import has written here, each file's hash. Raises `UserError` for a data set of other phases."""
+def former_import(dataset: paths.Dataset, central: Path, text: str) -> dict[str, str]:
+    """What an earlier import has written here, each file's hash.
+
+    Raises `UserError` where no import has, and yet the `central` file is there with another text: another data set.
+    """
     record: dict[str, Any] = {}
     if dataset.import_record.is_file():
         record = read_json(dataset.import_record, "remove it, and what the import has written")
@@ -134,9 +123,46 @@ def _former(dataset: paths.Dataset, imported: Imported) -> dict[str, str]:
             raise UserError(
                 f"{dataset.import_record}: not the record of an import by this command ({wrong}); choose another --output"
             )
-    elif dataset.mapping.is_file() and read_text(dataset.mapping) != _mapping_text(imported):
-        raise UserError(f"{dataset.mapping}: another data set is here already; choose another --output or remove it")
+    elif central.is_file() and read_text(central) != text:
+        raise UserError(f"{central}: another data set is here already; choose another --output or remove it")
     return record.get("written", {})
+
+
+def write_files_of_import(
+    dataset: paths.Dataset,
+    contents: Mapping[Path, str | Callable[[], bytes]],
+    former: Mapping[str, str],
+    problems: list[str],
+) -> dict[str, str]:
+    """Write files, each text or what returns its bytes, and remove what an earlier import wrote besides; returns their hashes.
+
+    A file that no import wrote stays, and is a problem; so is one whose bytes cannot be had.
+    """
+    written: dict[str, str] = {}
+    for path, content in contents.items():
+        relative = path.relative_to(dataset.root).as_posix()
+        try:
+            data = content.encode() if isinstance(content, str) else content()
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        digest = hashlib.sha256(data).hexdigest()
+        there = sha256_of_file(path) if path.is_file() else None
+        if there not in (None, digest, former.get(relative)):
+            problems.append(
+                f"{path}: differs from what the release gives, and no import wrote it; move it away and run this again"
+            )
+            continue
+        if there != digest:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(data)
+        written[relative] = digest
+    for relative in sorted(former.keys() - {path.relative_to(dataset.root).as_posix() for path in contents}):
+        path = dataset.root / relative
+        if path.is_file() and sha256_of_file(path) == former[relative]:
+            print(f"note: {path}: written by an earlier import, removed")
+            path.unlink()
+    return written
 
 
 def _mapping_text(imported: Imported) -> str:
@@ -148,11 +174,8 @@ def _texts(
 ) -> dict[Path, str]:
     """Every text file of the data set with its content."""
     texts = {dataset.mapping: _mapping_text(imported)}
-    drawn = paths.Dataset(imported.reading.folder).sample_record
-    if drawn.is_file():  # a made release (data/make_releases.py): what is made of it is synthetic too
-        read_json(drawn, "make the release again")
-        texts[dataset.sample_record] = read_text(drawn)
-    texts[dataset.description] = _yaml(_description(imported, features_of))
+    texts |= synthetic_mark(dataset, imported.reading.folder)
+    texts[dataset.description] = yaml_text(_description(imported, features_of))
     for name, video in imported.videos.items():
         folder = dataset.ground_truth_val if video.entry.is_validation else dataset.ground_truth
         texts[folder / f"{name}.txt"] = "\n".join([*video.labels, ""])
@@ -163,16 +186,32 @@ def _texts(
             content = io.StringIO()
             csv.writer(content, lineterminator="\n").writerows([("video", column), *rows])
             texts[path] = content.getvalue()
-    for one in imported.lists:
-        for number, split in enumerate(one.splits, 1):
-            for part in PARTS:
-                if videos := split.get(part):
-                    path = dataset.bundle(part, number, one.name)
-                    texts[path] = "".join(f"{video}.txt\n" for video in videos)
-    if imported.lists:
-        lists = {one.name: {"standing": one.standing, "source": one.source} for one in imported.lists}
-        there = official if official in lists else None
-        texts[dataset.split_lists] = _yaml({"official": there, "lists": lists})
+    texts |= texts_of_lists(dataset, imported.lists, official)
+    return texts
+
+
+def synthetic_mark(dataset: paths.Dataset, release: Path) -> dict[Path, str]:
+    """Of a made release (data/make_releases.py) its record of that: what is made of it is synthetic too."""
+    drawn = paths.Dataset(release).sample_record
+    if not drawn.is_file():
+        return {}
+    read_json(drawn, "make the release again")
+    return {dataset.sample_record: read_text(drawn)}
+
+
+def texts_of_lists(dataset: paths.Dataset, lists: Sequence[SplitList], official: str | None) -> dict[Path, str]:
+    """Every bundle of lists, and the record of where they are from."""
+    texts = {
+        dataset.bundle(part, number, one.name): "".join(f"{video}.txt\n" for video in split[part])
+        for one in lists
+        for number, split in enumerate(one.splits or [], 1)
+        for part in PARTS
+        if split.get(part)
+    }
+    if lists:
+        standings = {one.name: {"standing": one.standing, "source": one.source} for one in lists}
+        there = official if official in standings else None
+        texts[dataset.split_lists] = yaml_text({"official": there, "lists": standings})
     return texts
 
 
@@ -199,7 +238,7 @@ def _description(imported: Imported, features_of: str | None) -> dict[str, Any]:
     return {"background": background} | {key: value for key, value in keys.items() if value not in (None, [], {})}
 
 
-def _yaml(content: Mapping[str, Any]) -> str:
+def yaml_text(content: Mapping[str, Any]) -> str:
     import yaml
 
     return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)
@@ -213,11 +252,16 @@ def _link_videos(dataset: paths.Dataset, imported: Imported) -> None:
         for name, video in imported.videos.items()
         for target, source in _links(dataset, name, video, reading.release.feature_fps)
     }
+    place_links(reading, wanted, {dataset.videos})
+
+
+def place_links(reading: Reading, wanted: Mapping[Path, Path], places: Collection[Path]) -> None:
+    """Make every link, and remove those in their folders and in `places` that lead into the release and are wanted no more."""
     release = {folder.resolve() for folder in (reading.folder, reading.videos_folder) if folder}
-    folders = {target.parent for target in wanted} | {dataset.videos}
+    folders = {target.parent for target in wanted} | set(places)
     keep = wanted.keys() | folders
     # an earlier import may have linked a folder of images as a whole, through which nothing must be written
-    for folder in sorted(filter(Path.is_symlink, folders - {dataset.videos})):
+    for folder in sorted(filter(Path.is_symlink, folders - set(places))):
         print(f"note: {folder}: pointed to {os.readlink(folder)}, now a folder of links")
         folder.unlink()
     for target, source in wanted.items():

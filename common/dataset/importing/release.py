@@ -12,15 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from common.base.entries import VIDEO_SUFFIXES, nfc, visible
 from common.base.runtime import SHOWN, UserError, listed, shown
-
-if TYPE_CHECKING:
-    from common.dataset.importing.task_release import TaskRelease
 
 LEVELS = ("phases", "steps")
 NUMBERED_NAME = re.compile(r"(?:video|vid|case|workflow_video|hei-chole)?[_-]?0*(\d+)", re.IGNORECASE)
@@ -127,6 +124,14 @@ class Entry:
     """Its `<set>/<id>` where it is a video of another set (default: `Release.public_id`)."""
 
 
+class KnownRelease(Protocol):
+    """What a reading needs to know of a release, whether of phases or of another task."""
+
+    title: str
+    phases: Phases
+    steps: Phases | None
+
+
 @dataclass(frozen=True)
 class Release:
     """What is known of a release beforehand. Rates are as in `dataset.yaml`; without any, a label is a decoded frame's."""
@@ -180,7 +185,7 @@ class Release:
 class Reading:
     """One reading of a release: the folders and options given, and what the reader tells besides entries."""
 
-    release: "Release | TaskRelease"
+    release: "KnownRelease"
     folder: Path
     measure: Callable[[Path], Extent]
     """How long a video is, raises `UserError`; a reader asks only where the labels depend on it."""

@@ -4,8 +4,9 @@
     python finetune_lora.py --model dinov3-b --datasets Cataract-101 --base published
     torchrun --nproc_per_node 4 finetune_lora.py --model vjepa2-g        # 4 GPUs: four times the clips a step
 
-Writes pretrain/checkpoints/<short name>/best_lora, which the CataractFT folders under models/ read. A training that was
-stopped resumes where it was when the same command is run again.
+Writes pretrain/checkpoints/<short name>/best_lora, which the CataractFT folders under models/ read, and its classifier as a
+linear head, linear_probe.pt, for python -m common.predict_video. A training that was stopped resumes where it was when the
+same command is run again.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ FINAL_FOLDER = "final"
 BEST_STATE, LAST_STATE = "best.pt", "last.pt"
 METRICS, METRICS_TABLE, ADAPTER_METRICS = "metrics.jsonl", "metrics.csv", "metrics.json"
 EXPORT, PROVENANCE = "export", "provenance.json"
+LINEAR_PROBE = "linear_probe.pt"  # the classifier of Stage 2 as a head for `common.predict_video`
 PACKED = "packed.json"  # of a folder of packed videos (`pretrain/pack_videos.py`)
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 CHECKOUT = Path(__file__).resolve().parents[2]

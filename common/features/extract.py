@@ -86,7 +86,7 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
         raise UserError(f"--mode tokens: {encoder.config.title} gives no features over time; use --mode window")
     if config.mode == "tokens" and encoder.config.anchor == "end":
         raise UserError("--mode tokens: a token sees frames after its own, so --anchor end is for --mode window alone")
-    identity = _identity(model.name, encoder, config)
+    identity = identity_of(model.name, encoder, config)
     folder = dataset.features(model.name, variant_of(published, config))
     has_images = any(os.path.isdir(path) for path in videos.values())
     frames_fps = description.frames_fps if has_images else None
@@ -110,7 +110,7 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     return summary
 
 
-def _identity(encoder_name: str, encoder: Encoder, config: ExtractionConfig) -> dict[str, Any]:
+def identity_of(encoder_name: str, encoder: Encoder, config: ExtractionConfig) -> dict[str, Any]:
     """The part of a sidecar that decides whether features may be used again (`files.IDENTITY`)."""
     window = None  # the frames that a feature depends on; None = the frame alone
     if isinstance(encoder, ClipEncoder):

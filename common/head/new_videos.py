@@ -17,6 +17,7 @@ from common.base.files import cached_fingerprint, read_json
 from common.base.options import from_mapping
 from common.base.runtime import UserError, choose_precision, keep_freed_memory, progress, select_device
 from common.dataset.description import features_owner, read_description
+from common.dataset.manifest import manifests_of_weights
 from common.dataset.phases import PhaseMapping
 from common.dataset.segments import Segments, find_segments
 from common.encoders.config import EncoderConfig, read_encoder_config
@@ -130,8 +131,10 @@ class TrainedHead:
     def remarks_on(self, video: Path) -> tuple[str, ...]:
         """What must be known of a head's answer for one video: the caveats of all, and that it has learned from this one.
 
-        A video is known by the fingerprint in the sidecar of its training features, else by its name.
+        A video is known by the fingerprint in the sidecar of its training features, else by its name; what pretraining of the
+        encoder has seen, by the fingerprints in its manifests.
         """
+        remarks = self.remarks + self._pretrained_on(video)
         fingerprints = self._learned_from
         own = cached_fingerprint(video) if any(fingerprints.values()) else None
         name = {same_name(each): each for each in fingerprints}.get(same_name(video_name_of(video)))
@@ -141,8 +144,27 @@ class TrainedHead:
         elif alike is not None:
             seen = "this video" if alike == name else f"this video, there called {alike},"
         else:
-            return self.remarks
-        return *self.remarks, f"{seen} was in the training part of this head, so this says nothing about new videos"
+            return remarks
+        return *remarks, f"{seen} was in the training part of this head, so this says nothing about new videos"
+
+    def _pretrained_on(self, video: Path) -> tuple[str, ...]:
+        """The stages of the encoder's pretraining that have seen a video, as a remark; none where no manifest tells."""
+        titles = [title for title, seen in self._pretraining.items() if cached_fingerprint(video) in seen]
+        if not titles:
+            return ()
+        return (
+            f"the encoder has seen this video in its {' and '.join(titles)}, so this says nothing about new videos",
+        )
+
+    @cached_property
+    def _pretraining(self) -> dict[str, set[str]]:
+        """The fingerprints of the videos that each stage of the encoder's pretraining has seen, as far as manifests are there."""
+        try:
+            manifests = manifests_of_weights(self.identity and self.identity["weights"])
+        except UserError as error:
+            log.warning("what the encoder has seen is not known: %s", error)
+            return {}
+        return {each.title: {video.fingerprint for video in each.videos} for each in manifests}
 
     @cached_property
     def _learned_from(self) -> dict[str, str | None]:

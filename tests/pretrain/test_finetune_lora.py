@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,10 +17,21 @@ from common.dataset import manifest as manifests
 from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from common.encoders.weights.adapters import find_adapted
+from common.predict_video import main as predict_main
 from pretrain.finetune_lora import main
 from pretrain.lora.adapters import relative_difference
 from pretrain.lora.options import FinetuneOptions
-from tests.pretrain.finetuning import CLASSES_YAML, base_config, flags, noise, write_dataset, write_export
+from tests.pretrain.finetuning import (
+    CLASSES_YAML,
+    FPS,
+    PHASES,
+    base_config,
+    flags,
+    frames_of,
+    noise,
+    write_dataset,
+    write_export,
+)
 
 
 @pytest.fixture
@@ -48,6 +60,37 @@ def test_from_stage_1_to_the_encoder_of_stage_3(place, name, monkeypatch, capsys
     pixels = noise(2, *((3,) if name == "dinov3-tiny" else (8, 3)), 64, 64)
     assert encoder.weights.adapter.path.parent == best
     assert relative_difference(encoder.encode(pixels), base.encode(pixels)) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["dinov3-tiny", "vjepa2-tiny"])
+def test_its_classifier_tells_the_classes_of_a_new_video(place, tmp_path, name, monkeypatch, make_clip):
+    """By the command that predicts with any head; the video is like those of training, in colours between theirs."""
+    write_export(name)
+    main(command(place, name, "--learning_rate", "1e-3", "--epochs", "4"))
+    video = make_clip(tmp_path / "new.mp4", [frame + 3 for frame in frames_of(2)], fps=FPS)
+    probe = paths.pretrained_adapter(name).parent / "linear_probe.pt"
+    assert (
+        predict_main([str(video), "--checkpoint", str(probe), "--output", str(tmp_path / "out"), "--device", "cpu"])
+        == 0
+    )
+    labels = (tmp_path / "out" / "new.txt").read_text().splitlines()[1].split()
+    right = [label == phase.lower() for label, phase in zip(labels, PHASES, strict=True)]
+    assert sum(right) >= len(PHASES) - 2  # a window over the change sees both
+
+    classifier = load_file(paths.pretrained_adapter(name) / "head.safetensors")
+    (features,) = (np.load(path) for path in tmp_path.glob("out/features/*/new.npy"))
+    logits = torch.from_numpy(features).T @ classifier["weight"].T + classifier["bias"]
+    probabilities = torch.from_numpy(np.load(tmp_path / "out" / "new.npy"))
+    assert torch.allclose(probabilities, logits.softmax(dim=1), atol=1e-5)
+
+
+def test_a_video_that_stage_2_has_seen_is_marked(place, tmp_path, caplog):
+    write_export("dinov3-tiny")
+    main(command(place, "dinov3-tiny"))
+    probe = paths.pretrained_adapter("dinov3-tiny").parent / "linear_probe.pt"
+    seen = place / "data" / "Made" / "videos" / "case_1.mp4"
+    predict_main([str(seen), "--checkpoint", str(probe), "--output", str(tmp_path / "out"), "--device", "cpu"])
+    assert "the encoder has seen this video in its LoRA fine-tuning (dinov3-tiny/best_lora)" in caplog.text
 
 
 def test_records_move_with_the_checkpoints(place, tmp_path):
@@ -93,7 +136,12 @@ def test_what_a_kill_left_half_written_is_cleared_away(place, tmp_path):
     partial.mkdir(parents=True)
     (partial / "adapter_config.json").write_text("{")
     main(command(place, "dinov3-tiny", "--output", str(tmp_path / "out")))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["best_lora", "last.pt", "metrics.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "best_lora",
+        "last.pt",
+        "linear_probe.pt",
+        "metrics.csv",
+    ]
 
 
 def test_lora_on_published_weights_says_so(place, tmp_path, monkeypatch):

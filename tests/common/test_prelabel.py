@@ -47,7 +47,8 @@ def bring_back(checkout, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield lambda *words: module.main(["annotations", *map(str, words)])
-    sys.modules.pop("import_annotations", None)
+    for name in ("import_annotations", "label_target"):
+        sys.modules.pop(name, None)
 
 
 def prelabel(folder, kind, *words):

@@ -54,6 +54,8 @@ class Annotated:
     """Tier, subject or person."""
     fps: float | None = None
     """Frames a second as the file has them."""
+    is_in_frames: bool = False
+    """Whether its times are whole frames of `fps`."""
     work_seconds: float | None = None
     """Time that the tool measured at work."""
     notes: list[str] = field(default_factory=list)
@@ -78,10 +80,12 @@ def known_media(
     `spellings` gives the names that a medium may have here, the likelier first. Raises `UserError` naming the medium.
     """
     at_hand = {same_name(video): video for video in videos}
-    for medium, start in annotated.media.items():
-        for name in spellings(medium):
-            if same_name(name) in at_hand:
-                return at_hand[same_name(name)], start
+    uploaded = {name.replace(" ", "_"): video for name, video in at_hand.items()}  # as servers store a name
+    for names in (at_hand, uploaded):
+        for medium, start in annotated.media.items():
+            for name in map(same_name, spellings(medium)):
+                if name in names:
+                    return names[name], start
     if not annotated.media:
         raise UserError(
             f"{annotated.where}: has no media: expected the video file that it is of, found none; leave it out"
@@ -97,7 +101,7 @@ def phases_of(annotated: Annotated, known: KnownPhases) -> list[PhaseInterval]:
     """The intervals of an annotation in order of time, under the names of the mapping.
 
     Raises `UserError` naming file, place and time for a name that is empty or unknown, an end before its start, and an
-    event without duration.
+    event without duration, and for no interval at all.
     """
     phases, kept = known.phases, []
     for interval in annotated.read():
@@ -120,6 +124,10 @@ def phases_of(annotated: Annotated, known: KnownPhases) -> list[PhaseInterval]:
         except UserError as error:
             raise UserError(f"{error}; {NOT_PHASES_ADVICE}") from error
         kept.append(PhaseInterval(where, interval.start, interval.end, name))
+    if not kept:  # all of the video would be a gap
+        raise UserError(
+            f"{annotated.where}: annotates no phase of {listed(list(annotated.media))}; finish it, or leave it out"
+        )
     return sorted(kept, key=lambda interval: (interval.start, interval.end))
 
 

@@ -5,7 +5,7 @@ import gzip
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from common.base import paths
 from common.base.entries import visible
@@ -95,8 +95,10 @@ def _read_boris(path: Path, known: KnownPhases) -> Iterator[Annotated]:
 
 
 def spellings_of(medium: str, format_name: str) -> Sequence[str]:
-    """Names of videos that a medium may mean."""
-    return uploaded_spellings(medium) if format_name == "labelstudio" else [media_name(medium)]
+    """Names of videos that a medium may mean, the likelier first: links may have `%20` for a blank, or mean it."""
+    if format_name == "labelstudio":
+        return uploaded_spellings(medium)
+    return [media_name(medium), media_name(unquote(medium))]
 
 
 def annotation_files(place: Path) -> list[Path]:
@@ -141,7 +143,7 @@ def annotation_texts(
     links = {name: quote(place) for name, place in places.items()}
     if format_name in FILE_SUFFIXES:
         texts: dict[str, Callable[[Prelabelled], str]] = {
-            "elan": lambda video: elan_text(video, phases, links[video.name], now.isoformat()),
+            "elan": lambda video: elan_text(video, phases, places[video.name], now.isoformat()),
             "csv": interval_table_text,
             "vtt": lambda video: webvtt_text(video, phases, colours),
         }

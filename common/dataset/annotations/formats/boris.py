@@ -30,7 +30,7 @@ SHAPE = {
     "behaviors_conf": {str: {"code": str, "type": str}},
     "observations": {
         str: {
-            "type?": str, "file?": dict, "events": [list], "time offset?": float,
+            "type?": str, "file?": dict | list, "events": [list], "time offset?": float,
             "media_info?": {"length?": {str: float}, "fps?": {str: float}},
         }
     },
@@ -78,7 +78,7 @@ def _observation(
 ) -> Iterator[Annotated]:
     """An observation's files, which are played one after the other, by each subject that has a phase."""
     where = f"{path}, observation {name}"
-    media = (observation.get("file") or {}).get("1") or []
+    media = (observation.get("file") or {}).get("1") or []  # without any, a list
     if observation.get("type", "MEDIA") != "MEDIA" or not media or misfit(media, [str]):
         yield Annotated(path, f"{where} ({observation.get('type', 'MEDIA')})", {}, list)
         return

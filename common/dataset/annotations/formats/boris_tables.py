@@ -16,6 +16,8 @@ from common.dataset.tables import csv_rows
 
 # titles of the columns, which changed from version to version
 COLUMNS = {
+    "observation": ("observation id",),
+    "offset": ("time offset (s)",),
     "media": ("media file", "media file name", "media file path", "source"),
     "subject": ("subject",),
     "behaviour": ("behavior",),
@@ -63,17 +65,20 @@ def read_boris_table(path: Path, known: KnownPhases) -> Iterator[Annotated]:
         raise UserError(
             f"{path}, line {first + 1}: expected a table of BORIS, found no column {listed(lacking)}; {ADVICE}"
         )
-    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    heading = [_cells(text) for text in lines[:first]]  # of a tabular one: rows of a name and its value
+    offset = next((cells[1] for cells in heading if cells[0].casefold() in COLUMNS["offset"] and len(cells) > 1), "0")
+    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for line, cells in rows:
         row = {key: cells[place] if place is not None and place < len(cells) else "" for key, place in places.items()}
-        groups[row["media"], row["subject"]].append((f"{path}, line {line}", row))
-    of_media = {medium for medium, _ in groups}
-    for medium in sorted(of_media):
-        subjects = {subject: of_subject for (name, subject), of_subject in groups.items() if name == medium}
+        row["offset"] = row["offset"] or offset
+        groups[row["observation"], row["media"], row["subject"]].append((f"{path}, line {line}", row))
+    for observation, medium in sorted({key[:2] for key in groups}):
+        subjects = {key[2]: rows for key, rows in groups.items() if key[:2] == (observation, medium)}
         coding = [s for s, of_subject in subjects.items() if any(known.has(row["behaviour"]) for _, row in of_subject)]
+        num_media = len({key[1] for key in groups if key[0] == observation})
         for subject in coding or list(subjects)[:1]:
             notes: list[str] = []
-            read = partial(_intervals, subjects[subject], known, notes)
+            read = partial(_intervals, subjects[subject], known, notes, num_media=num_media)
             name = medium.rpartition("#")[2].partition(":")[2] if medium.startswith("player #") else medium
             yield Annotated(path, str(path), {name: 0.0}, read, annotator=subject or NO_SUBJECT, notes=notes)
 
@@ -84,7 +89,8 @@ def _places_without_head(cells: Sequence[str]) -> dict[str, int | None]:
     media = next((index for index, cell in enumerate(cells) if Path(cell).suffix.lower() in VIDEO_SUFFIXES), None)
     if kind is None or kind < 4:
         return dict.fromkeys(COLUMNS)
-    return {
+    return dict.fromkeys(COLUMNS) | {
+        "observation": 0,
         "media": media,
         "subject": kind - 4,
         "behaviour": kind - 3,
@@ -94,7 +100,13 @@ def _places_without_head(cells: Sequence[str]) -> dict[str, int | None]:
     }
 
 
-def _intervals(rows: Sequence[Row], known: KnownPhases, notes: list[str]) -> Iterator[PhaseInterval]:
+def _intervals(rows: Sequence[Row], known: KnownPhases, notes: list[str], *, num_media: int) -> Iterator[PhaseInterval]:
+    """The states in the rows of a subject in one file; their times have the observation's offset in them."""
+    if num_media > 1:
+        raise UserError(
+            f"{rows[0][0]}: its observation plays {num_media} files, and the table does not say where each begins; import the "
+            "project itself (.boris)"
+        )
     open_states: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for where, row in rows:
         code, kind = row["behaviour"], row["kind"].upper()
@@ -130,4 +142,7 @@ def _seconds(row: Mapping[str, str], column: str, where: str) -> float:
         seconds = float("nan")
     if not abs(seconds) < float("inf"):
         raise UserError(f"{where}: has no time in {COLUMNS[column][0]}: found {shown(row[column])}; {ADVICE}")
-    return seconds
+    try:
+        return seconds - float(row["offset"] or 0)
+    except ValueError:  # of an observation without one
+        return seconds

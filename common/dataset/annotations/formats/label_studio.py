@@ -74,7 +74,10 @@ def read_label_studio(path: Path, *, fps: float | None = None, predictions: bool
             rate, notes = _rate(task["data"]) or fps, []
             read = partial(_intervals, where, one["result"], rate, notes)
             annotator = _person(one.get("completed_by"))
-            yield Annotated(path, where, {media: 0.0}, read, annotator, rate, one.get("lead_time"), notes)
+            work = one.get("lead_time")
+            yield Annotated(
+                path, where, {media: 0.0}, read, annotator, rate, is_in_frames=True, work_seconds=work, notes=notes
+            )
 
 
 def _failing(reason: UserError) -> Iterator[PhaseInterval]:

@@ -45,9 +45,17 @@ def read_via(path: Path, known: KnownPhases) -> Iterator[Annotated]:
             f"{path}: no attribute has a known phase; its attributes are {names or 'none'}; known phases: "
             f"{listed(known.names)} (--mapping names others)"
         )
+    for name, entry in project["metadata"].items():
+        if str(entry["vid"]) not in project["view"]:
+            raise UserError(
+                f"{path}, annotation {name}: of view {entry['vid']}, and no such video is at hand: the project has the views "
+                f"{listed(list(project['view'])) or 'none'}; {ADVICE}"
+            )
     views = dict.fromkeys(str(entry["vid"]) for entry in project["metadata"].values())
     for view in views:
-        for number in attributes:
+        entries = [entry for entry in project["metadata"].values() if str(entry["vid"]) == view]
+        used = [number for number in attributes if any(entry["av"].get(number, "") != "" for entry in entries)]
+        for number in used or attributes[:1]:
             name = project["attribute"][number]["aname"]
             notes: list[str] = []
             read = partial(_intervals, path, project, view, number, notes)
@@ -68,9 +76,9 @@ def _of_phases(project: Mapping[str, Any], known: KnownPhases) -> list[str]:
 
 def _media(project: Mapping[str, Any], view: str) -> dict[str, float]:
     """The file of a view, by its name and by its source; what has none is named as the view itself."""
-    numbers = project["view"].get(view, {}).get("fid_list", [])
+    numbers = project["view"][view]["fid_list"]
     files = [project["file"].get(str(number), {}) for number in numbers[:1]]
-    names = [name for one in files for name in (one.get("src"), one.get("fname")) if name]
+    names = [name for one in files for name in (one.get("fname"), one.get("src")) if name]
     return dict.fromkeys(names or [f"view {view}"], 0.0)
 
 

@@ -36,6 +36,11 @@ def read_table(
             yield line, dict(zip(columns, values, strict=True))
 
 
+def table_titles(path: Path, delimiter: str = ",") -> list[str]:
+    """The titles of a CSV file as it spells them. Raises `UserError` for no such file."""
+    return next(csv_rows(path, read_text(path), delimiter), (1, [""]))[1]
+
+
 def csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Rows of the text of a CSV file, the head too: the number of their last line, and their cells, stripped.
 

@@ -4,13 +4,18 @@ A reader is a module of `common/dataset/releases/` with `TASK_RELEASES`; its fun
 whatever the task: tables as text, links to what the release has, files that are made when they are written.
 """
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.base.runtime import UserError, listed
+from common.base.runtime import UserError, listed, shown
 from common.dataset.description import Task
 from common.dataset.importing.release import Phases, Reading, letters
+
+FramesOfVideo = Mapping[int, Sequence[int | None]]
+"""Labels of a video by decoded frame: 0, 1 or None (unlabelled) of each class."""
 
 
 @dataclass
@@ -78,6 +83,37 @@ class TaskRelease:
         if self.parts and letters(value) not in by_letters:
             raise UserError(f"{self.part_flag} {value}: {self.title} has {there}; name one of them")
         return by_letters.get(letters(value), value)
+
+
+def presence_content(classes: Sequence[str], labels: Mapping[str, FramesOfVideo]) -> TaskContent:
+    """Text of `labels.csv`, units and summary of a multilabel set: of each video its frames, each with a label of every class."""
+    content = TaskContent(units=dict.fromkeys(labels))
+    lines = [csv_line(("video", "frame", *classes))]
+    positives, labelled = [0] * len(classes), [0] * len(classes)
+    for video, frames in labels.items():
+        start = csv_line((video,)).rstrip("\n")
+        for frame, present in sorted(frames.items()):
+            lines.append(f"{start},{frame},{','.join('' if value is None else str(value) for value in present)}\n")
+            for place, value in enumerate(present):
+                positives[place] += value == 1
+                labelled[place] += value is not None
+    content.texts["labels.csv"] = "".join(lines)
+    content.rows = share_rows(classes, positives, labelled, "frames")
+    return content
+
+
+def csv_line(cells: Sequence[object]) -> str:
+    """A row of a CSV file with its end."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def read_present(text: str, column: str, where: str) -> int:
+    """A label that must be 0 or 1. Raises `UserError` that begins with `where`."""
+    if text not in ("0", "1"):
+        raise UserError(f"{where}: {column}: expected 0 or 1, found {shown(text)}")
+    return int(text)
 
 
 def share_rows(classes: Sequence[str], positives: Sequence[int], labelled: Sequence[int], noun: str) -> list[list[str]]:

@@ -3,8 +3,6 @@
 As with releases of phases what an earlier import wrote is written again, and a file that somebody else made stays and is named.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from common.base.files import write_json
 from common.base.runtime import UserError
 from common.dataset.importing.lists import SplitList
 from common.dataset.importing.release import NUMBERED_NAME, Reading, letters
-from common.dataset.importing.task_release import TaskContent, TaskRelease
+from common.dataset.importing.task_release import TaskContent, TaskRelease, csv_line
 from common.dataset.importing.writer import (
     former_import,
     place_links,
@@ -25,13 +23,6 @@ from common.dataset.importing.writer import (
     yaml_text,
 )
 from common.dataset.split_lists import PARTS
-
-
-def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as the text of a CSV file."""
-    content = io.StringIO()
-    csv.writer(content, lineterminator="\n").writerows([head, *rows])
-    return content.getvalue()
 
 
 def cut_task_lists(lists: Iterable[SplitList], content: TaskContent, reading: Reading) -> list[SplitList]:
@@ -80,14 +71,16 @@ def write_task(
         description["features_of"] = features_of
     elif release.frames_fps is not None:
         description["frames_fps"] = release.frames_fps
-    if release.task == "multilabel":  # whose units are videos, which other sets may have too
+    if (
+        release.task == "multilabel" and "ids" not in description
+    ):  # whose units are videos, which other sets may have too
         description["ids"] = {name: _public_id(release, name) for name in content.units}
     description |= {"source": release.source, "licence": release.licence}
     files: dict[Path, object] = synthetic_mark(dataset, reading.folder) | {dataset.description: yaml_text(description)}
     files |= {dataset.root / place: text for place, text in content.texts.items()}
     patients = [(name, patient) for name, patient in content.units.items() if patient]
     if patients:
-        files[dataset.patients] = csv_text(("video", "patient"), patients)
+        files[dataset.patients] = "".join(map(csv_line, [("video", "patient"), *patients]))
     files |= texts_of_lists(dataset, lists, official)
     files |= {dataset.root / place: make for place, make in content.made.items()}
     former = former_import(dataset, dataset.description, yaml_text(description))

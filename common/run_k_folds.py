@@ -4,6 +4,7 @@ python -m common.run_k_folds --dataset SICS155 --folds 5 --num_epochs 100
 python -m common.run_k_folds --train_fraction 0.1,0.25,0.5,1 --seed 42,43,44        every pair, each a run of its own
 python -m common.run_k_folds --variants default published spacing1                  windows of other lengths in time
 python -m common.run_k_folds --splits official                                      the lists that a release comes with
+python -m common.run_k_folds --acquire random,coverage,uncertainty --rounds 5       which videos should have been labelled first?
 python -m common.run_k_folds --reproduce models/Base/results/SICS155/split_1/run.json
 """
 
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from common.base import paths
-from common.base.options import CommandParser
+from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import UserError, run_main
+from common.head.acquisition.plan import AcquisitionPlan
 from common.head.config import CHOICES, FLOORS, TrainConfig, add_train_options, read_series
+
+PLAN = [entry.name for entry in fields(AcquisitionPlan)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +41,10 @@ def main(argv: list[str] | None = None) -> int:
         dataset = paths.dataset(configs[0].dataset)
         configs = [replace(config, splits=resolve_name(dataset, config.splits)) for config in configs]
 
+    if beside := [name for name in PLAN if name in given]:
+        if "acquire" not in given:
+            raise UserError(f"--{beside[0]} would have no effect without --acquire RULES")
+        return _acquire(configs, given)
     # torch and the tables load only now: --help and wrong words are answered at once
     from common.head.folds import run_folds
 
@@ -58,6 +66,7 @@ def _parser() -> CommandParser:
         help="several feature variants, a run for each; 'default' is features/<Encoder>/ itself",
     )
     data.add_argument("--only", type=int, metavar="K", help="run fold K alone, for job arrays")
+    add_options(parser, AcquisitionPlan)
     data.add_argument(
         "--reproduce",
         type=Path,
@@ -90,6 +99,22 @@ def _parser() -> CommandParser:
     return parser
 
 
+def _acquire(configs: list[TrainConfig], given: dict[str, Any]) -> int:
+    """Try rules for what to label next, and say where the curve is."""
+    plan = resolve(AcquisitionPlan, given)
+    if len(configs) > 1:
+        raise UserError(
+            f"--acquire with {len(configs)} runs; give one variant, fraction and seed (each draw has a seed of its own)"
+        )
+
+    from common.head.acquisition.simulation import refuse_beside_acquire, run_acquisition
+
+    refuse_beside_acquire(configs[0], given)
+    if run_acquisition(configs[0], plan, given):
+        print(f"the curves: python compute_results.py --dataset {configs[0].dataset} --compare-kfold")
+    return 0
+
+
 def _print_summary(configs: list[TrainConfig], given: dict[str, Any]) -> None:
     """A row for each run, and below them their floors."""
     from common.reports.results import collect_folds
@@ -109,7 +134,7 @@ def _print_summary(configs: list[TrainConfig], given: dict[str, Any]) -> None:
 
 def _refuse_settings(given: dict[str, Any]) -> None:
     """A repetition takes everything from the record."""
-    settings = [entry.name for entry in fields(TrainConfig) if entry.name in given]
+    settings = [name for name in (*(entry.name for entry in fields(TrainConfig)), *PLAN) if name in given]
     switches = [
         name for name in ("config", "variants", "only", "force", "no_floors", "temperature", "wandb") if given[name]
     ]

@@ -5,6 +5,7 @@ A checkpoint holds tensors and plain Python values only. A bare state dict of th
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
@@ -191,3 +192,11 @@ def _is_like(value: Any, own: torch.Tensor) -> bool:
         and value.is_floating_point()
         and not value.is_meta
     )
+
+
+def remove_training(checkpoint: Path) -> None:
+    """Remove the folder of a training that nothing depends on any more, and that of its run where it was the last one."""
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    of_run = checkpoint.parents[1]
+    if of_run.is_dir() and not any(of_run.iterdir()):
+        of_run.rmdir()

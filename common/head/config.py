@@ -23,6 +23,7 @@ from common.head.networks.catalogue import DEFAULT_HEAD, HEADS, MOST_LAYERS, opt
 # settings of which `run_k_folds` takes several values at once: their type, and what a list looks like
 DEFAULT_VARIANT = "default"  # what `--variants` calls features/<Encoder>/ itself
 FLOORS = {"majority": "majority class", "linear": "linear probe"}  # what every head must beat: `controls.floors`
+ACQUIRED_MARK = "acquire="  # in the name of a run on videos that a rule chose: `run_k_folds --acquire`
 FLOOR_MARK = "floor="  # in the name of a floor's run
 DERIVED = "choose", "lookahead_frames"  # settings that are no flags as they stand
 CHOICES = ("lr", "standardise", "pooling")  # what `--choose` can choose
@@ -194,6 +195,11 @@ class TrainConfig:
 def is_floor(run: str | None) -> bool:
     """Whether a run's name is that of a floor (`TrainConfig.of_floor`)."""
     return run is not None and run.split("-")[-1] in {FLOOR_MARK + kind for kind in FLOORS}
+
+
+def is_acquired(run: str | None) -> bool:
+    """Whether a run's name is that of one on videos that a rule chose (`acquisition.simulation`)."""
+    return run is not None and run.split("-")[-1].startswith(ACQUIRED_MARK)
 
 
 def config_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

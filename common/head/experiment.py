@@ -57,6 +57,8 @@ class Experiment:
     """What was asked for, where some of `config` was chosen inside the training part."""
     choice: dict[str, Any] | None = None
     """What was chosen and among what, as the run's record says it (`controls.choice`)."""
+    acquired: dict[str, Any] | None = None
+    """Which videos a rule chose to learn from, as the run's record says it (`acquisition.simulation`)."""
 
     @property
     def run_name(self) -> str | None:
@@ -79,6 +81,12 @@ class Experiment:
     def with_choice(self, choice: dict[str, Any]) -> Experiment:
         """The same run with what was chosen for it."""
         return replace(self.with_settings(choice["chosen"]), choice=choice)
+
+    def with_acquired(self, acquired: dict[str, Any], run: str | None = None) -> Experiment:
+        """The same on those of its training videos alone that a rule chose, under another name of its run."""
+        others = self.train_labels.keys() - set(acquired["videos"])
+        config = replace(self.config, run=run or self.config.run_name)
+        return replace(self, config=config, held_out=frozenset(others), acquired=acquired)
 
     @property
     def checkpoint(self) -> Path:

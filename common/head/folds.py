@@ -1,6 +1,7 @@
 """Every fold of one encoder: trained, predicted, scored; finished folds are not run again."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,17 +29,7 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
 
     Raises `UserError` when the data set is divided into another number of folds.
     """
-    dataset = paths.dataset(configs[0].dataset)
-    splits = open_splits(dataset, configs[0].splits)
-    found, asked = len(splits), splits.count(given["folds"])
-    if found != asked:
-        other = ""
-        if splits.name is None and 2 <= asked <= sum(map(len, splits.tests)):
-            other = f", or {how_to_remake(dataset, asked)}"
-        raise UserError(
-            f"--folds {asked}: {dataset.split_list(splits.name)} has {found} {splits.noun}; use --folds {found}{other}"
-        )
-    numbers = [given["only"]] if given["only"] is not None else range(1, asked + 1)
+    asked, numbers = fold_range(configs[0], given)
     is_complete = True
     for config in configs:
         for number in numbers:
@@ -60,6 +51,24 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
                 log.info("%s: skipped: %s", title, error)
                 is_complete = False
     return is_complete
+
+
+def fold_range(config: TrainConfig, given: dict[str, Any]) -> tuple[int, Sequence[int]]:
+    """How many folds a data set has, and which of them were asked for.
+
+    Raises `UserError` when it is divided into another number of folds.
+    """
+    dataset = paths.dataset(config.dataset)
+    splits = open_splits(dataset, config.splits)
+    found, asked = len(splits), splits.count(given["folds"])
+    if found != asked:
+        other = ""
+        if splits.name is None and 2 <= asked <= sum(map(len, splits.tests)):
+            other = f", or {how_to_remake(dataset, asked)}"
+        raise UserError(
+            f"--folds {asked}: {dataset.split_list(splits.name)} has {found} {splits.noun}; use --folds {found}{other}"
+        )
+    return asked, [given["only"]] if given["only"] is not None else range(1, asked + 1)
 
 
 def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> Experiment:

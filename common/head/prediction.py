@@ -138,6 +138,7 @@ def _provenance(experiment: Experiment, videos: list[VideoFeatures]) -> dict[str
         "run": experiment.run_name,
         "decode": experiment.decode,
         "choice": experiment.choice,
+        "acquired": experiment.acquired,
         "seed": experiment.config.seed,
         "phases": list(experiment.mapping.names),
         "config": asdict(experiment.recorded_config),

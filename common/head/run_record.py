@@ -27,6 +27,7 @@ SHAPE = {
     "predict_seconds?": float, "peak_memory_bytes?": int, "metrics?": {str: {str: float | None}},
     "damaged_videos?": {str: str}, "look_ahead_seconds?": float, "repeated_rows?": {str: int},
     "unreached_labels?": {str: int}, "decode?": str, "floor?": str, "train_majority_share?": float,
+    "acquired?": {"rule": str, "draw": int, "round": int, "videos": [str]},
     "choice?": {"chosen": dict, "held_out": [str], "candidates": list},
     "temperature?": {"value": float, "held_out": [str], "bins": list},
 }  # fmt: skip
@@ -95,5 +96,7 @@ def is_finished(experiment: Experiment) -> bool:
 
 
 def as_chosen(experiment: Experiment, record: dict[str, Any]) -> Experiment:
-    """The experiment with what was chosen for a run by its record."""
+    """The experiment with what was chosen for a run by its record: settings, and videos to learn from."""
+    if record.get("acquired") and experiment.acquired is None:
+        experiment = experiment.with_acquired(record["acquired"])
     return experiment.with_choice(record["choice"]) if record.get("choice") else experiment

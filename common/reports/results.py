@@ -19,7 +19,7 @@ from common.base.runtime import UserError, describe_os_error, listed, progress
 from common.dataset.description import read_phases
 from common.dataset.phases import PhaseMapping, labels_hash, read_labels
 from common.dataset.split_lists import SplitLists, open_splits
-from common.head.config import TrainConfig, is_floor
+from common.head.config import TrainConfig, is_acquired, is_floor
 from common.head.run_record import read_run_record
 from common.scoring.effort import DEFAULT_EFFORT, TIME_SAVED, EffortRule, VideoEffort, video_effort
 from common.scoring.folder import score_folder
@@ -373,13 +373,13 @@ def chosen_runs(
 ) -> list[tuple[paths.Model, str | None]]:
     """Every model's every run on a data set and a list of splits, of those models and runs alone that are named.
 
-    Floors are no rows of a table unless they are named. Raises `UserError` for a name that no finished run has.
+    Floors, and runs on videos that a rule chose, are no rows of a table unless they are named. Raises `UserError` for a name that no finished run has.
     """
     found = [
         (model, run)
         for model in models or paths.all_models()
         for run in run_names(model, dataset)
-        if (not is_floor(run) or run in (runs or ())) and splits_of(model, dataset, run) == splits
+        if (not (is_floor(run) or is_acquired(run)) or run in (runs or ())) and splits_of(model, dataset, run) == splits
     ]
     there = {run or DEFAULT_RUN for _, run in found}
     if unknown := [run for run in runs or () if run not in there]:
@@ -553,7 +553,7 @@ def collect_one(
 def collect_runs(
     model: paths.Model, dataset: paths.Dataset, split: str | None = None, *, splits: str | None = None
 ) -> Collection:
-    """Every run of one encoder but floors, those with most splits first: one split's, or every finished fold's.
+    """Every run of one encoder but floors and those on videos that a rule chose, those with most splits first: one split's, or every finished fold's.
 
     A fold that is damaged or was run on other folds is left out, and its run goes on with the others. Raises
     `UserError` when nothing is finished.
@@ -562,7 +562,11 @@ def collect_runs(
     names = [split] if split else [str(k) for k in range(1, len(present.lists) + 1)]
     results, left_out = [], []
     for run in run_names(model, dataset):
-        if is_floor(run) or splits_of(model, dataset, run) != (present.lists.name if splits else None):
+        if (
+            is_floor(run)
+            or is_acquired(run)
+            or splits_of(model, dataset, run) != (present.lists.name if splits else None)
+        ):
             continue
         splits = []
         for name, folder in finished_splits(model, dataset, run, names).items():

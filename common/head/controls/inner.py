@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from common.base.runtime import UserError, listed, select_device
 from common.dataset.kfold import stratified_order
 from common.dataset.patients import read_patients
 from common.dataset.phases import IGNORED
-from common.head.checkpoint import load_head
+from common.head.checkpoint import load_head, remove_training
 from common.head.experiment import Experiment
 from common.head.prediction import phase_probabilities
 from common.head.training import train
@@ -69,9 +68,7 @@ def answers_aside(
         counts = video.target != IGNORED
         rows.append(phase_probabilities(head, video)[: len(counts)][counts])
         phases.append(video.target[counts])
-    shutil.rmtree(inner.checkpoint.parent, ignore_errors=True)
-    if inner.checkpoint.parents[1].is_dir() and not any(inner.checkpoint.parents[1].iterdir()):
-        inner.checkpoint.parents[1].rmdir()
+    remove_training(inner.checkpoint)
     if not sum(map(len, phases)):
         raise UserError(
             f"{experiment.dataset.name}: no frame of the training videos kept aside ({listed(sorted(videos))}) has a label that "

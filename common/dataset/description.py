@@ -57,6 +57,8 @@ class DatasetDescription:
     """Video -> its id in the public set, for overlaps with other sets."""
     task: Task | None = None
     """What its labels say in place of the phase of each frame (docs/tasks.md); None: phases."""
+    own_rule: Literal["cadis", "sar-rarp50"] | None = None
+    """How the users of this set of masks measure (`scoring.masks.OWN_RULES`), which is named beside the measures of all."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

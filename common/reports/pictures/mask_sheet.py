@@ -25,6 +25,7 @@ LONGEST_SIDE = 640  # pixels of a picture on the sheet
 STRENGTH = 0.45  # of a class's colour over the picture
 EDGE = 0.95  # the same on the edges of its areas
 COLUMNS = ("image", "truth", "prediction")
+LEGEND_COLUMNS = 5
 
 
 def save_mask_sheet(found: MaskEvaluation, count: int) -> Path:
@@ -67,18 +68,21 @@ def mask_sheet(found: MaskEvaluation, count: int) -> Figure:
     patches = [
         Patch(color=colours[k], label=brief(readable(found.scores.classes[k]))) for k in sorted(seen - {background})
     ]
-    figure.legend(handles=patches, loc="outside lower left", ncols=5, fontsize=8, frameon=False)
-    _write_title(found, figure)
+    # between title and pictures, where it needs no place of theirs
+    legend = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+    figure.legend(handles=patches, ncols=LEGEND_COLUMNS, fontsize=8, frameon=False, **legend)
+    lines = -(-len(patches) // LEGEND_COLUMNS)
+    _write_title(found, figure, gap=0.1 + 0.18 * lines)
     return figure
 
 
-def _write_title(found: MaskEvaluation, figure: Figure) -> None:
+def _write_title(found: MaskEvaluation, figure: Figure, gap: float) -> None:
     value, count = found.scores.mean(MASK_HEADLINE, found.left_out)
     title = (
         f"{found.segmentation.encoder.title} on {found.segmentation.dataset.name}: {len(found.images)} test images, "
         f"{MASK_MEASURES[MASK_HEADLINE]} {100 * value:.1f} % over {count} classes; from the worst to the best"
     )
-    write_title(figure, title)
+    write_title(figure, title, gap=gap)
     write_remarks(figure, [Remark(note) for note in notes(found)])
 
 

@@ -28,7 +28,7 @@ class SegmentConfig:
     weights: str | None = option(None, group="model")
     """A published name, an address, a local file or folder of the encoder's weights, or 'random' (default: the config's)."""
     split: str = option("1", group="data")
-    """Number of the split, from 1."""
+    """Number of the split, from 1; train and predict take 'all' too."""
     splits: str | None = option(None, group="data")
     """Named list of splits of groups, splits/<NAME>/, such as official (default: the generated folds)."""
     run: str | None = option(None, group="output")
@@ -38,7 +38,7 @@ class SegmentConfig:
     train_fraction: float = option(1.0, group="data", above=0, maximum=1)
     """Share of the training groups: nested, stratified subsets for learning curves; the test groups stay."""
     finetune: bool = option(False, group="model")
-    """Train the encoder too (default: frozen)."""
+    """Train the encoder too, which is frozen else."""
     pyramid_channels: int = option(256, group="model", above=0, maximum=4096)
     """Channels of the decoder's pyramid."""
     segmentation_channels: int = option(128, group="model", above=0, maximum=4096)

@@ -127,6 +127,7 @@ def _collect(given: argparse.Namespace, dataset: paths.Dataset) -> Collection:
     from common.dataset.split_lists import open_splits
     from common.reports.caveats import exclude_seen
     from common.reports.exchange.foreign import named_folders, with_foreign
+    from common.reports.labelling.acquired import with_acquired
     from common.reports.results import Collection, chosen_runs, collect_all, collect_one, collect_split
     from common.reports.robustness.floors import with_floors
 
@@ -152,6 +153,8 @@ def _collect(given: argparse.Namespace, dataset: paths.Dataset) -> Collection:
         found = collect_split(dataset, split, **chosen)
     found = with_foreign(found, foreign, dataset, names, given.splits)
     found = with_floors(found, dataset, given.splits)
+    if over_folds and found.results:
+        found = with_acquired(found, dataset, names, given.splits)
     return exclude_seen(dataset, found) if given.exclude_seen else found
 
 
@@ -176,6 +179,7 @@ def _write_reports(given: argparse.Namespace) -> None:
         floors=found.floors,
         against=given.against,
         effort=resolve(EffortRule, vars(given)),
+        acquired=found.acquired,
     )
     print(format_table(leaderboard_rows(report.board, report.floors)))
     if report.board.separation:

@@ -81,6 +81,27 @@ def _with_interval(found: Interval) -> tuple[float, float, float]:
     return 100 * found.estimate, 100 * (found.estimate - found.low), 100 * (found.high - found.estimate)
 
 
+def acquisition_panels(report: Report) -> tuple[dict[str, dict[str, np.ndarray]], list[int]]:
+    """Accuracy and the time saved against the number of videos learned from, by encoder and rule, and the numbers on the axis.
+
+    Curves as in `efficiency_panels`, with intervals over folds and draws.
+    """
+    panels = {MEASURES[HEADLINE]: "accuracy", SAVED_TITLE: "saved"}
+    found: dict[str, dict[str, np.ndarray]] = {title: {} for title in panels}
+    for trial in report.trials:
+        for title, key in panels.items():
+            for rule, cells in getattr(trial, key).items():
+                label = rule if len(report.trials) == 1 else f"{trial.name}: {rule}"
+                rows = [(number, *_with_interval(cell)) for number, cell in zip(trial.num_videos, cells, strict=True)]
+                found[title][label] = np.array(rows).T
+    drawn = {
+        title: curves
+        for title, curves in found.items()
+        if any(np.isfinite(curve[1]).any() for curve in curves.values())
+    }
+    return drawn, sorted({number for trial in report.trials for number in trial.num_videos})
+
+
 class SpacingCurve(NamedTuple):
     """The headline measure against the seconds that a window spans, percent, with its 95 % interval over videos."""
 

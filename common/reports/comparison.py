@@ -17,6 +17,7 @@ from common.dataset.split_lists import split_line
 from common.head.config import TrainConfig
 from common.reports.caveats import Remark, data_remarks, left_out_remarks, remarks
 from common.reports.costs import encoder_costs
+from common.reports.labelling.acquired import AcquisitionTrial, acquisition_trials
 from common.reports.labelling.saved import Savings, make_savings, pays_from, saved_intervals
 from common.reports.leaderboard import Cell, Known, Leaderboard, make_leaderboard
 from common.reports.published import PublishedRow, quotation
@@ -92,6 +93,8 @@ class Report:
     """The labelling time that predictions save, where the rate of the labels is known."""
     pays: list[str] = field(default_factory=list)
     """For each curve of `efficiency`, from how many labelled videos on pre-labelling pays, in a sentence."""
+    trials: list[AcquisitionTrial] = field(default_factory=list)
+    """Of rules that choose what to label next, where there are any."""
 
     @property
     def board(self) -> Leaderboard:
@@ -139,17 +142,23 @@ def make_report(
     floors: Floors | None = None,
     against: str | None = None,
     effort: EffortRule = DEFAULT_EFFORT,
+    acquired: Sequence[EncoderResult] = (),
 ) -> Report:
     """Compare `results`; runs on a part of the training videos go into the label-efficiency curves only.
 
     `left_out`: why other runs cannot stand beside them, among the remarks; `floors`: those under them. `against`: the row that
-    every other is tested against, instead of all pairs. `effort`: what correcting a prediction is taken to cost. Raises `UserError` where there is no such row.
+    every other is tested against, instead of all pairs. `effort`: what correcting a prediction is taken to cost; `acquired`: the runs of trials of what
+    to label next. Raises `UserError` where there is no such row.
     """
     try:
         patients = read_patients(dataset)
     except UserError:  # among the remarks: intervals resample videos then
         patients = {}
-    results = [replace(result, effort_rule=effort) if result.effort_rule != effort else result for result in results]
+    results, acquired = (
+        [replace(result, effort_rule=effort) if result.effort_rule != effort else result for result in each]
+        for each in (results, acquired)
+    )
+    trials = acquisition_trials(acquired, protocols[0], patients)
     whole = [result for result in results if train_fraction(result) == 1.0] or list(results)
     lines = [*data_remarks(dataset, results), *left_out_remarks(left_out), *remarks(whole, protocols[0])]
     lines += [Remark(quotation(published))] if published else []
@@ -162,6 +171,7 @@ def make_report(
     boards = [make_leaderboard(whole, protocol, patients, known, against=against) for protocol in protocols]
     holds = holding(boards[0], patients)
     lines += holds.remarks if holds else []
+    lines += [Remark(trial.sentence) for trial in trials]
     efficiency = efficiency_curves(results, protocols[0], patients)
     curves = {name: [(point.num_videos, point.saved) for point in points] for name, points in efficiency.items()}
     return Report(
@@ -180,6 +190,7 @@ def make_report(
         waiting=waiting_curves(boards[0]),
         savings=make_savings(boards[0].results, patients, against=against),
         pays=list(filter(None, (pays_from(name, curve) for name, curve in curves.items()))),
+        trials=trials,
     )
 
 

@@ -219,12 +219,13 @@ Floors = dict[str, dict[str, EncoderResult]]
 class Collection:
     """Runs that stand beside each other, best accuracy first; `left_out` names each that cannot, with the reason.
 
-    `floors`: those under each of them, where they were written.
+    `floors`: those under each of them, where they were written; `acquired`: runs of trials of what to label next.
     """
 
     results: list[EncoderResult]
     left_out: list[str]
     floors: Floors = field(default_factory=dict)
+    acquired: list[EncoderResult] = field(default_factory=list)
 
 
 def scored_labels(dataset: paths.Dataset, split: str, lists: SplitLists | None) -> dict[str, Path]:

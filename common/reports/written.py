@@ -38,6 +38,7 @@ PICTURES = {
     "cost": charts.cost_picture,
     "learning_curves": charts.learning_curves,
     "label_efficiency": charts.efficiency_picture,
+    "label_next": charts.acquisition_picture,
     "spacing": charts.spacing_picture,
     "waiting": charts.waiting_picture,
     "features": embedding.feature_map,

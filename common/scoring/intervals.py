@@ -149,6 +149,23 @@ def difference_interval(
     return Interval(one - other, float(low), float(high))
 
 
+def crossed_interval(values: np.ndarray, *, confidence: float = 0.95, draws: int = 2000, seed: int = 42) -> Interval:
+    """Bootstrap interval of the mean of `(folds, seeds)`, both of which are drawn: percentiles of the draws.
+
+    Seeds are the same in all folds, and folds in all seeds, so that whole rows and columns are drawn. NaN bounds for a
+    single value, and where one is undefined.
+    """
+    values = np.asarray(values, dtype=float)
+    estimate = float(values.mean()) if values.size else NAN
+    if values.size < 2 or not np.isfinite(values).all():
+        return Interval(estimate, NAN, NAN)
+    random = np.random.default_rng(seed)
+    rows, columns = (random.integers(size, size=(draws, size)) for size in values.shape)
+    drawn = values[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(estimate, float(low), float(high))
+
+
 def resampled_units(names: Sequence[str], patients: Mapping[str, str] | None) -> list[str] | None:
     """The patient of each test, or its video: tests of one video are one unit; None where every test is a unit."""
     if not patients and len(set(names)) == len(names):

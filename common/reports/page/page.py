@@ -122,6 +122,8 @@ def _figures(report: Report, atlas: FailureAtlas, ribbon_videos: Sequence[str]) 
     figures["phases"] = charts.phase_chart(report)
     if report.efficiency:
         figures["efficiency"] = charts.efficiency_chart(report)
+    if report.trials:
+        figures["acquisition"] = charts.acquisition_chart(report)
     if report.spacing:
         figures["spacing"] = charts.spacing_chart(report)
     if report.waiting:

@@ -6,7 +6,9 @@ import pandas as pd
 
 from common.reports.chart_data import WAITING_MEASURES
 from common.reports.comparison import Report
+from common.reports.leaderboard import HEADLINE
 from common.reports.run_records import run_row
+from common.reports.text import SAVED_TITLE
 from common.reports.workbook.measure_sheets import saved_cells, split_name
 from common.reports.workbook.sheet import IDENTIFIER, MEANS, Sheet, mark_rows, mean_std_cells
 from common.scoring.metrics import MEASURES
@@ -40,6 +42,27 @@ def efficiency_sheet(report: Report) -> Sheet:
         grouped="Encoder",
         shaded=MEANS.values(),
         formats={"Training videos": "0.0"},
+    )
+
+
+def acquisition_sheet(report: Report) -> Sheet:
+    """One row per encoder, rule and round of a trial of what to label next."""
+    table = pd.DataFrame(
+        {"Encoder": trial.name, "Rule": rule, "Round": number, "Labelled videos": trial.num_videos[number - 1]}
+        | {f"{MEASURES[HEADLINE]} %": 100 * cell.estimate, "Low %": 100 * cell.low, "High %": 100 * cell.high}
+        | {f"{SAVED_TITLE} %": 100 * saved.estimate}
+        | {f"{SAVED_TITLE} low %": 100 * saved.low, f"{SAVED_TITLE} high %": 100 * saved.high}
+        for trial in report.trials
+        for rule, cells in trial.accuracy.items()
+        for number, (cell, saved) in enumerate(zip(cells, trial.saved[rule], strict=True), 1)
+    )
+    return Sheet(
+        "label next",
+        f"{' '.join(trial.sentence for trial in report.trials)} Low, high: 95 % bootstrap interval over folds and draws.",
+        table,
+        frozen=2,
+        grouped="Rule",
+        shaded=[f"{MEASURES[HEADLINE]} %"],
     )
 
 
@@ -185,6 +208,7 @@ def notes_sheet(report: Report) -> Sheet:
 
 BUILDERS = (
     efficiency_sheet,
+    acquisition_sheet,
     spacing_sheet,
     waiting_sheet,
     seeds_sheet,

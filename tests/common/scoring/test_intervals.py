@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from common.scoring.intervals import Interval, sum_interval
+from common.scoring.intervals import Interval, crossed_interval, sum_interval
 from common.scoring.metrics import accuracy, recall_per_class
 
 NUM_VIDEOS, NUM_TRIALS, DRAWS = 100, 1000, 2000
@@ -183,3 +183,18 @@ def test_intervals_cover_the_truth_as_often_as_they_say(make_interval):
     covered = sum(interval.low <= 8 / 10 <= interval.high for interval in intervals)
     low, high = scipy_stats.binom.ppf([0.005, 0.995], NUM_TRIALS, 0.95)
     assert low <= covered <= high
+
+
+# --- folds and seeds --------------------------------------------------------------------------------------------
+
+
+def test_an_interval_over_folds_and_seeds_draws_whole_rows_and_columns():
+    """Rows differ, columns do not: the bounds are those of five values, not of fifty."""
+    of_folds = np.repeat([[0.0], [1.0], [2.0], [3.0], [4.0]], 10, axis=1)
+    found = crossed_interval(of_folds)
+    assert found.estimate == 2
+    assert found.low < 1 < 3 < found.high
+    assert bounds(crossed_interval(of_folds.T)) == pytest.approx(bounds(found), abs=0.2)
+    assert crossed_interval(np.full((3, 4), 0.5)) == Interval(0.5, 0.5, 0.5)
+    for undefined in (np.array([[0.5]]), np.array([[0.5, np.nan]])):
+        assert np.isnan(crossed_interval(undefined).low)

@@ -37,6 +37,7 @@ COMMANDS = (
     "common.extract_features",
     "common.train",
     "common.run_k_folds",
+    "common.probe",
     "common.segment",
     "common.predict_video",
     "common.prelabel",

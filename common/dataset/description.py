@@ -59,6 +59,8 @@ class DatasetDescription:
     """What its labels say in place of the phase of each frame (docs/tasks.md); None: phases."""
     own_rule: Literal["cadis", "sar-rarp50"] | None = None
     """How the users of this set of masks measure (`scoring.masks.OWN_RULES`), which is named beside the measures of all."""
+    measure: str | None = None
+    """Of a task, the measure that a table of several data sets shows: that of its owners (docs/tasks.md)."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

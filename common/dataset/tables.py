@@ -73,3 +73,10 @@ def untitled_rows(path: Path, num_columns: int, delimiter: str, *, skipped: int 
                 f"{path}, line {line}: expected {num_columns} cells, found {len(cells)}: {shown(text.strip())}; correct the row"
             )
         yield line, cells
+
+
+def csv_line(cells: Sequence[object]) -> str:
+    """A row of a CSV file with its end, cells in quotes where they need them."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()

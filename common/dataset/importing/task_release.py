@@ -4,8 +4,6 @@ A reader is a module of `common/dataset/releases/` with `TASK_RELEASES`; its fun
 whatever the task: tables as text, links to what the release has, files that are made when they are written.
 """
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from common.base.runtime import UserError, listed, shown
 from common.dataset.description import Task
 from common.dataset.importing.release import Phases, Reading, letters
+from common.dataset.tables import csv_line
 
 FramesOfVideo = Mapping[int, Sequence[int | None]]
 """Labels of a video by decoded frame: 0, 1 or None (unlabelled) of each class."""
@@ -100,13 +99,6 @@ def presence_content(classes: Sequence[str], labels: Mapping[str, FramesOfVideo]
     content.texts["labels.csv"] = "".join(lines)
     content.rows = share_rows(classes, positives, labelled, "frames")
     return content
-
-
-def csv_line(cells: Sequence[object]) -> str:
-    """A row of a CSV file with its end."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
 
 
 def read_present(text: str, column: str, where: str) -> int:

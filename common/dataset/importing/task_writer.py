@@ -13,7 +13,7 @@ from common.base.files import write_json
 from common.base.runtime import UserError
 from common.dataset.importing.lists import SplitList
 from common.dataset.importing.release import NUMBERED_NAME, Reading, letters
-from common.dataset.importing.task_release import TaskContent, TaskRelease, csv_line
+from common.dataset.importing.task_release import TaskContent, TaskRelease
 from common.dataset.importing.writer import (
     former_import,
     place_links,
@@ -23,6 +23,7 @@ from common.dataset.importing.writer import (
     yaml_text,
 )
 from common.dataset.split_lists import PARTS
+from common.dataset.tables import csv_line
 
 
 def cut_task_lists(lists: Iterable[SplitList], content: TaskContent, reading: Reading) -> list[SplitList]:

@@ -63,6 +63,7 @@ def _read(reading: Reading) -> TaskContent:
             labels[name] = _tools_of_frames(path)
             videos[name] = video
     content = presence_content(TOOLS.names, labels)
+    content.description["measure"] = "roc_area"
     content.links = {f"videos/{name}{video.suffix}": video for name, video in videos.items() if video}
     return content
 

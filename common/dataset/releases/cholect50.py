@@ -175,6 +175,7 @@ def _read_component(reading: Reading, component: _Component) -> TaskContent:
             elif folder:
                 links |= {f"videos/{name}/{images[number].name}": images[number] for number in there}
     content = presence_content(component.classes, labels)
+    content.description["measure"] = "video_ap"
     content.links = links
     content.description["ids"] = {name: _cholec80_id(name) or f"cholect50/{name}" for name in labels}
     return content

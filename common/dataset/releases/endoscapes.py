@@ -45,6 +45,7 @@ def _read(reading: Reading) -> TaskContent:
             labels[video] = labelled
             links |= {f"videos/{video}/{path.name}": path for path in images.get(video, {}).values()}
     content = presence_content(CRITERIA.names, labels)
+    content.description["measure"] = "pooled_ap"
     content.links = links
     return content
 

@@ -14,8 +14,9 @@ from common.base.entries import reason_against, same_name, video_named
 from common.base.files import read_json, read_text
 from common.base.runtime import UserError, counted, listed, shown
 from common.dataset.importing.release import Reading, letters
-from common.dataset.importing.task_release import TaskContent, TaskRelease, csv_line
+from common.dataset.importing.task_release import TaskContent, TaskRelease
 from common.dataset.split_lists import PARTS
+from common.dataset.tables import csv_line
 
 ROOT = "__DATA_ROOT__"
 LINE = re.compile(r'"?(?P<path>[^"]+?)"?\s+(?P<label>\d+)')

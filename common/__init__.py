@@ -9,7 +9,7 @@ The rooms stand in the order in which the data goes; each imports only rooms abo
     encoders  frozen networks: the contract, config.yaml, families/, weights/
     features  videos through an encoder to `.npy` files with sidecars
     head      MS-TCN++ or another head on those files: training, prediction, folds, new videos
-    tasks     what else features tell: tools, criteria, clips; learned, scored, recorded
+    tasks     what else features tell: tools, criteria, clips, masks; learned, scored, recorded
     checks    what `audit` and `doctor` look at
     reports   prediction files to tables, pictures/, workbook/, page/
 """

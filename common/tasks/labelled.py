@@ -18,7 +18,7 @@ from common.tasks.logistic import Examples, Probe
 from common.tasks.scores import Answers, Scores, score_clips, score_presence
 
 
-class Labelled(Protocol):
+class ProbedTask(Protocol):
     """What a probe needs of a kind of labels; splits are lists of `units`."""
 
     classes: tuple[str, ...]
@@ -41,7 +41,7 @@ class Labelled(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledFrames:
+class FramesTask:
     """Frames of videos, each with several classes; `groups` are the patients of videos where these are known."""
 
     table: PresenceTable
@@ -92,7 +92,7 @@ class LabelledFrames:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledClips:
+class ClipsTask:
     """Clips, each of one class; a unit is a group of clips, or a clip that has none."""
 
     table: ClipTable

@@ -23,7 +23,7 @@ from common.dataset.split_lists import open_splits
 from common.dataset.task_labels import ClipTable, read_clip_table, read_presence
 from common.tasks.config import ProbeConfig
 from common.tasks.inputs import OpenedFeatures
-from common.tasks.labelled import Labelled, LabelledClips, LabelledFrames
+from common.tasks.labelled import ClipsTask, FramesTask, ProbedTask
 from common.tasks.logistic import CANDIDATES, Examples, Probe, choose_c, fit_probe
 from common.tasks.scores import HEADLINES, LEAST_UNITS, Answers, Scores
 from common.tasks.summary import TaskSummary, read_task_summary, write_task_summary
@@ -114,15 +114,15 @@ def _finished(record: Path, inputs_hash: str) -> TaskSummary | None:
     return summary
 
 
-def _labelled(dataset: paths.Dataset, task: str | None) -> tuple[Labelled, Path]:
+def _labelled(dataset: paths.Dataset, task: str | None) -> tuple[ProbedTask, Path]:
     if task == "clips":
-        return LabelledClips(read_clip_table(dataset.clips)), dataset.clips
-    return LabelledFrames(read_presence(dataset.presence), read_patients(dataset)), dataset.presence
+        return ClipsTask(read_clip_table(dataset.clips)), dataset.clips
+    return FramesTask(read_presence(dataset.presence), read_patients(dataset)), dataset.presence
 
 
-def _splits(dataset: paths.Dataset, labelled: Labelled, config: ProbeConfig) -> tuple[list[_Split], ProbeConfig]:
+def _splits(dataset: paths.Dataset, labelled: ProbedTask, config: ProbeConfig) -> tuple[list[_Split], ProbeConfig]:
     """What is learned from and tested, and the settings with the list's own name."""
-    if isinstance(labelled, LabelledClips) and config.splits is None:
+    if isinstance(labelled, ClipsTask) and config.splits is None:
         return [_split_of_table(labelled.table)], config
     lists = open_splits(dataset, config.splits)
     splits = [_Split(tuple(train), tuple(test)) for train, test in zip(lists.trains, lists.tests, strict=True)]
@@ -149,7 +149,7 @@ def _split_of_table(table: ClipTable) -> _Split:
     )
 
 
-def _warn_of_shared(labelled: Labelled, split: _Split, title: str) -> None:
+def _warn_of_shared(labelled: ProbedTask, split: _Split, title: str) -> None:
     of_sides = [
         {labelled.groups[unit] for unit in side if unit in labelled.groups} for side in (split.train, split.test)
     ]
@@ -168,7 +168,7 @@ class _Learned:
 
 
 def _run_split(
-    labelled: Labelled, features: OpenedFeatures, split: _Split, folder: Path, config: ProbeConfig
+    labelled: ProbedTask, features: OpenedFeatures, split: _Split, folder: Path, config: ProbeConfig
 ) -> _Learned:
     """Choose C, fit, and answer the test part."""
     examples = labelled.examples(split.train, features, config.most_frames)
@@ -210,7 +210,7 @@ def _summary(
     dataset: paths.Dataset,
     model: paths.Model,
     config: ProbeConfig,
-    labelled: Labelled,
+    labelled: ProbedTask,
     features: OpenedFeatures,
     learned: Sequence[_Learned],
     headline: str,
@@ -232,7 +232,7 @@ def _summary(
         "git": git_state(paths.CHECKOUT),
     }
     return TaskSummary(
-        task="clips" if isinstance(labelled, LabelledClips) else "multilabel",
+        task="clips" if isinstance(labelled, ClipsTask) else "multilabel",
         dataset=dataset.name,
         model=model.name,
         run=config.run_name,
@@ -256,13 +256,11 @@ def _plain(values) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in values]
 
 
-def _notes(labelled: Labelled, learned: Sequence[_Learned], scores: Scores) -> list[str]:
+def _notes(labelled: ProbedTask, learned: Sequence[_Learned], scores: Scores) -> list[str]:
     """What a reader of the numbers has to know."""
     notes = []
     if scores.num_units < LEAST_UNITS:
-        notes.append(
-            f"no intervals: fewer than {LEAST_UNITS} {labelled.noun} are tested; each is listed"
-        )
+        notes.append(f"no intervals: fewer than {LEAST_UNITS} {labelled.noun} are tested; each is listed")
     elif labelled.noun == "clips":
         notes.append("intervals are over clips: no recording or patient of a clip is known, so they may be too narrow")
     if not_learned := sorted({name for each in learned for name in each.record["not_learned"]}):

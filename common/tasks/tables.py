@@ -85,7 +85,7 @@ def _scope(summary: TaskSummary) -> str:
     where = f"list {summary.splits}, " if summary.splits else ""
     splits = f"{summary.num_splits} splits, " if summary.num_splits > 1 else ""
     marks = (", synthetic data" if summary.synthetic else "") + (", random weights" if summary.random_weights else "")
-    return f"{where}{splits}{counted(summary.num_units, summary.units.removesuffix("s"))} tested{marks}"
+    return f"{where}{splits}{counted(summary.num_units, summary.units.removesuffix('s'))} tested{marks}"
 
 
 def _floor_text(measure: TaskMeasure | None) -> str:

@@ -6,11 +6,14 @@
 # make demo-pretrain    the three stages of pretraining on drawn videos, with tiny networks
 # make test    the test suite
 # make test-faults    kills, two writers, signals and full disks; KILLS=30 make test-faults for more kills of each command
+# make test-tools    the real BORIS and Label Studio, each in an environment of its own (2 GB), and VIA where VIA_HTML names its page
 # make lint    the linter
 # Everything runs in .venv, which the first of them makes. PYTHON=python3.12 make demo chooses another Python.
 
 PYTHON ?= python3
 KILLS ?= 3
+# BORIS of today asks for Python 3.12 or newer
+BORIS_PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 $(PYTHON),$(shell command -v $(name) 2>/dev/null)))
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
@@ -23,7 +26,7 @@ ONE_THREAD := env OMP_NUM_THREADS=1
 DEMO_MODELS := EfficientNet-Lite0 ColorHistogram
 SCALE_MODELS := EfficientNet-Lite0 EfficientNet-Lite1 EfficientNet-Lite2 ColorHistogram
 
-.PHONY: demo demo-scale demo-benchmark demo-heads demo-live demo-pretrain test test-faults lint
+.PHONY: demo demo-scale demo-benchmark demo-heads demo-live demo-pretrain test test-faults test-tools lint
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"
@@ -57,10 +60,26 @@ demo-pretrain: $(INSTALLED)
 	PYTHON=$(PY) bash pretrain/demo.sh
 
 test: $(INSTALLED)
-	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore=tests/faults
+	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore=tests/faults --ignore=tests/tools
 
 test-faults: $(INSTALLED)
 	KILLS=$(KILLS) $(PY) -m pytest --numprocesses 2 --maxschedchunk 1 tests/faults
+
+build/tools/boris/installed:
+	$(BORIS_PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet boris-behav-obs
+	touch $@
+
+build/tools/label-studio/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet label-studio
+	touch $@
+
+# a tool that cannot be installed here is one whose test is skipped
+test-tools: $(INSTALLED)
+	-$(MAKE) build/tools/boris/installed
+	-$(MAKE) build/tools/label-studio/installed
+	$(PY) -m pytest tests/tools -rs
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 from common.base import paths
 from common.base.entries import visible
-from common.base.files import read_text
+from common.base.files import parse_json, read_text
 from common.base.runtime import UserError
 from common.dataset.annotations.annotated import Annotated, KnownPhases, media_name
 from common.dataset.annotations.formats.boris import boris_text, read_boris
@@ -40,7 +40,7 @@ LABEL_STUDIO_CONFIGURATION = "phases_labelstudio.xml"
 def annotation_format(path: Path) -> str | None:
     """The format of a file by its content, else by its suffix; None for what is no annotation.
 
-    Raises `UserError` for a file that is no text.
+    Raises `UserError` for a file that is no text, and for damaged JSON.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -55,9 +55,12 @@ def annotation_format(path: Path) -> str | None:
     if text.startswith("{"):
         if re.search(r'"(?:behaviors_conf|observations)"\s*:', text):
             return "boris"
-        return "via" if re.search(r'"attribute"\s*:', text) and re.search(r'"metadata"\s*:', text) else SUFFIXES[suffix]
+        if re.search(r'"attribute"\s*:', text) and re.search(r'"metadata"\s*:', text):
+            return "via"
     if text.startswith("["):
         return "labelstudio" if suffix == ".json" else SUFFIXES[suffix]
+    if suffix == ".json":  # half of a project is no other file
+        parse_json(text, str(path), "copy it again, or move it away")
     if suffix in (".csv", ".tsv", ".txt") and is_boris_table(text):
         return "boris"
     return SUFFIXES[suffix]

@@ -2,7 +2,7 @@
 
 `edges` `(T + 1,)` are the times at which the T decoded frames of a video start, and at which its last one ends, by its
 own timestamps. "The first frame at or after a time" would be wrong wherever times are rounded: at 30000/1001 frames a
-second and three decimals it moves 430 of 900 boundaries by a frame.
+second and three decimals it moves nearly half of all boundaries by a frame.
 """
 
 from collections.abc import Sequence

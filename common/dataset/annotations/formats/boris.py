@@ -166,7 +166,8 @@ def boris_text(
             "color": colours[index],
             "category": "",
             "modifiers": {},
-            "excluded": ",".join(other for other in phases if other != name),
+            # a list with commas: a name that has one cannot be in it
+            "excluded": ",".join(other for other in phases if other != name and "," not in other),
             "coding map": "",
         }
         for index, name in enumerate(phases)

@@ -32,7 +32,7 @@ SHAPE = [
     {
         "data": dict,
         "annotations?": [{"result": [RESULT], "was_cancelled?": bool, "lead_time?": float}],
-        "predictions?": [dict],
+        "predictions?": list,  # in an export their numbers
     }
 ]
 RANGES = {"ranges": [{"start": int, "end": int}], "timelinelabels": [str]}

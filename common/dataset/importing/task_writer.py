@@ -87,7 +87,7 @@ def write_task(
     former = former_import(dataset, dataset.description, yaml_text(description))
     written = write_files_of_import(dataset, files, former, reading.problems)
     links = {dataset.root / place: source for place, source in content.links.items()} if features_of is None else {}
-    place_links(reading, links, {dataset.videos, dataset.images} & {path.parent for path in links})
+    place_links(reading, links, {dataset.videos, dataset.images} & {place for path in links for place in path.parents})
     origin = {"release": release.title, "task": release.task, "part": reading.part, "licence": release.licence}
     units: Mapping[str, dict] = {name: {} for name in content.units}
     write_json(dataset.import_record, {"format": 1, **origin, "videos": units, "written": written})

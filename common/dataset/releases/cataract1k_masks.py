@@ -4,6 +4,7 @@ The release has no masks: polygons are painted cornea, pupil, lens, instruments,
 (`json_to_network_mask_anatomy_instrument.py` of Negin-Ghamsarian/Cataract-1K@0ab514b).
 """
 
+import difflib
 import re
 from collections import Counter
 from pathlib import Path
@@ -13,9 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from common.base.files import misfit, read_json, read_text
-from common.base.runtime import UserError, listed, progress
+from common.base.runtime import SHOWN, UserError, listed, progress, shown
 from common.dataset.importing.mask_content import MaskContent
-from common.dataset.importing.release import Phases, Reading, Splits
+from common.dataset.importing.release import Reading, Splits, letters
 from common.dataset.importing.task_release import TaskContent, TaskRelease
 
 INSTRUMENTS = (
@@ -24,7 +25,7 @@ INSTRUMENTS = (
 )
 CLASSES = ("background", "cornea", "pupil", "lens", "instrument")
 CLASS_OF = {"Cornea": 1, "Pupil": 2, "Lens": 3} | dict.fromkeys(INSTRUMENTS, 4)
-TITLES = Phases(tuple(CLASS_OF))
+TITLES = {letters(title): value for title, value in CLASS_OF.items()}
 STRAYS = ("cornea1", "pupil1")  # in some files, which the owners' script paints nowhere
 FEWEST_POINTS = 3  # of an area; the release has polygons of one
 SHAPE = {"size": {"height": int, "width": int}, "objects": [{"classTitle": str, "points": {"exterior": [[float]]}}]}
@@ -97,7 +98,11 @@ def _outline(entry: dict[str, Any], where: str, strays: Counter[str]) -> tuple[i
     if title in STRAYS:
         strays[f"polygon called {title}"] += 1
         return None
-    value = CLASS_OF[TITLES.named(title, where)]
+    value = TITLES.get(letters(title))
+    if value is None:
+        near = difflib.get_close_matches(title[:SHOWN], CLASS_OF, n=1)
+        hint = f"nearest known title: {near[0]!r}" if near else f"known: {listed([*CLASS_OF], len(CLASS_OF))}"
+        raise UserError(f"{where}: unknown title {shown(title)}; {hint}")
     kind = entry.get("geometryType", "polygon")
     if kind != "polygon":
         raise UserError(f"{where}: expected a polygon, found {kind!r}; export it as one")

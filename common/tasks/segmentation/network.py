@@ -19,6 +19,7 @@ from common.encoders.config import EncoderConfig
 from common.encoders.stages import open_stages
 from common.encoders.weights.files import read_content
 from common.encoders.weights.layouts import INSERTED, Network, choose_network
+from common.encoders.weights.load import STEP_COUNTER, load_strictly
 from common.head.checkpoint import fill_head
 from common.head.networks.fpn import FPN, NUM_MAPS
 from common.tasks.segmentation.config import SegmentConfig
@@ -81,6 +82,10 @@ class SegmentationNetwork(nn.Module):
         self.stages.requires_grad_(False)
         return [value for value, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
 
+    def encoder_state(self) -> dict[str, Tensor]:
+        """What fine-tuning changes, for a checkpoint; without counters of steps, which nothing depends on."""
+        return {name: value for name, value in self.stages.state_dict().items() if not name.endswith(STEP_COUNTER)}
+
     def count_parameters(self) -> int:
         """Parameters of encoder and decoder."""
         return sum(value.numel() for value in self.parameters())
@@ -139,7 +144,7 @@ class SegmentationCheckpoint:
         """Put its parameters into a network. Raises `UserError` naming the file when they do not fit."""
         fill_head(network.decoder, self.decoder, path)
         if network.finetune:
-            fill_head(network.stages, self.encoder, path)
+            load_strictly(network.stages, self.encoder or {}, path)
 
 
 def read_segmentation_file(path: Path) -> SegmentationCheckpoint | Network:

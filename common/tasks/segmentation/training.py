@@ -76,7 +76,7 @@ def train_segmentation(
                 checkpoint.epoch += 1
                 checkpoint.history.append(numbers)
                 checkpoint.decoder, checkpoint.optimizer = network.decoder.state_dict(), optimizer.state_dict()
-                checkpoint.encoder = network.stages.state_dict() if config.finetune else None
+                checkpoint.encoder = network.encoder_state() if config.finetune else None
                 checkpoint.save(segmentation.checkpoint)
                 bar.set_postfix(loss=f"{numbers['loss']:.4f}", accuracy=f"{numbers['accuracy']:.3f}")
                 bar.update()

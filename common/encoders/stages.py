@@ -104,7 +104,7 @@ def open_stages(encoder: Encoder, sides: tuple[int, int]) -> StageMaps:
         _check_patches(title, patch, sides)
         take = _TransformersMaps(backbone, patch, sides)
     else:
-        take = _watched_maps(network, sides)
+        take = _WatchedMaps(network, sides)
     return StageMaps(network.eval(), take, sides, title).requires_grad_(False)
 
 
@@ -158,45 +158,46 @@ class _TransformersMaps:
         return patches.transpose(1, 2).reshape(len(state), -1, height, width)
 
 
-def _watched_maps(network: nn.Module, sides: tuple[int, int]) -> _Take:
+class _WatchedMaps:
     """Maps of a network that offers no way to them: what its modules give out at each stride, by watching them.
 
     Of each stride the outermost modules count, and of these the one that ends last: a stage, not a layer in a block.
     """
-    wanted = [(sides[0] // stride, sides[1] // stride) for stride in STRIDES]
-    chosen: list[nn.Module] = []
 
-    def run(pixels: Tensor, modules: Sequence[nn.Module]) -> list[tuple[nn.Module, Tensor]]:
+    def __init__(self, network: nn.Module, sides: tuple[int, int]):
+        self.network, self.wanted = network, [(sides[0] // stride, sides[1] // stride) for stride in STRIDES]
+        self.chosen: list[nn.Module] = []
+
+    def __call__(self, pixels: Tensor, places: Sequence[int] | None) -> list[Tensor]:
+        if places is None:
+            self._choose(pixels)
+        outputs = dict(self._run(pixels, self.chosen)) if self.chosen else {}
+        found = [outputs[module] for module in self.chosen]
+        return found if places is None else [found[place] for place in places]
+
+    def _run(self, pixels: Tensor, modules: Sequence[nn.Module]) -> list[tuple[nn.Module, Tensor]]:
+        """The outputs of modules in the order in which these end."""
         ended: list[tuple[nn.Module, Tensor]] = []
         handles = [
             module.register_forward_hook(lambda module, _, output: ended.append((module, output))) for module in modules
         ]
         try:
-            network(pixels)
+            self.network(pixels)
         finally:
             for handle in handles:
                 handle.remove()
         return ended
 
-    def choose(pixels: Tensor) -> None:
-        names = {module: name for name, module in network.named_modules() if name}
-        ended = run(pixels, list(names))
+    def _choose(self, pixels: Tensor) -> None:
+        names = {module: name for name, module in self.network.named_modules() if name}
+        ended = self._run(pixels, list(names))
         times = Counter(module for module, _ in ended)  # one that is used again gives maps of several strides
-        chosen.clear()
-        for size in wanted:
+        self.chosen = []
+        for size in self.wanted:
             found = [
                 module
                 for module, output in ended
                 if times[module] == 1 and isinstance(output, Tensor) and output.ndim == 4 and _size(output) == size
             ]
             outermost = min((names[module].count(".") for module in found), default=0)
-            chosen.extend([module for module in found if names[module].count(".") == outermost][-1:])
-
-    def take(pixels: Tensor, places: Sequence[int] | None) -> list[Tensor]:
-        if places is None:
-            choose(pixels)
-        outputs = dict(run(pixels, chosen)) if chosen else {}
-        found = [outputs[module] for module in chosen]
-        return found if places is None else [found[place] for place in places]
-
-    return take
+            self.chosen.extend([module for module in found if names[module].count(".") == outermost][-1:])

@@ -15,6 +15,7 @@ from common.base.wording import format_table
 from common.dataset.description import read_description
 from common.dataset.masks import MaskedImage, read_mask
 from common.dataset.patients import read_patients
+from common.dataset.seen import PublishedLeak, published_leaks
 from common.scoring.masks import LEAST_GROUPS, MASK_HEADLINE, MASK_MEASURES, OWN_RULES, MaskScores, confusion
 from common.tasks.segmentation.experiment import Segmentation, predicted_masks
 from common.tasks.summary import TaskMeasure, TaskSummary, write_task_summary
@@ -201,6 +202,7 @@ def notes(found: MaskEvaluation) -> list[str]:
         said.append("synthetic data: these numbers say nothing of surgery")
     if found.random_weights:
         said.append("the encoder has random weights")
+    said += [str(leak) for leak in _leaks(found)]
     missing = len(segmentation.splits) - len(found.numbers)
     if missing and found.hashes:
         said.append(f"{missing} of {len(segmentation.splits)} splits are not predicted yet")
@@ -212,6 +214,16 @@ def notes(found: MaskEvaluation) -> list[str]:
     if silent:
         said.append(f"in no scored mask: {listed(silent)}; where they are predicted they count as 0, else nowhere")
     return said
+
+
+def _leaks(found: MaskEvaluation) -> list[PublishedLeak]:
+    """What the encoder's published weights have seen of the scored groups; of a file of one's own nothing is known."""
+    segmentation, weights = found.segmentation, found.segmentation.config.weights
+    encoder, is_published = segmentation.encoder, weights is None or weights in segmentation.encoder.named_weights
+    if not is_published or not found.hashes:  # masks made elsewhere are of nobody's weights
+        return []
+    ids = read_description(segmentation.dataset).ids
+    return published_leaks(ids, dict.fromkeys(image.group for image in found.images), encoder.seen, encoder.seen_source)
 
 
 def _percent(value: float | None) -> str:

@@ -165,12 +165,8 @@ def _predicted(
 
     head = predictor.trained
     target = head.model.unlabelled_results(head.dataset, folder.name, head.config.split, head.config.run_name)
-    features = _features_of(predictor, videos, target)
-    failed: dict[str, str] = {}
-    missing = {name: videos[name] for name, path in features.items() if path.parent.parent.parent == target.parent}
-    if missing:
-        summary = predictor.make_features(missing, next(iter(features[name].parent for name in missing)))
-        failed = dict(summary.failed)
+    beside = paths.Dataset(target.parent).features(head.model.name, head.config.variant)
+    features, failed = predictor.ready_features(dict(videos), beside)
     changes = _usual_changes(head)
     if changes is None:
         log.info("the labels that the head has learned from are not here: no change of phase is called unusual")
@@ -187,21 +183,6 @@ def _predicted(
         except UserError as error:
             failed[name] = str(error)
     return handed_out, failed
-
-
-def _features_of(predictor: Predictor, videos: Mapping[str, Path], target: Path) -> dict[str, Path]:
-    """Where the features of each video are: the data set's own where they are of this very video, else beside predictions."""
-    head = predictor.trained
-    variant = head.config.variant
-    beside = paths.Dataset(target.parent).features(head.model.name, variant)
-    try:
-        own = paths.dataset(head.config.dataset).features(head.model.name, variant)
-    except UserError:  # another machine's
-        return {name: beside / f"{name}.npy" for name in videos}
-    return {
-        name: (own if predictor.is_usable(own / f"{name}.npy", video) else beside) / f"{name}.npy"
-        for name, video in videos.items()
-    }
 
 
 def _usual_changes(head: TrainedHead) -> set[tuple[int, int]] | None:

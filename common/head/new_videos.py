@@ -286,6 +286,23 @@ class Predictor:
             summary.failed |= summary.busy  # another process's features are not there yet
         return summary
 
+    def ready_features(self, videos: dict[str, Path], beside: Path) -> tuple[dict[str, Path], dict[str, str]]:
+        """The feature file of each video, and the videos that failed with the reason.
+
+        The data set's own where they are of this very video; others are made in `beside`, where they could not take the name
+        of one of its videos.
+        """
+        trained = self.trained
+        files = {name: beside / f"{name}.npy" for name in videos}
+        with contextlib.suppress(UserError):  # the data set may be another machine's
+            own = paths.dataset(trained.config.dataset).features(trained.model.name, trained.config.variant)
+            files |= {
+                name: own / f"{name}.npy" for name, path in videos.items() if self.is_usable(own / f"{name}.npy", path)
+            }
+        missing = {name: path for name, path in videos.items() if files[name].parent == beside}
+        failed = self.make_features(missing, beside).failed if missing else {}
+        return {name: path for name, path in files.items() if name not in failed}, dict(failed)
+
     def is_usable(self, features: Path, video: Path) -> bool:
         """Whether a feature file is whole, of this video, and made in the way of the head's own features."""
         try:

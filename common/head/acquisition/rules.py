@@ -119,7 +119,7 @@ def _by_coverage(
     left = list(range(len(names)))
     if not known:  # the one in the middle: the best single answer to what the others look like
         first = int(np.argmin(np.linalg.norm(own - own.mean(axis=0), axis=1)))
-        order.append((names[first], "the most typical one: nothing is labelled yet"))
+        order.append((names[first], "the most typical one: no labelled video to compare with"))
         left.remove(first)
         known, others = [names[first]], own[[first]]
     distances = _distances(own, others)

@@ -57,7 +57,7 @@ def test_coverage_takes_what_is_farthest_from_all_that_is_labelled_or_chosen():
 
 def test_without_labels_coverage_begins_in_the_middle():
     assert order("coverage", on_a_line(0, 5, 6, 100)) in ("cdab", "cdba")
-    assert "nothing is labelled yet" in suggest("coverage", on_a_line(0, 5), {}, 1)[0].reason
+    assert "no labelled video to compare with" in suggest("coverage", on_a_line(0, 5), {}, 1)[0].reason
 
 
 def test_no_dimension_decides_alone():

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from common.base import paths
 from common.base.children import num_cores
@@ -44,6 +44,8 @@ class PackingOptions:
     """Shorter side of the frames kept, above the 224 and 256 of the recipes' crops; larger ones are resized; 0: none."""
     quality: int = option(90, group="data", minimum=1, maximum=100)
     """Of the JPEG files, as Pillow counts it."""
+    decoder: Literal["pyav", "opencv", "decord", "torchcodec", "nvdec"] = option("pyav", group="machine")
+    """Video decoder; nvdec: torchcodec on the GPU, whose colours differ a little."""
     output: str | None = option(None, group="output")
     """Folder to write, below which each corpus has one (default: data/packed)."""
     force: bool = option(False, group="output")
@@ -90,16 +92,19 @@ def main(argv: list[str] | None = None) -> int:
 def pack(corpus: PackedCorpus, files: dict[str, Path], options: PackingOptions) -> int:
     """Pack this task's share of a corpus and print what was done; returns the exit code."""
     from common.features.shards import own_share, shard_from_environment
+    from common.video.decode import require_decoder
     from pretrain.video_data.packing import describe_corpus, pack_corpus
 
     share = options.shard or ("{}/{}".format(*own) if (own := shard_from_environment()) else None)
+    require_decoder(options.decoder)
     describe_corpus(corpus)
     own_files = own_share(files, share) if share else files
     log.info("%s: %s to %s, %s", corpus.name, counted(len(own_files), "video"), corpus.folder, corpus.settings)
     started, counts, video_bytes, packed_bytes, seconds = time.monotonic(), Counter(), 0, 0, 0.0
     processes = num_cores() if options.num_processes is None else options.num_processes
     with progress(total=len(own_files), description=corpus.name, unit="videos") as bar:
-        for _, packed in pack_corpus(corpus, own_files, num_processes=processes, force=options.force):
+        packing = pack_corpus(corpus, own_files, num_processes=processes, force=options.force, decoder=options.decoder)
+        for _, packed in packing:
             bar.update()
             if packed.error is not None:
                 counts["in use" if isinstance(packed.error, Held) else "failed"] += 1

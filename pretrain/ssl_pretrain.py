@@ -19,6 +19,7 @@ from common.checks import leaks
 from common.dataset import manifest as manifests
 from common.encoders.weights.load import WeightSource
 from pretrain.backbones import waiting_backbone
+from pretrain.engine.checkpoints.checkpoint import newest_state
 from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.distributed import Processes, start_processes
 from pretrain.engine.loop import Batches, Recipe, train_recipe
@@ -58,6 +59,7 @@ def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, c
     keep_freed_memory()
     with start_processes(device) as processes:
         options = options.completed(on_gpu=processes.device.type == "cuda", world_size=processes.world_size)
+        options = keeping_the_batch(options, processes)
         model = find_model(options.model)
         corpora = known_corpora(options, processes)
         fps = options.fps if options.clip_len_of(model) > 1 else None
@@ -100,6 +102,27 @@ def pretrain(options: TrainingOptions, device: str, build_method: BuildMethod, c
         first_alone(processes, partial(record_videos, options, model, corpora, [start.source, *method.other_sources()]))
         name = type(method).__module__.rpartition(".")[2]
         return train_recipe(Recipe(name, method, start, batches, steps, probe, initialise), options, processes)
+
+
+def keeping_the_batch(options: TrainingOptions, processes: Processes) -> TrainingOptions:
+    """With as many micro-batches as keep the samples of a step, where a training is resumed by fewer or more processes.
+
+    SLURM may start a job again on other nodes than before. Where no number of micro-batches fits, options stay as they are.
+    """
+    old = newest_state(RunFolder(options.output_folder))
+    if old is None or old.world_size == processes.world_size or old.config.get("batch_size") != options.batch_size:
+        return options
+    samples = options.batch_size * old.config.get("accumulate", 1) * old.world_size
+    accumulate, rest = divmod(samples, options.batch_size * processes.world_size)
+    found = f"processes {processes.world_size}, before {old.world_size}"
+    if rest or not accumulate:
+        log.warning(
+            "%s: no number of micro-batches of %d keeps the %d samples of a step", found, options.batch_size, samples
+        )
+        return options
+    if accumulate != options.accumulate:
+        log.warning("%s: %d micro-batches keep the %d samples of a step", found, accumulate, samples)
+    return replace(options, accumulate=accumulate)
 
 
 def known_corpora(options: TrainingOptions, processes: Processes) -> list[Corpus]:

@@ -47,6 +47,7 @@ PACKAGES = {
     "torchcodec": ("torchcodec",),
 }
 DECODERS = tuple(PACKAGES)
+NVDEC = "nvdec"  # torchcodec on an NVIDIA GPU: fast, and its colours are not exactly those of the others, so not for features
 _HINTS = {
     "opencv": "; the headless package needs no libGL",
     "decord": "; it has wheels for x86-64 Linux and Windows only",
@@ -118,7 +119,7 @@ class Decoding:
     def __init__(
         self, path: Path, decoder: str = "pyav", *, accept_damaged: bool = False, frames_fps: float | None = None
     ):
-        if decoder not in DECODERS:
+        if decoder not in (*DECODERS, NVDEC):
             raise UserError(f"decoder {decoder!r}: unknown; known: {', '.join(DECODERS)}")
         require_decoder(decoder)
         self.path, self.decoder, self.accept_damaged, self.frames_fps = path, decoder, accept_damaged, frames_fps
@@ -131,7 +132,9 @@ class Decoding:
             for frame in strictly_increasing(self._frames(info), info.fps, record.mended):
                 record.decoded, last = record.decoded + 1, frame.seconds
                 yield frame
-            if self.decoder != "pyav" and info.format != FRAMES:
+            if (
+                self.decoder not in ("pyav", NVDEC) and info.format != FRAMES
+            ):  # on the CPU it would take longer than all else
                 self._compare_with_pyav()
         except VideoError as error:
             if error.promised is not None or not record.decoded or not info.indexed_frames:
@@ -371,6 +374,7 @@ def read_image(path: Path) -> np.ndarray:
 def require_decoder(decoder: str) -> None:
     """Raise `UserError` that says what to install where the package behind a decoder does not load."""
     modules = {"pyav": "av", "opencv": "cv2", "decord": "decord", "torchcodec": "torchcodec.decoders"}
+    modules[NVDEC] = modules["torchcodec"]
     try:
         importlib.import_module(modules[decoder])
     except RuntimeError as error:  # older torchcodec loads FFmpeg when it is imported
@@ -381,7 +385,7 @@ def require_decoder(decoder: str) -> None:
 
 def _not_installed(decoder: str, error: object) -> UserError:
     return UserError(
-        f"--decoder {decoder}: not installed ({first_line(error)}); run: pip install {PACKAGES[decoder][0]}"
+        f"--decoder {decoder}: not installed ({first_line(error)}); run: pip install {PACKAGES.get(decoder, ('torchcodec',))[0]}"
         f"{_HINTS.get(decoder, '')}; or use --decoder pyav"
     )
 

@@ -89,8 +89,8 @@ def decode_decord(path: Path, info: VideoInfo) -> Iterator[Frame]:
     yield from _frames_of_process(path)
 
 
-def decode_torchcodec(path: Path, info: VideoInfo) -> Iterator[Frame]:
-    """torchcodec on the CPU, in order, in exact mode: it reads the whole file once before the first frame.
+def decode_torchcodec(path: Path, info: VideoInfo, device: str = "cpu") -> Iterator[Frame]:
+    """torchcodec, in order, in exact mode: it reads the whole file once before the first frame. `device`: cpu, or cuda (NVDEC).
 
     Refuses MPEG transport and program streams and files without presentation times, whose last frames it loses, and
     mirrored pictures. It needs FFmpeg's shared libraries on the machine and a torch of its own release.
@@ -103,11 +103,12 @@ def decode_torchcodec(path: Path, info: VideoInfo) -> Iterator[Frame]:
     count = 0
     try:
         reader = decoders.VideoDecoder(
-            str(path), stream_index=info.stream, dimension_order="NHWC", seek_mode="exact", num_ffmpeg_threads=0
-        )
+            str(path), stream_index=info.stream, dimension_order="NHWC", seek_mode="exact", num_ffmpeg_threads=0,
+            device=device,
+        )  # fmt: skip
         for count in range(len(reader)):
             frame = reader.get_frame_at(count)
-            yield Frame(frame.data.numpy(), float(frame.pts_seconds))
+            yield Frame(frame.data.cpu().numpy(), float(frame.pts_seconds))
     except (RuntimeError, ValueError, IndexError) as error:
         if "libtorchcodec" in str(error):
             raise UserError(
@@ -122,6 +123,7 @@ DECODERS: dict[str, Callable[[Path, VideoInfo], Iterator[Frame]]] = {
     "opencv": decode_opencv,
     "decord": decode_decord,
     "torchcodec": decode_torchcodec,
+    "nvdec": partial(decode_torchcodec, device="cuda"),
 }
 
 

@@ -49,6 +49,7 @@ class PackingTask(NamedTuple):
     shard: Path
     settings: PackSettings
     force: bool
+    decoder: str = "pyav"
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,15 @@ def describe_corpus(corpus: PackedCorpus) -> None:
 
 
 def pack_corpus(
-    corpus: PackedCorpus, videos: Mapping[str, Path], *, num_processes: int, force: bool = False
+    corpus: PackedCorpus, videos: Mapping[str, Path], *, num_processes: int, force: bool = False, decoder: str = "pyav"
 ) -> Iterator[tuple[str, Packed]]:
     """Pack `videos` of a corpus that are not packed yet, in several processes; what became of each, as it is finished.
 
     Packed are those whose shard is whole and of the same content and settings, unless `force`.
     """
-    tasks = [PackingTask(name, path, corpus.shard(name), corpus.settings, force) for name, path in videos.items()]
+    tasks = [
+        PackingTask(name, path, corpus.shard(name), corpus.settings, force, decoder) for name, path in videos.items()
+    ]
     waiting = []
     for task in tasks:  # before processes are started, which takes seconds
         if not force and (present := _present(task)):
@@ -139,7 +142,7 @@ def _write_shard(task: PackingTask) -> Shard:
     entry = replace(probe_video(task.path), name=task.video)
     frames_fps = frames_fps_of(task.path) if task.path.is_dir() else None
     # as the training reads them: what decodes of a damaged video counts
-    frames = Decoding(task.path, accept_damaged=True, frames_fps=frames_fps)
+    frames = Decoding(task.path, task.decoder, accept_damaged=True, frames_fps=frames_fps)
     record_of(task.shard).unlink(missing_ok=True)  # while the two others are replaced, it is of neither
     times: list[float] = []
 

@@ -8,9 +8,11 @@ import torch
 
 from pretrain.engine.reporting import read_metrics
 from pretrain.finetune_lora import main as finetune
+from pretrain.pack_videos import main as pack
 from pretrain.ssl_pretrain_dinov3 import main as pretrain_dinov3
 from pretrain.ssl_pretrain_videomae import main as pretrain_videomae
 from pretrain.ssl_pretrain_vjepa2 import main as pretrain_vjepa2
+from pretrain.video_data.packed import OpenPacked
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -52,3 +54,25 @@ def test_stage_2_trains_on_top(cataract101, workspace):
     words = ["--model", "dinov3-tiny", "--datasets", "Cataract-101", "--device", "cuda", "--num_workers", "0"]
     words += ["--epochs", "2", "--steps_per_epoch", "2", "--grid_seconds", "2", "--validation_share", "0.4"]
     assert finetune(words) == 0
+
+
+def test_the_gpus_decoder_packs_the_frames_of_the_cpus(films, workspace):
+    """Their times to the frame, their pixels but for the conversion of colours."""
+    pytest.importorskip("torchcodec")
+    for decoder in ("pyav", "nvdec"):
+        words = [
+            "--videos",
+            str(films),
+            "--decoder",
+            decoder,
+            "--output",
+            str(workspace / decoder),
+            "--num_processes",
+            "1",
+        ]
+        assert pack(words) == 0
+    for name in ("one", "two"):
+        cpu, gpu = (OpenPacked(workspace / decoder / "films" / f"{name}.tar") for decoder in ("pyav", "nvdec"))
+        assert gpu.seconds.tolist() == cpu.seconds.tolist()
+        for number in range(len(cpu.seconds)):
+            assert np.abs(gpu.image(number).astype(int) - cpu.image(number).astype(int)).mean() < 4

@@ -1,5 +1,6 @@
 """The command that packs videos: what it writes, how it goes on, and what it says of videos that it cannot pack."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from common.base import locks
 from common.base.files import read_json, video_fingerprint
 from common.base.runtime import UserError
+from common.video.decode import require_decoder
 from pretrain.pack_videos import main
 from pretrain.video_data.clips import ClipReader
 from pretrain.video_data.corpora import read_corpora
+from pretrain.video_data.packed import OpenPacked
 
 
 @pytest.fixture
@@ -195,3 +198,25 @@ def test_check_names_what_is_damaged_and_what_is_missing(workspace, eyes, caplog
 def test_wrong_options_are_refused(workspace, eyes, wrong):
     with pytest.raises(UserError, match=wrong[0].removeprefix("--")):
         pack(*wrong)
+
+
+@pytest.mark.parametrize("decoder", ["opencv", "torchcodec"])
+def test_another_decoder_packs_the_same_frames(workspace, eyes, decoder):
+    try:
+        require_decoder(decoder)
+    except UserError as error:
+        pytest.skip(str(error))
+    assert pack() == 0
+    assert main(["--videos", "eyes", "--decoder", decoder, "--output", str(workspace / "other")]) == 0
+    for shard in packed(workspace).glob("*.tar"):
+        ours, theirs = OpenPacked(shard), OpenPacked(workspace / "other" / "eyes" / shard.name)
+        assert theirs.seconds == pytest.approx(ours.seconds)
+        for number in range(len(ours.seconds)):
+            assert np.abs(theirs.image(number).astype(int) - ours.image(number).astype(int)).mean() < 4
+
+
+def test_a_decoder_that_is_not_there_is_named_before_anything_is_written(workspace, eyes, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(UserError, match=r"--decoder nvdec: not installed .*pip install torchcodec"):
+        pack("--decoder", "nvdec")
+    assert not packed(workspace).exists()

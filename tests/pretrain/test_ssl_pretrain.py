@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from pretrain.ssl_pretrain import (
     describe_training,
     first_alone,
     host_bytes,
+    keeping_the_batch,
     known_corpora,
     micro_batches,
     read_weights,
@@ -362,3 +364,22 @@ def done_alone(failure: str | None) -> str | None:
         return first_alone(Processes(dist.get_rank(), 2, torch.device("cpu")), action)
     except UserError as error:
         return str(error)
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "processes", "kept"),
+    [
+        ((2, 1), 1, 1, 2),  # processes and micro-batches before, the flag, processes now: a node less
+        ((1, 2), 1, 2, 1),  # and back again
+        ((4, 1), 1, 3, 1),  # 4 batches do not divide among 3: as given
+        ((2, 2), 2, 4, 1),
+        ((2, 1), 3, 2, 3),  # as many processes as before: the flag counts
+    ],
+)
+def test_other_processes_keep_the_samples_of_a_step(monkeypatch, before, given, processes, kept):
+    world_size, accumulate = before
+    old = SimpleNamespace(world_size=world_size, config={"batch_size": 8, "accumulate": accumulate})
+    monkeypatch.setattr("pretrain.ssl_pretrain.newest_state", lambda folder: old)
+    options = DINOv3Options(model="dinov3-tiny", batch_size=8, accumulate=given)
+    found = keeping_the_batch(options, Processes(0, processes, torch.device("cpu")))
+    assert found == replace(options, accumulate=kept)

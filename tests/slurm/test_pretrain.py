@@ -100,22 +100,34 @@ def train_undisturbed(checkout, script, *words) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def warned_job(cluster, checkout, tmp_path, script, own, to_whom) -> tuple[Job, RunFolder, int]:
+    """A job that was warned and went back into the queue, its folder, and the step that it saved before."""
+    folder = RunFolder(tmp_path / "warned")
+    job = Job(
+        cluster, checkout, tmp_path / "job", *RESOURCES, f"pretrain/{script}", *own, *COMMON,
+        "--output", folder.root,
+    )  # fmt: skip
+    job.wait_until(lambda: len(read_metrics(folder.metrics)) >= WARNED_AFTER, "the first steps")
+    assert cluster.run("scancel", "--signal=USR1", *to_whom, job.number).returncode == 0
+    job.wait_for_state("PENDING")
+    (saved,) = folder.step_files()
+    assert WARNED_AFTER <= saved < STEPS
+    return job, folder, saved
+
+
+def start_again(cluster, job: Job, *changes: str) -> None:
+    """SLURM lets a job that was put back wait for two minutes: not here; then the job's end."""
+    assert cluster.run("scontrol", "update", f"JobId={job.number}", *changes, "StartTime=now").returncode == 0
+    job.wait_for_state("COMPLETED", "FAILED", "CANCELLED")
+    assert (job.field("JobState"), job.field("Restarts"), job.field("ExitCode")) == ("COMPLETED", "1", "0:0"), job.text
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_warned_job_goes_on_after_its_requeue_as_if_nothing_had_been(cluster, checkout, films, tmp_path, case):
     script, own, to_whom = CASES[case]
-    warned, undisturbed = RunFolder(tmp_path / "warned"), RunFolder(tmp_path / "undisturbed")
-    job = Job(
-        cluster, checkout, tmp_path / "job", *RESOURCES, f"pretrain/{script}", *own, *COMMON, "--output", warned.root
-    )
-    job.wait_until(lambda: len(read_metrics(warned.metrics)) >= WARNED_AFTER, "the first steps")
-    assert cluster.run("scancel", "--signal=USR1", *to_whom, job.number).returncode == 0
-    job.wait_for_state("PENDING")
-    (saved,) = warned.step_files()
-    assert WARNED_AFTER <= saved < STEPS
-    # SLURM lets a job that was put back wait for two minutes
-    assert cluster.run("scontrol", "update", f"JobId={job.number}", "StartTime=now").returncode == 0
-    job.wait_for_state("COMPLETED", "FAILED", "CANCELLED")
-    assert (job.field("JobState"), job.field("Restarts"), job.field("ExitCode")) == ("COMPLETED", "1", "0:0"), job.text
+    undisturbed = RunFolder(tmp_path / "undisturbed")
+    job, warned, saved = warned_job(cluster, checkout, tmp_path, script, own, to_whom)
+    start_again(cluster, job)
     for expected in ("attempt 1", "attempt 2", f"resuming after step {saved} of {STEPS}"):
         assert expected in job.text
 
@@ -125,6 +137,21 @@ def test_a_warned_job_goes_on_after_its_requeue_as_if_nothing_had_been(cluster, 
     # a process a node, although each node has two GPUs in name
     assert (len(found), found[-1]["samples"]) == (STEPS, STEPS * BATCH_SIZE * NODES)
     assert (warned.export / "model.safetensors").is_file()
+
+
+def test_a_job_goes_on_with_a_node_less(cluster, checkout, films, tmp_path):
+    """Sharded over two nodes, resumed whole on one: the step keeps its samples, and so the training its losses."""
+    script, own, to_whom = CASES["vjepa2"]
+    undisturbed = RunFolder(tmp_path / "undisturbed")
+    job, warned, saved = warned_job(cluster, checkout, tmp_path, script, own, to_whom)
+    start_again(cluster, job, "NumNodes=1-1", "NumTasks=1", "NumCPUs=4")
+    assert "processes 1, before 2: 2 micro-batches keep the 4 samples of a step" in job.text
+    assert f"resuming after step {saved} of {STEPS}" in job.text
+
+    train_undisturbed(checkout, script, *own, *COMMON, "--output", undisturbed.root)
+    found, expected = numbers_of(warned), numbers_of(undisturbed)
+    assert [each["samples"] for each in found] == [each["samples"] for each in expected]
+    assert [each["loss"] for each in found] == pytest.approx([each["loss"] for each in expected], rel=1e-4)
 
 
 def test_a_wrong_option_is_a_failed_job_that_says_so(cluster, checkout, films, tmp_path):

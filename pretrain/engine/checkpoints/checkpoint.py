@@ -129,6 +129,17 @@ def state_of(content: dict[str, Any], where: Path) -> TrainingState:
     return TrainingState(**{entry.name: content[entry.name] for entry in fields(TrainingState)})
 
 
+def newest_state(folder: RunFolder) -> TrainingState | None:
+    """The plain values of the newest checkpoint; None where there is none."""
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        return None
+    content = (
+        sharded_checkpoint.read_complete(newest)["state"] if newest.is_dir() else read_checkpoint(newest, mapped=True)
+    )
+    return state_of(content, newest)
+
+
 def newest_checkpoint(folder: RunFolder) -> Path | None:
     """The state with the most steps: that of a step, or the final one unless a longer training has gone beyond it.
 

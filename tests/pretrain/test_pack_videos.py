@@ -216,7 +216,8 @@ def test_another_decoder_packs_the_same_frames(workspace, eyes, decoder):
 
 
 def test_a_decoder_that_is_not_there_is_named_before_anything_is_written(workspace, eyes, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    for module in ("torchcodec", "torchcodec.decoders"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r"--decoder nvdec: not installed .*pip install torchcodec"):
         pack("--decoder", "nvdec")
     assert not packed(workspace).exists()

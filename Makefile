@@ -2,6 +2,7 @@
 # make demo-scale    the same with four encoders: does a larger one help? (EfficientNet-Lite0, 1, 2 and the floor)
 # make demo-benchmark    three made releases with two encoders: import, official lists, ranks over data sets, a bundle
 # make demo-heads    five heads, features as they are and standardised: does the order of encoders depend on them?
+# make demo-tasks    tools, clips and masks on drawn pictures, with two encoders
 # make demo-live    a head that sees no later frame follows a video in the terminal, at the video's own speed
 # make demo-pretrain    the three stages of pretraining on drawn videos, with tiny networks
 # make test    the test suite
@@ -26,7 +27,7 @@ ONE_THREAD := env OMP_NUM_THREADS=1
 DEMO_MODELS := EfficientNet-Lite0 ColorHistogram
 SCALE_MODELS := EfficientNet-Lite0 EfficientNet-Lite1 EfficientNet-Lite2 ColorHistogram
 
-.PHONY: demo demo-scale demo-benchmark demo-heads demo-live demo-pretrain test test-faults test-tools lint
+.PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-pretrain test test-faults test-tools lint
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"
@@ -52,6 +53,9 @@ demo-benchmark: $(INSTALLED)
 
 demo-heads: $(INSTALLED)
 	PYTHON=$(PY) bash data/demo_heads.sh
+
+demo-tasks: $(INSTALLED)
+	PYTHON=$(PY) bash data/demo_tasks.sh
 
 demo-live: $(INSTALLED)
 	PYTHON=$(PY) bash data/demo_live.sh

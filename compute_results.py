@@ -197,19 +197,28 @@ def _write_reports(given: argparse.Namespace) -> None:
 
 
 def _write_benchmark(given: argparse.Namespace) -> None:
-    from common.reports.benchmark.table import collect_sets, make_benchmark
+    from common.reports.benchmark.table import collect_sets, has_phase_runs, make_benchmark
+    from common.reports.benchmark.tasks import task_columns, task_datasets, task_text_rows, write_task_cells
     from common.reports.benchmark.written import text_rows, ties_caption, write_benchmark
     from common.reports.exchange.foreign import named_folders
 
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)
-    sets, remarks = collect_sets(given.benchmark, given.splits, partial(_collect, given), protocols)
+    of_phases, of_tasks = task_datasets(given.benchmark)
+    tasks, said = task_columns(of_tasks, given.splits, given.models) if of_tasks or not given.benchmark else ([], [])
+    if not of_phases and (of_tasks or (tasks and not has_phase_runs())):
+        if not tasks:
+            raise UserError(f"--benchmark: nothing to compare ({'; '.join(map(str, said))})")
+        print(format_table(task_text_rows(tasks)))
+        print("\n".join([*map(str, said), f"wrote {write_task_cells(tasks)}"]))
+        return
+    sets, remarks = collect_sets(of_phases, given.splits, partial(_collect, given), protocols)
     for name, folder in named_folders(given.with_predictions or []).items():
         if not any((folder / each.name).is_dir() for each in sets):
             raise UserError(
                 f"--with_predictions {name}: {folder} has no folder of {listed([each.name for each in sets])}; with --benchmark "
                 "predictions of each data set are in a folder of its name"
             )
-    made = make_benchmark(sets, protocols, remarks)
+    made = make_benchmark(sets, protocols, [*remarks, *said], tasks)
     print(format_table(text_rows(made)))
     if caption := ties_caption(made.headline):
         print(caption)

@@ -27,6 +27,7 @@ COMMANDS = (
     "data/import_dataset.py annotations",
     "data/prepare_sics155.py",
     "data/make_sample.py",
+    "data/make_tasks.py",
     "data/make_releases.py",
     "data/make_masks.py",
     "generate_k_folds.py",

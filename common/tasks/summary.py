@@ -93,9 +93,10 @@ class TaskSummary:
 
     @property
     def name(self) -> str:
-        """The row of a table: the model, and the run where it has a name beside its list of splits."""
+        """The row of a table: the model, the run where it has a name beside its list of splits, and whether its weights are random."""
         run = (self.run or "").removeprefix(f"splits={self.splits}").strip("-") if self.splits else self.run
-        return f"{self.model} ({run})" if run else self.model
+        marks = ", ".join(filter(None, [run, "random weights" if self.random_weights else None]))
+        return f"{self.model} ({marks})" if marks else self.model
 
     @property
     def best(self) -> TaskMeasure:

@@ -68,9 +68,8 @@ def rows_of_tasks(summaries: Sequence[TaskSummary]) -> list[list[str]]:
     rows = [["", headline, "95 % interval"]]
     for summary in summaries:
         measure = summary.measures.get(headline, TaskMeasure(None))
-        mark = " (random weights)" if summary.random_weights else ""
         bounds = NOT_AVAILABLE if measure.low is None else f"{100 * measure.low:.1f} to {100 * measure.high:.1f}"
-        rows.append([summary.name + mark, _percent(measure.value), bounds])
+        rows.append([summary.name, _percent(measure.value), bounds])
     for name in dict.fromkeys(name for summary in summaries for name in summary.floors):
         values = [summary.floors[name].get(headline) for summary in summaries if name in summary.floors]
         found = [measure.value for measure in values if measure is not None and measure.value is not None]

@@ -6,7 +6,7 @@ a rank in every set: over other sets they would be means of other things.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import combinations
 
@@ -15,7 +15,9 @@ import numpy as np
 from common.base import paths
 from common.base.entries import reason_against_folder, visible
 from common.base.runtime import UserError, describe_os_error, listed
+from common.dataset.description import read_description
 from common.head.config import TrainConfig
+from common.reports.benchmark.tasks import TaskColumn
 from common.reports.caveats import Remark, leaks_of_result
 from common.reports.comparison import Report, make_report
 from common.reports.leaderboard import ALPHA, HEADLINE, Cell, Family
@@ -131,6 +133,8 @@ class Benchmark:
     protocols: list[Protocol]
     standings: dict[tuple[int, str], Standing]
     remarks: list[Remark]
+    tasks: list[TaskColumn] = field(default_factory=list)
+    """Other tasks, which have values and no ranks."""
 
     @property
     def headline(self) -> Standing:
@@ -139,10 +143,11 @@ class Benchmark:
 
     @cached_property
     def encoders(self) -> list[str]:
-        """By mean rank in the headline measure, then those without one by the number of their sets."""
+        """By mean rank in the headline measure, then those without one by the number of their sets, then those of tasks alone."""
         present = {name: sum(name in each.results for each in self.sets) for each in self.sets for name in each.results}
         others = sorted(present.keys() - self.headline.means.keys(), key=lambda name: (-present[name], name))
-        return [*self.headline.means, *others]
+        of_tasks = (name for column in self.tasks for name in column.summaries)
+        return list(dict.fromkeys([*self.headline.means, *others, *of_tasks]))
 
 
 def collect_sets(
@@ -177,13 +182,32 @@ def collect_sets(
 
 
 def _with_runs() -> list[paths.Dataset]:
-    """Every data set below `data/` that some model has a finished run on."""
+    """Every data set of phases below `data/` that some model has a finished run on."""
     folders = [path.parent for path in visible(paths.repository_root() / "data", "*/mapping.txt")]
     sets = [paths.Dataset(folder) for folder in folders if not reason_against_folder(folder.name)]
-    return [each for each in sets if any(run_names(model, each) for model in paths.all_models())]
+    return [
+        each for each in sets if not _is_of_task(each) and any(run_names(model, each) for model in paths.all_models())
+    ]
 
 
-def make_benchmark(sets: Sequence[BenchmarkSet], protocols: Sequence[Protocol], remarks: Sequence[Remark]) -> Benchmark:
+def has_phase_runs() -> bool:
+    """Whether some data set of phases has finished runs."""
+    return bool(_with_runs())
+
+
+def _is_of_task(dataset: paths.Dataset) -> bool:
+    try:
+        return read_description(dataset).task is not None
+    except UserError:  # who collects its runs says what is wrong
+        return False
+
+
+def make_benchmark(
+    sets: Sequence[BenchmarkSet],
+    protocols: Sequence[Protocol],
+    remarks: Sequence[Remark],
+    tasks: Sequence[TaskColumn] = (),
+) -> Benchmark:
     """Rank the encoders of several data sets; every report has a board of each of `protocols`, in their order."""
     everywhere = set.intersection(*(set(each.results) for each in sets))
     num_draws = _draws_to_separate(len(everywhere))
@@ -193,10 +217,11 @@ def make_benchmark(sets: Sequence[BenchmarkSet], protocols: Sequence[Protocol], 
         for board, protocol in enumerate(protocols)
         for measure in MEASURES
     }
-    made = Benchmark("", list(sets), list(protocols), standings, list(remarks))
+    made = Benchmark("", list(sets), list(protocols), standings, list(remarks), list(tasks))
     lines = [*_set_remarks(sets), *_rank_remarks(made), *remarks]
-    title = f"{len(made.encoders)} encoders on {len(sets)} data sets"
-    if any(result.record["synthetic"] for each in sets for result in each.report.results):
+    title = f"{len(made.encoders)} encoders on {len(sets) + len(tasks)} data sets"
+    drawn = [result.record["synthetic"] for each in sets for result in each.report.results]
+    if any([*drawn, *(each.synthetic for column in tasks for each in column.summaries.values())]):
         title += " (synthetic data)"
     return replace(made, title=title, remarks=lines)
 

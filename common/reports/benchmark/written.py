@@ -15,6 +15,7 @@ from common.base.files import atomic_path, write_text
 from common.base.wording import brief, text_cell
 from common.head.config import FLOORS
 from common.reports.benchmark.table import Benchmark, Standing
+from common.reports.benchmark.tasks import floor_names, task_cell_rows
 from common.reports.leaderboard import ALPHA, HEADLINE
 from common.reports.page import page
 from common.reports.pictures.style import ALARM, QUIET, SERIES_COLOURS, save, tidy, write_remarks, write_title
@@ -42,7 +43,7 @@ METHODS = (
 def write_benchmark(made: Benchmark, *, pdf: bool = False) -> list[Path]:
     """Write everything to `comparison_results/benchmark/`; returns what was written."""
     folder = paths.comparison_results() / "benchmark"
-    cells = pd.DataFrame(cell_rows(made))
+    cells = pd.DataFrame([*cell_rows(made), *task_cell_rows(made.tasks)])
     table = folder / "cells.csv"
     with atomic_path(table) as temporary:
         shown = cells.map(lambda value: text_cell(value) if isinstance(value, str) else value)
@@ -80,6 +81,7 @@ def save_benchmark_page(made: Benchmark, path: Path) -> Path:
         "least": LEAST_RANKED,
         "ties_caption": ties_caption,
         "floors": floors(made),
+        "task_floors": floor_names(made.tasks),
     }
     write_text(path, environment.get_template("benchmark.html.j2").render(context))
     return path
@@ -90,6 +92,7 @@ def text_rows(made: Benchmark) -> list[list[str]]:
     standing = made.headline
     tied = ["Tied"] if standing.family.can_separate else []
     rows = [["Encoder", "Mean rank", "95 % interval", *tied, *(each.name for each in made.sets)]]
+    rows[0] += [f"{column.title}: {column.measure}" for column in made.tasks]
     for name in made.encoders:
         mean = standing.means.get(name)
         row = [name, f"{mean.estimate:.2f}" if mean else "n/a", bounds(mean) if mean else "n/a"]
@@ -98,11 +101,16 @@ def text_rows(made: Benchmark) -> list[list[str]]:
             cell = each.cell(name, 0, HEADLINE)
             text = "not run" if cell is None else percent(cell.mean, cell.std)
             row.append(f"{text} (seen)" if name in each.leaks else text)
-        rows.append(row)
+        rows.append([*row, *(column.text(name) for column in made.tasks)])
     for kind, title in floors(made).items():
         found = [each.floor(kind, 0, HEADLINE) for each in made.sets]
         cells = [percent(floor.mean(HEADLINE, made.protocols[0])) if floor else "not run" for floor in found]
-        rows.append([f"floor: {title}", *[""] * (len(rows[0]) - len(made.sets) - 1), *cells])
+        blank = [""] * (len(rows[0]) - len(made.sets) - len(made.tasks) - 1)
+        rows.append([f"floor: {title}", *blank, *cells, *[""] * len(made.tasks)])
+    for name in floor_names(made.tasks):
+        values = [column.floor(name) for column in made.tasks]
+        cells = ["" if value is None else percent(value) for value in values]
+        rows.append([f"floor of tasks: {name}", *[""] * (len(rows[0]) - len(cells) - 1), *cells])
     return rows
 
 

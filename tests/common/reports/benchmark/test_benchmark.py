@@ -1,6 +1,7 @@
 """The table over data sets: ranks by hand, cells that are empty or have seen the test, and what is written."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 
 from common.base import paths
 from common.reports.benchmark.table import Benchmark, BenchmarkSet, in_rows, make_benchmark
+from common.reports.benchmark.tasks import TaskColumn, task_columns, task_datasets
 from common.reports.benchmark.written import cell_rows, text_rows, ties_caption, write_benchmark
 from common.reports.comparison import make_report
 from common.reports.leaderboard import ALPHA
 from common.reports.results import Collection, EncoderResult, SplitResult
 from common.scoring.protocols import PROTOCOLS
 from common.scoring.video_score import VideoScore
+from common.tasks.summary import TaskMeasure, TaskSummary, write_task_summary
 
 PHASES = ("background", "incision", "wash")
 VIDEOS = tuple(f"BL_{number}" for number in range(8))
@@ -176,3 +179,62 @@ def test_what_is_written(three, workspace, tmp_path):
     assert len(written[2].read_text().splitlines()) == 1 + 3 * 3 * 8 * len(PROTOCOLS)
     again = write_benchmark(leaky)
     assert again[0].read_text(encoding="utf-8") == page
+
+
+# --- other tasks beside phases ------------------------------------------------------------------------------------
+
+
+def task_record(model: str, value: float | None) -> TaskSummary:
+    return TaskSummary(
+        task="multilabel", dataset="tools", model=model, run="splits=A", splits="A", num_splits=1, synthetic=True,
+        random_weights=False, units="videos", num_units=9, headline="mean AP",
+        measures={"mean AP": TaskMeasure(value, 0.4, 0.6, 6, 7), "mean ROC area": TaskMeasure(0.9)},
+        floors={"majority class": {"mean AP": TaskMeasure(0.2)}}, inputs_hash="f" * 64,
+    )  # fmt: skip
+
+
+def test_tasks_are_further_columns_with_their_own_measure_and_no_ranks(tmp_path):
+    sets = [data_set(tmp_path, "one", {"Good": 2, "Poor": 30}), data_set(tmp_path, "two", {"Good": 4, "Poor": 20})]
+    tools = TaskColumn("tools", "A", {name: task_record(name, value) for name, value in (("Poor", 0.5), ("New", None))})
+    alone = make_benchmark(sets, list(PROTOCOLS.values()), [])
+    both = make_benchmark(sets, list(PROTOCOLS.values()), [], [tools])
+    assert both.encoders == ["Good", "Poor", "New"]
+    assert {name: mean.estimate for name, mean in both.headline.means.items()} == {
+        name: mean.estimate for name, mean in alone.headline.means.items()
+    }
+    head, *rows = text_rows(both)
+    by_name = {row[0]: row for row in rows}
+    assert head[-1] == "tools (A): mean AP"
+    assert [by_name[name][-1] for name in ("Good", "Poor", "New")] == ["not run", "50.00", "n/a"]
+    assert by_name["floor of tasks: majority class"][-1] == "20.00"
+    assert by_name["New"][-3:-1] == ["not run", "not run"]
+    assert both.title.endswith("3 data sets (synthetic data)")
+
+
+def test_what_is_written_has_the_tasks(tmp_path, workspace):
+    sets = [data_set(tmp_path, "one", {"Good": 2, "Poor": 30}), data_set(tmp_path, "two", {"Good": 4, "Poor": 20})]
+    made_of_both = make_benchmark(
+        sets, list(PROTOCOLS.values()), [], [TaskColumn("tools", "A", {"Poor": task_record("Poor", 0.5)})]
+    )
+    page, _, cells, *_ = write_benchmark(made_of_both)
+    text = page.read_text(encoding="utf-8")
+    assert "tools (A)<small>mean AP</small>" in text
+    assert "50.00<small>40.00 to 60.00</small>" in text
+    rows = [line for line in cells.read_text().splitlines() if line.startswith("Poor,tools (A),task,")]
+    assert len(rows) == 2
+
+
+def test_of_several_lists_that_which_is_asked_for_and_a_tables_own(workspace):
+    dataset = workspace / "data" / "tools"
+    dataset.mkdir()
+    (dataset / "dataset.yaml").write_text("task: multilabel\n")
+    for run, splits in (("splits=A", "A"), ("splits=B", "B"), (None, None)):
+        record = replace(task_record("Base", 0.5), run=run, splits=splits)
+        folder = paths.model("Base").results("tools", run)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_task_summary(folder, record)
+    titles = [column.title for column in task_columns([], None, None)[0]]
+    assert sorted(titles) == ["tools", "tools (A)", "tools (B)"]
+    assert sorted(column.title for column in task_columns(["tools"], "A", None)[0]) == ["tools", "tools (A)"]
+    assert task_columns(["tools"], "A", ["I3D"])[0] == []
+    assert task_datasets(["tools"]) == ([], ["tools"])

@@ -95,7 +95,7 @@ def open_stages(encoder: Encoder, sides: tuple[int, int]) -> StageMaps:
     usual = encoder.preprocessing.size
     if hasattr(backbone, "forward_intermediates"):
         if hasattr(backbone, "num_prefix_tokens"):  # stages' first convolutions are called patches too, but overlap
-            _check_patches(title, backbone.patch_embed.patch_size, sides)
+            _check_patches(title, getattr(getattr(backbone, "patch_embed", None), "patch_size", None), sides)
         if sides != (usual, usual) and hasattr(backbone, "set_input_size"):
             backbone.set_input_size(img_size=sides)  # its positions, from the loaded ones
         take: _Take = _TimmMaps(backbone)
@@ -172,7 +172,7 @@ class _WatchedMaps:
         if places is None:
             self._choose(pixels)
         outputs = dict(self._run(pixels, self.chosen)) if self.chosen else {}
-        found = [outputs[module] for module in self.chosen]
+        found = [_channels_first(outputs[module], self.wanted) for module in self.chosen]
         return found if places is None else [found[place] for place in places]
 
     def _run(self, pixels: Tensor, modules: Sequence[nn.Module]) -> list[tuple[nn.Module, Tensor]]:
@@ -195,9 +195,16 @@ class _WatchedMaps:
         self.chosen = []
         for size in self.wanted:
             found = [
-                module
-                for module, output in ended
-                if times[module] == 1 and isinstance(output, Tensor) and output.ndim == 4 and _size(output) == size
+                module for module, output in ended if times[module] == 1 and _channels_first(output, [size]) is not None
             ]
             outermost = min((names[module].count(".") for module in found), default=0)
             self.chosen.extend([module for module in found if names[module].count(".") == outermost][-1:])
+
+
+def _channels_first(output: object, sizes: Sequence[tuple[int, int]]) -> Tensor | None:
+    """A map of one of the sizes as `(N, C, h, w)`, also one that has its channels last (Swin); None: it is no such map."""
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        return None
+    if _size(output) in sizes:
+        return output
+    return output.permute(0, 3, 1, 2) if tuple(output.shape[1:3]) in sizes else None

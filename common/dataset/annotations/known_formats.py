@@ -14,7 +14,7 @@ from common.base.runtime import UserError
 from common.dataset.annotations.annotated import Annotated, KnownPhases, media_name
 from common.dataset.annotations.formats.boris import boris_text, read_boris
 from common.dataset.annotations.formats.boris_tables import is_boris_table, read_boris_table
-from common.dataset.annotations.formats.elan import elan_text, read_elan
+from common.dataset.annotations.formats.elan import elan_colours_text, elan_text, read_elan
 from common.dataset.annotations.formats.interval_table import interval_table_text, read_interval_table
 from common.dataset.annotations.formats.label_studio import (
     configuration_text,
@@ -32,6 +32,7 @@ SUFFIXES = {
     ".txt": None, ".gz": None,
 }  # fmt: skip
 # what is written: a file a video, or one for all
+ELAN_PREFERENCES = ".pfsx"
 FILE_SUFFIXES = {"elan": ".eaf", "csv": ".csv", "vtt": ".vtt"}
 PROJECTS = {"boris": "phases.boris", "via": "phases_via.json", "labelstudio": "phases_labelstudio.json"}
 LABEL_STUDIO_CONFIGURATION = "phases_labelstudio.xml"
@@ -123,7 +124,8 @@ def annotation_files(place: Path) -> list[Path]:
 def annotation_names(format_name: str, videos: Sequence[str]) -> list[str]:
     """The names of the files that `annotation_texts` makes for these videos."""
     if format_name in FILE_SUFFIXES:
-        return [f"{video}{FILE_SUFFIXES[format_name]}" for video in videos]
+        suffixes = [FILE_SUFFIXES[format_name], *([ELAN_PREFERENCES] if format_name == "elan" else [])]
+        return [f"{video}{suffix}" for video in videos for suffix in suffixes]
     return [PROJECTS[format_name], *([LABEL_STUDIO_CONFIGURATION] if format_name == "labelstudio" else [])]
 
 
@@ -150,7 +152,10 @@ def annotation_texts(
             "csv": interval_table_text,
             "vtt": lambda video: webvtt_text(video, phases, colours),
         }
-        return {f"{video.name}{FILE_SUFFIXES[format_name]}": texts[format_name](video) for video in videos}
+        files = {f"{video.name}{FILE_SUFFIXES[format_name]}": texts[format_name](video) for video in videos}
+        if format_name == "elan":
+            files |= {f"{video.name}{ELAN_PREFERENCES}": elan_colours_text(phases, colours) for video in videos}
+        return files
     if format_name == "boris":
         date = now.replace(tzinfo=None).isoformat()
         return {PROJECTS["boris"]: boris_text(videos, phases, colours, places, date)}

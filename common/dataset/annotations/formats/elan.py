@@ -19,6 +19,7 @@ from common.dataset.annotations.prelabelled import Prelabelled
 from common.dataset.importing.label_tables import PhaseInterval
 
 TIER, DOUBT_TIER = "phase", "look here"
+VOCABULARY, VALUE_ID = "phases", "cve"
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 MILLISECONDS = 1000
 MOST_STEPS = 64  # from a tier to the one that has its times
@@ -140,7 +141,7 @@ def elan_text(video: Prelabelled, phases: Sequence[str], link: str, date: str) -
 
     `link` is the place of the video from the file; `date` an ISO time with its zone.
     """
-    writer, entries = _Writer(), {name: f"cve{index}" for index, name in enumerate(phases)}
+    writer, entries = _Writer(), {name: f"{VALUE_ID}{index}" for index, name in enumerate(phases)}
     tiers = [
         *writer.tier(TIER, TIER, [(*video.seconds(one), one.phase, entries[one.phase]) for one in video.segments]),
         *writer.tier(
@@ -168,17 +169,43 @@ def elan_text(video: Prelabelled, phases: Sequence[str], link: str, date: str) -
     return "\n".join([*head, *tiers, *_vocabulary(entries), "</ANNOTATION_DOCUMENT>", ""])
 
 
+def elan_colours_text(phases: Sequence[str], colours: Sequence[str]) -> str:
+    """The preferences (`<video>.pfsx`, beside the `.eaf`) by which ELAN shows each phase in its colour, `#RRGGBB`.
+
+    Keys by ELAN's `ElanFrame2.loadCVPreferences` and `PreferencesWriter`.
+    """
+    entries = [
+        f'            <prefGroup key="{VALUE_ID}{index}">\n'
+        f'                <pref key="Color"><Object class="java.awt.Color">{_rgb(colour)}</Object></pref>\n'
+        "            </prefGroup>"
+        for index, (_, colour) in enumerate(zip(phases, colours, strict=True))
+    ]
+    head = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<preferences version="1.1" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
+        'xsi:noNamespaceSchemaLocation="http://www.mpi.nl/tools/elan/Prefs_v1.1.xsd">',
+        '    <prefGroup key="CV.ML.Prefs">',
+        f'        <prefGroup key="{VOCABULARY}">',
+    ]
+    return "\n".join([*head, *entries, "        </prefGroup>", "    </prefGroup>", "</preferences>", ""])
+
+
+def _rgb(colour: str) -> str:
+    """`#RRGGBB` as three decimal numbers."""
+    return ",".join(str(int(colour[place : place + 2], 16)) for place in (1, 3, 5))
+
+
 def _vocabulary(entries: Mapping[str, str]) -> Iterator[str]:
     """The types of the two tiers and the phases to choose from."""
     yield (
-        f'    <LINGUISTIC_TYPE CONTROLLED_VOCABULARY_REF="phases" GRAPHIC_REFERENCES="false" LINGUISTIC_TYPE_ID="{TIER}" '
+        f'    <LINGUISTIC_TYPE CONTROLLED_VOCABULARY_REF="{VOCABULARY}" GRAPHIC_REFERENCES="false" LINGUISTIC_TYPE_ID="{TIER}" '
         'TIME_ALIGNABLE="true"/>'
     )
     yield '    <LINGUISTIC_TYPE GRAPHIC_REFERENCES="false" LINGUISTIC_TYPE_ID="default-lt" TIME_ALIGNABLE="true"/>'
     yield (
         '    <LANGUAGE LANG_DEF="http://cdb.iso.org/lg/CDB-00130975-001" LANG_ID="und" LANG_LABEL="undetermined (und)"/>'
     )
-    yield '    <CONTROLLED_VOCABULARY CV_ID="phases">'
+    yield f'    <CONTROLLED_VOCABULARY CV_ID="{VOCABULARY}">'
     yield '        <DESCRIPTION LANG_REF="und"/>'
     for name, entry in entries.items():
         yield f'        <CV_ENTRY_ML CVE_ID="{entry}">'

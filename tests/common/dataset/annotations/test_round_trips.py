@@ -89,13 +89,18 @@ def test_webvtt_files_are_read_alike_by_webvtt_py(tmp_path):
 
 
 def test_an_elan_file_has_its_parts_in_the_order_of_the_schema():
-    (text,) = texts_of("elan", [prelabelled()]).values()
+    text, preferences = texts_of("elan", [prelabelled()]).values()
     document = ElementTree.fromstring(text)
     parts = list(dict.fromkeys(part.tag for part in document))
     assert parts == ["HEADER", "TIME_ORDER", "TIER", "LINGUISTIC_TYPE", "LANGUAGE", "CONTROLLED_VOCABULARY"]
     media = document.find("HEADER/MEDIA_DESCRIPTOR").attrib
     assert media["RELATIVE_MEDIA_URL"] == "../theatre/case 7.mp4"
     assert media["MEDIA_URL"] == "file:///case 7.mp4"
+    entries = {entry.get("CVE_ID"): entry.findtext("CVE_VALUE") for entry in document.iter("CV_ENTRY_ML")}
+    groups = ElementTree.fromstring(preferences).findall("prefGroup/prefGroup/prefGroup")
+    colours = {entries[group.get("key")]: group.findtext("pref/Object") for group in groups}
+    assert colours["background"] == "221,221,221"
+    assert list(colours) == list(PHASES)
 
 
 def test_boris_phases_have_keys_colours_and_exclude_each_other():

@@ -11,6 +11,7 @@ tier and VIA's attribute "look here", Label Studio's score, WebVTT's class, the 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
@@ -45,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     output = (given.output or Path(f"{folder.name}_{given.format}")).resolve()
     _require_free(output, annotation_names(given.format, list(videos)))
     for video in videos.values():
-        _say_if_unplayable(video)
+        with contextlib.suppress(UserError):  # one that is damaged is named when its turn comes
+            _say_if_unplayable(video)
 
     # torch loads only now: --help is answered at once
     from common.dataset.description import frames_fps_of
@@ -213,14 +215,28 @@ def _say_what_moves(handed_out: Sequence[Prelabelled]) -> None:
 
 
 def _places(videos: Mapping[str, Path], output: Path) -> dict[str, str]:
-    """The path of each video from the folder of the files; its bare name where the path would lead through a home folder."""
-    home, places = Path.home(), {}
+    """The path of each video from the folder of the files; its bare name where the path would name a home folder."""
+    places = {}
     for name, path in videos.items():
         common = Path(os.path.commonpath([path, output])) if path.drive == output.drive else None
-        leads_through_home = common is None or (home.is_relative_to(common) and home != common)
-        # as in a link: with / on every system
-        places[name] = path.name if leads_through_home else Path(os.path.relpath(path, output)).as_posix()
+        if common is None or _names_a_home(path, common):
+            places[name] = path.name
+        else:  # as in a link: with / on every system
+            places[name] = Path(os.path.relpath(path, output)).as_posix()
+    if any("/" not in place for place in places.values()) and output != next(iter(videos.values())).parent:
+        log.warning(
+            "links to videos are bare names, since their paths name a home folder: put the files beside the videos"
+        )
     return places
+
+
+def _names_a_home(path: Path, common: Path) -> bool:
+    """Whether the path of a file from a folder above it, `common`, names the home folder of somebody."""
+    home, depth = Path.home(), len(common.parts)
+    if path.is_relative_to(home) and depth < len(home.parts):
+        return True
+    shared = home.parent  # /home, /Users: those of others are there too
+    return len(shared.parts) > 1 and path.is_relative_to(shared) and depth <= len(shared.parts)
 
 
 def _texts(

@@ -25,7 +25,9 @@ ROWS = 7  # so that a small picture still shows the video above them
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
     parser = CommandParser(None, __doc__)
-    parser.groups["model"].add_argument("--model", default="EfficientNet-Lite0", help="whose head (default: %(default)s)")
+    parser.groups["model"].add_argument(
+        "--model", default="EfficientNet-Lite0", help="whose head (default: %(default)s)"
+    )
     given = parser.parse_args(argv)
     page = os.environ.get("VIA_HTML", "")
     if not os.path.isfile(page):
@@ -49,7 +51,7 @@ def _take_picture(videos: Path) -> None:
     project = (videos / PROJECTS["via"]).read_text(encoding="utf-8")
     rows = '"gtimeline_visible_row_count": "'
     before, _, after = project.partition(rows)
-    project = f"{before}{rows}{ROWS}{after[after.index(chr(34)):]}"
+    project = f"{before}{rows}{ROWS}{after[after.index(chr(34)) :]}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         view = browser.new_page(viewport=SIZE)

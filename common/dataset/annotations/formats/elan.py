@@ -4,6 +4,7 @@ Facts of the format by its schema 3.0 (http://www.mpi.nl/tools/elan/EAFv3.0.xsd)
 TheLanguageArchive/EAF-parser. An annotation refers to two slots of time, or to an annotation of another tier.
 """
 
+import mimetypes
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -150,12 +151,13 @@ def elan_text(video: Prelabelled, phases: Sequence[str], link: str, date: str) -
     ]
     # the schema wants an absolute link; ELAN, which does not find it, takes the relative one
     absolute = f"file:///{link.rpartition('/')[2]}"
+    kind = mimetypes.guess_type(link)[0] or "video/mp4"
     head = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         f'<ANNOTATION_DOCUMENT AUTHOR="" DATE="{date}" FORMAT="3.0" VERSION="3.0" '
         f'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation="{SCHEMA}">',
         '    <HEADER MEDIA_FILE="" TIME_UNITS="milliseconds">',
-        f'        <MEDIA_DESCRIPTOR MEDIA_URL={quoteattr(absolute)} MIME_TYPE="video/mp4" '
+        f'        <MEDIA_DESCRIPTOR MEDIA_URL={quoteattr(absolute)} MIME_TYPE="{kind}" '
         f"RELATIVE_MEDIA_URL={quoteattr(link if link.startswith('.') else f'./{link}')}/>",
         f'        <PROPERTY NAME="lastUsedAnnotationId">{writer.num_annotations}</PROPERTY>',
         "    </HEADER>",

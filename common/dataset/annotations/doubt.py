@@ -9,7 +9,10 @@ from common.dataset.annotations.prelabelled import PrelabelledSegment
 from common.dataset.segments import find_segments
 
 DOUBTFUL_BELOW = 0.5  # less likely than all other phases together
-FLICKER_SECONDS = 2.0  # a shorter phase is more often a slip of the head than of the surgeon
+FLICKER_SECONDS, FLICKER_SHARE = (
+    2.0,
+    0.01,
+)  # of a short video; a shorter phase is more often a slip of the head than of the surgeon
 
 
 def merge_flicker(
@@ -42,10 +45,10 @@ def doubtful_segments(
 ) -> tuple[PrelabelledSegment, ...]:
     """The segments of phases `(T,)` with their mean probability, and what makes one doubtful.
 
-    That is a mean below one half, a duration below `FLICKER_SECONDS`, or a change of phase that is not among
-    `usual_changes`, those of the videos that the head has learned from (None: not known).
+    That is a mean below one half, a duration below `FLICKER_SECONDS` and `FLICKER_SHARE` of the video, or a change of phase
+    that is not among `usual_changes`, those of the videos that the head has learned from (None: not known).
     """
-    segments = find_segments(phase_ids)
+    segments, flicker = find_segments(phase_ids), min(FLICKER_SECONDS, FLICKER_SHARE * float(edges[-1] - edges[0]))
     found = []
     for index, (phase, start, end) in enumerate(segments):
         means = probabilities[start:end].mean(axis=0, dtype=np.float64)
@@ -53,8 +56,8 @@ def doubtful_segments(
         if means[phase] < DOUBTFUL_BELOW:
             others = [other for other in np.argsort(-means, kind="stable") if other != phase]
             reasons.append(f"low confidence {means[phase]:.2f}" + (f", or {names[others[0]]}?" if others else ""))
-        if (seconds := float(edges[end] - edges[start])) < FLICKER_SECONDS and len(segments) > 1:
-            reasons.append(f"only {seconds:.1f} s long")
+        if (seconds := float(edges[end] - edges[start])) < flicker:
+            reasons.append(f"only {seconds:.2g} s long")
         before = int(segments.labels[index - 1]) if index else None
         if usual_changes is not None and before is not None and (before, phase) not in usual_changes:
             reasons.append(f"unusual after {names[before]}")

@@ -47,14 +47,18 @@ def test_nothing_shorter_is_left_and_nothing_longer_is_touched():
 
 def test_a_doubtful_segment_says_why():
     ids = np.array([0] * 5 + [1] * 5 + [2] * 2)
+    edges = np.array([*range(0, 1000, 100), 1000, 1000.5, 1001.5])
     probabilities = probabilities_of(ids)
     probabilities[5:10] = (0.45, 0.40, 0.15)
-    first, second, third = doubtful_segments(ids, probabilities, EDGES, NAMES, {(0, 1)})
+    first, second, third = doubtful_segments(ids, probabilities, edges, NAMES, {(0, 1)})
     assert (first.start, first.end, first.phase, first.doubt) == (0, 5, "background", "")
     assert first.confidence == 0.8
     assert second.doubt == "low confidence 0.40, or background?"
-    assert third.doubt == "only 1.0 s long; unusual after cut"
-    assert [one.doubt for one in doubtful_segments(ids, probabilities_of(ids), EDGES, NAMES, None)][1] == ""
+    assert third.doubt == "only 1.5 s long; unusual after cut"
+    certain = doubtful_segments(
+        ids, probabilities_of(ids), EDGES, NAMES, None
+    )  # 6 s: in a short video phases are short
+    assert [one.doubt for one in certain] == ["", "", ""]
 
 
 def test_usual_changes_are_those_of_any_video():

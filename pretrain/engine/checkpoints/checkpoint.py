@@ -188,7 +188,8 @@ def require_same_training(
             raise UserError(
                 f"{path}: this training has another {what} ({old}, now {new}); give --output another folder"
             )
-    former = {name: value for name, value in BEFORE_OPTIONS.items() if name in present} | dict(former)
+    unused = {name: value for name, value in present.items() if not value}  # a newer option that is off: as it was
+    former = unused | {name: value for name, value in BEFORE_OPTIONS.items() if name in present} | dict(former)
     changed = [
         f"{name} {present.get(name)} instead of {former.get(name)}"
         for name in sorted(former.keys() | present.keys())

@@ -91,11 +91,11 @@ def import_task(given: argparse.Namespace, reading: Reading, lists: ReleaseLists
     release = reading.release
     if refused := [f"--{name}" for name in ("names", "native_rate", "exact") if getattr(given, name)]:
         raise UserError(f"{listed(refused)}: {release.title} has no phases; leave it out")
+    content = release.read(reading)  # which may find out what the set is called
     dataset = output_dataset(given.output or "-".join(filter(None, [release.title, reading.part])))
     features_of = features_of_task(given, release, dataset)
     if features_of is not None:
         print(f"note: videos and features are those of data/{features_of}")
-    content = release.read(reading)
     written = cut_task_lists(lists.chosen(given.splits, release.title), content, reading)
     write_task(dataset, reading, content, written, official=lists.official, features_of=features_of)
     print(f"{dataset.root}: {release.title}, task {release.task}")

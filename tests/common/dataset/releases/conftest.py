@@ -68,3 +68,16 @@ def read(command: ModuleType, release: Path, workspace: Path, capsys) -> Callabl
         return Outcome(code, capsys.readouterr().out, Dataset(workspace / "data" / output))
 
     return run
+
+
+@pytest.fixture
+def run_import(command: ModuleType, workspace: Path, capsys) -> Callable[..., Outcome]:
+    """`run_import(name, folder, *options)`: import a release of another task into the data set that it says."""
+
+    def run(name: str, folder: Path, *options: str) -> Outcome:
+        code = command.main([name, str(folder), *options])
+        printed = capsys.readouterr().out
+        (place,) = {line.partition(": ")[0] for line in printed.splitlines() if ", task " in line}
+        return Outcome(code, printed, Dataset(Path(place)))
+
+    return run

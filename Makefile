@@ -4,6 +4,7 @@
 # make demo-heads    five heads, features as they are and standardised: does the order of encoders depend on them?
 # make demo-tasks    tools, clips and masks on drawn pictures, with two encoders
 # make demo-live    a head that sees no later frame follows a video in the terminal, at the video's own speed
+# make demo-loop    label five videos, pre-label ten, correct, import, train again: what predictions save a person
 # make demo-pretrain    the three stages of pretraining on drawn videos, with tiny networks
 # make test    the test suite
 # make test-faults    kills, two writers, signals and full disks; KILLS=30 make test-faults for more kills of each command
@@ -27,7 +28,7 @@ ONE_THREAD := env OMP_NUM_THREADS=1
 DEMO_MODELS := EfficientNet-Lite0 ColorHistogram
 SCALE_MODELS := EfficientNet-Lite0 EfficientNet-Lite1 EfficientNet-Lite2 ColorHistogram
 
-.PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-pretrain test test-faults test-tools lint
+.PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-loop demo-pretrain test test-faults test-tools lint
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"
@@ -59,6 +60,9 @@ demo-tasks: $(INSTALLED)
 
 demo-live: $(INSTALLED)
 	PYTHON=$(PY) bash data/demo_live.sh
+
+demo-loop: $(INSTALLED)
+	PYTHON=$(PY) bash data/demo_loop.sh
 
 demo-pretrain: $(INSTALLED)
 	PYTHON=$(PY) bash pretrain/demo.sh

@@ -30,7 +30,7 @@ from common.base.wording import display_width, format_table, text_cell
 from common.head.acquisition.rules import NEED_HEAD, RULES, Suggestion, suggest, within_budget
 
 if TYPE_CHECKING:
-    from common.head.acquisition.pool import Pool
+    from common.head.acquisition.pool import UnlabelledPool
     from common.head.new_videos import TrainedHead
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def _ranking(
 
 def _look_at(
     given: argparse.Namespace, heads: Sequence[TrainedHead], videos: dict[str, Path], dataset: paths.Dataset | None
-) -> Pool:
+) -> UnlabelledPool:
     from common.head.acquisition.pool import pool_by_heads, pool_without_head
 
     if heads:

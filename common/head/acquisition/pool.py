@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class UnlabelledPool:
     """Unlabelled videos, the mean features of the labelled ones, and the videos that failed with the reason."""
 
     candidates: dict[str, Candidate]
@@ -38,7 +38,7 @@ def pool_by_heads(
     *,
     device: str,
     weights: str | None,
-) -> Pool:
+) -> UnlabelledPool:
     """Have trained heads answer for videos; the features are those of the first head's encoder.
 
     Answers and features stay beside other predictions for this folder, so that a second look is quick. Raises `UserError`
@@ -75,12 +75,12 @@ def pool_by_heads(
         candidates[name] = Candidate(*_look(files[0][name]), doubt, several)
     example = files[0][next(iter(candidates))] if candidates else None
     folder_of_labelled = dataset and features_owner(dataset).features(first.model.name, first.config.variant)
-    return Pool(candidates, _labelled(dataset, folder_of_labelled, example), failed)
+    return UnlabelledPool(candidates, _labelled(dataset, folder_of_labelled, example), failed)
 
 
 def pool_without_head(
     model: paths.Model, videos: dict[str, Path], dataset: paths.Dataset, variant: str | None, *, device: str
-) -> Pool:
+) -> UnlabelledPool:
     """Look at features alone, made as those of the data set are, or as the model's config says where it has none.
 
     Raises `UserError` where they cannot be made.
@@ -109,7 +109,7 @@ def pool_without_head(
     failed = {name: reason for name, reason in (summary.failed | summary.busy).items() if name in videos}
     candidates = {name: Candidate(*_look(made / f"{name}.npy")) for name in videos if name not in failed}
     example = made / f"{next(iter(candidates))}.npy" if candidates else None
-    return Pool(candidates, _labelled(dataset, labelled_folder, example), failed)
+    return UnlabelledPool(candidates, _labelled(dataset, labelled_folder, example), failed)
 
 
 def labelled_names(dataset: paths.Dataset) -> set[str]:

@@ -67,7 +67,11 @@ class AcquisitionTrial:
         if not self.gains:
             return f"What to label next with {self.name} ({scheme}): random choice was not tried, so no rule is held against it."
         ahead = [rule for rule, gain in self.gains.items() if gain.beats_random]
-        verdict = f"{listed(ahead)} beats random choice" if ahead else "no rule beats random choice"
+        verdict = (
+            f"{listed(ahead)} {'beats' if len(ahead) == 1 else 'beat'} random choice"
+            if ahead
+            else "no rule beats random choice"
+        )
         found = "; ".join(
             f"{rule} {100 * gain.difference.estimate:+.1f} points of accuracy (95 % interval {100 * gain.difference.low:.1f} to "
             f"{100 * gain.difference.high:.1f}, p {gain.p_holm:.2g})"

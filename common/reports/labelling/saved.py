@@ -155,7 +155,9 @@ def pays_from(encoder: str, curve: Sequence[tuple[float, Mapping[str, Interval]]
             f"{_saves(share.estimate)}{interval}"
         )
     else:
-        text = f"Pre-labelling by {encoder} begins to pay with {_videos(found)}: it {_saves(share.estimate)}{interval}"
+        # the true beginning may lie before the first point
+        first = "pays already" if found == curve[0][0] and len(curve) > 1 else "begins to pay"
+        text = f"Pre-labelling by {encoder} {first} with {_videos(found)}: it {_saves(share.estimate)}{interval}"
     others = [
         f"at {scale} the assumed costs {f'with {begin[0]:.0f}' if (begin := begins[scale]) else 'not'}"
         for scale in SCALES

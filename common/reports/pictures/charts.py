@@ -335,7 +335,7 @@ def acquisition_picture(report: Report) -> Figure | None:
         return None
     figure = _against_videos(*acquisition_panels(report), xlabel="labelled videos")
     write_title(figure, f"{report.title}: which videos to label next, protocol {report.board.protocol.name}")
-    write_remarks(figure, [*report.warnings, *(Remark(trial.sentence) for trial in report.trials)])
+    write_remarks(figure, report.warnings)
     return figure
 
 
@@ -343,7 +343,7 @@ def _against_videos(
     panels: Mapping[str, dict[str, np.ndarray]], ticks: Sequence[int], *, xlabel: str, xscale: str = "linear"
 ) -> Figure:
     """A panel a measure, a curve `(4, points)` a name: see `efficiency_panels`."""
-    figure = Figure(figsize=(3.25 * len(panels), 4.4), layout="constrained")
+    figure = Figure(figsize=(max(10.0, 3.25 * len(panels)), 4.4), layout="constrained")
     row = figure.subplots(1, len(panels))
     for axes, (title, curves) in zip(row, panels.items(), strict=True):
         for index, (name, (num_videos, means, *ends)) in enumerate(curves.items()):

@@ -77,6 +77,9 @@ def test_the_number_of_videos_from_which_it_pays_in_words():
         "Pre-labelling by X begins to pay with 10 labelled videos: it saves 30 % of the labelling time "
         "(95 % interval 10 to 40); at half the assumed costs not, at double the assumed costs with 5."
     )
+    assert "pays already with 2 labelled videos" in pays_from(
+        "X", [(2, shares(0.1, 0.2, 0.3)), (5, shares(0.2, 0.3, 0.4))]
+    )
     assert "does not pay beyond chance with up to 5 labelled videos: there it saves 10 %" in pays_from("X", curve[:2])
     assert "costs 20 % of the labelling time more" in pays_from("X", curve[:1])
     assert pays_from("X", [(2, shares(NAN, NAN, NAN))]) == ""

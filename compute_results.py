@@ -50,7 +50,7 @@ def _parser() -> CommandParser:
     """Every option."""
     parser = CommandParser(None, __doc__)
     data = parser.groups["data"]
-    data.add_argument("--dataset", help=f"(default: {paths.DEFAULT_DATASET})")
+    data.add_argument("--dataset", help=f"(default: the only one in data/, else {paths.DEFAULT_DATASET})")
     data.add_argument("--split", help="fold number or 'val' (default: 1)")
     data.add_argument(
         "--compare-kfold",
@@ -165,7 +165,7 @@ def _write_reports(given: argparse.Namespace) -> None:
     from common.reports.text import leaderboard_rows
     from common.reports.written import write_comparison, write_model, write_shared
 
-    dataset, over_folds = paths.dataset(given.dataset or paths.DEFAULT_DATASET), given.compare_kfold is not None
+    dataset, over_folds = paths.dataset(given.dataset or paths.default_dataset()), given.compare_kfold is not None
     found = _collect(given, dataset)
     # those asked for first, the first of them on every picture; the page shows the others too
     protocols = chosen_protocols([*given.protocol, *PROTOCOLS], given.segments)

@@ -76,7 +76,8 @@ def _parser() -> CommandParser:
         "--minutes", type=float, action=Positive, metavar="MINUTES", help="how many minutes of video can be labelled"
     )
     data.add_argument(
-        "--dataset", help=f"data set of what is labelled already (default: the head's, else {paths.DEFAULT_DATASET})"
+        "--dataset",
+        help=f"data set of what is labelled already (default: the head's; else the only one in data/, or {paths.DEFAULT_DATASET})",
     )
     data.add_argument("--variant", metavar="NAME", help="without a head: feature variant of the data set")
     model.add_argument("--model", help="folder under models/ (default: that of --checkpoint, or the current one)")
@@ -102,11 +103,11 @@ def _heads(given: argparse.Namespace) -> list[TrainedHead]:
         return [open_head(path, given.model) for path in given.checkpoint]
     model = paths.model(given.model)
     try:
-        found = find_head(model, given.dataset or paths.DEFAULT_DATASET, split=given.split, run=given.run)
+        found = find_head(model, given.dataset or paths.default_dataset(), split=given.split, run=given.run)
     except UserError:
         if given.split or given.run or given.by in NEED_HEAD:
             raise
-        log.info("no trained head of %s on %s: by coverage alone", model.name, given.dataset or paths.DEFAULT_DATASET)
+        log.info("no trained head of %s on %s: by coverage alone", model.name, given.dataset or paths.default_dataset())
         return []
     return [open_head(found, given.model)]
 
@@ -127,7 +128,7 @@ def _ranking(
     """Every unlabelled video in the rule's order, and those that failed with the reason."""
     from common.head.acquisition.pool import labelled_names
 
-    name = given.dataset or (heads[0].config.dataset if heads else paths.DEFAULT_DATASET)
+    name = given.dataset or (heads[0].config.dataset if heads else paths.default_dataset())
     try:
         dataset = paths.dataset(name)
     except UserError:

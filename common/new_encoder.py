@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     script = paths.CHECKOUT / "models" / "Base" / "extract_features.py"
     write_text(folder.root / script.name, read_text(script))
     print(f"wrote {folder.config}\nnext: python -m common.weights prefetch {folder.name}")
-    print(f"then: python -m common.extract_features --model {folder.name} --dataset {paths.DEFAULT_DATASET}")
+    print(f"then: python -m common.extract_features --model {folder.name} --dataset {paths.default_dataset()}")
     return 0
 
 

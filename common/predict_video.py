@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     from common.head.new_videos import Predictor, find_head, open_head
 
     checkpoint = given.checkpoint or find_head(
-        paths.model(given.model), given.dataset, split=given.split, run=given.run
+        paths.model(given.model), given.dataset or paths.default_dataset(), split=given.split, run=given.run
     )
     head = open_head(checkpoint, given.model)
     log.info("%s: %s", checkpoint, head.description)
@@ -105,7 +105,8 @@ def _parser() -> CommandParser:
         "--checkpoint", type=Path, metavar="FILE", help="the trained head (default: found by the next three)"
     )
     model.add_argument(
-        "--dataset", default=paths.DEFAULT_DATASET, help="data set that it was trained on (default: %(default)s)"
+        "--dataset",
+        help=f"data set that it was trained on (default: the only one in data/, else {paths.DEFAULT_DATASET})",
     )
     model.add_argument(
         "--split",

@@ -46,6 +46,7 @@ COMMANDS = (
     "common.label_next",
     "common.evaluation",
     "common.kfold_summary",
+    "common.status",
     "common.export_to_excel",
     "compute_results.py",
     "pretrain/cataract101/import_annotations.py",

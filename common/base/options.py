@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from common.base.files import read_yaml
+from common.base.paths import DEFAULT_DATASET, default_dataset
 from common.base.runtime import SHOWN, UserError, shown
 
 ConfigT = TypeVar("ConfigT")
@@ -272,9 +273,11 @@ def resolve(cls: type[ConfigT], given: dict[str, Any], config_file: str | None =
 
     What the file sets is said: a later error about such a value, a data set that isn't there, has its place with it.
     """
-    known = {entry.name for entry in dataclasses.fields(cls)}
+    known = {entry.name: entry.default for entry in dataclasses.fields(cls)}
     values = read_yaml(Path(config_file)) if config_file else {}
     from_mapping(cls, values, config_file)  # names the file when a key is wrong
+    if known.get("dataset") == DEFAULT_DATASET and "dataset" not in values | given:
+        given = given | {"dataset": default_dataset()}
     if in_effect := [key for key in values if key not in given]:
         log.info("%s sets %s", config_file, ", ".join(in_effect))
     return from_mapping(cls, values | {key: value for key, value in given.items() if key in known}, OPTIONS)

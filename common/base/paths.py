@@ -217,6 +217,21 @@ def _below(folder: Path, dataset: str, run: str | None) -> Path:
     return inner / require_name("run", run) if run else inner
 
 
+def present_datasets() -> list[str]:
+    """The data sets of `data/`, by name: folders with phases, videos or a description of themselves."""
+    folders = map(Dataset, visible(repository_root() / "data"))
+    return [each.name for each in folders if any(map(os.path.exists, (each.mapping, each.videos, each.description)))]
+
+
+def default_dataset() -> str:
+    """The data set that is meant where none is named: the only one that there is, which is said, else the study's."""
+    present = present_datasets()
+    if len(present) != 1 or present == [DEFAULT_DATASET]:
+        return DEFAULT_DATASET
+    warn_once(f"data set {present[0]}: the only one in data/")
+    return present[0]
+
+
 def dataset(name_or_path: str) -> Dataset:
     """A data set by name (`SICS155`), by path from the repository root (`./data/SICS155`) or by absolute path.
 
@@ -232,11 +247,10 @@ def dataset(name_or_path: str) -> Dataset:
             root = candidate.resolve()
             require_name(f"data set {candidate}", root.name)  # its results are in folders called so
             return Dataset(root)
-    present = [path.parent.name for path in visible(root / "data", "*/mapping.txt")]
     raise UserError(
         f"no data set {shown(name_or_path)}: expected the folder "
         f"{shortened_path(candidates[-1] if bare_name else candidates[0])}; "
-        f"present: {', '.join(present) or 'none'} (data/README.md says how to get one, "
+        f"present: {', '.join(present_datasets()) or 'none'} (data/README.md says how to get one, "
         "`python data/make_sample.py` makes a small one)"
     )
 
@@ -373,3 +387,8 @@ def label_paths(folder: Path) -> dict[str, Path]:
 def quarantine_note(features: Path, video: str) -> Path:
     """`quarantine/<video>.json` beside features: why a video has none."""
     return features / "quarantine" / f"{video}.json"
+
+
+def failure_note(folder: Path) -> Path:
+    """What ended the last piece of work whose results go to `folder` (`common.base.failures`)."""
+    return folder / "last_error.json"

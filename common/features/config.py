@@ -20,7 +20,7 @@ class ExtractionConfig:
     """The flags of `extract_features.py`."""
 
     dataset: str = option(DEFAULT_DATASET, group="data")
-    """Data set: a name under data/ or a path."""
+    """Data set: a name under data/ or a path; where none is named, the only one in data/."""
     videos: str | None = option(None, group="data")
     """Extract the videos of this folder instead of the data set's videos/."""
     accept_damaged: bool = option(False, group="data")

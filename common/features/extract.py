@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from common.base import paths
+from common.base.failures import noting_failure
 from common.base.files import video_bytes, video_fingerprint, write_json
 from common.base.runtime import (
     UserError,
@@ -81,13 +82,14 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
 
         videos = own_share(videos, config.shard)
     published = read_encoder_config(model.config)
-    encoder = build_encoder(with_options(published, config), config.weights, config.window)
+    folder = dataset.features(model.name, variant_of(published, config))
+    with noting_failure(folder):
+        encoder = build_encoder(with_options(published, config), config.weights, config.window)
     if config.mode == "tokens" and encoder.tubelet is None:
         raise UserError(f"--mode tokens: {encoder.config.title} gives no features over time; use --mode window")
     if config.mode == "tokens" and encoder.config.anchor == "end":
         raise UserError("--mode tokens: a token sees frames after its own, so --anchor end is for --mode window alone")
     identity = identity_of(model.name, encoder, config)
-    folder = dataset.features(model.name, variant_of(published, config))
     has_images = any(os.path.isdir(path) for path in videos.values())
     frames_fps = description.frames_fps if has_images else None
 
@@ -99,8 +101,9 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     todo = {name: path for name, path in videos.items() if name not in finished}
     if todo:
         target = select_device(device)
-        encoder.prepare(target, choose_precision(config.precision, target), compiled=config.compile)
-        ExtractionLoop(encoder, config, identity, frames_fps=frames_fps).run(todo, folder, summary, is_finished)
+        with noting_failure(folder):
+            encoder.prepare(target, choose_precision(config.precision, target), compiled=config.compile)
+            ExtractionLoop(encoder, config, identity, frames_fps=frames_fps).run(todo, folder, summary, is_finished)
     if not config.videos:
         # of all videos, not of this share: every task of an array says what no task can do
         labels = paths.label_paths(dataset.ground_truth) | paths.label_paths(dataset.ground_truth_val)

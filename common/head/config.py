@@ -38,7 +38,7 @@ class TrainConfig:
     """Everything that decides a head's training; the flags of `common.train` and `common.run_k_folds`."""
 
     dataset: str = option(DEFAULT_DATASET, group="data")
-    """Data set: a name under data/ or a path."""
+    """Data set: a name under data/ or a path; where none is named, the only one in data/."""
     model: str | None = option(None, group="data")
     """Folder under models/ whose features are used (default: the current one)."""
     variant: str | None = option(None, group="data")

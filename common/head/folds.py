@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from common.base import paths
+from common.base.failures import noting_failure
 from common.base.locks import Held, hold
 from common.base.runtime import UserError
 from common.dataset.kfold import how_to_remake
@@ -79,11 +80,12 @@ def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> Expe
         return as_chosen(experiment, read_run_record(path))
     log.info(title)
     chosen = experiment
-    if experiment.config.choose != "none":
-        chosen = experiment.with_choice(choose(experiment, title, device=given["device"]))
-    # after an interruption the fold resumes in the middle; forced, it starts over
-    train(chosen, device=given["device"], resume=not given["force"], wandb=given["wandb"])
-    predict(chosen, device=given["device"])
+    with noting_failure(experiment.results):
+        if experiment.config.choose != "none":
+            chosen = experiment.with_choice(choose(experiment, title, device=given["device"]))
+        # after an interruption the fold resumes in the middle; forced, it starts over
+        train(chosen, device=given["device"], resume=not given["force"], wandb=given["wandb"])
+        predict(chosen, device=given["device"])
     return chosen
 
 

@@ -22,7 +22,7 @@ class SegmentConfig:
     """Everything that decides a segmentation; the flags of `common.segment`."""
 
     dataset: str = option(DEFAULT_DATASET, group="data")
-    """Data set whose task is segmentation: a name under data/ or a path."""
+    """Data set whose task is segmentation: a name under data/ or a path; where none is named, the only one in data/."""
     model: str | None = option(None, group="data")
     """Folder under models/ with an encoder of single frames (default: the current one)."""
     weights: str | None = option(None, group="model")

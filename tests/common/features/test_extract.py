@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from common.base import paths
+from common.base.failures import read_failure
 from common.base.files import sha256_of_file
+from common.base.paths import failure_note
 from common.base.runtime import UserError
 from common.encoders.base import ImageEncoder, build_encoder
 from common.encoders.config import read_encoder_config
@@ -456,8 +458,11 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(clips, monkeypatch)
     with pytest.raises(UserError, match=r"No space left on device.*free some space"):
         run()
     folder = clips.features("ColorHistogram")
-    assert sorted(path.name for path in folder.iterdir()) == ["BL_0.json", "BL_0.npy"]
+    assert sorted(path.name for path in folder.iterdir()) == ["BL_0.json", "BL_0.npy", failure_note(folder).name]
+    assert "No space left on device" in read_failure(folder).message
     monkeypatch.undo()
+    run()
+    assert read_failure(folder) is None
 
 
 def test_a_network_that_gives_nan_stops_with_the_files_name(clips, monkeypatch):

@@ -27,5 +27,20 @@ for encoder in "${encoders[@]}"; do
     run -m common.probe --model "$encoder" --dataset sample-clips
 done
 
+say "masks: a decoder on the maps of real weights, and on those of random ones, side by side"
+run data/make_masks.py
+# called as the probes' runs are, by the list alone, so that an encoder has one row in the table
+masks=(--dataset sample-masks --splits drawn --model EfficientNet-Lite0 --config data/sample_masks.yaml)
+real=(--run splits=drawn)
+random=(--run splits=drawn-random --weights random)
+run -m common.segment train "${masks[@]}" "${real[@]}" &
+run -m common.segment train "${masks[@]}" "${random[@]}"
+wait "$!"
+for action in predict evaluate; do
+    run -m common.segment "$action" "${masks[@]}" "${random[@]}"
+done
+run -m common.segment predict "${masks[@]}" "${real[@]}"
+run -m common.segment evaluate "${masks[@]}" "${real[@]}" --overlays 6
+
 say "one table"
-run compute_results.py --benchmark sample-tools sample-clips
+run compute_results.py --benchmark sample-tools sample-clips sample-masks

@@ -1,6 +1,7 @@
 """The documents: short where they promise it, links that lead somewhere, options as they are."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -51,6 +52,28 @@ def test_the_readme_takes_two_minutes():
 def test_the_readme_shows_two_commands_and_a_picture_first():
     first = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
     assert first.index("make demo") < first.index("make test") < first.index("![")
+
+
+def test_quoted_entries_are_marked_where_one_answer_would_do_as_well(reference_data):
+    """SurgRec's Table 2: shares as counted from its lists, italics at or below them, means as published."""
+    counted = json.loads((reference_data / "golden" / "surgrec_majority.json").read_text())
+    text = (
+        (ROOT / "docs" / "tasks.md")
+        .read_text(encoding="utf-8")
+        .partition("What clips of SurgRec show")[2]
+        .partition("\n## ")[0]
+    )
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "|" in line][2:]
+    assert {name: [clips, share] for name, clips, share, *_ in rows} == {
+        name: [f"{facts['n']:,}", f"{facts['majority']:.2f}"] for name, facts in counted.items()
+    }
+    marked = {name: sum("*" in entry for entry in entries) for name, _, _, *entries in rows}
+    assert marked == {name: facts["at_or_below"] for name, facts in counted.items()}
+    values = [[float(entry.strip("*")) for entry in entries] for _, _, _, *entries in rows]
+    for (_, _, share, *entries), of_row in zip(rows, values, strict=True):
+        assert ["*" in entry for entry in entries] == [value <= float(share) for value in of_row]
+    means = [round(sum(column) / len(values), 2) for column in zip(*values, strict=True)]
+    assert means == [32.56, 33.87, 28.25, 35.92, 34.02, 45.28, 39.11]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

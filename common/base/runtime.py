@@ -12,9 +12,11 @@ import hashlib
 import importlib.metadata
 import io
 import logging
+import math
 import os
 import platform
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -35,6 +37,8 @@ RECORDED_PACKAGES = ("numpy", "torch", "torchvision", "transformers", "timm", "a
 TERMINATING = ("SIGTERM", "SIGHUP")
 INTERRUPTING = ("SIGINT", *TERMINATING)
 INTERRUPTED = "interrupted: finished files are kept; run the same command again to resume"
+LINE_SECONDS = 60.0  # from one line of progress to the next where there is no terminal
+LOADING_SECONDS = 2.0  # after which a person wonders whether a command has started
 ItemT = TypeVar("ItemT")
 
 
@@ -89,6 +93,20 @@ def _raise_again(unraisable: Any) -> None:
     threading.Timer(0.01, signal.raise_signal, [number]).start()
 
 
+def _say_loading() -> None:
+    """Tell a person at a terminal who sees nothing yet that libraries are being read: from a cold disk that takes long."""
+
+    def say() -> None:
+        if _is_importing(sys._current_frames().get(main_thread)):
+            print("loading ...", file=sys.stderr, flush=True)
+
+    if sys.stderr.isatty():
+        main_thread = threading.main_thread().ident
+        timer = threading.Timer(LOADING_SECONDS, say)
+        timer.daemon = True
+        timer.start()
+
+
 def _is_command() -> bool:
     """Whether the program that is starting is one of this checkout: not another's that imports it, nor a child."""
     main, processes = sys.modules.get("__main__"), sys.modules.get("multiprocessing.process")
@@ -102,13 +120,14 @@ def _is_command() -> bool:
 
 if _is_command() and threading.current_thread() is threading.main_thread():
     _handle_signals(_exit_at_once)  # it is importing: there is nothing to tidy up yet, and a traceback tells nothing
+    _say_loading()
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and exit with main's own code (0 = done), or, with one message:
 
     1 = `UserError` or a failed file operation; 128 + its number = ended by a signal (129 SIGHUP, 130 SIGINT, 143
-    SIGTERM), after tidying up.
+    SIGTERM), after tidying up, or by a pipe that nobody reads (141 SIGPIPE), with no message.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
@@ -118,11 +137,16 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     _handle_signals(_raise_interrupted)
     sys.unraisablehook = _raise_again
     try:
-        sys.exit(main() or 0)
+        try:
+            sys.exit(main() or 0)
+        except SystemExit:
+            sys.stdout.flush()  # here, where a reader who has left is no error
+            raise
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
+        _leave_without_reader(error)
         if error.filename is None and error.errno is None:
             raise
         print(f"error: {describe_os_error(error)}", file=sys.stderr)
@@ -130,6 +154,17 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt as error:
         print(INTERRUPTED, file=sys.stderr)
         sys.exit(128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT))
+
+
+def _leave_without_reader(error: OSError) -> None:
+    """Exit as every other tool does when whoever reads its output (`| head`) has what it wants; else return."""
+    if not isinstance(error, BrokenPipeError) or os.name == "nt":
+        return
+    waiting = select.poll()  # a pipe to a child may have broken as well: that is for a message
+    waiting.register(sys.stdout.fileno(), 0)
+    if any(event & select.POLLERR for _, event in waiting.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def describe_os_error(error: OSError) -> str:
@@ -202,15 +237,31 @@ def naming(path: Path, error: Exception) -> str:
 
 
 def progress(iterable: Iterable | None = None, *, total: int | None = None, description: str = "", unit: str = "it"):
-    """A progress bar with rate and time left on stderr; silent when stderr is not a terminal.
+    """A progress bar with rate and time left on stderr; where that is no terminal (SLURM) a line every minute.
 
-    So are processes that a command started: their bars would write over its own.
+    Processes that a command started are silent: their bars would write over its own.
     """
     from tqdm import tqdm
 
     processes = sys.modules.get("multiprocessing.process")
-    quiet = not sys.stderr.isatty() or bool(processes and processes.parent_process())
-    return tqdm(iterable, total=total, desc=description, unit=f" {unit}", disable=quiet, dynamic_ncols=True)
+    quiet = bool(processes and processes.parent_process())
+    if sys.stderr.isatty() or quiet:
+        return tqdm(iterable, total=total, desc=description, unit=f" {unit}", disable=quiet, dynamic_ncols=True)
+    has_total = total is not None or hasattr(iterable, "__len__")
+    done = f"{{n:,}} of {{total:,}} {unit}, {{remaining}} left" if has_total else f"{{n:,}} {unit}"
+    title = "{desc}: " if description else ""
+    line = {"bar_format": f"{title}{done}, {{elapsed}} so far{{postfix}}", "file": _Lines(), "leave": False}
+    seconds = {"mininterval": LINE_SECONDS, "maxinterval": math.inf, "delay": LINE_SECONDS, "miniters": 1}
+    return tqdm(iterable, total=total, desc=description, **line, **seconds)
+
+
+class _Lines(io.TextIOBase):
+    """What tqdm writes over and over in one line, as lines of a log."""
+
+    def write(self, text: str) -> int:
+        if shown_text := text.strip():
+            print(shown_text, file=sys.stderr, flush=True)
+        return len(text)
 
 
 def prefetch(items: Iterable[ItemT], depth: int = 2) -> Iterator[ItemT]:

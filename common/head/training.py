@@ -79,7 +79,7 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
             checkpoint.model, checkpoint.optimizer = head.state_dict(), optimizer.state_dict()
             checkpoint.save(experiment.checkpoint)  # replaces the last one at once: a kill leaves one of the two
             log_numbers(numbers)
-            bar.set_postfix(loss=f"{numbers['loss']:.4f}", accuracy=f"{numbers['accuracy']:.3f}")
+            bar.set_postfix(loss=f"{numbers['loss']:.4f}", accuracy=f"{numbers['accuracy']:.3f}", refresh=False)
             bar.update()
     return checkpoint
 

@@ -184,7 +184,8 @@ class Finetuning:
         self.optimizer.zero_grad()
         self.state.step += 1
         self.state.loss_sum += value
-        self._bar.set_postfix(loss=f"{value:.4f}", best=f"{self.state.best:.3f}" if self.state.history else "n/a")
+        best = f"{self.state.best:.3f}" if self.state.history else "n/a"
+        self._bar.set_postfix(loss=f"{value:.4f}", best=best, refresh=False)
         self._bar.update()
 
     def _logits(self, batch: dict[str, Any]) -> Tensor:

@@ -78,7 +78,7 @@ def train_segmentation(
                 checkpoint.decoder, checkpoint.optimizer = network.decoder.state_dict(), optimizer.state_dict()
                 checkpoint.encoder = network.encoder_state() if config.finetune else None
                 checkpoint.save(segmentation.checkpoint)
-                bar.set_postfix(loss=f"{numbers['loss']:.4f}", accuracy=f"{numbers['accuracy']:.3f}")
+                bar.set_postfix(loss=f"{numbers['loss']:.4f}", accuracy=f"{numbers['accuracy']:.3f}", refresh=False)
                 bar.update()
     return checkpoint
 

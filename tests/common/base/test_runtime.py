@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.base import runtime
 from common.base.runtime import (
     UserError,
     counted,
@@ -92,6 +96,80 @@ def test_a_command_that_fails_shows_no_traceback():
 def test_progress_is_silent_without_a_terminal(capsys):
     assert list(progress(range(3), description="frames")) == [0, 1, 2]
     assert capsys.readouterr() == ("", "")
+
+
+def test_off_a_terminal_long_work_is_told_a_line_at_a_time(capsys, monkeypatch):
+    monkeypatch.setattr(runtime, "LINE_SECONDS", 0.05)
+    with progress(total=1_200, description="Base SICS155 split 1", unit="epochs") as bar:
+        for epoch in range(4):
+            time.sleep(0.06)
+            bar.set_postfix(loss=f"{epoch}.5", refresh=False)
+            bar.update()
+    lines = capsys.readouterr().err.splitlines()
+    line = r"Base SICS155 split 1: (\d) of 1,200 epochs, [\d:]+ left, 00:00 so far, loss=(\d)\.5"
+    found = [re.fullmatch(line, each) for each in lines]
+    assert len(found) >= 3
+    assert all(found), lines
+    assert all(int(each[1]) == int(each[2]) + 1 for each in found)  # the loss of the epoch that was done last
+
+
+def test_work_of_unknown_length_is_counted(capsys, monkeypatch):
+    monkeypatch.setattr(runtime, "LINE_SECONDS", 0.01)
+    for _ in progress(iter(range(3)), description="read", unit="files"):
+        time.sleep(0.02)
+    assert capsys.readouterr().err.splitlines()[0].startswith("read: 1 files, 00:00 so far")
+
+
+def piped(code: str, command: str) -> tuple[int, str]:
+    """The exit code of a command whose output goes to another, and what is on stderr."""
+    words = f"set -o pipefail; {sys.executable} -c '{code}' | {command}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="no pipes of this kind")
+@pytest.mark.parametrize(
+    "body", ["for i in range(200_000): print(i)", "print(1, flush=True); time.sleep(0.3); print(2); sys.exit(0)"]
+)
+def test_a_reader_who_has_enough_is_no_error(body):
+    code = f"import sys, time\nfrom common.base.runtime import *\ndef main():\n    {body}\nrun_main(main)"
+    assert piped(code, "head -n 1 >/dev/null") == (141, "")
+
+
+def test_a_pipe_that_is_read_to_its_end_is_a_success():
+    code = "from common.base.runtime import *\ndef main(): print(1)\nrun_main(main)"
+    assert piped(code, "cat >/dev/null") == (0, "")
+
+
+def on_a_terminal(code: str) -> str:
+    """What a program shows to a person."""
+    import pty
+
+    shown_text, (ours, theirs) = b"", pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
+    os.close(theirs)
+    while True:
+        try:
+            part = os.read(ours, 1024)
+        except OSError:  # closed at the other end
+            break
+        if not part:
+            break
+        shown_text += part
+    process.wait()
+    os.close(ours)
+    return shown_text.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such terminals")
+@pytest.mark.parametrize(("seconds", "shows"), [(0.6, True), (0.0, False)])
+def test_slow_imports_are_told_at_a_terminal(tmp_path, seconds, shows):
+    (tmp_path / "slow_library.py").write_text(f"import time\ntime.sleep({seconds})\n")
+    code = (
+        f"import sys, time\nsys.path.insert(0, {str(tmp_path)!r})\nfrom common.base import runtime\n"
+        "runtime.LOADING_SECONDS = 0.3\nruntime._say_loading()\nimport slow_library\ntime.sleep(0.6)"
+    )
+    assert ("loading ..." in on_a_terminal(code)) == shows
 
 
 # --- where and with what it ran -----------------------------------------------------------------------------------

@@ -23,10 +23,6 @@ BIN := .venv/bin
 endif
 PY := $(CURDIR)/$(BIN)/python
 INSTALLED := .venv/installed
-# in the demo's small head threads mostly wait for each other: on a busy machine two take ten times as long as one
-ONE_THREAD := env OMP_NUM_THREADS=1
-DEMO_MODELS := EfficientNet-Lite0 ColorHistogram
-SCALE_MODELS := EfficientNet-Lite0 EfficientNet-Lite1 EfficientNet-Lite2 ColorHistogram
 
 .PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-loop demo-pretrain test test-faults test-tools lint
 
@@ -39,15 +35,10 @@ $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	touch $(INSTALLED)
 
 demo: $(INSTALLED)
-	$(PY) data/make_sample.py
-	$(PY) generate_k_folds.py ./data/sample 5
-	for model in $(DEMO_MODELS); do (cd models/$$model && $(PY) extract_features.py --dataset sample) || exit 1; done
-	for model in $(DEMO_MODELS); do $(ONE_THREAD) $(PY) -m common.run_k_folds --model $$model --folds 5 --config data/sample_head.yaml || exit 1; done
-	$(PY) compute_results.py --dataset sample --model EfficientNet-Lite0 --split 1
-	$(PY) compute_results.py --dataset sample --compare-kfold 5
+	@PYTHON=$(PY) bash data/demo.sh
 
-demo-scale:
-	$(MAKE) demo DEMO_MODELS="$(SCALE_MODELS)"
+demo-scale: $(INSTALLED)
+	@PYTHON=$(PY) ENCODERS="EfficientNet-Lite0 EfficientNet-Lite1 EfficientNet-Lite2 ColorHistogram" bash data/demo.sh
 
 demo-benchmark: $(INSTALLED)
 	PYTHON=$(PY) bash data/demo_benchmark.sh

@@ -21,7 +21,7 @@ from common.base import paths
 from common.base.locks import hold
 from common.base.options import CommandParser, add_options, resolve
 from common.base.runtime import UserError, listed, run_main
-from common.base.wording import format_table
+from common.base.wording import format_table, written_line
 from common.scoring.effort import EffortRule
 from common.scoring.protocols import PROTOCOLS, add_protocol_options, chosen_protocols
 
@@ -118,6 +118,7 @@ def _add_outputs(parser: CommandParser) -> None:
         action="store_true",
         help="large ribbons of every video, in the page and as pictures (default: of 12 from the worst to the best)",
     )
+    output.add_argument("--brief", action="store_true", help="print where the files are, not the table")
     add_options(parser, EffortRule)
     output.add_argument("--pdf", action="store_true", help="every picture as PDF too")
 
@@ -181,10 +182,9 @@ def _write_reports(given: argparse.Namespace) -> None:
         effort=resolve(EffortRule, vars(given)),
         acquired=found.acquired,
     )
-    print(format_table(leaderboard_rows(report.board, report.floors)))
-    if report.board.separation:
-        print(report.board.separation)
-    print("\n".join(map(str, report.remarks)))
+    if not given.brief:
+        print(format_table(leaderboard_rows(report.board, report.floors)))
+        print("\n".join([*filter(None, [report.board.separation]), *map(str, report.remarks)]))
     if given.share:
         written = write_shared(report, over_folds=over_folds)
     elif given.model:
@@ -193,7 +193,13 @@ def _write_reports(given: argparse.Namespace) -> None:
         written = write_comparison(report, over_folds=over_folds, pdf=given.pdf, all_ribbons=given.all_ribbons)
     if given.bundle:
         written.append(_write_bundle(given, [report], None))
-    print("\n".join(f"wrote {path}" for path in written))
+    _print_written(written)
+
+
+def _print_written(written: Sequence[Path]) -> None:
+    """Where the files are, and which to open."""
+    line = written_line(written)
+    print(line if written[0].suffix != ".html" else f"{line}\nopen {written[0]}")
 
 
 def _write_benchmark(given: argparse.Namespace) -> None:
@@ -226,7 +232,7 @@ def _write_benchmark(given: argparse.Namespace) -> None:
     written = write_benchmark(made, pdf=given.pdf)
     if given.bundle:
         written.append(_write_bundle(given, [each.report for each in sets], made))
-    print("\n".join(f"wrote {path}" for path in written))
+    _print_written(written)
 
 
 def _write_bundle(given: argparse.Namespace, reports: Sequence[Report], benchmark: Benchmark | None) -> Path:
@@ -257,6 +263,7 @@ def _refuse_ignored(given: argparse.Namespace) -> None:
             "share",
             "all_ribbons",
             "against",
+            "brief",
         ),
         "model": (
             "against",
@@ -287,6 +294,7 @@ def _refuse_ignored(given: argparse.Namespace) -> None:
             "bundle",
             "pdf",
             "all_ribbons",
+            "brief",
         ),
     }
     words = {

@@ -46,7 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     for finding in untrained_findings(folds, labels, mapping) if mapping else ():
         print(f"note: {finding.message}")
     grouped = f", {len({patients[v] for v in labels if v in patients})} patients kept together" if patients else ""
-    print(f"{dataset.splits}: {given.num_folds} folds, seed {given.seed}{grouped}, hash {folds_hash(folds)[:12]}")
+    sizes = " or ".join(map(str, sorted({len(fold) for fold in folds})))
+    print(
+        f"{dataset.splits}: {given.num_folds} folds of {sizes} test videos, seed {given.seed}{grouped}, hash {folds_hash(folds)[:12]}"
+    )
     return 0
 
 

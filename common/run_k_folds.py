@@ -9,6 +9,7 @@ python -m common.run_k_folds --reproduce models/Base/results/SICS155/split_1/run
 """
 
 import argparse
+import logging
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         return reproduce(given["reproduce"], device=given["device"], keep=given["keep"])
     if given["keep"]:
         raise UserError("--keep goes with --reproduce only; a run's results stay in its model folder")
+    if given["brief"]:
+        logging.getLogger().setLevel(logging.WARNING)
     configs = read_series(given)
     if any(config.splits for config in configs):  # runs are called as the list is, whatever alias names it
         from common.dataset.split_lists import resolve_name
@@ -92,6 +95,7 @@ def _parser() -> CommandParser:
         action="store_true",
         help="without the runs floor=majority and floor=linear, which take seconds a fold and are what a head must beat",
     )
+    output.add_argument("--brief", action="store_true", help="print one line a run, not every fold and the table")
     output.add_argument("--force", action="store_true", help="run finished folds again, replacing other configurations")
     output.add_argument(
         "--keep", type=Path, metavar="DIR", help="with --reproduce: leave checkpoint and predictions in this new folder"
@@ -116,9 +120,9 @@ def _acquire(configs: list[TrainConfig], given: dict[str, Any]) -> int:
 
 
 def _print_summary(configs: list[TrainConfig], given: dict[str, Any]) -> None:
-    """A row for each run, and below them their floors."""
+    """A row for each run, and below them their floors; with `--brief` a line for each run."""
     from common.reports.results import collect_folds
-    from common.reports.text import print_summary
+    from common.reports.text import brief_line, print_summary
 
     dataset, model = paths.dataset(configs[0].dataset), paths.model(configs[0].model)
     runs = [
@@ -126,17 +130,22 @@ def _print_summary(configs: list[TrainConfig], given: dict[str, Any]) -> None:
     ]
     if not given["no_floors"]:
         runs += [(config.splits, config.of_floor(kind).run_name) for kind in FLOORS for config in configs]
-    print_summary(
-        dataset,
-        [collect_folds(model, dataset, given["folds"], run=run, splits=splits) for splits, run in dict.fromkeys(runs)],
-    )
+    results = [
+        collect_folds(model, dataset, given["folds"], run=run, splits=splits) for splits, run in dict.fromkeys(runs)
+    ]
+    if given["brief"]:
+        print("\n".join(brief_line(result) for result in results if result.floor is None))
+    else:
+        print_summary(dataset, results)
 
 
 def _refuse_settings(given: dict[str, Any]) -> None:
     """A repetition takes everything from the record."""
     settings = [name for name in (*(entry.name for entry in fields(TrainConfig)), *PLAN) if name in given]
     switches = [
-        name for name in ("config", "variants", "only", "force", "no_floors", "temperature", "wandb") if given[name]
+        name
+        for name in ("config", "variants", "only", "force", "no_floors", "temperature", "wandb", "brief")
+        if given[name]
     ]
     switches += ["decode"] if given["decode"] != "argmax" else []
     if settings or switches:

@@ -71,6 +71,7 @@ of `models/` takes the options of `common.extract_features` but `--model`. Names
 | 2 | the command line cannot be understood |
 | 3 | extraction: no video could be read; online prediction: the camera or stream ended or broke off, and what came is kept |
 | 129, 130, 143 | ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM; what is finished is kept, and the same command resumes |
+| 141 | what reads the output (`head` behind a pipe) has had enough |
 """
 
 

@@ -45,6 +45,12 @@ def test_all_folds_write_page_workbook_rows_and_pictures_and_say_where(finished,
     assert names(paths.model("ColorHistogram").visualizations_kfold) == {"made_confusion.png", "made_confusion.pdf"}
 
 
+def test_brief_prints_where_the_files_are_and_nothing_else(finished, capsys):
+    compute_results.main(["--dataset", "made", "--model", "ColorHistogram", "--split", "1", "--brief"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"wrote {paths.model('ColorHistogram').workbook} and ")
+
+
 def test_one_split_does_not_replace_what_is_of_all_folds(finished):
     compute_results.main(["--dataset", "made", "--compare-kfold", "2"])
     folder = paths.comparison_results()

@@ -46,7 +46,7 @@ def test_folds_of_a_named_data_set_are_printed(workspace, capsys):
     generate_k_folds.main(["own", "3", "--stratify", "none"])
     printed = capsys.readouterr().out
     assert "fold 1: 3 test videos" in printed
-    assert "3 folds, seed 42" in printed
+    assert "3 folds of 2 or 3 test videos, seed 42" in printed
 
 
 def test_folds_wait_for_sound_labels(workspace):

@@ -2,6 +2,9 @@
 
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
+
+from common.base.runtime import counted, listed
 
 BRIEF = 40  # characters of a name in a picture
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell of a CSV file begins with that a spreadsheet computes
@@ -32,6 +35,15 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
+
+
+def written_line(files: Sequence[Path]) -> str:
+    """`wrote comparison_results/report.html and 11 more files in comparison_results, models/Base`: one line, however many."""
+    here = Path.cwd()
+    short = [path.relative_to(here) if path.is_relative_to(here) else path for path in files]
+    first, *others = short
+    folders = list(dict.fromkeys(str(path.parent) for path in short))
+    return f"wrote {first}" + (f" and {counted(len(others), 'more file')} in {listed(folders)}" if others else "")
 
 
 def display_width(text: str) -> int:

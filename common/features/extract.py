@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from common.base import paths
-from common.base.failures import noting_failure
 from common.base.files import video_bytes, video_fingerprint, write_json
 from common.base.runtime import (
     UserError,
@@ -63,7 +62,8 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
 
     Raises `UserError` for what concerns the whole run (weights, device, disk, features made in another way).
     """
-    # here: of all that it knows of phases and labels, an extraction asks for the rate of images
+    # here: what one who reads on from frames to features need not open
+    from common.base.failures import noting_failure
     from common.dataset.description import read_description
 
     keep_freed_memory()

@@ -78,7 +78,6 @@ def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> Expe
     if not given["force"] and is_finished(experiment):
         log.info("%s: finished, not run again", title)
         return as_chosen(experiment, read_run_record(path))
-    log.info(title)
     chosen = experiment
     with noting_failure(experiment.results):
         if experiment.config.choose != "none":

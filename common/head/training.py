@@ -56,8 +56,10 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     if checkpoint.epoch:
         restore_optimizer(optimizer, checkpoint.optimizer, experiment.checkpoint)
     num_parameters = sum(parameter.numel() for parameter in head.parameters())
+    name = " ".join(filter(None, [experiment.model.name, experiment.dataset.name, config.run, f"split {config.split}"]))
     log.info(
-        "%s, %s parameters; %d epochs on %d videos",
+        "%s: %s, %s parameters; %d epochs on %d videos",
+        name,
         config.describe_head(),
         f"{num_parameters:,}",
         config.num_epochs,
@@ -65,7 +67,6 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     )
     loop = TrainingLoop(config, head, optimizer, class_weights(config.class_weights, videos, experiment.mapping))
     batches = BatchGenerator(videos, config.bz, config.seed)
-    name = f"{experiment.model.name} {experiment.dataset.name} split {config.split}"
     with (
         hold(experiment.checkpoint),
         progress(total=config.num_epochs, description=name, unit="epochs") as bar,

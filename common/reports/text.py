@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from common.base import paths
+from common.base.runtime import counted
 from common.base.wording import format_table
 from common.head.config import FLOORS
 from common.reports.caveats import data_remarks, remarks
@@ -16,6 +17,7 @@ from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, Protocol
 
 SAVED_TITLE = "Time saved"
+BRIEF_MEASURES = ("accuracy", "f1_macro", "edit")
 
 
 def percent(mean: float, std: float = float("nan")) -> str:
@@ -120,6 +122,14 @@ def fold_rows(result: EncoderResult, protocol: Protocol = CHALLENGE) -> list[lis
     means = [percent(result.mean(key, protocol), result.std(key, protocol)) for key in MEASURES]
     means += [percent(result.time_saved)] if is_timed else []  # of all videos together
     return [header, *rows, ["mean", "", "", *means]]
+
+
+def brief_line(result: EncoderResult, protocol: Protocol = CHALLENGE) -> str:
+    """`Base, 5 folds: accuracy 74.39 ± 3.41, macro F1 ...`: a run in one line, synthetic data named."""
+    means = {key: percent(result.mean(key, protocol), result.std(key, protocol)) for key in BRIEF_MEASURES}
+    first = ", ".join(f"{MEASURES[key]} {text}" for key, text in means.items())
+    synthetic = " (synthetic data)" if result.record["synthetic"] else ""
+    return f"{result.name}, {counted(len(result.splits), 'fold')}: {first}{synthetic}"
 
 
 def print_summary(

@@ -1,6 +1,7 @@
 """Folds of one encoder: run once, kept apart, told apart."""
 
 import json
+import logging
 
 import pytest
 
@@ -38,6 +39,17 @@ def test_all_folds_are_run_and_summarised(made, capsys):
     kfold_summary.main(["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--verbose"])
     rows = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in rows[2:5]] == ["1", "2", "mean"]
+
+
+def test_brief_is_one_line_a_run(made, capsys, caplog):
+    caplog.set_level(logging.INFO)
+    main([*FOLD_WORDS, *HEAD, "--seed", "42,43", "--brief"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": Accuracy ")[0] for line in lines] == [
+        "ColorHistogram, 2 folds",
+        "ColorHistogram (seed43), 2 folds",
+    ]
+    assert [record.message for record in caplog.records if record.levelname == "INFO"] == []
 
 
 def test_finished_folds_are_not_run_again(made):

@@ -36,7 +36,7 @@ def run_floors(experiment: Experiment, title: str, *, force: bool = False) -> No
         with hold(floor.results):
             if not force and _is_there(floor):
                 continue
-            log.info("%s, floor: %s", title, name)
+            log.debug("%s, floor: %s", title, name)  # seconds, and never what one waits for
             write_floor(floor, kind)
 
 

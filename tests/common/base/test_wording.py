@@ -1,8 +1,10 @@
 """Words for people: places, lists, counts, clock times, tables."""
 
+from pathlib import Path
+
 import pytest
 
-from common.base.wording import brief, clock, format_table, place, seconds_of, text_cell
+from common.base.wording import brief, clock, format_table, place, seconds_of, text_cell, written_line
 
 
 def test_a_place_is_a_frame_with_its_time_where_the_rate_is_known():
@@ -38,3 +40,14 @@ def test_a_long_name_is_brief_without_its_middle():
 def test_a_text_that_looks_like_a_formula_gets_an_apostrophe(text):
     assert text_cell(text) == f"'{text}"
     assert text_cell(f"a{text}") == f"a{text}"
+
+
+def test_files_that_were_written_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page, chart = tmp_path / "results" / "report.html", tmp_path / "results" / "chart.png"
+    assert written_line([page]) == f"wrote {Path('results') / 'report.html'}"
+    assert written_line([page, chart]) == f"wrote {Path('results') / 'report.html'} and 1 more file in results"
+    line = written_line([page, chart, tmp_path / "models" / "Base" / "a.png"])
+    assert line == f"wrote {Path('results') / 'report.html'} and 2 more files in results, {Path('models') / 'Base'}"
+    monkeypatch.chdir("/")
+    assert written_line([Path("/elsewhere/report.html")]) == "wrote elsewhere/report.html"

@@ -14,8 +14,8 @@
 
 PYTHON ?= python3
 KILLS ?= 3
-# BORIS of today asks for Python 3.12 or newer
-BORIS_PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 $(PYTHON),$(shell command -v $(name) 2>/dev/null)))
+# BORIS of today asks for Python 3.12 or newer; a name that is found may still be of none (pyenv)
+BORIS_PYTHON ?= $(shell for name in python3.13 python3.12 $(PYTHON); do $$name -c "" 2>/dev/null && echo $$name && break; done)
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else

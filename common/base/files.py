@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -252,8 +253,17 @@ def parse_json(text: str, where: str, advice: str) -> Any:
             raise ValueError(f"{shown(word)} is no finite number")
         return number
 
+    def whole(word: str) -> int:
+        if not math.isfinite(float(word)):
+            raise ValueError(f"a whole number of {len(word)} digits")
+        return int(word)
+
+    # every whole number is looked at only where one may be beyond what a float holds: lists of them are long
+    parse_int = whole if re.search(r"\d{309}", text) else None
     try:
-        content = json.loads(text, object_pairs_hook=once, parse_float=finite, parse_constant=finite)
+        content = json.loads(
+            text, object_pairs_hook=once, parse_float=finite, parse_int=parse_int, parse_constant=finite
+        )
         if "\\ud" in text.lower():  # half of a pair of surrogates is no character, and cannot be written again
             json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

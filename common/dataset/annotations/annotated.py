@@ -14,6 +14,7 @@ from common.base.runtime import UserError, listed, shown
 from common.dataset.importing.label_tables import PhaseInterval
 from common.dataset.importing.release import Phases, letters
 
+MOST_SECONDS = 1e8  # three years
 NOT_PHASES_ADVICE = "--leave_out NAME leaves out what is no phase"
 
 
@@ -110,6 +111,10 @@ def phases_of(annotated: Annotated, known: KnownPhases) -> list[PhaseInterval]:
             continue
         if not text:
             raise UserError(f"{where}: no phase is named at {_time(interval.start)}; choose one in the annotation tool")
+        if max(abs(interval.start), abs(interval.end)) > MOST_SECONDS:
+            raise UserError(
+                f"{where}: {shown(text)} from {interval.start:g} to {interval.end:g} s, which no video lasts; correct the times"
+            )
         if interval.end < interval.start:
             raise UserError(
                 f"{where}: {shown(text)} ends at {_time(interval.end)}, before it starts at {_time(interval.start)}; "

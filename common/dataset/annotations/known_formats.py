@@ -12,10 +12,14 @@ from common.base.entries import visible
 from common.base.files import parse_json, read_text
 from common.base.runtime import UserError
 from common.dataset.annotations.annotated import Annotated, KnownPhases, media_name
-from common.dataset.annotations.formats.boris import boris_text, read_boris
+from common.dataset.annotations.formats.boris import boris_text, is_gzip, read_boris
 from common.dataset.annotations.formats.boris_tables import is_boris_table, read_boris_table
 from common.dataset.annotations.formats.elan import elan_colours_text, elan_text, read_elan
-from common.dataset.annotations.formats.interval_table import interval_table_text, read_interval_table
+from common.dataset.annotations.formats.interval_table import (
+    interval_table_text,
+    is_interval_table,
+    read_interval_table,
+)
 from common.dataset.annotations.formats.label_studio import (
     configuration_text,
     label_studio_text,
@@ -46,7 +50,7 @@ def annotation_format(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         return None
-    if suffix == ".gz":
+    if is_gzip(path):
         return "boris" if _begins_packed(path) else None
     text = read_text(path).lstrip()
     if text.startswith("<"):
@@ -58,12 +62,18 @@ def annotation_format(path: Path) -> str | None:
             return "boris"
         if re.search(r'"attribute"\s*:', text) and re.search(r'"metadata"\s*:', text):
             return "via"
-    if text.startswith("["):
-        return "labelstudio" if suffix == ".json" else SUFFIXES[suffix]
+        if re.search(r'"_via_(?:settings|img_metadata)"\s*:', text):
+            raise UserError(f"{path}: a project of VIA 2, which marks images and has no times; VIA 3 has, for videos")
+        if re.search(r'"(?:annotations|predictions|task)"\s*:', text) and re.search(r'"result"\s*:', text):
+            return "labelstudio"
+    if re.match(r"\[\s*\{" if suffix == ".txt" else r"\[", text):
+        return "labelstudio" if suffix in (".json", ".txt") else SUFFIXES[suffix]
     if suffix == ".json":  # half of a project is no other file
         parse_json(text, str(path), "copy it again, or move it away")
     if suffix in (".csv", ".tsv", ".txt") and is_boris_table(text):
         return "boris"
+    if suffix == ".txt" and is_interval_table(text):
+        return "csv"
     return SUFFIXES[suffix]
 
 
@@ -86,7 +96,7 @@ def read_annotations(
         "elan": lambda: read_elan(path, known),
         "boris": lambda: _read_boris(path, known),
         "via": lambda: read_via(path, known),
-        "labelstudio": lambda: read_label_studio(path, fps=fps, predictions=predictions),
+        "labelstudio": lambda: read_label_studio(path, known, fps=fps, predictions=predictions),
         "csv": lambda: read_interval_table(path),
         "vtt": lambda: read_webvtt(path),
     }
@@ -94,7 +104,7 @@ def read_annotations(
 
 
 def _read_boris(path: Path, known: KnownPhases) -> Iterator[Annotated]:
-    is_table = path.suffix.lower() != ".gz" and not read_text(path).lstrip().startswith("{")
+    is_table = not is_gzip(path) and not read_text(path).lstrip().startswith("{")
     yield from (read_boris_table if is_table else read_boris)(path, known)
 
 

@@ -6,6 +6,7 @@ of the events of one subject and behaviour the first, third, ... start it, the o
 
 import gzip
 import json
+import math
 import string
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +22,13 @@ from common.dataset.annotations.prelabelled import Prelabelled
 from common.dataset.importing.label_tables import PhaseInterval
 
 FORMAT_VERSION = "7.0"
+GZIP_BEGINS = b"\x1f\x8b"
 PLAYERS = tuple("12345678")
 KEYS = (*string.ascii_lowercase, *string.digits, *(f"F{number}" for number in range(1, 13)))
 NO_SUBJECT = "No focal subject"
 ADVICE = "save the project again in BORIS"
 SHAPE = {
-    "project_format_version?": str,
+    "project_format_version?": str | float,
     "behaviors_conf": {str: {"code": str, "type": str}},
     "observations": {
         str: {
@@ -42,7 +44,9 @@ def read_boris(path: Path, known: KnownPhases) -> Iterator[Annotated]:
     project = parse_json(_text(path), str(path), ADVICE)
     if wrong := misfit(project, SHAPE):
         raise UserError(f"{path}: not a project of BORIS ({wrong}); {ADVICE}")
-    version = project.get("project_format_version") or FORMAT_VERSION
+    if not project["observations"]:
+        raise UserError(f"{path}: has no observation; code a video in BORIS first, or leave it out")
+    version = str(project.get("project_format_version") or FORMAT_VERSION)
     notes = []
     if _number_of(version) > _number_of(FORMAT_VERSION):
         notes.append(f"{path}: a newer format ({shown(version)}) than the {FORMAT_VERSION} that is known here")
@@ -50,11 +54,20 @@ def read_boris(path: Path, known: KnownPhases) -> Iterator[Annotated]:
         yield from _observation(path, project, name, observation, known, notes)
 
 
-def _text(path: Path) -> str:
-    if path.suffix.lower() != ".gz":
-        return read_text(path)
+def is_gzip(path: Path) -> bool:
+    """Whether a file is packed by gzip, whatever it is called. Raises `UserError` for one that cannot be read."""
     try:
         require_regular(path)
+        with path.open("rb") as stream:
+            return stream.read(len(GZIP_BEGINS)) == GZIP_BEGINS
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _text(path: Path) -> str:
+    if not is_gzip(path):
+        return read_text(path)
+    try:
         with gzip.open(path) as stream:
             content = stream.read(MOST_TEXT_BYTES + 1)
         if len(content) > MOST_TEXT_BYTES:
@@ -78,9 +91,10 @@ def _observation(
 ) -> Iterator[Annotated]:
     """An observation's files, which are played one after the other, by each subject that has a phase."""
     where = f"{path}, observation {name}"
-    media = (observation.get("file") or {}).get("1") or []  # without any, a list
-    if observation.get("type", "MEDIA") != "MEDIA" or not media or misfit(media, [str]):
-        yield Annotated(path, f"{where} ({observation.get('type', 'MEDIA')})", {}, list)
+    files, kind = observation.get("file") or [], observation.get("type") or "MEDIA"
+    media = files if isinstance(files, list) else files.get("1")
+    if kind != "MEDIA" or not media or misfit(media, [str]):
+        yield Annotated(path, f"{where} ({kind})", {}, list)
         return
     info = observation.get("media_info") or {}
     lengths, rates = info.get("length") or {}, info.get("fps") or {}
@@ -141,8 +155,9 @@ def _intervals(
                 "each start needs its stop"
             )
         for start, end in list(pairwise(sorted(of_state)))[::2]:
-            first, last = max(start, span[0]), min(end, span[1])
-            if first < last or (start == end and span[0] <= start < span[1]):
+            # before the first file and after the last one nothing is cut here
+            first, last = max(start, span[0] or -math.inf), min(end, span[1])
+            if first < last or (start == end == first):
                 if (first, last) != (start, end):
                     notes.append(
                         f"{where}: {shown(code)} ({start:g} to {end:g} s) runs across two files, cut where they join"

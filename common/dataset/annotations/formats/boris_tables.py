@@ -11,6 +11,7 @@ from common.base.files import read_text
 from common.base.runtime import UserError, listed, shown
 from common.dataset.annotations.annotated import Annotated, KnownPhases
 from common.dataset.annotations.formats.boris import NO_SUBJECT
+from common.dataset.annotations.formats.interval_table import written_seconds
 from common.dataset.importing.label_tables import PhaseInterval
 from common.dataset.tables import csv_rows
 
@@ -41,7 +42,12 @@ def is_boris_table(text: str) -> bool:
 
 
 def _cells(line: str) -> list[str]:
-    return line.split("\t" if "\t" in line else ",")
+    return line.split(_delimiter(line))
+
+
+def _delimiter(line: str) -> str:
+    """What parts the cells of a line: as BORIS writes it, or a spreadsheet that has saved it."""
+    return max(("\t", ";", ","), key=line.count)
 
 
 def read_boris_table(path: Path, known: KnownPhases) -> Iterator[Annotated]:
@@ -49,8 +55,10 @@ def read_boris_table(path: Path, known: KnownPhases) -> Iterator[Annotated]:
     text = read_text(path)
     lines = text.split("\n")
     first = next((index for index, line in enumerate(lines) if is_boris_table(line)), 0)
-    delimiter = "\t" if "\t" in lines[first] else ","
-    rows = [(first + line, cells) for line, cells in csv_rows(path, "\n".join(lines[first:]), delimiter) if any(cells)]
+    below = csv_rows(path, "\n".join(lines[first:]), _delimiter(lines[first]))
+    rows = [(first + line, cells) for line, cells in below if any(cells)]
+    if not rows:
+        raise UserError(f"{path}: is empty; {ADVICE}")
     titles = [title.casefold() for title in rows[0][1]]
     if "behavior" in titles:
         places = {
@@ -136,13 +144,7 @@ def _intervals(rows: Sequence[Row], known: KnownPhases, notes: list[str], *, num
 
 
 def _seconds(row: Mapping[str, str], column: str, where: str) -> float:
-    try:
-        seconds = float(row[column])
-    except ValueError:
-        seconds = float("nan")
-    if not abs(seconds) < float("inf"):
+    seconds = written_seconds(row[column])
+    if seconds is None:
         raise UserError(f"{where}: has no time in {COLUMNS[column][0]}: found {shown(row[column])}; {ADVICE}")
-    try:
-        return seconds - float(row["offset"] or 0)
-    except ValueError:  # of an observation without one
-        return seconds
+    return seconds - (written_seconds(row["offset"]) or 0.0)  # an observation may have none

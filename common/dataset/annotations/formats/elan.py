@@ -4,6 +4,7 @@ Facts of the format by its schema 3.0 (http://www.mpi.nl/tools/elan/EAFv3.0.xsd)
 TheLanguageArchive/EAF-parser. An annotation refers to two slots of time, or to an annotation of another tier.
 """
 
+import math
 import mimetypes
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,8 +34,16 @@ def read_elan(path: Path, known: KnownPhases) -> Iterator[Annotated]:
     """
     document = _parsed(path)
     if document.tag != "ANNOTATION_DOCUMENT":
-        raise UserError(f"{path}: expected a file of ELAN, found XML of {shown(document.tag)}; leave --format out")
-    tiers = {tier.get("TIER_ID", ""): tier for tier in document.iter("TIER")}
+        raise UserError(f"{path}: expected XML of ELAN, ANNOTATION_DOCUMENT, found {shown(document.tag)}; leave it out")
+    units = next((header.get("TIME_UNITS") for header in document.iter("HEADER")), None)
+    if units not in (None, "milliseconds"):
+        raise UserError(f"{path}: its times are in {shown(units)}, expected milliseconds; save it again from ELAN")
+    names = [tier.get("TIER_ID", "") for tier in document.iter("TIER")]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise UserError(
+            f"{path}: several tiers are called {listed([shown(name) for name in twice])}; rename one in ELAN"
+        )
+    tiers = dict(zip(names, document.iter("TIER"), strict=True))
     values = {
         name: [(text.text or "").strip() for text in tier.iter("ANNOTATION_VALUE")] for name, tier in tiers.items()
     }
@@ -45,7 +54,7 @@ def read_elan(path: Path, known: KnownPhases) -> Iterator[Annotated]:
             f"{path}: no tier has a known phase; its tiers are {listed(list(tiers)) or 'none'}, with {listed(there) or 'nothing'}; "
             f"known phases: {listed(known.names)} (--mapping names others)"
         )
-    media = _media(document) or {path.name: 0.0}
+    media = _media(path, document) or {path.name.rpartition(".")[0]: 0.0}
     for name in of_phases:
         yield Annotated(path, f"{path}, tier {name}", media, partial(_intervals, path, document, name), annotator=name)
 
@@ -70,23 +79,32 @@ def _parsed(path: Path) -> ElementTree.Element:
         raise UserError(f"{path}: not readable as XML ({first_line(error)}); save it again from ELAN") from error
 
 
-def _media(document: ElementTree.Element) -> dict[str, float]:
+def _media(path: Path, document: ElementTree.Element) -> dict[str, float]:
     """The media of a document with the seconds of each at which its time begins."""
     media = {}
     for descriptor in document.iter("MEDIA_DESCRIPTOR"):
-        origin = descriptor.get("TIME_ORIGIN", "0")
-        start = int(origin) / MILLISECONDS if origin.lstrip("-").isdecimal() else 0.0
+        start = _seconds(descriptor.get("TIME_ORIGIN", "0"))
+        if start is None:
+            raise UserError(
+                f"{path}: its media begin at TIME_ORIGIN {shown(descriptor.get('TIME_ORIGIN'))}, expected milliseconds; "
+                "save it again from ELAN"
+            )
         links = (descriptor.get("MEDIA_URL"), descriptor.get("RELATIVE_MEDIA_URL"))
         media |= {link: start for link in links if link}
     return media
 
 
+def _seconds(milliseconds: str | None) -> float | None:
+    """Seconds of a time as it stands there; None for no number."""
+    try:
+        seconds = float(milliseconds or "") / MILLISECONDS
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) else None
+
+
 def _intervals(path: Path, document: ElementTree.Element, tier_name: str) -> Iterator[PhaseInterval]:
-    times = {
-        slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE", "")) / MILLISECONDS
-        for slot in document.iter("TIME_SLOT")
-        if slot.get("TIME_VALUE", "").isdecimal()
-    }
+    times = {slot.get("TIME_SLOT_ID"): _seconds(slot.get("TIME_VALUE")) for slot in document.iter("TIME_SLOT")}
     everything = {
         annotation.get("ANNOTATION_ID"): annotation
         for kind in ("ALIGNABLE_ANNOTATION", "REF_ANNOTATION")

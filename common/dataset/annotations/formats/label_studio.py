@@ -6,7 +6,7 @@ n stands at (n - 1) / rate. The rate is not in a result, so it is written into `
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,16 +18,17 @@ import numpy as np
 from common.base.entries import VIDEO_SUFFIXES
 from common.base.files import misfit, read_json
 from common.base.runtime import UserError, listed, shown
-from common.dataset.annotations.annotated import Annotated, media_name
+from common.dataset.annotations.annotated import Annotated, KnownPhases, media_name
 from common.dataset.annotations.prelabelled import Prelabelled
 from common.dataset.annotations.tiling import nearest_edges
 from common.dataset.importing.label_tables import PhaseInterval
 
 FROM_NAME, TO_NAME, KIND = "phase", "video", "timelinelabels"
+MOST_SECONDS_A_FRAME, MOST_RATE = 3600, 10_000  # a rate beyond these is none
 RATE_KEYS = ("fps", "frame_rate", "framerate", "framerate_fps")
 UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 ADVICE = "export the project again from Label Studio as JSON"
-RESULT = {"type?": str, "value": dict}
+RESULT = {"type?": str, "from_name?": str, "value?": dict}  # a relation of regions has no value
 SHAPE = [
     {
         "data": dict,
@@ -47,20 +48,26 @@ def uploaded_spellings(medium: str) -> list[str]:
     return [name, *([match[1]] if match else [])]
 
 
-def read_label_studio(path: Path, *, fps: float | None = None, predictions: bool = False) -> Iterator[Annotated]:
+def read_label_studio(
+    path: Path, known: KnownPhases, *, fps: float | None = None, predictions: bool = False
+) -> Iterator[Annotated]:
     """The videos and annotators of an export (JSON or JSON-MIN) or of a file to import.
 
     `fps` counts where the file has no rate; with `predictions` tasks that nobody has annotated give their prediction.
     Raises `UserError` for what is neither.
     """
     tasks = read_json(path, ADVICE)
+    if isinstance(tasks, dict):  # as a storage has it: a file for each task, or for each annotation with its task
+        tasks = [tasks if "data" in tasks else {**(tasks.get("task") or {}), "annotations": [tasks]}]
+    if not tasks:
+        raise UserError(f"{path}: has no task; {ADVICE}")
     if isinstance(tasks, list) and tasks and all(isinstance(task, dict) and "data" not in task for task in tasks):
         tasks = [_from_min(task) for task in tasks]
     if wrong := misfit(tasks, SHAPE):
         raise UserError(f"{path}: not an export of Label Studio ({wrong}); {ADVICE}")
     for number, task in enumerate(tasks, 1):
         where = f"{path}, task {task.get('id', number)}"
-        media = _media(task["data"])
+        media = _media(task["data"], task.get("file_upload"))
         given = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
         made = [one for one in task.get("predictions") or [] if not misfit(one, {"result": [RESULT]})]
         if not given and predictions:
@@ -72,7 +79,7 @@ def read_label_studio(path: Path, *, fps: float | None = None, predictions: bool
             yield Annotated(path, where, {media: 0.0}, partial(_failing, UserError(reason)))
         for one in given:
             rate, notes = _rate(task["data"]) or fps, []
-            read = partial(_intervals, where, one["result"], rate, notes)
+            read = partial(_intervals, where, one["result"], known, rate, notes)
             annotator = _person(one.get("completed_by"))
             work = one.get("lead_time")
             yield Annotated(
@@ -100,9 +107,9 @@ def _from_min(task: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": data, "id": task.get("id"), "annotations": [annotation]}
 
 
-def _media(data: Mapping[str, Any]) -> str:
-    """The video of a task: what `video` says, else the first text that ends as videos do."""
-    texts = [value for value in (data.get(TO_NAME), *data.values()) if isinstance(value, str)]
+def _media(data: Mapping[str, Any], uploaded: Any) -> str:
+    """The video of a task: what `video` says, else the first text that ends as videos do, or the file that was uploaded."""
+    texts = [value for value in (data.get(TO_NAME), *data.values(), uploaded) if isinstance(value, str)]
     return next(
         (text for text in texts if text.lower().endswith(VIDEO_SUFFIXES)), next(iter(texts), "a task without video")
     )
@@ -110,12 +117,13 @@ def _media(data: Mapping[str, Any]) -> str:
 
 def _rate(data: Mapping[str, Any]) -> float | None:
     for key, value in data.items():
-        if key.casefold() in RATE_KEYS:
+        if key.casefold() in RATE_KEYS and isinstance(value, str | int | float) and not isinstance(value, bool):
+            number, _, divisor = str(value).replace(",", ".").partition("/")  # 30000/1001
             try:
-                rate = float(value)
-            except (TypeError, ValueError):
+                rate = float(number) / float(divisor or 1)
+            except (ValueError, ZeroDivisionError):
                 continue
-            if 0 < rate < float("inf"):
+            if MOST_SECONDS_A_FRAME**-1 <= rate <= MOST_RATE:
                 return rate
     return None
 
@@ -128,9 +136,15 @@ def _person(value: Any) -> str:
 
 
 def _intervals(
-    where: str, results: Sequence[Mapping[str, Any]], rate: float | None, notes: list[str]
+    where: str, results: Sequence[Mapping[str, Any]], known: KnownPhases, rate: float | None, notes: list[str]
 ) -> Iterator[PhaseInterval]:
-    places = list(_places(where, results, notes))
+    # of several timelines, as for tools, those count that have a phase
+    of_phases = {
+        result.get("from_name")
+        for result in results
+        if any(map(known.has, (result.get("value") or {}).get("timelinelabels") or []))
+    }
+    places = list(_places(where, results, of_phases, notes))
     if rate is None:
         raise UserError(
             f"{where}: has no frame rate, by which its frames are counted; add --fps with that of the labelling "
@@ -140,11 +154,14 @@ def _intervals(
         yield PhaseInterval(words, start / rate, end / rate, phase)
 
 
-def _places(where: str, results: Sequence[Mapping[str, Any]], notes: list[str]) -> Iterator[Place]:
+def _places(
+    where: str, results: Sequence[Mapping[str, Any]], of_phases: Collection[str | None], notes: list[str]
+) -> Iterator[Place]:
     for number, result in enumerate(results, 1):
-        words, value = f"{where}, region {result.get('id', number)}", result["value"]
-        if result.get("type", KIND) != KIND:
-            notes.append(f"{words}: {shown(result['type'])}, left out")
+        words, value = f"{where}, region {result.get('id', number)}", result.get("value") or {}
+        kind = result.get("type") or KIND
+        if kind != KIND or (of_phases and result.get("from_name") not in of_phases):
+            notes.append(f"{words}: {shown(kind if kind != KIND else result.get('from_name'))}, left out")
             continue
         if not value.get("timelinelabels"):
             value = value | {"timelinelabels": [""]}

@@ -15,7 +15,7 @@ from common.dataset.annotations.annotated import Annotated, KnownPhases
 from common.dataset.annotations.prelabelled import Prelabelled
 from common.dataset.importing.label_tables import PhaseInterval
 
-TEXT, SELECT = 1, 4  # kinds of attributes
+TEXT, CHECKBOX, SELECT = 1, 2, 4  # kinds of attributes
 VIDEO = 4  # kind of a file
 BY_PATH = 3  # where a file is: a path, taken from the page of VIA
 IN_TIME = "FILE1_Z2_XY0"  # an attribute of stretches of one file
@@ -25,7 +25,7 @@ SHAPE = {
     "project": dict,
     "attribute": {str: {"aname": str, "options?": {str: str}}},
     "file": {str: {"fname?": str, "src?": str}},
-    "metadata": {str: {"vid": str | int, "z": [float], "xy": list, "av": dict}},
+    "metadata": {str: {"vid": str | int, "z": [float], "xy": list, "av": {str: str | float | bool | None}}},
     "view": {str: {"fid_list": [str | int]}},
 }
 
@@ -38,6 +38,8 @@ def read_via(path: Path, known: KnownPhases) -> Iterator[Annotated]:
     project = read_json(path, ADVICE)
     if wrong := misfit(project, SHAPE):
         raise UserError(f"{path}: not a project of VIA 3 ({wrong}); {ADVICE}")
+    if not project["metadata"]:
+        raise UserError(f"{path}: has no segment; annotate a video in VIA first, or leave it out")
     attributes = _of_phases(project, known)
     if not attributes:
         names = listed([attribute["aname"] for attribute in project["attribute"].values()])
@@ -54,7 +56,7 @@ def read_via(path: Path, known: KnownPhases) -> Iterator[Annotated]:
     views = dict.fromkeys(str(entry["vid"]) for entry in project["metadata"].values())
     for view in views:
         entries = [entry for entry in project["metadata"].values() if str(entry["vid"]) == view]
-        used = [number for number in attributes if any(entry["av"].get(number, "") != "" for entry in entries)]
+        used = [number for number in attributes if any(_value(entry, number) != "" for entry in entries)]
         for number in used or attributes[:1]:
             name = project["attribute"][number]["aname"]
             notes: list[str] = []
@@ -82,6 +84,12 @@ def _media(project: Mapping[str, Any], view: str) -> dict[str, float]:
     return dict.fromkeys(names or [f"view {view}"], 0.0)
 
 
+def _value(entry: Mapping[str, Any], attribute: str) -> str | int:
+    """What an annotation says of an attribute; empty for nothing."""
+    value = entry["av"].get(attribute)
+    return "" if value is None else value
+
+
 def _intervals(
     path: Path, project: Mapping[str, Any], view: str, attribute: str, notes: list[str]
 ) -> Iterator[PhaseInterval]:
@@ -89,11 +97,11 @@ def _intervals(
     for name, entry in project["metadata"].items():
         if str(entry["vid"]) != view:
             continue
-        where, times, value = f"{path}, annotation {name}", entry["z"], entry["av"].get(attribute, "")
+        where, times, value = f"{path}, annotation {name}", entry["z"], _value(entry, attribute)
         if entry["xy"]:
             notes.append(f"{where}: a drawn region, left out")
             continue
-        if value == "" and any(text != "" for text in entry["av"].values()):
+        if value == "" and any(_value(entry, other) != "" for other in entry["av"]):
             continue  # of another attribute
         if not times:
             raise UserError(
@@ -101,8 +109,13 @@ def _intervals(
             )
         if len(times) > 2:
             raise UserError(f"{where}: expected a start and an end, found {shown(times)}; {ADVICE}")
-        text = str(options.get(str(value), value)) if options else str(value)
-        yield PhaseInterval(where, times[0], times[-1], text)
+        chosen = str(value)
+        if project["attribute"][attribute].get("type") == CHECKBOX:
+            chosen = chosen.strip(",")
+            if "," in chosen:
+                names = listed([options.get(option, option) for option in chosen.split(",")])
+                raise UserError(f"{where}: has several phases ({names}); a moment has one phase")
+        yield PhaseInterval(where, times[0], times[-1], options.get(chosen, chosen))
 
 
 def via_text(

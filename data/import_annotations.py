@@ -20,7 +20,7 @@ from pathlib import Path
 from label_target import Found, LabelTarget, phases_of_target
 
 from common.base import paths
-from common.base.options import CommandParser, Positive
+from common.base.options import CommandParser, NotNegative, Positive
 from common.base.runtime import UserError, counted, listed, progress, shown
 from common.base.wording import format_table
 from common.dataset.annotations.annotated import known_media
@@ -75,7 +75,7 @@ def _parser() -> CommandParser:
     data(
         "--snap",
         type=float,
-        action=Positive,
+        action=NotNegative,
         default=SNAP_SECONDS,
         metavar="SECONDS",
         help="gaps and overlaps up to this are closed at their middle (default: %(default)s s)",
@@ -146,7 +146,9 @@ class _Gathered:
         """The annotation to take. Raises `UserError` where there are several and none is chosen, after saying how they agree."""
         names = [found.annotated.annotator for found in those]
         if len(set(names)) < len(names):  # one name in several files: then these tell
-            names = [found.annotated.source.name.partition(".")[0] for found in those]
+            names = [found.annotated.source.name.rpartition(".")[0] for found in those]
+        if len(set(names)) < len(names):  # one file has them all: twice by one person, or in two observations
+            names = [f"{name} #{number}" for number, name in enumerate(names, 1)]
         if wanted is not None:
             matching = [found for name, found in zip(names, those, strict=True) if name == wanted]
             if len(matching) == 1:
@@ -199,7 +201,8 @@ def _print_agreement(video: str, those: Mapping[str, Found], target: LabelTarget
     ids, edges = {}, None
     for name, found in those.items():
         try:
-            tiling, edges = target.tiling(video, found)
+            # an overlap that keeps it from being taken does not keep it from being compared
+            tiling, edges = target.tiling(video, found, any_overlap=True)
         except UserError as error:
             print(f"{video}: {name} is left out of the comparison: {error}")
             continue

@@ -114,10 +114,10 @@ class LabelTarget:
             if not is_known and linked != annotated.source and os.path.isfile(linked):
                 self.videos[name] = linked.resolve()
 
-    def tiling(self, video: str, found: Found) -> tuple[Tiling, np.ndarray]:
+    def tiling(self, video: str, found: Found, *, any_overlap: bool = False) -> tuple[Tiling, np.ndarray]:
         """The phases of an annotation on the frames of its video, and the times of these `(T + 1,)`."""
         intervals, edges = phases_of(found.annotated, self.known), self.edges(video)
-        return tile(intervals, edges - found.start, snap_seconds=self.snap_seconds), edges
+        return tile(intervals, edges - found.start, snap_seconds=self.snap_seconds, any_overlap=any_overlap), edges
 
     def edges(self, video: str) -> np.ndarray:
         """Times of a video's frames and its end: of what was handed out, of features, else by decoding it."""

@@ -145,6 +145,15 @@ class Positive(argparse.Action):
         setattr(namespace, self.dest, value)
 
 
+class NotNegative(argparse.Action):
+    """For a flag of its own with a finite number from 0 on; any other is a `UserError` that names the flag."""
+
+    def __call__(self, parser, namespace, value, option_string=None) -> None:
+        if not 0 <= value < math.inf:
+            raise UserError(f"{self.option_strings[0]} must be at least 0, found {value}")
+        setattr(namespace, self.dest, value)
+
+
 class Settings(argparse.Action):
     """Words `NAME=VALUE` as a mapping; anything else is a `UserError` that names the flag."""
 

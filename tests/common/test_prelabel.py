@@ -272,6 +272,40 @@ def test_of_two_annotators_one_is_chosen_or_their_agreement_is_printed(theatre, 
     assert (labels_of("case_7") == 1).sum() == 32
 
 
+def test_an_annotator_with_an_overlap_is_compared_and_one_who_labelled_twice_is_told_apart(
+    theatre, bring_back, tmp_path, capsys
+):
+    (tmp_path / "own").mkdir()
+    rows = "case_7,0,1.6,wash,ben\ncase_7,0.96,2.56,suture,ben\ncase_7,0,1.28,wash,anna\ncase_7,1.28,2.56,suture,anna\n"
+    (tmp_path / "own" / "all.csv").write_text(f"video,start,end,phase,rater\n{rows}")
+    shutil.copy(tmp_path / "root" / "data" / "clips" / "mapping.txt", tmp_path / "own")
+    assert bring_back(tmp_path / "own", "--videos", theatre) == 1
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("ben and anna"))
+    assert line.split()[3:5] == ["100.0", "%"]  # the overlap's middle is where anna has the boundary
+    assert bring_back(tmp_path / "own", "--videos", theatre, "--annotator", "ben") == 1
+    assert "overlap from 0.960 to 1.600 s" in capsys.readouterr().out
+
+    region = {"value": {"ranges": [{"start": 1, "end": 64}], "timelinelabels": ["wash"]}}
+    annotations = [{"completed_by": 5, "result": [region]}] * 2
+    (tmp_path / "own" / "all.csv").unlink()
+    (tmp_path / "own" / "export.json").write_text(json.dumps([{"data": {"video": "case_7.mp4", "fps": 25}, "annotations": annotations}]))  # fmt: skip
+    assert bring_back(tmp_path / "own", "--videos", theatre) == 1
+    assert "by export #1, export #2" in capsys.readouterr().out
+    assert bring_back(tmp_path / "own", "--videos", theatre, "--annotator", "export #2") == 0
+    assert (labels_of("case_7") == 1).all()
+
+
+def test_nothing_is_snapped_where_that_is_asked_for(theatre, bring_back, tmp_path, capsys):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mapping.txt").write_text("0 background\n1 work\n")
+    (tmp_path / "own" / "case_7.csv").write_text("start,end,phase\n0,1,work\n1.12,2.56,work\n")
+    assert bring_back(tmp_path / "own", "--videos", theatre, "--snap", "0") == 0
+    assert np.flatnonzero(labels_of("case_7", mapping=read_phases(paths.dataset("mine"))) == 0).tolist() == [25, 26, 27]
+    for value in ("-1", "nan", "inf"):
+        with pytest.raises(UserError, match="--snap must be at least 0"):
+            bring_back(tmp_path / "own", "--videos", theatre, "--snap", value)
+
+
 def test_labels_of_a_rate_of_their_own_are_those_of_their_frames(theatre, bring_back, tmp_path):
     prelabel(theatre, "csv")
     target = paths.Dataset(tmp_path / "root" / "data" / "sparse")

@@ -46,11 +46,18 @@ class Tiling:
         return labels
 
 
-def tile(intervals: Sequence[PhaseInterval], edges: np.ndarray, *, snap_seconds: float = SNAP_SECONDS) -> Tiling:
+def tile(
+    intervals: Sequence[PhaseInterval],
+    edges: np.ndarray,
+    *,
+    snap_seconds: float = SNAP_SECONDS,
+    any_overlap: bool = False,
+) -> Tiling:
     """Lay the intervals of a video, in order of time, upon its frames.
 
     A gap or an overlap up to `snap_seconds` is closed at its middle, the ends of the video are reached over as much.
-    Raises `UserError` naming both segments of a larger overlap, and what lies outside of the video.
+    Raises `UserError` naming both segments of a larger overlap, unless with `any_overlap` it is closed too, and what lies
+    outside of the video.
     """
     notes: list[str] = []
     bounds = [_inside(interval, edges, snap_seconds, notes) for interval in intervals]
@@ -59,9 +66,9 @@ def tile(intervals: Sequence[PhaseInterval], edges: np.ndarray, *, snap_seconds:
     for index in range(1, len(bounds)):
         before, after = bounds[longest], bounds[index]
         distance = intervals[index].start - intervals[longest].end
-        if distance < -snap_seconds - ROUNDING_SECONDS:
+        if distance < -snap_seconds - ROUNDING_SECONDS and not any_overlap:
             raise UserError(_overlap(intervals[longest], intervals[index]))
-        if before[1] != after[0] and abs(distance) <= snap_seconds + ROUNDING_SECONDS:
+        if before[1] != after[0] and distance <= snap_seconds + ROUNDING_SECONDS:
             start, end = nearest_edges(edges, np.array([before[1], after[0]]))
             middle = (before[1] + after[0]) / 2
             num_gaps += bool(start < end)

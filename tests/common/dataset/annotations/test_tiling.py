@@ -99,3 +99,10 @@ def test_segments_written_with_three_decimals_come_back(steps, phases, start):
     rows = [(round(a, 3), round(b, 3), label) for a, b, label in zip(edges[:-1], edges[1:], labels, strict=True)]
     found = tile(intervals(*rows), edges, snap_seconds=0.001)
     assert found.labels("-") == labels
+
+
+def test_larger_overlaps_are_closed_where_annotations_are_only_compared():
+    found = tile(intervals((0, 0.8, "a"), (0.4, 1, "b")), TENTHS, any_overlap=True)
+    assert found.segments == ((0, 6, "a"), (6, 10, "b"))
+    assert found.num_closed_overlaps == 1
+    assert tile(intervals((0, 0.3, "a"), (0.6, 1, "b")), TENTHS, any_overlap=True).gaps == ((3, 6),)

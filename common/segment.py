@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_action_options(parser)
     given = vars(parser.parse_args(argv))
     for name, action in OF_ACTION.items():
-        if given[name] and given["action"] != action:
+        if given[name] not in (None, False) and given["action"] != action:
             raise UserError(f"--{name} would have no effect with {given['action']}; it is for {action}")
     every = given.get("split") == ALL
     if every:
@@ -71,7 +71,7 @@ def _evaluate(segmentation: Any, given: dict[str, Any]) -> None:
     print(evaluation_text(found))
     if folder is None and given["part"] == "test":
         print(write_mask_summary(found))
-    if given["overlays"]:
+    if given["overlays"] is not None:
         from common.reports.pictures.mask_sheet import save_mask_sheet
 
         print(save_mask_sheet(found, given["overlays"]))

@@ -220,7 +220,7 @@ def print_summary(dataset: paths.Dataset, imported: Imported, lists: ReleaseList
 def print_lists(written: Sequence[SplitList], lists: ReleaseLists) -> None:
     """Print every list that was written with the sizes of its splits."""
     for one in written:
-        splits = [f"{len(s['train'])}/{len(s['val'])}/{len(s['test'])}" if s else "left out" for s in one.splits]
+        splits = [f"{len(s['train'])}/{len(s['val'])}/{len(s['test'])}" for s in one.splits]
         official = ", official" if one.name == lists.official else ""
         print(f"list {one.name} ({one.standing}{official}): train/val/test {listed(splits)}")
     if lists.official is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.base.entries import IMAGE_SUFFIXES, nfc, reason_against, same_name, visible, warn_once
 from common.base.files import atomic_path, require_regular
@@ -22,6 +22,8 @@ from common.base.runtime import UserError, first_line, listed, printable, shown
 UNLABELLED_PIXEL = 255
 MASK_SUFFIX = ".png"
 MOST_CLASSES = UNLABELLED_PIXEL  # ids 0 to 254
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+LOSSY = ("JPEG", "WEBP")  # an id would come back as its neighbours
 # what Pillow raises for files that are no images, cut off, or say impossible sizes
 IMAGE_ERRORS = (
     *(UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError),
@@ -97,11 +99,14 @@ def _by_group(folder: Path, suffixes: Sequence[str]) -> dict[str, dict[str, Path
 
 
 @contextmanager
-def _image_errors(path: Path) -> Iterator[None]:
-    """What goes wrong while an image is read, as a `UserError` that names it."""
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image, turned as its EXIF data says, as features see it too; what goes wrong is a `UserError` that names it."""
     try:
         require_regular(path)  # a pipe would be waited for
-        yield
+        with Image.open(path, formats=FORMATS) as image:
+            if image.format != "PNG":  # of which Pillow would decode every pixel to look for a turn that none has
+                ImageOps.exif_transpose(image, in_place=True)
+            yield image
     except IMAGE_ERRORS as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else first_line(error)
         # Pillow repeats the path, or names an object in memory
@@ -111,13 +116,13 @@ def _image_errors(path: Path) -> Iterator[None]:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width of an image by its header. Raises `UserError` for a damaged file."""
-    with _image_errors(path), Image.open(path) as image:
+    with _opened(path) as image:
         return image.height, image.width
 
 
 def read_colour_image(path: Path) -> np.ndarray:
     """An image `(H, W, 3)` uint8, whatever its mode; transparent pixels as they are stored. Raises `UserError`."""
-    with _image_errors(path), Image.open(path) as image:
+    with _opened(path) as image:
         # four files of one release have an alpha channel; 16-bit grey would be cut at 255 by Pillow
         if image.mode.startswith("I"):
             values = np.asarray(image).astype(np.int64)
@@ -129,9 +134,13 @@ def read_colour_image(path: Path) -> np.ndarray:
 def read_index_image(path: Path) -> np.ndarray:
     """The values of an image with one number a pixel `(H, W)`: indices of a palette as they are, equal channels as one.
 
-    Raises `UserError` for a damaged file, and for one of colours with a pixel of it.
+    Raises `UserError` for a damaged file, for one whose format changes numbers, and for one of colours with a pixel of it.
     """
-    with _image_errors(path), Image.open(path) as image:
+    with _opened(path) as image:
+        if image.format in LOSSY:
+            raise UserError(
+                f"{path}: expected a mask of ids (index PNG), found {image.format}, which changes numbers; export it again as PNG"
+            )
         values = np.array(image)
         bands = image.getbands()
     if values.dtype == bool:

@@ -85,6 +85,24 @@ def shared_patients(dataset: Dataset, splits: SplitLists, number: int) -> str:
     return f"{counted(len(shared), 'patient')} ({listed(shared)})" if shared else ""
 
 
+def check_patients(dataset: Dataset, splits: SplitLists, numbers: Iterable[int]) -> list[str]:
+    """Hold splits against `patients.csv`, where there is one: who is learned from and tested in a list, in words.
+
+    A published list stays as it is. Raises `UserError` for generated folds that tear a patient apart.
+    """
+    if not os.path.lexists(dataset.patients):
+        return []
+    if splits.name is None:
+        require_whole_patients(dataset, splits.tests)
+        return []
+    found = {number: shared_patients(dataset, splits, number) for number in numbers}
+    return [
+        f"list {splits.name}, split {number}: learned from and tested: {shared}"
+        for number, shared in found.items()
+        if shared
+    ]
+
+
 def require_whole_patients(dataset: Dataset, folds: Sequence[Sequence[str]]) -> None:
     """Hold folds against `patients.csv` as it is now, which may be newer than they are.
 

@@ -113,12 +113,10 @@ class Experiment:
             return None
         splits = open_splits(self.dataset, self.config.splits)
         if os.path.lexists(self.dataset.patients):
-            from common.dataset.patients import require_whole_patients, shared_patients
+            from common.dataset.patients import check_patients
 
-            if splits.name is None:
-                require_whole_patients(self.dataset, splits.tests)
-            elif shared := shared_patients(self.dataset, splits, int(self.config.split)):
-                log.warning("list %s, split %s: learned from and tested: %s", splits.name, self.config.split, shared)
+            for shared in check_patients(self.dataset, splits, [int(self.config.split)]):
+                log.warning("%s", shared)
         return splits
 
     @property

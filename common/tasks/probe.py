@@ -18,7 +18,7 @@ from common.base.files import sha256_of_file, sha256_of_json
 from common.base.locks import hold
 from common.base.runtime import UserError, git_state, listed, shown, versions
 from common.dataset.description import features_owner, require_task
-from common.dataset.patients import read_patients
+from common.dataset.patients import check_patients, read_patients
 from common.dataset.split_lists import open_splits
 from common.dataset.task_labels import ClipTable, read_clip_table, read_presence
 from common.tasks.config import ProbeConfig
@@ -59,7 +59,7 @@ def run_probe(config: ProbeConfig, *, force: bool = False, verify: bool = True) 
             "frame: extract the features here"
         )
     labelled, label_file = _labelled(dataset, description.task)
-    splits, config = _splits(dataset, labelled, config)
+    splits, config, shared = _splits(dataset, labelled, config)
     encoder = read_encoder_config(model.config).with_weights(config.variant)
     folder = features_owner(dataset).features(model.name, config.variant)
     features = OpenedFeatures(folder, encoder.feature_dim, verify=verify)
@@ -86,7 +86,7 @@ def run_probe(config: ProbeConfig, *, force: bool = False, verify: bool = True) 
             _run_split(labelled, features, split, target / f"split_{number}", config)
             for number, split in enumerate(splits, 1)
         ]
-        summary = _summary(dataset, model, config, labelled, features, learned, headline, inputs_hash)
+        summary = _summary(dataset, model, config, labelled, features, learned, headline, inputs_hash, shared)
         write_task_summary(target, summary)
     return summary
 
@@ -120,15 +120,16 @@ def _labelled(dataset: paths.Dataset, task: str | None) -> tuple[ProbedTask, Pat
     return FramesTask(read_presence(dataset.presence), read_patients(dataset)), dataset.presence
 
 
-def _splits(dataset: paths.Dataset, labelled: ProbedTask, config: ProbeConfig) -> tuple[list[_Split], ProbeConfig]:
-    """What is learned from and tested, and the settings with the list's own name."""
+def _splits(
+    dataset: paths.Dataset, labelled: ProbedTask, config: ProbeConfig
+) -> tuple[list[_Split], ProbeConfig, list[str]]:
+    """What is learned from and tested, the settings with the list's own name, and which patients are on both sides of it."""
     if isinstance(labelled, ClipsTask) and config.splits is None:
-        return [_split_of_table(labelled.table)], config
+        return [_split_of_table(labelled.table)], config, []
     lists = open_splits(dataset, config.splits)
     splits = [_Split(tuple(train), tuple(test)) for train, test in zip(lists.trains, lists.tests, strict=True)]
-    for number, split in enumerate(splits, 1):
-        _warn_of_shared(labelled, split, f"split {number}")
-    return splits, replace(config, splits=lists.name)
+    shared = check_patients(dataset, lists, range(1, len(lists) + 1))
+    return splits, replace(config, splits=lists.name), shared
 
 
 def _split_of_table(table: ClipTable) -> _Split:
@@ -147,14 +148,6 @@ def _split_of_table(table: ClipTable) -> _Split:
     return _Split(
         *(tuple(dict.fromkeys(clip.group or clip.name for clip in sides[part])) for part in ("train", "test"))
     )
-
-
-def _warn_of_shared(labelled: ProbedTask, split: _Split, title: str) -> None:
-    of_sides = [
-        {labelled.groups[unit] for unit in side if unit in labelled.groups} for side in (split.train, split.test)
-    ]
-    if shared := sorted(of_sides[0] & of_sides[1]):
-        log.warning("%s: learned from and tested: %s %s", title, labelled.noun, listed(shared))
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +208,7 @@ def _summary(
     learned: Sequence[_Learned],
     headline: str,
     inputs_hash: str,
+    shared: Sequence[str],
 ) -> TaskSummary:
     """Score everything, and say what is to be known of it."""
     scores = labelled.score([each.answers for each in learned])
@@ -246,7 +240,7 @@ def _summary(
         measures=scores.measures,
         floors={MAJORITY: floor.measures},
         inputs_hash=inputs_hash,
-        notes=tuple(_notes(labelled, learned, scores)),
+        notes=(*shared, *_notes(labelled, learned, scores)),
         further=further,
     )
 

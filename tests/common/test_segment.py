@@ -232,10 +232,23 @@ def test_a_mask_of_another_size_stops_before_the_training(dataset):
     assert not run_folder()[1].exists()
 
 
-def test_an_unknown_id_stops_before_the_training(dataset):
-    Image.fromarray(np.full(SIDES, 7, np.uint8)).save(dataset.masks / "eye_1" / "0.png")
-    with pytest.raises(UserError, match=r"masks/eye_1/0\.png: expected ids 0 to 2 and 255 .*, found 7"):
+@pytest.mark.parametrize("group", [GROUPS[0], GROUPS[-1]], ids=["of the training", "of the test"])
+def test_an_unknown_id_stops_before_the_training(group, dataset):
+    Image.fromarray(np.full(SIDES, 7, np.uint8)).save(dataset.masks / group / "0.png")
+    with pytest.raises(UserError, match=rf"masks/{group}/0\.png: expected ids 0 to 2 and 255 .*, found 7"):
         segment("train")
+    assert not run_folder()[1].exists()
+
+
+def test_a_patient_on_both_sides_of_a_list_is_told(dataset, caplog, capsys):
+    names = [path.name for path in sorted(dataset.images.iterdir())]
+    dataset.patients.write_text("video,patient\n" + "".join(f"{name},someone\n" for name in names))
+    segment("train")
+    told = "list own, split 1: learned from and tested: 1 patient (someone)"
+    assert told in caplog.text
+    segment("predict")
+    segment("evaluate")
+    assert f"note: {told}" in capsys.readouterr().out
 
 
 def test_a_group_that_is_listed_and_has_no_images_is_named(dataset):

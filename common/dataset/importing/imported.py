@@ -6,10 +6,9 @@ from pathlib import Path
 
 from common.base.entries import nfc, reason_against, same_name
 from common.base.runtime import UserError, listed, naming, progress, shown
-from common.dataset.importing.lists import SplitList
+from common.dataset.importing.lists import SplitList, cut_list
 from common.dataset.importing.release import Entry, Labels, Reading, mapping_name
 from common.dataset.phases import UNLABELLED
-from common.dataset.split_lists import PARTS
 
 MOST_MISSING = 0.25  # of a video's images, without its being a problem
 
@@ -103,10 +102,9 @@ def _with_images(entry: Entry, labels: Labels, reading: Reading) -> tuple[Labels
 
 
 def cut_lists(lists: Iterable[SplitList], videos: Mapping[str, ImportedVideo], reading: Reading) -> list[SplitList]:
-    """Lists with the videos that were imported; what they lack is noted, and a split without train or test left out.
+    """Lists with the videos that were imported (`lists.cut_list`).
 
     A name that no video has may be that of a patient, and stands for all videos of theirs.
-    A left out split is an empty one, so that the others keep their numbers. A list whose `val` is its `test` loses it.
     """
     of_patients: dict[str, list[str]] = {}
     for name, video in videos.items():
@@ -115,23 +113,4 @@ def cut_lists(lists: Iterable[SplitList], videos: Mapping[str, ImportedVideo], r
     def meant(name: str) -> list[str]:
         return [name] if name in videos else of_patients.get(name, [])
 
-    cut = []
-    for one in lists:
-        splits = one.splits if one.splits is not None else reading.splits.get(one.name, [])
-        here = [
-            {part: [video for name in split.get(part, ()) for video in meant(nfc(name))] for part in PARTS}
-            for split in splits
-        ]
-        named = {video for split in splits for part in split.values() for video in part}
-        absent = sorted(name for name in named if not meant(nfc(name)))
-        kept = [split if split["train"] and split["test"] else {} for split in here]
-        if absent:
-            empty = sum(not split for split in kept)
-            without = f"; {empty} of {len(kept)} splits left out, without train or test" if empty else ""
-            reading.notes.append(f"list {one.name}: {len(absent)} of {len(named)} videos are not here{without}")
-        for split in kept:
-            if split and set(split["val"]) == set(split["test"]):
-                split["val"] = []
-        if any(kept):
-            cut.append(replace(one, splits=kept))
-    return cut
+    return [cut for one in lists if (cut := cut_list(one, reading, meant)) is not None]

@@ -15,15 +15,16 @@ release's own folders or tables make the list.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from common.base.entries import nfc
 from common.base.files import read_yaml
 from common.base.options import from_mapping
 from common.base.runtime import UserError, listed, shown
-from common.dataset.importing.release import Splits
+from common.dataset.importing.release import Reading, Splits
 from common.dataset.split_lists import OFFICIAL, PARTS
 
 REST = "rest"  # all videos that no other part of the split names
@@ -79,6 +80,35 @@ class ReleaseLists:
                 raise UserError(f"--splits {name}: no such list of {title}; {none}there are: {there}")
             chosen.append(self.lists[wanted])
         return chosen
+
+
+def cut_list(one: SplitList, reading: Reading, meant: Callable[[str], Sequence[str]]) -> SplitList | None:
+    """A list with what the data set has; None where no split is left. What is missing is noted in the reading.
+
+    `meant` gives the videos (or groups) that a name of the list stands for: none, itself, or all of a patient. A split without
+    train or test is left out, and those after it move up, since splits are numbered from 1 without gaps; `source` says which they
+    were. A list whose `val` is its `test` loses it.
+    """
+    splits = one.splits if one.splits is not None else reading.splits.get(one.name, [])
+    kept: dict[int, dict[str, list[str]]] = {}
+    for number, split in enumerate(splits, 1):
+        here = {part: [video for name in split.get(part, ()) for video in meant(nfc(name))] for part in PARTS}
+        if here["train"] and here["test"]:
+            kept[number] = here | ({"val": []} if set(here["val"]) == set(here["test"]) else {})
+    named = {nfc(name) for split in splits for names in split.values() for name in names}
+    absent = sum(not meant(name) for name in named)
+    left_out = len(splits) - len(kept)
+    numbers = f"split {listed([*map(str, kept)], len(kept))} of {len(splits)}"
+    said = [f"{absent} of {len(named)} are not here"] if absent else []
+    if left_out:
+        said.append(f"{left_out} of {len(splits)} splits left out, without train or test")
+    if kept and max(kept) > len(kept):
+        said.append(f"numbered from 1 here: {numbers}")
+    if said:
+        reading.notes.append(f"list {one.name}: {'; '.join(said)}")
+    if not kept:
+        return None
+    return replace(one, splits=[*kept.values()], source=f"{one.source} ({numbers})" if left_out else one.source)
 
 
 def read_lists(path: Path) -> ReleaseLists:

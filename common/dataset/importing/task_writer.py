@@ -4,14 +4,12 @@ As with releases of phases what an earlier import wrote is written again, and a 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from common.base import paths
-from common.base.entries import nfc
 from common.base.files import write_json
 from common.base.runtime import UserError
-from common.dataset.importing.lists import SplitList
+from common.dataset.importing.lists import SplitList, cut_list
 from common.dataset.importing.release import NUMBERED_NAME, Reading, letters
 from common.dataset.importing.task_release import TaskContent, TaskRelease
 from common.dataset.importing.writer import (
@@ -22,32 +20,16 @@ from common.dataset.importing.writer import (
     write_files_of_import,
     yaml_text,
 )
-from common.dataset.split_lists import PARTS
 from common.dataset.tables import csv_line
 
 
 def cut_task_lists(lists: Iterable[SplitList], content: TaskContent, reading: Reading) -> list[SplitList]:
-    """Lists with the units that the data set has; what they lack is noted, and a split without train or test left out.
+    """Lists with the units that the data set has (`lists.cut_list`)."""
 
-    A left out split is an empty one, so that the others keep their numbers. A list whose `val` is its `test` loses it.
-    """
-    cut = []
-    for one in lists:
-        splits = one.splits if one.splits is not None else reading.splits.get(one.name, [])
-        here = [
-            {part: [name for name in map(nfc, split.get(part, ())) if name in content.units] for part in PARTS}
-            for split in splits
-        ]
-        named = {nfc(name) for split in splits for names in split.values() for name in names}
-        if absent := named - content.units.keys():
-            reading.notes.append(f"list {one.name}: {len(absent)} of {len(named)} are not here")
-        kept = [split if split["train"] and split["test"] else {} for split in here]
-        for split in filter(None, kept):
-            if set(split["val"]) == set(split["test"]):
-                split["val"] = []
-        if any(kept):
-            cut.append(replace(one, splits=kept))
-    return cut
+    def meant(name: str) -> list[str]:
+        return [name] if name in content.units else []
+
+    return [cut for one in lists if (cut := cut_list(one, reading, meant)) is not None]
 
 
 def write_task(

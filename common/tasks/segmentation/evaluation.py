@@ -14,7 +14,7 @@ from common.base.runtime import UserError, listed, progress
 from common.base.wording import format_table
 from common.dataset.description import read_description
 from common.dataset.masks import MaskedImage, read_mask
-from common.dataset.patients import read_patients
+from common.dataset.patients import check_patients, read_patients
 from common.dataset.seen import PublishedLeak, published_leaks
 from common.scoring.masks import LEAST_GROUPS, MASK_HEADLINE, MASK_MEASURES, OWN_RULES, MaskScores, confusion
 from common.tasks.segmentation.experiment import Segmentation, predicted_masks
@@ -203,6 +203,8 @@ def notes(found: MaskEvaluation) -> list[str]:
     if found.random_weights:
         said.append("the encoder has random weights")
     said += [str(leak) for leak in _leaks(found)]
+    if found.hashes:
+        said += check_patients(segmentation.dataset, segmentation.splits, found.numbers)
     missing = len(segmentation.splits) - len(found.numbers)
     if missing and found.hashes:
         said.append(f"{missing} of {len(segmentation.splits)} splits are not predicted yet")

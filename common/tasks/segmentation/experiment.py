@@ -27,6 +27,7 @@ from common.dataset.masks import (
     read_mask,
     require_sizes,
 )
+from common.dataset.patients import check_patients
 from common.dataset.phases import read_mapping
 from common.dataset.split_lists import Part, SplitLists, open_splits, resolve_name
 from common.encoders.config import EncoderConfig, read_encoder_config
@@ -114,13 +115,17 @@ class Segmentation:
         return sha256_of_json([list(self.classes), list(self.ignored), of_files])
 
     def count_pixels(self) -> np.ndarray:
-        """Pixels of each class `(C,)` in the training masks, which are all read and checked by it.
+        """Pixels of each class `(C,)` in the training masks; these and the test masks are all read and checked by it.
 
         Raises `UserError` where no pixel counts; a class without any is named in a warning.
         """
         counts = np.zeros(UNLABELLED_PIXEL + 1, dtype=np.int64)
-        for image in progress(self.train_images, description="training masks", unit="masks"):
-            counts += np.bincount(self.truth(image).ravel(), minlength=len(counts))
+        num_train = len(self.train_images)
+        masks = progress([*self.train_images, *self.test_images], description="masks", unit="masks")
+        for place, image in enumerate(masks):
+            ids = self.truth(image)  # a damaged test mask shows now, not after hours of training
+            if place < num_train:
+                counts += np.bincount(ids.ravel(), minlength=len(counts))
         counts = counts[: len(self.classes)]
         if not counts.any():
             raise UserError(
@@ -160,6 +165,8 @@ def load_segmentation(config: SegmentConfig, *, part: Part = "test") -> Segmenta
         open_splits(dataset, config.splits),
         part,
     )
+    for shared in check_patients(dataset, found.splits, [int(config.split)]):
+        log.warning("%s", shared)
     require_sizes(progress([*found.train_images, *found.test_images], description="sizes", unit="masks"))
     return found
 

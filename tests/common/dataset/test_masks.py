@@ -89,6 +89,32 @@ def test_a_mask_of_colours_is_no_mask(tmp_path):
         read_mask(path, CLASSES)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+def test_a_mask_whose_format_changes_numbers_is_an_error_whatever_its_name(form, tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8)).save(path, format=form)
+    with pytest.raises(
+        UserError, match=rf"mask\.png: expected a mask of ids \(index PNG\), found {form}, which changes"
+    ):
+        read_mask(path, CLASSES)
+
+
+def test_a_picture_is_turned_as_its_camera_says_and_its_mask_has_that_size(dataset):
+    """Orientation 6: the first row of what is stored is the right edge of what is shown."""
+    mask = pair(dataset, "a", "1", suffix=".jpg")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:8] = 255
+    image = dataset.images / "a" / "1.jpg"
+    Image.fromarray(stored).save(image, exif=turned, quality=95)
+    shown = read_colour_image(image)
+    assert shown.shape == (32, 16, 3)
+    assert shown[:, 8:].min() > 200 > 50 > shown[:, :8].max()
+    save(mask, np.zeros((32, 16), np.uint8))
+    require_sizes(masked_images(dataset)["a"])
+
+
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"no image at all", b"GIF89a"])
 def test_a_damaged_image_is_a_message(content, tmp_path):
     path = tmp_path / "mask.png"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from common.base.runtime import UserError
 from common.dataset.importing.catalogue import known_releases, release_called
-from common.dataset.importing.lists import read_lists
+from common.dataset.importing.lists import SplitList, cut_list, read_lists
 
 
 @pytest.fixture
@@ -33,6 +35,25 @@ def test_ranges_the_rest_and_joined_lists(lists):
     assert read.lists["one"].splits == [{"train": ["v03", "v06"], "val": ["v02"], "test": ["v04", "v05", "v01"]}]
     assert read.lists["both"].splits == [{"train": ["v03", "v06", "v06"], "test": ["v02"]}]
     assert read.official is None
+
+
+def test_a_split_without_train_or_test_is_left_out_and_the_others_move_up():
+    splits = [{"train": ["a"], "test": ["b"]}, {"train": ["a"], "test": ["x"]}, {"train": ["b"], "test": ["a", "y"]}]
+    reading = SimpleNamespace(notes=[], splits={})
+    cut = cut_list(SplitList("L", "official", "there", splits), reading, lambda name: [name] if name in "ab" else [])
+    assert [(split["train"], split["test"]) for split in cut.splits] == [(["a"], ["b"]), (["b"], ["a"])]
+    assert cut.source == "there (split 1, 3 of 3)"
+    assert reading.notes == [
+        "list L: 2 of 4 are not here; 1 of 3 splits left out, without train or test; numbered from 1 here: split 1, 3 of 3"
+    ]
+
+
+def test_a_list_of_nothing_that_is_there_is_none_and_a_whole_one_stays_as_it_is():
+    one = SplitList("L", "official", "there", [{"train": ["a"], "val": ["b"], "test": ["b"]}])
+    assert cut_list(one, SimpleNamespace(notes=[], splits={}), lambda name: []) is None
+    reading = SimpleNamespace(notes=[], splits={})
+    cut = cut_list(one, reading, lambda name: [name])
+    assert (cut.splits, cut.source, reading.notes) == ([{"train": ["a"], "val": [], "test": ["b"]}], "there", [])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +15,7 @@ import numpy as np
 
 from common.base import paths
 from common.base.entries import list_videos, same_name, visible
-from common.base.files import cached_fingerprint, read_text, write_text
+from common.base.files import atomic_path, cached_fingerprint, read_text, write_text
 from common.base.runtime import UserError, listed, progress
 from common.dataset.annotations.annotated import Annotated, KnownPhases, media_name, phases_of
 from common.dataset.annotations.tiling import Tiling, nearest_edges, tile
@@ -125,7 +127,7 @@ class LabelTarget:
         handed = self._handed_out(video)
         if handed is not None:
             return frame_edges(Timeline.from_json(handed["timeline"]).seconds)
-        for features in visible(self.owner.root / "features", f"*/{video}.npy"):
+        for features in visible(self.owner.root / "features", f"*/{glob.escape(video)}.npy"):
             if (timeline := _timeline_of(features, path)) is not None:
                 return frame_edges(timeline.seconds)
         rate = None if self.is_new else read_description(self.dataset).frames_fps
@@ -149,6 +151,7 @@ class LabelTarget:
         if self.is_new:
             self._begin()
         self._link(video)
+        self._bring_features(video)
         description = read_description(self.dataset)
         grid = LabelGrid(description.label_fps, description.label_every)
         state = self._write(video, [labels[frame] for frame in grid.frames(edges[:-1])])
@@ -207,6 +210,21 @@ class LabelTarget:
             raise UserError(
                 f"{own}: another video than {source}, which was annotated; choose another --output, or rename one"
             )
+
+    def _bring_features(self, video: str) -> None:
+        """Features that `common.prelabel` has made of this very video are those of the head's data set, unless it has its own."""
+        if self.record.get("dataset") != self.dataset.name or self.owner != self.dataset:
+            return
+        for folder in self._features_made:
+            made, own = folder / f"{video}.npy", self.owner.root / "features" / folder.name / f"{video}.npy"
+            if own.parent.is_dir() and not own.exists() and _timeline_of(made, self.videos[video]) is not None:
+                for suffix in (".npy", ".json"):  # in this order: features are finished with their sidecar
+                    with atomic_path(own.with_suffix(suffix)) as temporary:
+                        shutil.copyfile(made.with_suffix(suffix), temporary)
+
+    @cached_property
+    def _features_made(self) -> list[Path]:
+        return [folder for model in paths.all_models() for folder in model.unlabelled_features(self.dataset.name)]
 
     @cached_property
     def _label_files(self) -> dict[str, Path]:

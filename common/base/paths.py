@@ -193,6 +193,10 @@ class Model:
         """Predictions for a folder of videos without labels, by the head trained on `split`."""
         return self.split_results(dataset, split, run).parent / f"videos_{folder}" / f"split_{split}"
 
+    def unlabelled_features(self, dataset: str) -> list[Path]:
+        """Folders of features made for videos without labels, for heads of a data set: each is called as its encoder and variant."""
+        return [folder for run in ("", "*/") for folder in visible(self.results(dataset), f"{run}videos_*/features/*")]
+
     def transfer_results(self, dataset: str, trained_on: str, split: int | str, run: str | None = None) -> Path:
         """Predictions for `dataset` by the head that was trained on a split of another."""
         name = f"from={trained_on}" + (f"-{run}" if run else "")

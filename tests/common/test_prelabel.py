@@ -18,6 +18,7 @@ from common.base.runtime import UserError
 from common.dataset.annotations.known_formats import FORMATS
 from common.dataset.description import read_phases
 from common.dataset.phases import read_labels
+from common.features.files import open_features
 from common.prelabel import main
 from tests.common.test_predict_video import NEW_PHASES, PHASES, built, coloured
 
@@ -323,6 +324,18 @@ def test_another_video_of_the_same_name_is_not_labelled(theatre, bring_back, tmp
     assert bring_back(tmp_path / "theatre_csv") == 1
     assert "another video than" in capsys.readouterr().out
     assert not (target.ground_truth / "case_7.txt").exists()
+
+
+def test_features_that_were_made_for_the_prediction_are_not_made_again(theatre, bring_back):
+    prelabel(theatre, "csv")
+    own = paths.dataset("clips").features("ColorHistogram")
+    before = {path: path.read_bytes() for path in own.iterdir()}
+    assert bring_back(f"{theatre}_csv", "--output", "clips") == 0
+    for video in ("case_7", "case_8"):
+        open_features(own / f"{video}.npy").verify()
+    assert {path: path.read_bytes() for path in before} == before  # those of other videos
+    assert bring_back(f"{theatre}_csv", "--output", "mine") == 0  # no data set of the head
+    assert not (paths.dataset("mine").root / "features").exists()
 
 
 def test_a_damaged_record_is_named(theatre, bring_back, tmp_path):

@@ -49,7 +49,11 @@ def import_annotations(argv: Sequence[str]) -> int:
             target.take(video, gathered.chosen(video, those, given.annotator, target))
         except UserError as error:
             gathered.problems.append(str(error))
-    mark_done(paths.todo_list(given.prelabelled or folder), target.taken.keys())
+    todo = paths.todo_list(given.prelabelled or folder)
+    try:
+        mark_done(todo, target.taken.keys())
+    except (UserError, OSError) as error:  # the labels are written, whatever somebody has made of this list
+        gathered.problems.append(f"{todo}: what is done was not noted ({error})")
     _print_summary(target, gathered)
     return 1 if gathered.problems else 0
 

@@ -296,6 +296,15 @@ def test_an_annotator_with_an_overlap_is_compared_and_one_who_labelled_twice_is_
     assert (labels_of("case_7") == 1).all()
 
 
+def test_a_list_of_what_waits_that_is_damaged_keeps_no_label_back(theatre, bring_back, tmp_path, capsys):
+    prelabel(theatre, "csv")
+    paths.todo_list(tmp_path / "theatre_csv").write_text('video,done\n"case_7,no\n')
+    assert bring_back(tmp_path / "theatre_csv") == 1
+    printed = capsys.readouterr().out
+    assert "labels of 2 videos" in printed
+    assert "todo.csv: what is done was not noted" in printed
+
+
 def test_nothing_is_snapped_where_that_is_asked_for(theatre, bring_back, tmp_path, capsys):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "mapping.txt").write_text("0 background\n1 work\n")

@@ -4,6 +4,7 @@ Readers give `Annotated`; whatever the format, `phases_of` then holds the phases
 video: how its frames lie in time, the command knows (`tiling`).
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +82,9 @@ def known_media(
     `spellings` gives the names that a medium may have here, the likelier first. Raises `UserError` naming the medium.
     """
     at_hand = {same_name(video): video for video in videos}
-    uploaded = {name.replace(" ", "_"): video for name, video in at_hand.items()}  # as servers store a name
+    stored = [(_as_stored(name), video) for name, video in at_hand.items()]
+    # of names that a server makes one of, none is meant for sure
+    uploaded = {name: video for name, video in stored if [other for other, _ in stored].count(name) == 1}
     for names in (at_hand, uploaded):
         for medium, start in annotated.media.items():
             for name in map(same_name, spellings(medium)):
@@ -96,6 +99,11 @@ def known_media(
         f"{annotated.where}: annotates {found}, and no such video is at hand ({listed(sorted(at_hand.values())) or 'none'}); "
         "name the folder that has it with --videos"
     )
+
+
+def _as_stored(name: str) -> str:
+    """A name as servers store an upload (Django's `get_valid_filename`): without blanks and most marks."""
+    return re.sub(r"[^-\w.]", "", name.replace(" ", "_"))
 
 
 def phases_of(annotated: Annotated, known: KnownPhases) -> list[PhaseInterval]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
 from common.base.runtime import UserError
-from common.dataset.annotations.known_formats import annotation_format
+from common.dataset.annotations.annotated import Annotated, known_media
+from common.dataset.annotations.known_formats import annotation_format, spellings_of
 from tests.common.dataset.annotations.outgoing import prelabelled, read_back, sent, times_of, write_out
 from tests.common.dataset.annotations.test_made_cases import changed, refused
 
@@ -202,3 +204,18 @@ def test_what_no_video_lasts(tmp_path):
     path = tmp_path / "case 7.csv"
     path.write_text(f"start;end;phase\n0;{'9' * 300};incision\n")
     assert len(refused(path, "line 2", "which no video lasts")) < 300 + len(str(path))
+
+
+def test_an_upload_is_known_by_what_a_server_makes_of_its_name():
+    names = ["Fall ä & b (2)", "case 7", "case_7"]
+
+    def annotated(medium):
+        return Annotated(Path("export.json"), "export.json", {f"/data/upload/1/0a1b2c3d-{medium}": 0.0}, list)
+
+    def video_of(medium):
+        return known_media(annotated(medium), names, lambda text: spellings_of(text, "labelstudio"))[0]
+
+    assert video_of("Fall_ä__b_2.mp4") == "Fall ä & b (2)"
+    assert video_of("case_7.mp4") == "case_7"
+    with pytest.raises(UserError, match="no such video is at hand"):
+        known_media(annotated("a_b.mp4"), ["a b", "a (b"], lambda text: spellings_of(text, "labelstudio"))

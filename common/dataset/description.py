@@ -28,6 +28,13 @@ TASK_COMMANDS: dict[Task | None, str] = {
     "segmentation": "common.segment",
 }
 
+# keys that some tasks have no use for, with those that have
+TASKS_OF_KEYS: dict[str, tuple[Task | None, ...]] = {
+    "ignored": (None, "segmentation"),
+    "own_rule": ("segmentation",),
+    "measure": ("multilabel", "clips"),
+}
+
 
 @dataclass(frozen=True)
 class DatasetDescription:
@@ -103,7 +110,8 @@ def read_phases(dataset: paths.Dataset) -> PhaseMapping:
 def require_task(dataset: paths.Dataset, *tasks: Task | None) -> DatasetDescription:
     """The description of a data set whose task is one of `tasks` (None: phases).
 
-    Raises `UserError` as `read_description` does, and for another task with the command that is for it.
+    Raises `UserError` as `read_description` does, for another task with the command that is for it, and for keys that this
+    task has no use for.
     """
     description = read_description(dataset)
     if description.task not in tasks:
@@ -111,6 +119,11 @@ def require_task(dataset: paths.Dataset, *tasks: Task | None) -> DatasetDescript
         raise UserError(
             f"{dataset.description}: task: expected {expected}, found {description.task or 'none (phases)'}, which is for "
             f"python -m {TASK_COMMANDS[description.task]}"
+        )
+    idle = [key for key, of in TASKS_OF_KEYS.items() if getattr(description, key) and description.task not in of]
+    if idle:
+        raise UserError(
+            f"{dataset.description}: {listed(idle)}: would have no effect with the task {description.task or 'phases'}; leave it out"
         )
     return description
 

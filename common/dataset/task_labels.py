@@ -154,6 +154,9 @@ def _table(path: Path, columns: Sequence[str]) -> tuple[list[str], list[tuple[in
     _, titles = next(read, (1, [""]))
     if lacking := [column for column in columns if column not in [title.casefold() for title in titles]]:
         raise UserError(f"{path}, line 1: expected the column {' and '.join(lacking)}, found {shown(first)}")
+    known = [title.casefold() for title in titles]
+    if twice := [title for title in (*FRAME_COLUMNS, *CLIP_COLUMNS, *FURTHER_CLIP_COLUMNS) if known.count(title) > 1]:
+        raise UserError(f"{path}, line 1: expected each column once, found {listed(sorted(set(twice)))} several times")
     rows = []
     for line, cells in read:
         if not any(cells):

@@ -53,10 +53,10 @@ class OpenedFeatures:
         return {video: self[video].digest() for video in videos}
 
 
-def frames_reached(labels: Mapping[str, FrameLabels], features: OpenedFeatures) -> dict[str, FrameLabels]:
+def frames_reached(labels: Mapping[str, FrameLabels], features: OpenedFeatures, source: Path) -> dict[str, FrameLabels]:
     """Labels of frames that their videos have; those past the end are left out, with one warning.
 
-    Raises `UserError` naming the video where more are than labels of this video could be.
+    Raises `UserError` naming the file of the labels, `source`, and the video where more are than labels of it could be.
     """
     found, trimmed = {}, []
     for video, of_video in labels.items():
@@ -65,7 +65,7 @@ def frames_reached(labels: Mapping[str, FrameLabels], features: OpenedFeatures) 
         is_reached = of_video.frames < num_frames
         if beyond > allowed_difference(num_frames) or not is_reached.any():
             raise UserError(
-                f"{video}: frame {of_video.frames[-1]} is labelled, but {features[video].path} is of {num_frames} decoded frames "
+                f"{source}: {video}: frame {of_video.frames[-1]} is labelled, but {features[video].path} is of {num_frames} decoded frames "
                 "(from 0); labels of another video or at another frame rate, or a video cut short"
             )
         if beyond > 0:

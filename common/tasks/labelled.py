@@ -11,8 +11,9 @@ import numpy as np
 
 from common.base import paths
 from common.base.files import atomic_path, write_text
+from common.base.runtime import UserError, listed
 from common.dataset.tables import csv_line
-from common.dataset.task_labels import ClipTable, PresenceTable, TaskClip
+from common.dataset.task_labels import ClipTable, FrameLabels, PresenceTable, TaskClip
 from common.tasks.inputs import OpenedFeatures, frames_reached, rows_of_clips, rows_of_frames, video_of
 from common.tasks.logistic import Examples, Probe
 from common.tasks.scores import Answers, Scores, score_clips, score_presence
@@ -58,11 +59,22 @@ class FramesTask:
     def files_of(self, units: Sequence[str]) -> list[str]:
         return list(units)
 
+    def _reached(self, units: Sequence[str], features: OpenedFeatures) -> dict[str, FrameLabels]:
+        return frames_reached({video: self.table.videos[video] for video in units}, features, self.table.path)
+
     def examples(self, units: Sequence[str], features: OpenedFeatures, most: int) -> Examples:
-        """Every n-th frame of each set of classes: neighbours say nearly the same, and a rare set keeps one frame at least."""
-        reached = frames_reached({video: self.table.videos[video] for video in units}, features)
+        """Every n-th frame of each set of classes: neighbours say nearly the same, and a rare set keeps one frame at least.
+
+        Raises `UserError` where no frame has a label.
+        """
+        reached = self._reached(units, features)
         names = np.repeat(list(reached), [len(labels.frames) for labels in reached.values()])
         present = np.concatenate([labels.present for labels in reached.values()])
+        if np.isnan(present).all():
+            raise UserError(
+                f"{self.table.path}: expected labels of what is learned from, found none in {listed(list(units))}; label some "
+                "frames, or choose another list"
+            )
         step = max(1, -(-len(present) // most))
         _, kinds = np.unique(np.nan_to_num(present, nan=2.0), axis=0, return_inverse=True)
         chosen = np.zeros(len(present), dtype=bool)
@@ -77,7 +89,7 @@ class FramesTask:
         self, probe: Probe, units: Sequence[str], features: OpenedFeatures, shares: np.ndarray, folder: Path
     ) -> Answers:
         """Logits of each video's labelled frames, `<video>.npy` `(n, num_classes)` float32."""
-        reached = frames_reached({video: self.table.videos[video] for video in units}, features)
+        reached = self._reached(units, features)
         logits = []
         for video, labels in reached.items():
             logits.append(probe.logits(rows_of_frames(features[video], labels.frames)).astype(np.float32))

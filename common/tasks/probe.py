@@ -137,7 +137,8 @@ def _split_of_table(table: ClipTable) -> _Split:
     sides = {part: [clip for clip in table.clips.values() if clip.part == part] for part in ("train", "test")}
     if lacking := [part for part, clips in sides.items() if not clips]:
         raise UserError(
-            f"{table.path}: split: expected clips to learn from and to test, found none of {listed(lacking)}"
+            f"{table.path}: split: expected clips to learn from and to test, found none of {listed(lacking)}; fill that "
+            "column, or give --splits NAME"
         )
     groups = {part: {clip.group for clip in clips if clip.group} for part, clips in sides.items()}
     if shared := sorted(groups["train"] & groups["test"]):

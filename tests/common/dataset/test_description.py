@@ -210,6 +210,20 @@ def test_a_task_is_one_of_three(dataset):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "idle"),
+    [
+        ("task: multilabel\nignored: [unlabelled]", "ignored: would have no effect with the task multilabel"),
+        ("task: clips\nown_rule: cadis", "own_rule: would have no effect with the task clips"),
+        ("task: segmentation\nmeasure: top1", "measure: would have no effect with the task segmentation"),
+        ("own_rule: cadis\nmeasure: top1", "own_rule, measure: would have no effect with the task phases"),
+    ],
+)
+def test_a_key_that_a_task_has_no_use_for_is_an_error(text, idle, dataset):
+    with pytest.raises(UserError, match=rf"dataset\.yaml: {idle}; leave it out"):
+        require_task(describe(dataset, text), None, "multilabel", "clips", "segmentation")
+
+
 def test_a_command_takes_the_data_sets_of_its_task_alone(dataset):
     assert require_task(describe(dataset, "task: clips"), "multilabel", "clips").task == "clips"
     with pytest.raises(UserError, match=r"dataset\.yaml: task: expected segmentation, found clips, .*common\.probe"):

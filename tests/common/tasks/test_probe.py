@@ -268,7 +268,9 @@ def test_splits_of_a_list_are_scored_each_for_itself():
         ("video,frame,hook\n", r"labels\.csv: no label in it"),
         ("video,frame,hook\nv0,0,1\nV0,1,1\n", r"two videos are called 'v0' and 'V0'"),
         ("video,frame,hook\n../x,0,1\n..,0,1\n", r"line 3: video: expected the name of a video"),
-        ("video,frame,hook\nv0,4000,1\nv6,0,1\n", r"v0: frame 4000 is labelled, but .* is of 40 decoded frames"),
+        ("video,frame,hook,frame\nv0,0,1,1\n", r"line 1: expected each column once, found frame several times"),
+        ("video,frame,hook\nv0,0,1\nv6,0,\n", r"labels\.csv: expected labels of what is learned from, found none in v6"),
+        ("video,frame,hook\nv0,4000,1\nv6,0,1\n", r"labels\.csv: v0: frame 4000 is labelled, but .* is of 40 decoded frames"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_labels_is_named(dataset, text, message):
@@ -290,6 +292,7 @@ def test_what_is_wrong_in_labels_is_named(dataset, text, message):
         ("clip,label,video,start,end\na,x,v,1,\n", r"line 2: expected video, start and end, or none of them"),
         ("clip,label,video,start,end\na,x,v,2,1\n", r"line 2: a ends at 1 s, where it starts at 2 s"),
         ("clip,label,video,start,end\na,x,v,one,2\n", r"line 2: start: expected seconds from 0, found 'one'"),
+        ("clip,label,Label\na,x,y\n", r"line 1: expected each column once, found label several times"),
         ("clip,label\n", r"clips\.csv: no clip in it"),
         ("clip,label,split\na,x,train\n", r"split: expected clips to learn from and to test, found none of test"),
         ("clip,label,split\na,x,train\nb,y,test\n", r"a\.npy: no features for this video"),

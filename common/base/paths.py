@@ -4,6 +4,7 @@ Everything hangs below one root: `data/`, `models/`, `comparison_results/`. It i
 environment variable `SICS155_ROOT` names (a scratch disk, a test's folder). No command depends on where it is started.
 """
 
+import hashlib
 import os
 import re
 import sys
@@ -190,8 +191,11 @@ class Model:
         return self.results(dataset, run) / require_name("split", f"split_{split}")
 
     def unlabelled_results(self, dataset: str, folder: str, split: int | str, run: str | None = None) -> Path:
-        """Predictions for a folder of videos without labels, by the head trained on `split`."""
-        return self.split_results(dataset, split, run).parent / f"videos_{folder}" / f"split_{split}"
+        """Predictions for a folder of videos without labels, which may have any name, by the head trained on `split`."""
+        name = f"videos_{folder}"
+        if reason_against_folder(name):  # features are made there as in a data set
+            name = f"{re.sub('[^A-Za-z0-9_-]', '_', name)[:40]}-{hashlib.sha256(folder.encode()).hexdigest()[:8]}"
+        return self.split_results(dataset, split, run).parent / name / f"split_{split}"
 
     def unlabelled_features(self, dataset: str) -> list[Path]:
         """Folders of features made for videos without labels, for heads of a data set: each is called as its encoder and variant."""

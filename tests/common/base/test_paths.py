@@ -1,5 +1,7 @@
 """File locations: from one root, wherever a command is started."""
 
+from pathlib import Path
+
 import pytest
 
 from common.base import paths
@@ -120,3 +122,13 @@ def test_unknown_model_lists_those_there_are(workspace):
 
 def test_default_mapping_is_the_repositorys_own(workspace, checkout):
     assert paths.default_mapping() == checkout / "mapping.txt"
+
+
+@pytest.mark.parametrize("folder", ["theatre one", "OP-Säle (2)", "a" * 300, "..", "nul:"])
+def test_predictions_for_a_folder_of_any_name_have_a_place_of_their_own(folder):
+    model = paths.Model(Path("models") / "Base")
+    place = model.unlabelled_results("A", folder, 1)
+    assert paths.require_name("data set", place.parent.name)
+    assert place.parent.parent == model.results("A")
+    assert place != model.unlabelled_results("A", f"{folder} ", 1)
+    assert model.unlabelled_results("A", "theatre", 1).parent.name == "videos_theatre"

@@ -105,9 +105,10 @@ class FramesTask:
 
 @dataclass(frozen=True, eq=False)
 class ClipsTask:
-    """Clips, each of one class; a unit is a group of clips, or a clip that has none."""
+    """Clips, each of one class; a unit is a group of clips, or a clip that has none, or with `by_clip` every clip."""
 
     table: ClipTable
+    by_clip: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -123,7 +124,8 @@ class ClipsTask:
 
     def _clips(self, units: Sequence[str]) -> list[TaskClip]:
         wanted = set(units)
-        return [clip for name, clip in self.table.clips.items() if (clip.group or name) in wanted]
+        clips = self.table.clips.items()
+        return [clip for name, clip in clips if (name if self.by_clip else clip.group or name) in wanted]
 
     def files_of(self, units: Sequence[str]) -> list[str]:
         return list(dict.fromkeys(video_of(clip) for clip in self._clips(units)))

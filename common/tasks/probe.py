@@ -16,7 +16,7 @@ import numpy as np
 from common.base import paths
 from common.base.files import sha256_of_file, sha256_of_json
 from common.base.locks import hold
-from common.base.runtime import UserError, git_state, listed, shown, versions
+from common.base.runtime import UserError, counted, git_state, listed, shown, versions
 from common.dataset.description import features_owner, require_task
 from common.dataset.patients import check_patients, read_patients
 from common.dataset.split_lists import open_splits
@@ -58,7 +58,7 @@ def run_probe(config: ProbeConfig, *, force: bool = False, verify: bool = True) 
             f"{dataset.description}: feature_fps is for phases; a probe takes features with sidecars, or a row for each decoded "
             "frame: extract the features here"
         )
-    labelled, label_file = _labelled(dataset, description.task)
+    labelled, label_file = _labelled(dataset, description.task, config)
     splits, config, shared = _splits(dataset, labelled, config)
     encoder = read_encoder_config(model.config).with_weights(config.variant)
     folder = features_owner(dataset).features(model.name, config.variant)
@@ -114,9 +114,9 @@ def _finished(record: Path, inputs_hash: str) -> TaskSummary | None:
     return summary
 
 
-def _labelled(dataset: paths.Dataset, task: str | None) -> tuple[ProbedTask, Path]:
+def _labelled(dataset: paths.Dataset, task: str | None, config: ProbeConfig) -> tuple[ProbedTask, Path]:
     if task == "clips":
-        return ClipsTask(read_clip_table(dataset.clips)), dataset.clips
+        return ClipsTask(read_clip_table(dataset.clips), by_clip=config.splits is None), dataset.clips
     return FramesTask(read_presence(dataset.presence), read_patients(dataset)), dataset.presence
 
 
@@ -125,15 +125,19 @@ def _splits(
 ) -> tuple[list[_Split], ProbeConfig, list[str]]:
     """What is learned from and tested, the settings with the list's own name, and which patients are on both sides of it."""
     if isinstance(labelled, ClipsTask) and config.splits is None:
-        return [_split_of_table(labelled.table)], config, []
+        split, shared = _split_of_table(labelled.table, is_published=dataset.import_record.is_file())
+        return [split], config, shared
     lists = open_splits(dataset, config.splits)
     splits = [_Split(tuple(train), tuple(test)) for train, test in zip(lists.trains, lists.tests, strict=True)]
     shared = check_patients(dataset, lists, range(1, len(lists) + 1))
     return splits, replace(config, splits=lists.name), shared
 
 
-def _split_of_table(table: ClipTable) -> _Split:
-    """The split that the column of a table of clips says; a group that both sides have is named, and stays as it is said."""
+def _split_of_table(table: ClipTable, *, is_published: bool) -> tuple[_Split, list[str]]:
+    """The split that the column of a table of clips says, by clip, and which groups are on both sides of it.
+
+    A published split stays as it is, and the groups are told. Raises `UserError` for them in a table of one's own.
+    """
     sides = {part: [clip for clip in table.clips.values() if clip.part == part] for part in ("train", "test")}
     if lacking := [part for part, clips in sides.items() if not clips]:
         raise UserError(
@@ -141,14 +145,16 @@ def _split_of_table(table: ClipTable) -> _Split:
             "column, or give --splits NAME"
         )
     groups = {part: {clip.group for clip in clips if clip.group} for part, clips in sides.items()}
+    said = []
     if shared := sorted(groups["train"] & groups["test"]):
-        raise UserError(
-            f"{table.path}: {len(shared)} groups have clips in train and in test ({listed(shared, 3)}): the same recording or "
-            "patient is learned from and tested; move their clips to one side, or leave group empty where that is meant"
-        )
-    return _Split(
-        *(tuple(dict.fromkeys(clip.group or clip.name for clip in sides[part])) for part in ("train", "test"))
-    )
+        words = f"{counted(len(shared), 'group')} with clips in train and in test ({listed(shared, 3)})"
+        if not is_published:
+            raise UserError(
+                f"{table.path}: {words}: the same recording or patient is learned from and tested; move their clips to one "
+                "side, or leave group empty where that is meant"
+            )
+        said = [f"the published split has {words}: the same recording or patient is learned from and tested"]
+    return _Split(*(tuple(clip.name for clip in sides[part]) for part in ("train", "test"))), said
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ release's own folders or tables make the list.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,21 +88,28 @@ def cut_list(one: SplitList, reading: Reading, meant: Callable[[str], Sequence[s
 
     `meant` gives the videos (or groups) that a name of the list stands for: none, itself, or all of a patient. A split without
     train or test is left out, and those after it move up, since splits are numbered from 1 without gaps; `source` says which they
-    were. A list whose `val` is its `test` loses it.
+    were. A list whose `val` is its `test` loses it; one with something else in two parts is a problem, and its split left out.
     """
     splits = one.splits if one.splits is not None else reading.splits.get(one.name, [])
     kept: dict[int, dict[str, list[str]]] = {}
     for number, split in enumerate(splits, 1):
         here = {part: [video for name in split.get(part, ()) for video in meant(nfc(name))] for part in PARTS}
-        if here["train"] and here["test"]:
-            kept[number] = here | ({"val": []} if set(here["val"]) == set(here["test"]) else {})
+        if set(here["val"]) == set(here["test"]):
+            here["val"] = []
+        taken = Counter(name for names in here.values() for name in set(names))
+        if twice := sorted(name for name, count in taken.items() if count > 1):
+            reading.problems.append(
+                f"list {one.name}, split {number}: {listed(twice)}: expected in one part, found in two; left out"
+            )
+        elif here["train"] and here["test"]:
+            kept[number] = here
     named = {nfc(name) for split in splits for names in split.values() for name in names}
     absent = sum(not meant(name) for name in named)
     left_out = len(splits) - len(kept)
     numbers = f"split {listed([*map(str, kept)], len(kept))} of {len(splits)}"
     said = [f"{absent} of {len(named)} are not here"] if absent else []
     if left_out:
-        said.append(f"{left_out} of {len(splits)} splits left out, without train or test")
+        said.append(f"{left_out} of {len(splits)} splits left out")
     if kept and max(kept) > len(kept):
         said.append(f"numbered from 1 here: {numbers}")
     if said:

@@ -38,6 +38,7 @@ TOOLS = Phases(
         "Vannas scissors",
     )
 )
+EVALUATED = "to_be_evaluated"
 FIRST = 1  # frames are counted from
 VALUES: Mapping[float, int | None] = {0.0: 0, 0.5: None, 1.0: 1}
 
@@ -62,6 +63,9 @@ def _read(reading: Reading) -> TaskContent:
                 raise UserError(f"{path}: labels of {name}, but no video; --videos DIR names another folder")
             labels[name] = _tools_of_frames(path)
             videos[name] = video
+    read = [files[name] for name in labels]
+    if whole := [path.name for path in read if letters(EVALUATED) not in map(letters, table_titles(path))]:
+        reading.notes.append(f"no column {EVALUATED} in {listed(whole, 3)}: all of their frames are taken")
     content = presence_content(TOOLS.names, labels)
     content.description["measure"] = "roc_area"
     content.links = {f"videos/{name}{video.suffix}": video for name, video in videos.items() if video}
@@ -72,7 +76,7 @@ def _tools_of_frames(path: Path) -> dict[int, list[int | None]]:
     """Which tools each frame to be evaluated has; None where the experts disagree. Raises `UserError` naming file and line."""
     spelled = {letters(title): title for title in table_titles(path)}
     frame_column = spelled.get("frame") or spelled.get("frames")
-    evaluated = spelled.get(letters("to_be_evaluated"))
+    evaluated = spelled.get(letters(EVALUATED))
     columns = {tool: spelled.get(letters(tool)) for tool in TOOLS.names}
     lacking = [tool for tool, column in columns.items() if column is None]
     if lacking or frame_column is None:

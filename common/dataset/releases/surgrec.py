@@ -108,7 +108,9 @@ def _folder(reading: Reading) -> Path:
         raise UserError(
             f"--set {reading.part}: {reading.folder} has {listed(sorted(folders), len(folders))}; name one of them"
         )
-    return by_letters[letters(reading.part)]
+    found = by_letters[letters(reading.part)]
+    reading.part = found.name  # by which the data set is called, however it was typed
+    return found
 
 
 def _read_list(path: Path) -> list[_Listed]:

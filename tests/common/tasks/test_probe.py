@@ -189,8 +189,30 @@ def test_a_group_on_both_sides_is_refused(dataset):
     clips(dataset)
     text = dataset.dataset.clips.read_text()
     dataset.dataset.clips.write_text(text.replace("c0_1,g0,kind 1,test", "c0_1,g0,kind 1,train"))
-    with pytest.raises(UserError, match=r"clips\.csv: 1 groups have clips in train and in test \(g0\)"):
+    with pytest.raises(UserError, match=r"clips\.csv: 1 group with clips in train and in test \(g0\)"):
         run_probe(ProbeConfig(dataset="task", model="ColorHistogram"))
+
+
+def test_a_group_on_both_sides_of_a_published_split_is_told_and_each_clip_stays_in_its_part(dataset):
+    clips(dataset)
+    text = dataset.dataset.clips.read_text()
+    dataset.dataset.clips.write_text(text.replace("c0_1,g0,kind 1,test", "c0_1,g0,kind 1,train"))
+    dataset.dataset.import_record.write_text("{}")
+    summary = run_probe(ProbeConfig(dataset="task", model="ColorHistogram"))
+    assert any("published split has 1 group with clips in train and in test (g0)" in note for note in summary.notes)
+    (learned,) = summary.further["learned"]
+    assert "c0_1" in learned["train"]
+    assert "c0_1" not in learned["test"]
+    assert (learned["rows"], summary.num_units) == (21, 6)
+
+
+def test_clips_of_a_validation_part_are_neither_learned_from_nor_tested(dataset):
+    clips(dataset)
+    text = dataset.dataset.clips.read_text()
+    dataset.dataset.clips.write_text(text.replace("c9_1,g9,kind 1,train", "c9_1,g9,kind 1,val"))
+    (learned,) = run_probe(ProbeConfig(dataset="task", model="ColorHistogram")).further["learned"]
+    assert learned["rows"] == 19
+    assert "c9_1" not in [*learned["train"], *learned["test"]]
 
 
 # --- learning -----------------------------------------------------------------------------------------------------

@@ -44,8 +44,15 @@ def test_a_split_without_train_or_test_is_left_out_and_the_others_move_up():
     assert [(split["train"], split["test"]) for split in cut.splits] == [(["a"], ["b"]), (["b"], ["a"])]
     assert cut.source == "there (split 1, 3 of 3)"
     assert reading.notes == [
-        "list L: 2 of 4 are not here; 1 of 3 splits left out, without train or test; numbered from 1 here: split 1, 3 of 3"
+        "list L: 2 of 4 are not here; 1 of 3 splits left out; numbered from 1 here: split 1, 3 of 3"
     ]
+
+
+def test_who_is_in_two_parts_is_a_problem():
+    one = SplitList("L", "official", "there", [{"train": ["a", "b"], "val": ["c"], "test": ["b"]}])
+    reading = SimpleNamespace(notes=[], problems=[], splits={})
+    assert cut_list(one, reading, lambda name: [name]) is None
+    assert reading.problems == ["list L, split 1: b: expected in one part, found in two; left out"]
 
 
 def test_a_list_of_nothing_that_is_there_is_none_and_a_whole_one_stays_as_it_is():

@@ -57,6 +57,19 @@ def test_cataracts_tools(run_import, cases):
     assert outcome.code == 0
 
 
+def test_cataracts_tables_without_the_column_of_what_is_evaluated_are_taken_whole_and_told(run_import, cases, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(cases / "CATARACTS-tools", copy)
+    (table,) = copy.rglob("train01.csv")
+    os.chmod(table, 0o644)
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    place = rows[0].index("to_be_evaluated")
+    table.write_text("".join(",".join(row[:place] + row[place + 1 :]) + "\n" for row in rows))
+    outcome = run_import("CATARACTS-tools", copy)
+    assert len(read_presence(outcome.dataset.presence).videos["train01"].frames) == len(rows) - 1
+    assert "no column to_be_evaluated in train01.csv: all of their frames are taken" in outcome.printed
+
+
 def test_cholec80_tools(run_import, cases):
     outcome = run_import("Cholec80-tools", cases / "Cholec80")
     table, counts = read_presence(outcome.dataset.presence), positives(outcome.dataset)
@@ -86,7 +99,8 @@ def test_endoscapes(run_import, cases):
 
 @pytest.mark.parametrize("name", ["cataract-101", "AlxSuture"])
 def test_surgrec(run_import, cases, name):
-    outcome = run_import("SurgRec", cases / "SurgRec", "--set", name)
+    outcome = run_import("SurgRec", cases / "SurgRec", "--set", name.upper())
+    assert outcome.dataset.name == f"SurgRec-{name}"
     wanted, table = expected(cases / "SurgRec")["sets"][name], read_clip_table(outcome.dataset.clips)
     parts = Counter(clip.part for clip in table.clips.values())
     if wanted["test_is_val"]:

@@ -118,6 +118,9 @@ def _add_outputs(parser: CommandParser) -> None:
         action="store_true",
         help="large ribbons of every video, in the page and as pictures (default: of 12 from the worst to the best)",
     )
+    output.add_argument(
+        "--no_thumbnails", action="store_true", help="no frames of videos in the page (with --share there are none)"
+    )
     output.add_argument("--brief", action="store_true", help="print where the files are, not the table")
     add_options(parser, EffortRule)
     output.add_argument("--pdf", action="store_true", help="every picture as PDF too")
@@ -190,7 +193,13 @@ def _write_reports(given: argparse.Namespace) -> None:
     elif given.model:
         written = write_model(report, pdf=given.pdf)
     else:
-        written = write_comparison(report, over_folds=over_folds, pdf=given.pdf, all_ribbons=given.all_ribbons)
+        written = write_comparison(
+            report,
+            over_folds=over_folds,
+            pdf=given.pdf,
+            all_ribbons=given.all_ribbons,
+            thumbnails=not given.no_thumbnails,
+        )
     if given.bundle:
         written.append(_write_bundle(given, [report], None))
     _print_written(written)
@@ -264,6 +273,7 @@ def _refuse_ignored(given: argparse.Namespace) -> None:
             "all_ribbons",
             "against",
             "brief",
+            "no_thumbnails",
         ),
         "model": (
             "against",
@@ -274,9 +284,10 @@ def _refuse_ignored(given: argparse.Namespace) -> None:
             "share",
             "with_predictions",
             "all_ribbons",
+            "no_thumbnails",
         ),
         "compare_kfold": ("split",),
-        "share": ("pdf", "all_ribbons"),
+        "share": ("pdf", "all_ribbons", "no_thumbnails"),
         "verify": (
             "benchmark",
             "compare_kfold",
@@ -295,6 +306,7 @@ def _refuse_ignored(given: argparse.Namespace) -> None:
             "pdf",
             "all_ribbons",
             "brief",
+            "no_thumbnails",
         ),
     }
     words = {

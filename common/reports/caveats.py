@@ -194,7 +194,9 @@ def _damaged(results: Sequence[EncoderResult]) -> list[Remark]:
 
 
 def _unequal_heads(results: Sequence[EncoderResult]) -> list[Remark]:
-    """A warning for each setting of the head that differs between rows, unless every encoder was run under every one.
+    """A warning that names the settings of the head in which rows differ, unless every encoder was run under every one.
+
+    Rows of equal settings stand together.
 
     Then the comparison is one of settings too: `robustness.factors` has it.
     """
@@ -207,13 +209,18 @@ def _unequal_heads(results: Sequence[EncoderResult]) -> list[Remark]:
         of_encoders.setdefault(encoder, set()).add(settings)
     if len({frozenset(each) for each in of_encoders.values()}) <= 1:
         return []
-    found = []
-    for key in HEAD_SETTINGS:
-        used = {result.name: _by_value(result, partial(_setting, key)) for result in results}
-        if len({tuple(values) for values in used.values()}) > 1:
-            values = ", ".join(f"{name} {' and '.join(values)}" for name, values in used.items())
-            found.append(Remark(f"Not a like-for-like comparison: {key} differs ({values}).", alarming=True))
-    return found
+    used = {
+        result.name: [list(_by_value(result, partial(_setting, key))) for key in HEAD_SETTINGS] for result in results
+    }
+    places = [place for place in range(len(HEAD_SETTINGS)) if len({tuple(each[place]) for each in used.values()}) > 1]
+    if not places:
+        return []
+    alike: dict[str, list[str]] = {}
+    for name, values in used.items():
+        alike.setdefault(", ".join(" and ".join(values[place]) for place in places), []).append(name)
+    groups = "; ".join(f"{values}: {', '.join(names)}" for values, names in alike.items())
+    settings = ", ".join(HEAD_SETTINGS[place] for place in places)
+    return [Remark(f"Not a like-for-like comparison: rows differ in {settings} ({groups}).", alarming=True)]
 
 
 def _unlearned(results: Sequence[EncoderResult]) -> list[Remark]:

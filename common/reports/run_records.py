@@ -1,15 +1,18 @@
 """Records of runs in words: what identifies a run, and what it took."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from common.base.wording import brief
 from common.reports.results import EncoderResult, SplitResult
 
 UNVERIFIED = "unverified"
+SHORT_SOURCE = 34  # characters of where weights are from, below a name
 SHORT_HASH = 10  # characters that tell two hashes apart to the eye
 
 
@@ -25,6 +28,15 @@ def weights_source(result: EncoderResult) -> str:
         return "unknown"
     words = _named(weights)
     return f"{words} with the adapter {_named(weights['adapter'])}" if weights.get("adapter") else words
+
+
+def short_source(result: EncoderResult) -> str:
+    """The same for a column of a table: of a path or an address its last part, of a model of the hub its name."""
+    source = weights_source(result)
+    kind, _, name = source.partition(":")
+    if kind in ("package", "http", "https", "file") or name == "":  # of these the last part tells, others are names
+        return brief(re.split(r"[/\\\\]", source)[-1], SHORT_SOURCE)
+    return brief(name, SHORT_SOURCE)
 
 
 def _named(weights: Mapping[str, Any]) -> str:

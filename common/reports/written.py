@@ -63,8 +63,8 @@ def _write_tables(report: Report, path: Path) -> list[Path]:
     return [save_comparison(report, path)]
 
 
-def _write_page(report: Report, path: Path, all_ribbons: bool) -> list[Path]:
-    return [save_page(report, path, all_ribbons=all_ribbons)]
+def _write_page(report: Report, path: Path, all_ribbons: bool, thumbnails: bool) -> list[Path]:
+    return [save_page(report, path, all_ribbons=all_ribbons, thumbnails=thumbnails)]
 
 
 def _write_picture(report: Report, path: Path, name: str, pdf: bool) -> list[Path]:
@@ -80,11 +80,13 @@ def _write_confusion(report: Report, path: Path, encoder: str, pdf: bool) -> lis
     return save(charts.confusion_plot(result, report), path, pdf=pdf)
 
 
-def write_comparison(report: Report, *, over_folds: bool, pdf: bool = False, all_ribbons: bool = False) -> list[Path]:
+def write_comparison(
+    report: Report, *, over_folds: bool, pdf: bool = False, all_ribbons: bool = False, thumbnails: bool = True
+) -> list[Path]:
     """Write every table and picture of a comparison to `comparison_results/`, and confusions to the encoders' folders.
 
     Those of all folds and those of one split have names of their own: neither replaces the other. `all_ribbons`: large
-    ribbons of every video, not only of `shown_videos`. Those of a comparison of many videos are written side by side.
+    ribbons of every video, not only of `shown_videos`; `thumbnails`: frames of these are in the page. Those of a comparison of many videos are written side by side.
     """
     folder = paths.comparison_results()
     stem, prefix = ("kfold_", "") if over_folds else ("model_", "model_")
@@ -93,7 +95,7 @@ def write_comparison(report: Report, *, over_folds: bool, pdf: bool = False, all
         table = report.per_video.map(lambda value: text_cell(value) if isinstance(value, str) else value)
         table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     tables = [
-        _Part(_write_page, folder / f"{prefix}report.html", (all_ribbons,)),
+        _Part(_write_page, folder / f"{prefix}report.html", (all_ribbons, thumbnails)),
         _Part(_write_tables, folder / f"{stem}comparison.xlsx"),
     ]
     pictures = [_Part(_write_picture, folder / f"{stem}{name}.png", (name, pdf)) for name in PICTURES]

@@ -29,10 +29,11 @@ from common.reports.failure_atlas import FailureAtlas, failure_atlas
 from common.reports.leaderboard import HEADLINE
 from common.reports.page import charts, failure_charts
 from common.reports.page.ribbons import ribbon_chart, ribbon_image
+from common.reports.page.thumbnails import frame_strips
 from common.reports.pictures.style import phase_colours
 from common.reports.results import EncoderResult, SplitResult
 from common.reports.robustness.floors import floor_rows
-from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, weights_source
+from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, short_source, weights_source
 from common.reports.text import above_floors, contrast_text, interval_text, p_value, percent, points, standing_column
 from common.scoring.effort import OPERATIONS, SCALES
 from common.scoring.further_measures import FURTHER_MEASURES, further_name
@@ -40,25 +41,25 @@ from common.scoring.metrics import MEASURES
 from common.scoring.protocols import methods_sentence
 from common.scoring.ranks import LEAST_RANKED, kendall
 
+FEW_VIDEOS = 24  # of which all have frames in their sheets: of more those whose ribbons are drawn large
 MOST_CHANGES = 10  # of a case sheet that are spelled out
 TICK_MINUTES = (1, 2, 5, 10, 15, 30, 60)
 MOST_TICKS = 14
 LAST_TICK = 0.03  # of a video's length: a tick nearer to its end has no room
-BUTTONS = [["toImage", "resetScale2d"]]
 
 
-def save_page(report: Report, path: Path, *, all_ribbons: bool = False) -> Path:
+def save_page(report: Report, path: Path, *, all_ribbons: bool = False, thumbnails: bool = False) -> Path:
     """Write `report.html` atomically; the same report gives the same bytes.
 
-    `all_ribbons`: videos to zoom into are all, not those of `shown_videos`.
+    `all_ribbons`: videos to zoom into are all, not those of `shown_videos`; `thumbnails`: frames of these are in their sheets.
     """
-    context = build(report, all_ribbons=all_ribbons)
+    context = build(report, all_ribbons=all_ribbons, thumbnails=thumbnails)
     environment = _environment(context["in_seconds"], report.mapping.background)
     write_text(path, environment.get_template("report.html.j2").render(context))
     return path
 
 
-def build(report: Report, *, all_ribbons: bool = False) -> dict[str, Any]:
+def build(report: Report, *, all_ribbons: bool = False, thumbnails: bool = False) -> dict[str, Any]:
     """Everything that the templates lay out."""
     sheets = case_sheets(report.results[0])
     atlas = failure_atlas(report.results)
@@ -66,6 +67,7 @@ def build(report: Report, *, all_ribbons: bool = False) -> dict[str, Any]:
     ribbon_videos = shown_videos(report, all_ribbons=all_ribbons)
     figures = _figures(report, atlas, ribbon_videos)
     colours = phase_colours(report.mapping)
+    anchors = {sheet.video: f"video-{number}" for number, sheet in enumerate(sheets, 1)}
     return {
         "report": report,
         "plotly_js": Markup(get_plotlyjs()),
@@ -77,15 +79,19 @@ def build(report: Report, *, all_ribbons: bool = False) -> dict[str, Any]:
         "facts": facts(report),
         "random_weights": [r.name for r in report.results if r.record["features"]["random_weights"]],
         "sources": {result.name: weights_source(result) for result in report.results},
+        "short_sources": {result.name: short_source(result) for result in report.results},
         "quoted": {row.source: [r for r in report.published if r.source == row.source] for row in report.published},
         "board_ranks": [charts.ranks(board, HEADLINE) for board in report.boards],
         "agreement": rank_agreement(report),
         "sentences": {methods_sentence(board.protocol, report.mapping.background) for board in report.boards},
         "ribbon_videos": ribbon_videos,
         "strips": {sheet.video: ribbon_image(video_ribbons(report, sheet.video), colours) for sheet in sheets},
+        "frames": frame_strips(report, list(anchors) if len(anchors) <= FEW_VIDEOS else ribbon_videos)
+        if thumbnails
+        else {},
         "sheets": sheets,
         "in_seconds": all(sheet.score.fps for sheet in sheets),
-        "anchors": {sheet.video: f"video-{number}" for number, sheet in enumerate(sheets, 1)},
+        "anchors": anchors,
         "accuracies": {s.video: 100 * s.score.accuracy for s in sheets},
         "folds": {name: split.record["split"] for split in report.results[0].splits for name in split.scores},
         "most_changes": MOST_CHANGES,
@@ -134,9 +140,11 @@ def _figures(report: Report, atlas: FailureAtlas, ribbon_videos: Sequence[str]) 
 
 
 def figure_html(figure: go.Figure, name: str) -> Markup:
-    """The element and script that draw a chart; plotly.js stands once at the top of the page."""
-    config = {"responsive": True, "displaylogo": False, "modeBarButtons": BUTTONS}
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"chart-{name}", config=config))
+    """The place of a chart and its content, which `report.js` draws once the page can be read."""
+    content = figure.to_json().replace("<", "\\u003c")  # no name in it can end the script
+    height = f'style="height:{figure.layout.height:.0f}px"'
+    place = f'<div id="chart-{name}" class="plotly-graph-div" {height}></div>'
+    return Markup(f'{place}<script type="application/json" class="figure">{content}</script>')
 
 
 def facts(report: Report) -> dict[str, str]:
@@ -192,6 +200,7 @@ def run_cells(result: EncoderResult, split: SplitResult) -> dict[str, str]:
         "Device": row["Device"],
         "torch": row.get("Version of torch"),
         "Head parameters": row["Head parameters"],
+        "Weights": weights_source(result),
         "Weights' SHA-256": (row["Weights SHA-256"] or "")[:SHORT_HASH],
         "Folds": (row["Folds hash"] or "")[:SHORT_HASH],
         "Commit": commit_name(split.record["git"]),

@@ -52,14 +52,16 @@ def feature_map(report: Report) -> Figure | None:
     colours = phase_colours(report.mapping)
     for axes, (name, (points, phases)) in zip(grid.flat, panels.items(), strict=False):
         axes.scatter(*points.T, c=[colours[phase] for phase in phases], s=5, linewidths=0)
-        axes.set_title(brief(name), loc="left", fontsize=9)
-        axes.set(xticks=[], yticks=[], aspect="equal")
+        axes.set_title(f"{brief(name)}: {len(points):,} frames", loc="left", fontsize=9)
+        axes.set(xticks=[], yticks=[])
+        axes.set_aspect("equal", adjustable="datalim")  # panels of one size, whatever the shape of the cloud
         axes.spines[:].set_color(GRID)
     shown = (phase for _, phases in panels.values() for phase in phases.tolist())
     figure.legend(handles=phase_patches(report.mapping, shown), loc="outside right center", fontsize=7.5, frameon=False)
     write_title(figure, f"{report.title}: frame features before the head (t-SNE)")
     note = (
-        f"At most {FRAMES_PER_PHASE} frames of each phase. Axes have no unit; distances between clusters mean little."
+        f"At most {FRAMES_PER_PHASE} frames of each phase, drawn and placed with seed {SEED}. Axes have no unit; distances "
+        "between clusters mean little."
     )
     write_remarks(figure, [*report.warnings, Remark(note)])
     return figure

@@ -1,4 +1,17 @@
 "use strict";
+// Charts are drawn one after the other, from the top, whenever nothing else is to be done; a print waits for all of them.
+const undrawn = [...document.querySelectorAll("script.figure")];
+const look = {responsive: true, displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]]};
+function drawNext() {
+  const content = undrawn.shift();
+  if (!content) return;
+  const {data, layout} = JSON.parse(content.textContent);
+  Plotly.newPlot(content.previousElementSibling, data, layout, look);
+  later();
+}
+const later = () => undrawn.length && (window.requestIdleCallback ?? setTimeout)(drawNext);
+window.addEventListener("beforeprint", () => { while (undrawn.length) drawNext(); });
+later();
 // A click on a column's title sorts the encoders by it, the best first; another click turns the order round.
 for (const button of document.querySelectorAll(".board thead button")) {
   button.addEventListener("click", () => {
@@ -24,6 +37,15 @@ search.addEventListener("input", () => {
   document.getElementById("ribbon-found").textContent =
     wanted === "" || video ? "" : found.length ? `${found.length} videos` : "no such video";
   if (wanted === "" || video === null) return;
+  while (!ribbons.layout) drawNext();
   const index = videos.indexOf(video), [data, layout] = ribbons.layout.updatemenus[0].buttons[index].args;
   Plotly.update(ribbons, data, {...layout, "updatemenus[0].active": index});
 });
+// What is wider than its place is scrolled by the keyboard too.
+const widths = new ResizeObserver(entries => {
+  for (const {target} of entries) {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }
+});
+for (const box of document.querySelectorAll(".scroll")) widths.observe(box);

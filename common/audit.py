@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from common.base import paths
 from common.base.files import write_json
 from common.base.options import CommandParser, Positive
-from common.base.runtime import counted, run_main
+from common.base.runtime import UserError, counted, run_main
 from common.checks.findings import SEVERITIES, Finding
 from common.checks.labels import MIN_SECONDS
 from common.checks.orders import MIN_OTHERS
@@ -48,9 +48,18 @@ def main(argv: list[str] | None = None) -> int:
     output.add_argument("--all", action="store_true", help=f"print every finding, not {MOST_ALIKE} of those alike")
     output.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
     given = parser.parse_args(argv)
-    from common.checks.dataset import audit_dataset  # reads videos and features: slow to import, and --help needs none
+    # reads videos and features: slow to import, and --help needs none
+    from common.checks.dataset import audit_dataset
+    from common.dataset.description import read_description, require_task
 
-    audit = audit_dataset(paths.dataset(given.dataset), min_seconds=given.min_seconds, fps=given.fps)
+    dataset = paths.dataset(given.dataset)
+    try:
+        task = read_description(dataset).task
+    except UserError:  # a finding
+        task = None
+    if task is not None:
+        require_task(dataset, None)  # whose command checks its labels before anything is learned
+    audit = audit_dataset(dataset, min_seconds=given.min_seconds, fps=given.fps)
     print(report(audit, most_alike=len(audit.findings) if given.all else MOST_ALIKE))
     if given.json:
         write_json(given.json, audit.to_json())

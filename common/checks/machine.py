@@ -162,6 +162,11 @@ def check_plan(
 ) -> Iterator[Check]:
     """Disk for the features of all `models` under the `plan`, and hours for the `timed` ones."""
     try:
+        if read_description(dataset).task == "segmentation":
+            yield Check(
+                f"plan {dataset.name}", "note", "masks need no features: common.segment runs the encoder itself"
+            )
+            return
         owner = features_owner(dataset)
         plan = on_label_grid(plan, read_description(owner))
         videos = paths.find_videos(owner.videos)

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.base.runtime import UserError, first_line
-from common.encoders.base import ClipEncoder, Encoder
+from common.encoders.base import Encoder
+from common.encoders.config import EncoderConfig
 from common.encoders.weights.load import MISFITS
 
 STRIDES = (4, 8, 16, 32)
@@ -80,16 +81,22 @@ class StageMaps(nn.Module):
             ) from error
 
 
+def require_single_frames(config: EncoderConfig) -> None:
+    """Raise `UserError` for an encoder of clips; its config says so, before weights are fetched."""
+    if config.clip_len is not None:
+        raise UserError(
+            f"{config.title}: expected an encoder of single frames, found one of clips, which has no maps of one picture; take "
+            "another"
+        )
+
+
 def open_stages(encoder: Encoder, sides: tuple[int, int]) -> StageMaps:
     """The four maps of an encoder for pictures of `sides` (height, width), multiples of 32; its network stays frozen.
 
     Raises `UserError` for an encoder of clips, a network without such maps, and sides that it cannot cut into patches.
     """
     title = encoder.config.title
-    if isinstance(encoder, ClipEncoder):
-        raise UserError(
-            f"{title}: expected an encoder of single frames, found one of clips, which has no maps of one picture; take another"
-        )
+    require_single_frames(encoder.config)
     network = encoder.network
     backbone = getattr(network, "backbone", network)
     usual = encoder.preprocessing.size

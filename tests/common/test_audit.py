@@ -19,6 +19,12 @@ def test_a_clean_data_set_gives_no_finding(cohort, capsys):
     assert printed == "set: 26 label files, 26 videos, 0 feature folders: 0 errors, 0 warnings, 0 notes\n"
 
 
+def test_a_data_set_of_another_task_is_for_its_command(cohort):
+    cohort.dataset.description.write_text("task: segmentation\n")
+    with pytest.raises(UserError, match=r"task: expected none \(phases\), found segmentation, .*common\.segment"):
+        main([str(cohort.dataset.root)])
+
+
 def test_exit_codes(cohort):
     root = str(cohort.dataset.root)
     cohort.label_file("SD_02").unlink()  # a note

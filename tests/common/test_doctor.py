@@ -137,6 +137,12 @@ def test_torch_and_torchvision_that_do_not_load_together(workspace, monkeypatch,
 # --- the plan ------------------------------------------------------------------------------------------------------
 
 
+def test_masks_need_no_plan(clips, capsys):
+    (clips / "dataset.yaml").write_text("task: segmentation\n")
+    assert main(["--dataset", "clips", "--model", "Base"]) == 0
+    assert "masks need no features" in line(lines(capsys), "plan clips")
+
+
 def test_a_plan_counts_frames_and_disk(clips, capsys):
     assert main(["--dataset", "clips", "--model", "Base", "ColorHistogram", "--dtype", "float16", "--no_timing"]) == 0
     printed = lines(capsys)

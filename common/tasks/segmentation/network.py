@@ -16,7 +16,7 @@ from common.base.options import from_mapping
 from common.base.runtime import UserError, listed
 from common.encoders.base import Encoder, build_encoder
 from common.encoders.config import EncoderConfig
-from common.encoders.stages import open_stages
+from common.encoders.stages import open_stages, require_single_frames
 from common.encoders.weights.files import read_content
 from common.encoders.weights.layouts import INSERTED, Network, choose_network
 from common.encoders.weights.load import STEP_COUNTER, load_strictly
@@ -183,6 +183,7 @@ def load_segmentation_network(
 
     Of our own checkpoints architecture and weights are the checkpoint's. Raises `UserError` when the parameters do not fit.
     """
+    require_single_frames(encoder)
     found = read_segmentation_file(path)
     if isinstance(found, Network):
         return _from_whole_network(found, path, encoder, config, num_classes)

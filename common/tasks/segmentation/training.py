@@ -13,6 +13,7 @@ from torch import Tensor
 from common.base.runtime import UserError, keep_freed_memory, progress, select_device
 from common.dataset.masks import UNLABELLED_PIXEL
 from common.encoders.base import Encoder, build_encoder
+from common.encoders.stages import require_single_frames
 from common.head.checkpoint import restore_optimizer
 from common.tasks.segmentation.batches import ImageBatch, ImageBatches
 from common.tasks.segmentation.config import SegmentConfig, segment_differences
@@ -45,6 +46,7 @@ def train_segmentation(
 
     keep_freed_memory()
     target, config = select_device(device), segmentation.config
+    require_single_frames(segmentation.encoder)
     segmentation.count_pixels()
     encoder = build_encoder(segmentation.encoder, config.weights)
     network = SegmentationNetwork(encoder, config, len(segmentation.classes))

@@ -16,12 +16,14 @@ import datetime
 import json
 import logging
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base import paths
+from common.base.entries import frame_files
 from common.base.options import CommandParser, Positive
 from common.base.runtime import UserError, counted, listed, progress, run_main
 from common.dataset.annotations.known_formats import FORMATS, annotation_names
@@ -148,14 +150,28 @@ def _say_if_unplayable(video: Path) -> None:
         if pixels in ("yuv420p", "yuvj420p"):
             return
         reason = f"{reason} with {pixels} pixels"
-    source = shlex.quote(str(video if info.format != FRAMES else video / "%06d.jpg"))
-    target = shlex.quote(f"{video.stem if info.format != FRAMES else video.name}.mp4")
+    source = _images_in_words(video) if info.format == FRAMES else f"-i {shlex.quote(str(video))}"
+    target = shlex.quote(f"./{video.stem if info.format != FRAMES else video.name}.mp4")
+    # -enc_time_base -1: without it times are rounded to the mean rate, and frames of a variable one fall together
     log.warning(
         "%s: %s, which not every annotation tool plays (all play H.264 in .mp4). Convert it, put it into a folder of its own "
-        "and name that instead; times stay:\n  ffmpeg -i %s -map 0:v:0 -fps_mode passthrough -c:v libx264 -crf 18 -pix_fmt "
-        "yuv420p -vf 'crop=trunc(iw/2)*2:trunc(ih/2)*2' -movflags +faststart %s",
+        "and name that instead; times stay:\n  ffmpeg %s -map 0:v:0 -fps_mode passthrough -enc_time_base -1 -c:v libx264 "
+        "-crf 18 -pix_fmt yuv420p -vf 'crop=trunc(iw/2)*2:trunc(ih/2)*2' -movflags +faststart %s",
         video.name, reason, source, target,
     )  # fmt: skip
+
+
+def _images_in_words(folder: Path) -> str:
+    """What `ffmpeg` takes for the images of a folder: their rate, the first number, and how they are called."""
+    from common.dataset.description import frames_fps_of
+
+    files = frame_files(folder)
+    before, first, behind = re.fullmatch(r"(.*?)(\d+)(\)?)", files[0].stem).groups()
+    number = f"%0{len(first)}d" if first.startswith("0") else "%d"
+    name = f"{before.replace('%', '%%')}{number}{behind}{files[0].suffix}"
+    pattern = shlex.quote(f"{str(folder).replace('%', '%%')}/{name}")
+    rate = frames_fps_of(folder)
+    return f"{f'-framerate {rate:g} ' if rate else ''}-start_number {int(first)} -i {pattern}"
 
 
 def _predicted(

@@ -65,8 +65,9 @@ class EffortRule:
             ", a move counted twice, as neighbours have separate boundaries" if self.boundaries == "separate" else ""
         )
         listed = ", ".join(f"{kind} {cost:g} s" for kind, cost in self.costs.items())
+        near = f"within {self.tolerance_seconds:g} s" if self.tolerance_seconds else "on its very frame"
         return (
-            f"Assumed, not measured: {listed}{twice}; a boundary within {self.tolerance_seconds:g} s is right; on both sides the video "
+            f"Assumed, not measured: {listed}{twice}; a boundary {near} is right; on both sides the video "
             f"is watched once at {self.speed:g} times its speed. Labelling from nothing is one insert a segment."
         )
 

@@ -8,10 +8,12 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.base import paths
 from common.base.runtime import UserError
@@ -20,6 +22,7 @@ from common.dataset.description import read_phases
 from common.dataset.phases import read_labels
 from common.features.files import open_features
 from common.prelabel import main
+from common.video.decode import Decoding
 from tests.common.test_predict_video import NEW_PHASES, PHASES, built, coloured
 
 __all__ = ["built"]  # a fixture
@@ -74,6 +77,10 @@ def bring_back(checkout, monkeypatch):
 def prelabel(folder, kind, *words):
     head = ["--model", "ColorHistogram", "--dataset", "clips", "--device", "cpu"]
     return main([str(folder), "--format", kind, *head, *map(str, words)])
+
+
+def seconds_of(video):
+    return [frame.seconds for frame in Decoding(video)]
 
 
 def labels_of(video, name="mine", mapping=PHASES):
@@ -183,10 +190,30 @@ def test_a_video_that_browsers_do_not_play_is_named_with_the_line_that_helps(
     make_clip(theatre / f"it's{suffix}", coloured(SECOND), codec=codec, options={})
     with caplog.at_level(logging.WARNING):
         prelabel(theatre, "csv")
-    lines = [record.getMessage() for record in caplog.records if "ffmpeg -i" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "  ffmpeg -i" in record.getMessage()]
     assert bool(lines) != is_playable
     if lines:
-        assert "'it'\"'\"'s.mp4'" in lines[0]
+        assert "'./it'\"'\"'s.mp4'" in lines[0]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg command")
+def test_the_line_that_helps_keeps_every_frame_and_its_time(theatre, make_clip, caplog, tmp_path):
+    shutil.rmtree(theatre)
+    times = np.cumsum(np.random.default_rng(0).integers(15, 90, 60)) / 1000  # near no grid of one rate
+    source = make_clip(theatre / "%d $a.mkv", coloured(SECOND[:60]), seconds=times - times[0])
+    images = theatre / "50% of it"
+    images.mkdir()
+    for number in range(98, 103):
+        Image.new("RGB", (33, 32), (number, 0, 0)).save(images / f"frame_{number}.png")
+    (theatre / "dataset.yaml").write_text("frames_fps: 5\n")
+    with caplog.at_level(logging.WARNING):
+        prelabel(theatre, "csv")
+    lines = [record.getMessage().split("\n")[1] for record in caplog.records if "  ffmpeg " in record.getMessage()]
+    assert len(lines) == 2
+    for line in lines:
+        subprocess.run(f"{line} -loglevel error", shell=True, check=True, cwd=tmp_path)
+    assert seconds_of(tmp_path / "%d $a.mp4") == pytest.approx(seconds_of(source), abs=1e-4)
+    assert seconds_of(tmp_path / "50% of it.mp4") == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
 
 
 def test_what_the_person_changed_is_counted(theatre, bring_back, tmp_path, capsys):

@@ -118,6 +118,11 @@ def _intervals(path: Path, document: ElementTree.Element, tier_name: str) -> Ite
         for _ in range(MOST_STEPS):
             if timed is None or timed.tag == "ALIGNABLE_ANNOTATION":
                 break
+            if timed.get("PREVIOUS_ANNOTATION"):  # a symbolic subdivision
+                raise UserError(
+                    f"{where}: has no time of its own: it is one of several parts of annotation {timed.get('ANNOTATION_REF')}; "
+                    "put them on a tier with times in ELAN"
+                )
             timed = everything.get(timed.get("ANNOTATION_REF"))
         if timed is None or timed.tag != "ALIGNABLE_ANNOTATION":
             raise UserError(f"{where}: refers to no annotation that has a time; save it again from ELAN")

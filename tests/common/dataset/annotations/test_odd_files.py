@@ -55,6 +55,22 @@ def test_what_elan_would_not_write_is_named(change, words, tmp_path):
     refused(changed("elan", tmp_path, lambda text: text.replace(*change, 1)), words)
 
 
+def test_parts_of_one_annotation_that_share_its_time_are_named_as_that(tmp_path):
+    def divide(text):
+        parts = [("b1", "", "incision"), ("b2", ' PREVIOUS_ANNOTATION="b1"', "background")]
+        tier = "".join(
+            f'<ANNOTATION><REF_ANNOTATION ANNOTATION_ID="{name}" ANNOTATION_REF="a1"{previous}>'
+            f"<ANNOTATION_VALUE>{phase}</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION>"
+            for name, previous, phase in parts
+        )
+        text = text.replace("<ANNOTATION_VALUE>", "<ANNOTATION_VALUE>said: ")
+        return text.replace("    <LINGUISTIC_TYPE", f'<TIER TIER_ID="parts">{tier}</TIER>\n    <LINGUISTIC_TYPE', 1)
+
+    refused(
+        changed("elan", tmp_path, divide), "tier parts, annotation b2: has no time", "several parts of annotation a1"
+    )
+
+
 def test_a_packed_project_is_told_by_its_content(tmp_path):
     path = write_out("boris", [VIDEO], tmp_path)
     path.write_bytes(gzip.compress(path.read_bytes()))

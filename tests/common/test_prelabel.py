@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -211,7 +212,7 @@ def test_the_line_that_helps_keeps_every_frame_and_its_time(theatre, make_clip, 
     lines = [record.getMessage().split("\n")[1] for record in caplog.records if "  ffmpeg " in record.getMessage()]
     assert len(lines) == 2
     for line in lines:
-        subprocess.run(f"{line} -loglevel error", shell=True, check=True, cwd=tmp_path)
+        subprocess.run([*shlex.split(line), "-loglevel", "error"], check=True, cwd=tmp_path)
     assert seconds_of(tmp_path / "%d $a.mp4") == pytest.approx(seconds_of(source), abs=1e-4)
     assert seconds_of(tmp_path / "50% of it.mp4") == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
 

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
     summary = run_probe(config, force=given.force, verify=not given.no_verify)
     print_task(summary)
-    print_tasks(task_summaries(paths.dataset(config.dataset), summary.splits))
+    print_tasks([each for each in task_summaries(paths.dataset(config.dataset)) if each.splits == summary.splits])
     return 0
 
 

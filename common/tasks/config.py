@@ -19,7 +19,7 @@ class ProbeConfig:
     variant: str | None = option(None, group="data")
     """Feature variant: features/<Encoder>@<variant>/."""
     splits: str | None = option(None, group="data")
-    """Named list of splits, splits/<NAME>/, such as official (default: generated folds; of clips the column split)."""
+    """Named list of splits, splits/<NAME>/, such as official (default: of clips the column split; generated folds)."""
     seed: int = option(DEFAULT_SEED, minimum=-(1 << 63), maximum=(1 << 63) - 1)
     """Seed of which training videos are kept aside to choose C."""
     most_frames: int = option(20_000, group="training", unit="frames", minimum=2)

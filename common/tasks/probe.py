@@ -116,7 +116,9 @@ def _finished(record: Path, inputs_hash: str) -> TaskSummary | None:
 
 def _labelled(dataset: paths.Dataset, task: str | None, config: ProbeConfig) -> tuple[ProbedTask, Path]:
     if task == "clips":
-        return ClipsTask(read_clip_table(dataset.clips), by_clip=config.splits is None), dataset.clips
+        table = read_clip_table(dataset.clips)
+        has_split = any(clip.part for clip in table.clips.values())  # without one it is dealt, as videos are
+        return ClipsTask(table, by_clip=has_split and config.splits is None), dataset.clips
     return FramesTask(read_presence(dataset.presence), read_patients(dataset)), dataset.presence
 
 
@@ -124,7 +126,7 @@ def _splits(
     dataset: paths.Dataset, labelled: ProbedTask, config: ProbeConfig
 ) -> tuple[list[_Split], ProbeConfig, list[str]]:
     """What is learned from and tested, the settings with the list's own name, and which patients are on both sides of it."""
-    if isinstance(labelled, ClipsTask) and config.splits is None:
+    if isinstance(labelled, ClipsTask) and labelled.by_clip:
         split, shared = _split_of_table(labelled.table, is_published=dataset.import_record.is_file())
         return [split], config, shared
     lists = open_splits(dataset, config.splits)

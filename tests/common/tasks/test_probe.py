@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import generate_k_folds
 from common import probe as command
 from common.base import paths
 from common.base.runtime import UserError
@@ -204,6 +205,34 @@ def test_a_group_on_both_sides_of_a_published_split_is_told_and_each_clip_stays_
     assert "c0_1" in learned["train"]
     assert "c0_1" not in learned["test"]
     assert (learned["rows"], summary.num_units) == (21, 6)
+
+
+def test_clips_without_a_split_are_tested_in_generated_folds_by_group(dataset):
+    clips(dataset)
+    text = dataset.dataset.clips.read_text()
+    dataset.dataset.clips.write_text(text.replace(",test,", ",,").replace(",train,", ",,"))
+    with pytest.raises(UserError, match="make folds first"):
+        run_probe(ProbeConfig(dataset="task", model="ColorHistogram"))
+    generate_k_folds.main([str(dataset.dataset.root), "4"])
+    summary = run_probe(ProbeConfig(dataset="task", model="ColorHistogram"))
+    assert (summary.num_splits, summary.num_units, summary.units) == (4, 16, "groups")
+    for learned in summary.further["learned"]:
+        assert set(learned["train"]).isdisjoint(learned["test"])
+        assert learned["rows"] == 2 * len(learned["train"])
+
+
+def test_a_table_holds_results_of_one_list_alone(dataset, capsys):
+    clips(dataset)
+    for part in ("train", "test"):
+        path = dataset.dataset.bundle(part, 1, "own")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"g{number}\n" for number in (range(8) if part == "test" else range(8, 16))))
+    words = ["--dataset", "task", "--model", "ColorHistogram"]
+    command.main([*words, "--splits", "own"])
+    capsys.readouterr()
+    command.main(words)
+    table = capsys.readouterr().out.rpartition("95 % interval")[2]
+    assert len([line for line in table.splitlines() if line.startswith("ColorHistogram")]) == 1
 
 
 def test_clips_of_a_validation_part_are_neither_learned_from_nor_tested(dataset):

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from common.video.timeline import Timeline, nearest_in_time
 log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.4  # of the free memory may hold features; larger sets stay memory-mapped
+DEVICE_SHARE = 0.9  # of a GPU's free memory, likewise; larger sets are sent to it batch by batch
 PREFETCHED_BATCHES = 2
+CPU = torch.device("cpu")
 STATISTICS_ROWS = 1024  # that are float64 at a time
 
 
@@ -227,14 +229,32 @@ def _length_error(
 class BatchGenerator:
     """Batches of a training set, in a new order each epoch; the next one is prepared while the current one trains.
 
-    Features are read once and kept in memory where they fit, else mapped. The order depends on seed and epoch only.
+    Features are read once and kept as `dtype`: on `device` where it is a GPU that has room for them, else in memory where they
+    fit, else mapped. bfloat16 is for a training whose first step rounds them to it anyway: half the memory, and rounded once. The
+    order depends on seed and epoch only.
     """
 
-    def __init__(self, videos: Sequence[VideoFeatures], batch_size: int, seed: int):
+    def __init__(
+        self,
+        videos: Sequence[VideoFeatures],
+        batch_size: int,
+        seed: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device = CPU,
+    ):
         self.videos, self.batch_size, self.seed = list(videos), batch_size, seed
+        self.dtype, self.device = dtype, device
         self._checked: set[str] = set()
-        needed = sum(video.rows.shape[0] * video.rows.shape[1] * 4 for video in self.videos)
-        self.in_memory = needed <= MEMORY_SHARE * psutil.virtual_memory().available
+        self._kept: dict[str, Tensor] = {}
+        needed = sum(video.rows.shape[0] * video.rows.shape[1] * dtype.itemsize for video in self.videos)
+        self.on_device = device.type == "cuda" and needed <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        self.in_memory = self.on_device or needed <= MEMORY_SHARE * psutil.virtual_memory().available
+        if device.type == "cuda" and not self.on_device:
+            log.info(
+                "%.1f GB of features are more than fits into the GPU beside the training: sent to it in each step",
+                needed / 1e9,
+            )
 
     def __len__(self) -> int:
         return -(-len(self.videos) // self.batch_size)
@@ -247,15 +267,23 @@ class BatchGenerator:
         order = torch.randperm(len(self.videos), generator=generator(self.seed, "order", epoch)).tolist()
         chunks = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         videos = ([self.videos[index] for index in chunk] for chunk in chunks)
-        batches = (pad_batch([(video.name, self._rows(video), video.target) for video in batch]) for batch in videos)
-        return prefetch(batches, PREFETCHED_BATCHES)
+        return prefetch((self._batch(each) for each in videos), PREFETCHED_BATCHES)
+
+    def _batch(self, videos: Sequence[VideoFeatures]) -> Batch:
+        batch = pad_batch([(video.name, self._rows(video), video.target) for video in videos])
+        if self.device.type == "cuda" and not self.on_device:  # pinned, it is copied while the GPU computes
+            batch = replace(batch, features=batch.features.pin_memory())
+        return batch
 
     def _rows(self, video: VideoFeatures) -> Tensor:
-        rows = read_rows(video, check=video.name not in self._checked)
-        self._checked.add(video.name)
-        if self.in_memory:
-            video.rows = rows.numpy()  # in place of the map of the file: later epochs read memory
-        return rows[: len(video.target)]  # features beyond the last label are trimmed
+        rows = self._kept.get(video.name)
+        if rows is None:
+            rows = read_rows(video, check=video.name not in self._checked)
+            rows = rows[: len(video.target)].to(self.dtype)  # features beyond the last label are trimmed
+            self._checked.add(video.name)
+            if self.in_memory:
+                self._kept[video.name] = rows = rows.to(self.device) if self.on_device else rows
+        return rows
 
 
 def read_rows(video: VideoFeatures, *, check: bool = True) -> Tensor:

@@ -23,11 +23,16 @@ def classification_loss(
     `logits` `(B, num_classes, T)`, `target` `(B, T)`, `class_weights` `(num_classes,)`. With class weights the mean is
     weighted, as in `torch.nn.functional.cross_entropy`.
     """
+    return _of_log_p(F.log_softmax(logits, dim=1), target, gamma, class_weights)
+
+
+def _of_log_p(log_p: Tensor, target: Tensor, gamma: float, class_weights: Tensor | None) -> Tensor:
+    """`classification_loss` of log-probabilities `(B, num_classes, T)`."""
     if gamma == 0:
-        return F.cross_entropy(logits, target, weight=class_weights, ignore_index=IGNORED)
-    negative_log_p = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="none")
+        return F.nll_loss(log_p, target, weight=class_weights, ignore_index=IGNORED)
+    negative_log_p = F.nll_loss(log_p, target, ignore_index=IGNORED, reduction="none")
     valid = target != IGNORED
-    weights = valid.to(logits.dtype)
+    weights = valid.to(log_p.dtype)
     if class_weights is not None:
         weights = weights * class_weights[target.clamp(min=0)]  # padding (-100) looks up class 0 and keeps weight 0
     # rounding may put p_t just above 1, and a fractional power of a negative number is NaN
@@ -69,25 +74,39 @@ def truncated_mse(logits: Tensor, target: Tensor, *, weights: Tensor | None = No
     Log-softmax at t minus the detached one at t-1, squared, clamped to 0..16, averaged over classes and over the valid
     frames after a valid one. `weights` `(B, T)` multiplies the term of frame t. 0 when no frame has one.
     """
-    log_p = F.log_softmax(logits, dim=1)
+    return _change_of_log_p(F.log_softmax(logits, dim=1), target, weights)
+
+
+def _change_of_log_p(log_p: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
+    """`truncated_mse` of log-probabilities `(B, num_classes, T)`."""
     # the earlier frame is detached: gradients draw each frame to its predecessor, never the past to the future
     change = (log_p[:, :, 1:] - log_p.detach()[:, :, :-1]).square().clamp(max=T_MSE_CLAMP)
-    valid = _with_predecessor(target).to(logits.dtype)
+    valid = _with_predecessor(target).to(log_p.dtype)
     per_frame = change.mean(dim=1) * valid
     if weights is not None:
         per_frame = per_frame * weights[:, 1:]
     return per_frame.sum() / valid.sum().clamp(min=1)
 
 
-def head_loss(stages: Tensor, target: Tensor, config: TrainConfig, class_weights: Tensor | None = None) -> Tensor:
+def head_loss(
+    stages: Tensor,
+    target: Tensor,
+    config: TrainConfig,
+    class_weights: Tensor | None = None,
+    smoothing: Tensor | None = None,
+) -> Tensor:
     """Sum over stages of classification loss + lambda * smoothing loss, in float32.
 
-    `stages` `(num_stages, B, num_classes, T)`, `target` `(B, T)`; lambda is `loss_mse`, gamma `loss_focal` of `config`.
+    `stages` `(num_stages, B, num_classes, T)`, `target` `(B, T)`; lambda is `loss_mse`, gamma `loss_focal` of `config`. `smoothing`:
+    the `smoothing_weights` of the target where they are known already, which on a GPU would wait for it.
     """
-    stages = stages.float()  # under bf16 too: squares of small changes of log-probabilities would be rounded away
-    weights = smoothing_weights(target, config.window_mse) if config.adaptive_mse else None
-    total = stages.new_zeros(())
-    for logits in stages:
-        total = total + classification_loss(logits, target, gamma=config.loss_focal, class_weights=class_weights)
-        total = total + config.loss_mse * truncated_mse(logits, target, weights=weights)
+    # float32 under bf16 too: squares of small changes of log-probabilities would be rounded away. Both terms are of
+    # log-probabilities, which are computed once
+    log_p_of_stages = F.log_softmax(stages.float(), dim=2)
+    if smoothing is None and config.adaptive_mse:
+        smoothing = smoothing_weights(target, config.window_mse)
+    total = log_p_of_stages.new_zeros(())
+    for log_p in log_p_of_stages:
+        total = total + _of_log_p(log_p, target, config.loss_focal, class_weights)
+        total = total + config.loss_mse * _change_of_log_p(log_p, target, smoothing)
     return total

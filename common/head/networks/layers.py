@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHANNELS_LAST = torch.channels_last
+from common.head.networks.fused import CHANNELS_LAST, Dropout, ResidualLayer, Taps, convolve
 
 
 class Head(nn.Module):
@@ -56,14 +56,18 @@ class TemporalConv(nn.Conv1d):
         self.span = dilation * (kernel_size - 1)  # frames from its first tap to its last
         self.future = self.span // 2 if future is None else min(future, self.span // 2)
 
+    @property
+    def taps(self) -> Taps:
+        """Where it looks."""
+        return Taps(*self.dilation, self.span - self.future, self.future)
+
+    @property
+    def image_weight(self) -> Tensor:
+        """The weight `(out, in, 1, taps)`: parameters stay those of a Conv1d, as checkpoints have them, up to each use."""
+        return self.weight.unsqueeze(2).contiguous(memory_format=CHANNELS_LAST)
+
     def forward(self, x: Tensor) -> Tensor:
-        # the parameters stay those of a Conv1d, as checkpoints have them: the unit height is added at each use
-        weight = self.weight.unsqueeze(2).contiguous(memory_format=CHANNELS_LAST)
-        if 2 * self.future != self.span:
-            # conv2d pads both sides alike, so these are padded by hand; F.pad may change the memory order
-            x = F.pad(x, (self.span - self.future, self.future)).contiguous(memory_format=CHANNELS_LAST)
-            return F.conv2d(x, weight, self.bias, dilation=(1, *self.dilation))
-        return F.conv2d(x, weight, self.bias, padding=(0, self.future), dilation=(1, *self.dilation))
+        return convolve(x, self.image_weight, self.bias, self.taps)
 
 
 class SeededDropout(nn.Module):
@@ -81,22 +85,20 @@ class SeededDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        return x * (self._keep(x).to(x.dtype) / (1 - self.p))
-
-    def _keep(self, x: Tensor) -> Tensor:
-        """A boolean mask of the shape and memory order of the channels-last `x`."""
+        if self.p == 0.5:
+            return Dropout.apply(x, self.octets(x))
         batch, channels, height, length = x.shape
-        if self.p != 0.5:
-            keep = torch.rand(x.numel(), device=x.device, generator=self.generator) >= self.p
-        else:
-            # 64 elements take one random word; its 8 octets are spread into bits, and what is over is cut off
-            words = torch.empty(-(-x.numel() // 64), dtype=torch.int64, device=x.device)
-            # None: up to the largest int64, which is the only way to have every bit equally likely
-            octets = words.random_(-(2**63), None, generator=self.generator).view(torch.uint8)
-            bits = 2 ** torch.arange(8, dtype=torch.uint8, device=x.device)
-            keep = (octets.unsqueeze(1) & bits).flatten()[: x.numel()] != 0
+        keep = torch.rand(x.numel(), device=x.device, generator=self.generator) >= self.p
         # drawn in the order in which x lies in memory (channels last), so that the product needs no copy
-        return keep.view(batch, height, length, channels).permute(0, 3, 1, 2)
+        keep = keep.view(batch, height, length, channels).permute(0, 3, 1, 2)
+        return x * (keep.to(x.dtype) / (1 - self.p))
+
+    def octets(self, x: Tensor) -> Tensor:
+        """A random bit for each element of `x` in its order in memory, eight in an octet, the first the lowest: uint8."""
+        words = torch.empty(-(-x.numel() // 64), dtype=torch.int64, device=x.device)
+        # None: up to the largest int64, which is the only way to have every bit equally likely
+        words.random_(-(2**63), None, generator=self.generator)
+        return words.view(torch.uint8)[: -(-x.numel() // 8)]
 
 
 class DilatedResidualLayer(nn.Module):
@@ -109,10 +111,18 @@ class DilatedResidualLayer(nn.Module):
         self.dropout = SeededDropout()
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if self.training and self.dropout.p == 0.5:
+            dilated, pointwise = self.conv_dilated, self.conv_1x1
+            weights = (dilated.image_weight, dilated.bias, pointwise.image_weight, pointwise.bias)
+            return ResidualLayer.apply(x, *weights, self.dropout.octets(x), mask, dilated.taps)
+        return self.plain(x, mask)
+
+    def plain(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The layer as it is defined."""
         out = self.conv_1x1(F.relu(self.conv_dilated(x)))
         return masked(x + self.dropout(out), mask)
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:
     """`x` with its padding at 0; as it is without a mask."""
-    return x if mask is None else x * mask
+    return x if mask is None else x * mask.to(x.dtype)

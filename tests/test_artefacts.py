@@ -297,7 +297,8 @@ def test_a_comparison_shows_the_recorded_measures(artefacts):
         "V-JEPA2-Tiny": measures(artefacts, "V-JEPA2-Tiny"),
     }
     for name, values in runs.items():
-        assert row_of(said, name)[-len(values) :] == list(map(percent, values.values()))
+        row, expected = row_of(said, name), list(map(percent, values.values()))
+        assert any(row[first : first + len(expected)] == expected for first in range(len(row)))
     assert (artefacts.root / "comparison_results" / "report.html").is_file()
 
 
@@ -306,8 +307,10 @@ def test_a_summary_shows_the_recorded_measures(artefacts):
     said = artefacts.run("-m", "common.kfold_summary", *words)
     values = measures(artefacts, "ColorHistogram").values()
     for fold in range(NUM_FOLDS):
-        assert row_of(said, str(fold + 1))[3:] == [percent([of_folds[fold]]) for of_folds in values]
-    assert row_of(said, "mean")[1:] == list(map(percent, values))
+        assert row_of(said, str(fold + 1))[3:][: len(values)] == [percent([of_folds[fold]]) for of_folds in values]
+    assert row_of(said, "mean")[1:][: len(values)] == list(
+        map(percent, values)
+    )  # what this version measures besides follows
 
 
 def test_a_workbook_holds_the_recorded_measures(artefacts):

@@ -26,6 +26,8 @@ def patient_findings(dataset: paths.Dataset, splits: Collection[str] | None = No
     try:
         patients = read_patients(dataset)
     except UserError as error:
+        if str(dataset.patients) not in str(error):
+            return  # labels or a description that cannot be read: a finding of the files
         yield Finding(
             "error",
             KIND,

@@ -172,7 +172,19 @@ LOSSES = [
         "frame[:, None] + 1 + torch.arange": "frame[:, None] + torch.arange",
         "per_frame.sum() / valid.sum().clamp(min=1)": "per_frame.sum() / valid.numel()",
         "torch.cat((ramp, ramp.flip(0)))": "torch.cat((ramp, ramp))",
-        "stages = stages.float()": "stages = stages",
+        "F.log_softmax(stages.float(), dim=2)": "F.log_softmax(stages, dim=2)",
+    }),
+    *mutants("common/head/networks/fused.py", "tests/common/head/networks/test_fused.py", {
+        "2 ** torch.arange(8)": "2 ** torch.arange(7, -1, -1)",
+        "by_x[..., taps.left : taps.left + x.shape[-1]]": "by_x[..., : x.shape[-1]]",
+        "threshold_backward(by_hidden, hidden, 0)": "threshold_backward(by_hidden, by_hidden, 0)",
+        "by_pointwise.mul_(KEEP_SCALE)": "by_pointwise",
+        "return by_x.add_(grad), by_dilated": "return by_x, by_dilated",
+        "threshold_backward(grad, kept_part, 0).mul_(KEEP_SCALE)": "threshold_backward(grad, kept_part, 0)",
+    }),
+    *mutants("common/head/networks/mstcn.py", "tests/common/head/networks/test_fused.py", {
+        "+ halves[1] @ second.bias": "",
+        "one[..., 1:2] + other[..., 1:2]": "one[..., 1:2]",
     }),
     *mutants("pretrain/objectives/losses.py", f"{OBJECTIVES}/test_losses.py", {
         "same_kind.masked_fill(itself, 0).sum()": "same_kind.sum()",
@@ -326,7 +338,7 @@ TRANSFER = mutants("common/head/transfer.py", "tests/common/head/test_transfer.p
 
 SPLITS = mutants("common/dataset/split_lists.py", "tests/common/dataset/test_split_lists.py", {
     "if where.setdefault(video, part) != part:": "if False:",
-    "if video not in labelled:": "if False:",
+    "if video not in there:": "if False:",
     "[sorted(train), sorted(test)] for train": "[sorted(test)] for train",
     "set(range(1, count + 1)) or not count": "set(range(1, count + 1))",
     'if strange := numbers["val"] - numbers["test"]:': "if strange := set():",

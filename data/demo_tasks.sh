@@ -12,6 +12,15 @@ source models/launch_common.sh
 prepare_demo
 encoders=(EfficientNet-Lite0 ColorHistogram)
 
+say "drawn masks; a decoder on the maps of real weights, then on those of random ones, is trained beside what follows"
+run data/make_masks.py
+# called as the probes' runs are, by the list alone, so that an encoder has one row in the table
+masks=(--dataset sample-masks --splits drawn --model EfficientNet-Lite0 --config data/sample_masks.yaml)
+real=(--run splits=drawn)
+random=(--run splits=drawn-random --weights random)
+{ run -m common.segment train "${masks[@]}" "${real[@]}" && run -m common.segment train "${masks[@]}" "${random[@]}"; } &
+training=$!
+
 say "drawn videos, and which tools and phases they show"
 run data/make_sample.py
 run data/make_tasks.py
@@ -27,15 +36,8 @@ for encoder in "${encoders[@]}"; do
     run -m common.probe --model "$encoder" --dataset sample-clips
 done
 
-say "masks: a decoder on the maps of real weights, and on those of random ones, side by side"
-run data/make_masks.py
-# called as the probes' runs are, by the list alone, so that an encoder has one row in the table
-masks=(--dataset sample-masks --splits drawn --model EfficientNet-Lite0 --config data/sample_masks.yaml)
-real=(--run splits=drawn)
-random=(--run splits=drawn-random --weights random)
-run -m common.segment train "${masks[@]}" "${real[@]}" &
-run -m common.segment train "${masks[@]}" "${random[@]}"
-wait "$!"
+say "masks of the test images"
+wait "$training"
 for action in predict evaluate; do
     run -m common.segment "$action" "${masks[@]}" "${random[@]}"
 done

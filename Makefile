@@ -9,11 +9,16 @@
 # make test    the test suite
 # make test-faults    kills, two writers, signals and full disks; KILLS=30 make test-faults for more kills of each command
 # make test-tools    the real BORIS and Label Studio, each in an environment of its own (2 GB), and VIA where VIA_HTML names its page
+# make test-floor    the suite with the oldest supported torch and transformers, and with the newest Python, each in an environment of its own (14 GB)
 # make lint    the linter
+# make lock    requirements.lock: the pinned versions with the hashes of their files, for pip install --require-hashes
+# make audit    known vulnerabilities of the locked versions (asks the registry's database)
 # Everything runs in .venv, which the first of them makes. PYTHON=python3.12 make demo chooses another Python.
 
 PYTHON ?= python3
 KILLS ?= 3
+NEWEST_PYTHON ?= $(firstword $(foreach name,python3.14 python3.13 python3.12 $(PYTHON),$(shell $(name) -c "print('$(name)')" 2>/dev/null)))
+SUITE := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore=tests/faults --ignore=tests/tools
 # BORIS of today asks for Python 3.12 or newer; a name that is found may still be of none (pyenv)
 BORIS_PYTHON ?= $(shell for name in python3.13 python3.12 $(PYTHON); do $$name -c "" 2>/dev/null && echo $$name && break; done)
 ifeq ($(OS),Windows_NT)
@@ -24,7 +29,7 @@ endif
 PY := $(CURDIR)/$(BIN)/python
 INSTALLED := .venv/installed
 
-.PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-loop demo-pretrain test test-faults test-tools lint
+.PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-loop demo-pretrain test test-faults test-tools test-floor lint lock audit
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"
@@ -59,7 +64,7 @@ demo-pretrain: $(INSTALLED)
 	PYTHON=$(PY) bash pretrain/demo.sh
 
 test: $(INSTALLED)
-	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore=tests/faults --ignore=tests/tools
+	$(PY) $(SUITE)
 
 test-faults: $(INSTALLED)
 	KILLS=$(KILLS) $(PY) -m pytest --numprocesses 2 --maxschedchunk 1 tests/faults
@@ -83,3 +88,34 @@ test-tools: $(INSTALLED)
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+build/floor/installed: requirements.txt constraints-floor.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet -r requirements.txt -c constraints-floor.txt
+	$(@D)/bin/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+build/newest/installed: requirements.txt constraints.txt
+	$(NEWEST_PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet -r requirements.txt -c constraints.txt
+	$(@D)/bin/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+# both are run, whatever the first says
+test-floor: build/floor/installed build/newest/installed
+	build/floor/bin/python -c "import sys, torch, transformers; print('Python', sys.version.split()[0], 'torch', torch.__version__, 'transformers', transformers.__version__)"
+	build/newest/bin/python -c "import sys, torch, transformers; print('Python', sys.version.split()[0], 'torch', torch.__version__, 'transformers', transformers.__version__)"
+	code=0; for name in floor newest; do build/$$name/bin/python $(SUITE) || code=1; done; exit $$code
+
+build/tools/locking/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet uv pip-audit
+	touch $@
+
+lock: build/tools/locking/installed
+	build/tools/locking/bin/uv pip compile requirements.txt -c constraints.txt --generate-hashes --no-annotate --quiet \
+		--custom-compile-command "make lock" --python-version 3.11 --python-platform x86_64-manylinux_2_28 -o requirements.lock
+
+# --strict: a version that could not be asked about is no version without findings
+audit: build/tools/locking/installed
+	build/tools/locking/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock

@@ -9,7 +9,9 @@ python -m common.new_encoder torchvision:convnext_tiny --size 288
 from __future__ import annotations
 
 import argparse
+import datetime
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +112,19 @@ def _text(config: EncoderConfig, values: dict[str, Any]) -> str:
         content |= {"weights_megabytes": config.weights_megabytes}
         values = values | {"preprocessing": rule | {"mean": list(rule["mean"]), "std": list(rule["std"])}}
     content |= {name: value for name, value in values.items() if name not in content}
+    content["ledger"] = _ledger(family, values)
     origin = "its folder" if family == "transformers" else family
     comment = f"# {config.title}, made by `python -m common.new_encoder`: what is not said here is what {origin} says."
     lines = (f"{name}: {_in_one_line(value)}" for name, value in content.items())
     return "\n".join([comment, *lines, ""])
+
+
+def _ledger(family: str, values: dict[str, Any]) -> dict[str, str]:
+    """What is known of the weights: that they are offered without a licence's acceptance is for a person to look up."""
+    is_local = "weights" in values or Path(str(values[NETWORK_KEYS[family]])).is_dir()
+    source = "a local file" if is_local else f"{family} {version(family)}; that it asks for nothing is not looked up"
+    today = datetime.date.today()
+    return {"state": "none" if is_local else "public", "checked": f"{today:%Y-%m}", "source": source}
 
 
 def _in_one_line(value: object) -> str:

@@ -1,6 +1,6 @@
 """Train a head on one encoder's features of one split, or predict with it.
 
-python -m common.train --action train --dataset SICS155 --split 1 --device cuda:0
+python -m common.train --action train --dataset SICS155 --split 1
 python -m common.train --action predict --dataset SICS155 --split 1
 python -m common.train --action predict --dataset Cataracts-1K --test_dataset CATARACTS --classes map.yaml
 """

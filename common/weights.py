@@ -9,6 +9,15 @@ from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights.find import find_weights, is_available
 from common.encoders.weights.load import NONE
 
+# of each kind one, from the floor to the study's adapted encoders
+FIRST_TEN = (
+    *("ColorHistogram", "EfficientNet-Lite0", "Base", "DinoV2-ViT-B14", "DinoV3-ViT-L16", "V-JEPA2-ViT-L"),
+    *("EndoViT", "SurgeNet-CAFormer-S18", "SurgVISTA-ViT-B", "DinoV3-ViT-L16-CataractFT"),
+)
+OVERVIEW_STATES = {
+    "public": "public", "gated": "after a licence is accepted", "announced": "announced", "gone": "gone",
+    "none": "made by `pretrain/`",
+}  # fmt: skip
 HEADINGS = ("model", "MB", "here", "licence", "weights", "trained on (of public data sets)")
 
 
@@ -75,17 +84,19 @@ def ledger() -> str:
 
 
 def overview() -> str:
-    """A Markdown row for each kind of encoder: folders whose real weights the tests run are bold, gated ones italic."""
-    kinds: dict[tuple[str, str], list[str]] = {}
-    for folder in paths.all_models():
+    """A Markdown row for each of `FIRST_TEN`, for README.md; real weights that the tests run are bold."""
+    rows = ["| folder of `models/` | network | sees | trained on | features | weights |", "|" + "---|" * 6]
+    for folder in map(paths.model, FIRST_TEN):
         config = read_encoder_config(folder.config)
-        marks = {"gated": "*"}.get(config.ledger.state if config.ledger else "", "")
-        marks = "**" if config.ledger and "real weights" in config.ledger.tried else marks
-        if config.domain != "trial":
-            kind = "clips" if config.clip_len else "single frames", config.domain
-            kinds.setdefault(kind, []).append(f"{marks}{folder.name}{marks}")
-    rows = [f"| {seen} | {domain} | {', '.join(names)} |" for (seen, domain), names in sorted(kinds.items())]
-    return "\n".join(["| sees | trained on | folders of `models/` |", "|---|---|---|", *rows])
+        known = config.ledger
+        is_run = known is not None and "real weights" in known.tried
+        state = "come with a package" if is_run else OVERVIEW_STATES[known.state if known else "none"]
+        state = {NONE: "none needed"}.get(config.weights, state)
+        name = f"**{folder.name}**" if is_run else folder.name
+        seen = f"{config.clip_len} frames" if config.clip_len else "a frame"
+        domain = "nothing" if config.weights == NONE else f"{config.domain} pictures"
+        rows.append(f"| {name} | {config.title} | {seen} | {domain} | {config.feature_dim} | {state} |")
+    return "\n".join(rows)
 
 
 def fetch(name: str, config: EncoderConfig, weights: str | None = None) -> bool:

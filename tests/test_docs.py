@@ -39,7 +39,8 @@ def test_the_tables_are_those_of_configs_and_readers(name):
     tables = script_of_docs("make_encoders")
     text = (ROOT / name).read_text(encoding="utf-8")
     assert tables.START in text
-    assert text == tables.with_table(ROOT / name)
+    is_up_to_date = text == tables.with_table(ROOT / name)
+    assert is_up_to_date, f"{name}: a config or a reader has changed; run: python docs/make_encoders.py"
 
 
 def test_the_readme_takes_two_minutes():
@@ -88,9 +89,10 @@ def test_every_command_is_documented(make_commands):
     guarded = {path for path in guarded if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")}
     programs = [name.partition(" ")[0] for name in make_commands.COMMANDS]
     named = {ROOT / (name if name.endswith(".py") else f"{name.replace('.', '/')}.py") for name in programs}
-    assert named == guarded
+    assert named == guarded, "name the command in COMMANDS of docs/make_commands.py, then run it"
 
 
 def test_the_page_of_commands_is_up_to_date(make_commands):
     """Where this fails: python docs/make_commands.py."""
-    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == make_commands.commands_page()
+    is_up_to_date = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == make_commands.commands_page()
+    assert is_up_to_date, "docs/commands.md: an option has changed; run: python docs/make_commands.py"

@@ -111,7 +111,8 @@ def test_common_imports_nothing_above_it(path):
 def test_a_room_imports_only_rooms_before_it(path):
     here = room_of(module_of(path))
     others = {room_of(module) for module in imports_of(path)} - {None, here}
-    assert {room for room in others if ROOMS.index(room) > ROOMS.index(here) or (here, room) in FORBIDDEN} == set()
+    later = {room for room in others if ROOMS.index(room) > ROOMS.index(here) or (here, room) in FORBIDDEN}
+    assert later == set(), "rooms import only those before them: move the file, or hand in what it needs"
 
 
 @pytest.mark.parametrize("path", sources(*(f"common/{room}" for room in ROOMS)), ids=name_of)
@@ -141,7 +142,9 @@ def test_the_pretraining_engine_knows_no_family_of_networks(path):
 @pytest.mark.parametrize("path", sources("common", "pretrain"), ids=name_of)
 def test_imports_are_absolute(path):
     """So that the rules here can be read off the import lines."""
-    assert [module for module in imports_of(path) if module.startswith(".")] == []
+    assert [module for module in imports_of(path) if module.startswith(".")] == [], (
+        "write `from common.room.file import name`"
+    )
 
 
 def test_imports_run_in_no_circle():
@@ -172,14 +175,17 @@ def test_there_is_no_code_in_a_package_file(path):
 def test_a_room_holds_few_files():
     product = [path for path in sources("common", "pretrain") if path.name != "__init__.py"]
     sizes = Counter(path.parent for path in product if path.parent.name not in CATALOGUES | {"common", "pretrain"})
-    assert {name_of(room): size for room, size in sizes.items() if size > LARGEST_ROOM} == {}
+    crowded = {name_of(room): size for room, size in sizes.items() if size > LARGEST_ROOM}
+    assert crowded == {}, f"at most {LARGEST_ROOM} files a room: group some of them in a room inside it"
 
 
 @pytest.mark.parametrize("path", sources("common", "pretrain", "models", "data"), ids=name_of)
 def test_files_and_functions_are_not_too_long(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+    length = len(path.read_text(encoding="utf-8").splitlines())
+    assert length <= LONGEST_FILE, "split the file where a reader would look for two things"
     functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)]
-    assert {node.name for node in functions if node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION} == set()
+    long = {node.name for node in functions if node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION}
+    assert long == set(), f"at most {LONGEST_FUNCTION} lines: give a step of it a name"
 
 
 def test_no_crumbs():
@@ -196,7 +202,7 @@ def test_no_crumbs():
         short = max((node.end_lineno for node in tree_of(path).body), default=0) < CRUMB
         if short and len(importers[module]) == 1 and next(iter(importers[module])).parent == path.parent:
             crumbs[name_of(path)] = name_of(next(iter(importers[module])))
-    assert crumbs == {}
+    assert crumbs == {}, f"under {CRUMB} lines with one importer beside it: move it into that importer"
 
 
 def test_a_public_name_means_one_thing():
@@ -205,12 +211,15 @@ def test_a_public_name_means_one_thing():
         for node in tree_of(path).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 owners[node.name].add(name_of(path))
-    assert {name: where for name, where in owners.items() if len(where) > 1 and name not in SHARED_NAMES} == {}
+    shared = {name: where for name, where in owners.items() if len(where) > 1 and name not in SHARED_NAMES}
+    assert shared == {}, "a public name means one thing in the whole house: rename one of each"
 
 
 @pytest.mark.parametrize("path", sources("tests/common", "tests/pretrain"), ids=name_of)
 def test_tests_lie_where_the_code_lies(path):
-    assert (ROOT / path.relative_to(ROOT / "tests").parent).is_dir()
+    assert (ROOT / path.relative_to(ROOT / "tests").parent).is_dir(), (
+        "tests/ mirrors the tree: move it to the room it tests"
+    )
 
 
 # --- who stays light ----------------------------------------------------------------------------------------------

@@ -96,8 +96,8 @@ PARAMETERS = {
 # a family's small network: architecture (`{}`: the config's own), features, input size, frames of a window
 TINY = {
     "torchvision": ("resnet18", 512, 64, None),
-    "timm": ("{}", 1280, 64, None),
-    "color_histogram": ("{}", 48, 64, None),
+    "timm": ("{}", None, 64, None),  # None: the width of the config's own
+    "color_histogram": ("{}", None, 64, None),
     "i3d": ("tiny", 128, 64, 16),
     "dinov3": ("tiny", 48, 64, None),
     "vjepa1": ("tiny", 48, 32, 8),
@@ -130,6 +130,7 @@ def tiny(folder: str) -> EncoderConfig:
         special = (small for start, small in TINY_OF_ARCHITECTURE.items() if config.architecture.startswith(start))
         architecture, feature_dim = next(special, (architecture, feature_dim))
     architecture = architecture.format(config.architecture)
+    feature_dim = config.feature_dim if feature_dim is None else feature_dim
     if isinstance(feature_dim, dict):
         feature_dim = feature_dim.get(architecture, 32)
     rule = replace(config.preprocessing, size=size)
@@ -156,22 +157,29 @@ def test_every_row_of_the_table_has_its_folder():
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_folder_says_what_it_is_under_which_licence_and_how_large(folder):
-    config, text = CONFIGS[folder], (MODELS / folder / "config.yaml").read_text()
-    assert text.startswith("# ")
+    path = MODELS / folder / "config.yaml"
+    config, text = CONFIGS[folder], path.read_text()
+    assert text.startswith("# "), f"{path}: begin with a comment that says in a line what this encoder is"
     assert config.family in FAMILIES
-    assert config.licence
-    assert config.ledger is not None
-    assert config.ledger.checked >= "2026-11"
-    assert (config.ledger.state == "gated") == bool(config.substitute)
-    assert not config.substitute or CONFIGS[config.substitute].ledger.state == "public"
-    assert config.weights == NONE or config.weights_megabytes
-    assert config.access or not config.weights.startswith(("pretrain:", "local", "hub:facebook/dinov3"))
+    assert config.licence, f"{path}: add `licence:`, that of the weights, and where it was read"
+    assert config.ledger is not None, (
+        f"{path}: add `ledger: {{state: ..., checked: YYYY-MM, source: ...}}` on the weights"
+    )
+    assert config.ledger.checked >= "2026-11", f"{path}: `ledger: checked:` is a month, such as 2026-11"
+    is_gated = config.ledger.state == "gated"
+    assert is_gated == bool(config.substitute), f"{path}: gated weights, and they alone, name a `substitute:` folder"
+    assert not is_gated or CONFIGS[config.substitute].ledger.state == "public", f"{path}: the substitute is not public"
+    has_size = config.weights == NONE or config.weights_megabytes
+    assert has_size, f"{path}: add `weights_megabytes:`, the size of the download; `doctor` plans with it"
+    needs_access = config.weights.startswith(("pretrain:", "local", "hub:facebook/dinov3"))
+    assert config.access or not needs_access, f"{path}: add `access:`, a sentence on how one gets these weights"
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_extractor_is_the_same(folder):
-    script = (MODELS / folder / "extract_features.py").read_text()
-    assert script == (MODELS / "Base" / "extract_features.py").read_text()
+    path = MODELS / folder / "extract_features.py"
+    same = path.read_text() == (MODELS / "Base" / "extract_features.py").read_text()
+    assert same, f"{path}: copy models/Base/extract_features.py; what differs between encoders is in config.yaml"
 
 
 @pytest.mark.parametrize("folder", [name for name in FOLDERS if name.endswith("CataractFT")])

@@ -42,7 +42,8 @@ def test_a_network_by_its_name_is_a_short_config(root, capsys, network, feature_
     name = network.partition(":")[2]
     lines = (root / "models" / name / "config.yaml").read_text().splitlines()
     assert lines[0].startswith("# ")
-    assert len(lines) == 6
+    assert len(lines) == 7
+    assert lines[-1].startswith("ledger: {state: public, checked: 20")
     assert lines[1 : 1 + len(first_lines)] == first_lines
     config = read_encoder_config(paths.model(name).config)
     assert (config.feature_dim, config.pooling) == (feature_dim, pooling)

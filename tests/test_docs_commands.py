@@ -67,12 +67,11 @@ def parser_of(program: str) -> argparse.ArgumentParser:
     def stop(parser: argparse.ArgumentParser, *_: object) -> None:
         raise _Parsed(parser)
 
-    folders = [str((ROOT / program).parent)] if program.endswith(".py") else []
-    with (
-        mock.patch.object(sys, "argv", [program]),
-        mock.patch.object(sys, "path", folders + sys.path),
-        mock.patch.object(argparse.ArgumentParser, "parse_args", stop),
-    ):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", [program])
+        patched.setattr(argparse.ArgumentParser, "parse_args", stop)
+        if program.endswith(".py"):  # a script's neighbours are imported by name
+            patched.syspath_prepend((ROOT / program).parent)
         try:
             if program.endswith(".py"):
                 runpy.run_path(str(ROOT / program), run_name="__main__")

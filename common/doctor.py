@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     machine.add_argument("--device", default="auto", help="device of the timing (default: %(default)s)")
     machine.add_argument("--no_timing", action="store_true", help="do not run encoders to estimate hours")
     given = parser.parse_args(argv)
-    plan = resolve(ExtractionConfig, {name: value for name, value in vars(given).items() if name in PLANNED})
+    settings = {name: value for name, value in vars(given).items() if name in PLANNED}
+    plan = resolve(ExtractionConfig, settings | {"dataset": given.dataset or paths.DEFAULT_DATASET})
     models = [paths.model(name) for name in given.model] if given.model else paths.all_models()
     name_width = max(len(name) for name in ("torch, torchvision", *(f"weights {model.name}" for model in models)))
     problems = 0

@@ -28,7 +28,7 @@ for release in "${releases[@]}"; do
         # shellcheck disable=SC2086  # several words
         run -m common.extract_features --model "$encoder" --dataset "$dataset" ${EXTRACTION:-}
         # shellcheck disable=SC2086
-        run -m common.run_k_folds --model "$encoder" --dataset "$dataset" --splits official --config data/sample_head.yaml ${HEAD:-}
+        run -m common.run_k_folds --model "$encoder" --dataset "$dataset" --splits official --config data/sample_head.yaml --brief ${HEAD:-}
     done
 done
 

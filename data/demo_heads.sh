@@ -18,7 +18,7 @@ declare -A options=([tecno]="stages=2 layers=8 maps=32" [asformer]="decoders=1 l
 
 say "the sample set: drawn videos, features"
 run data/make_sample.py
-run generate_k_folds.py "$root/data/sample" "$folds"
+run generate_k_folds.py "$root/data/sample" "$folds" | tail -n 1
 for encoder in $encoders; do
     run "models/$encoder/extract_features.py" --dataset sample
 done
@@ -28,7 +28,7 @@ for head in $heads; do
         started=()
         for encoder in $encoders; do
             # shellcheck disable=SC2086 # lists of words
-            run -m common.run_k_folds --model "$encoder" --folds "$folds" --config data/sample_head.yaml --num_epochs 20 \
+            run -m common.run_k_folds --model "$encoder" --folds "$folds" --config data/sample_head.yaml --num_epochs 20 --brief \
                 --head "$head" ${options[$head]:+--head_options ${options[$head]}} --standardise "$scale" ${HEAD:-} &
             started+=($!)
         done

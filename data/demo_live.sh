@@ -14,7 +14,7 @@ head=(--model EfficientNet-Lite0 --dataset sample --split 1)
 
 say "the sample set: drawn videos, features"
 run data/make_sample.py
-run generate_k_folds.py "$root/data/sample" 5
+run generate_k_folds.py "$root/data/sample" 5 | tail -n 1
 run models/EfficientNet-Lite0/extract_features.py --dataset sample
 
 say "a head that sees no later frame"

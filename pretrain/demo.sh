@@ -16,7 +16,7 @@ say "drawn videos: one set for each stage, of other seeds"
 run data/make_sample.py
 run data/make_sample.py --output "$root/data/demo/unlabelled" --num_videos 5 --seed 8
 run data/make_sample.py --output "$root/data/sample-annotated" --num_videos 9 --seed 9
-run generate_k_folds.py ./data/sample 5
+run generate_k_folds.py ./data/sample 5 | tail -n 1
 # what an import writes last: the annotated videos, their rate, and the group in which validation videos are chosen
 run - "$root/data/sample-annotated" <<'RECORD'
 import sys
@@ -49,7 +49,7 @@ stages dinov3 data/demo/unlabelled --max_steps 100 --batch_size 8 --freeze_backb
 stages vjepa2 data/demo/packed/unlabelled --max_steps 100 --batch_size 4
 
 say "the head on the folds of data/sample, for both networks at once"
-folds() { run -m common.run_k_folds --model "$1" --folds 5 --config data/sample_head.yaml; }
+folds() { run -m common.run_k_folds --model "$1" --folds 5 --config data/sample_head.yaml --brief; }
 folds DinoV3-Tiny &
 folds V-JEPA2-Tiny
 wait $!

@@ -64,8 +64,8 @@ def same_name(name: str) -> str:
 
 def visible(folder: Path, pattern: str = "*") -> list[Path]:
     """Entries of `folder` that match `pattern` (see `Path.glob`), sorted; none hidden, nor below a hidden folder."""
-    found = folder.glob(pattern)
-    return sorted(path for path in found if not any(map(_is_hidden, path.relative_to(folder).parts)))
+    depth = len(folder.parts)
+    return sorted(path for path in folder.glob(pattern) if not any(map(_is_hidden, path.parts[depth:])))
 
 
 def _is_hidden(name: str) -> bool:
@@ -93,6 +93,7 @@ def video_named(text: str) -> str:
     return nfc(stem if suffix.lower() in (LABEL_SUFFIX, *VIDEO_SUFFIXES) else name)
 
 
+@functools.cache  # a command lists a folder many times
 def reason_against(name: str) -> str | None:
     """Why a video may not have this name: some system cannot store it, or a list cannot hold it. None: it may."""
     bad = next((char for char in name if char in FORBIDDEN_CHARACTERS), None)
@@ -192,7 +193,10 @@ def list_labels(folder: Path) -> Listing:
 
 def _entries(folder: Path) -> list[Path]:
     """Entries that are not hidden, sorted; none of a folder that is not there."""
-    return sorted(path for path in folder.iterdir() if not _is_hidden(path.name)) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    # by name: to compare whole paths takes most of the time where there are thousands
+    return sorted((path for path in folder.iterdir() if not _is_hidden(path.name)), key=lambda path: path.name)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -209,11 +213,12 @@ def _listing(folder: Path, noun: str, entries: Iterable[tuple[Path, str, str | N
     """Sort `(path, name of its video, reason against it)` into files by video and what is left out."""
     named: list[tuple[str, Path]] = []
     left_out: dict[str, list[str]] = {}
+    depth = len(folder.parts)
     for path, name, reason in entries:
         if reason := reason or reason_against(name):
             left_out.setdefault(reason, []).append(printable(path.relative_to(folder).as_posix()))
         else:
-            named.append((nfc((path.relative_to(folder).parent / name).as_posix()), path))
+            named.append((nfc("/".join((*path.parent.parts[depth:], name))), path))
     files: dict[str, list[Path]] = {}
     first_of: dict[str, str] = {}
     for name, path in sorted(named):

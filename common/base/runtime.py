@@ -199,6 +199,8 @@ def first_line(error: object) -> str:
 
 def printable(text: str) -> str:
     """A text for messages: what cannot be shown, or be seen, is spelled as in Python (`\\udce9`, `\\n`, `\\xa0`)."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 

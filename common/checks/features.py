@@ -15,19 +15,34 @@ from common.features.files import identity_differences, open_features, video_cha
 from common.video.probe import lost_frames
 
 KIND = "features"
+JITTER = 0.5  # of the usual frame duration: what clocks are off by
+
+
+@dataclass(frozen=True)
+class UnevenStep:
+    """The longest time between two frames, in seconds: `frame` is shown at `start`, the next `step` later, not `usual`."""
+
+    frame: int
+    start: float
+    step: float
+    usual: float
 
 
 @dataclass(frozen=True, eq=False)
 class ExtractedVideo:
-    """The video of a feature file, as its `sidecar` tells; `seconds` `(num_frames,)` only where the rate varies."""
+    """The video of a feature file, as its `sidecar` tells.
+
+    Of its times there is the `uneven` step alone: those of ten thousand videos fit in no memory.
+    """
 
     folder: str
     num_frames: int
     fps: float | None
-    seconds: np.ndarray | None
+    uneven: UnevenStep | None
+    """None where frames come at a constant rate."""
     identity: dict[str, Any] | None
     sidecar: dict[str, Any]
-    """Empty for features that came without one."""
+    """Without the timeline; empty for features that came without one."""
 
 
 def feature_folders(dataset: paths.Dataset) -> list[Path]:
@@ -55,12 +70,23 @@ def open_all_features(folders: list[Path], findings: list[Finding]) -> dict[str,
             folder=f"features/{path.parent.name}",
             num_frames=timeline.num_frames,
             fps=timeline.fps if sidecar else None,
-            seconds=timeline.seconds if variable else None,
+            uneven=uneven_step(timeline.seconds) if variable else None,
             identity=file.identity(),
-            sidecar=sidecar,
+            sidecar={key: value for key, value in sidecar.items() if key != "timeline"},
         )
         extracted.setdefault(video_name_of(path), []).append(video)
     return extracted
+
+
+def uneven_step(seconds: np.ndarray) -> UnevenStep | None:
+    """The longest step of times `(num_frames,)`, where some step is further from the usual one than clocks are."""
+    if len(seconds) < 3:
+        return None
+    steps = np.diff(seconds)
+    frame, usual = int(steps.argmax()), float(np.median(steps))
+    if np.abs(steps - usual).max() <= JITTER * usual:
+        return None
+    return UnevenStep(frame, float(seconds[frame]), float(steps[frame]), usual)
 
 
 def feature_findings(extracted: Mapping[str, list[ExtractedVideo]], videos: Mapping[str, Path]) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """Folds: patients in two of them, folds of other videos or changed by hand, label files that are not the fold's."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -143,18 +144,20 @@ def fold_findings(dataset: paths.Dataset, labels: Mapping[str, np.ndarray], mapp
     elif read_json(dataset.folds_record).get("hash") != folds_hash(folds):
         message = f"{dataset.folds_record}: the folds were changed after it was written (its hash is not theirs)"
         yield Finding("warning", KIND, message, f"leave them, or {remake}")
+    originals = list_labels(dataset.ground_truth).first
     for number, fold in enumerate(folds, 1):
         if dataset.ground_truth_split(number).is_dir() or dataset.folds_record.is_file():
-            yield from _stale_copies(dataset, number, fold, remake)
+            yield from _stale_copies(dataset.ground_truth_split(number), originals, number, fold, remake)
     videos = [video for fold in folds for video in fold]
     if all(video in labels for video in videos):
         yield from untrained_findings(folds, {video: labels[video] for video in videos}, mapping)
 
 
-def _stale_copies(dataset: paths.Dataset, number: int, fold: list[str], remake: str) -> Iterator[Finding]:
-    """Label files of `groundTruth_split_<k>/` that are not those of the fold."""
-    folder = dataset.ground_truth_split(number)
-    there, originals = list_labels(folder).first, list_labels(dataset.ground_truth).first
+def _stale_copies(
+    folder: Path, originals: Mapping[str, Path], number: int, fold: list[str], remake: str
+) -> Iterator[Finding]:
+    """Label files of `groundTruth_split_<k>/` that are not those of the fold; `originals`: those of `groundTruth/`."""
+    there = list_labels(folder).first
     strays = sorted(there.keys() ^ set(fold))
     if strays:
         yield Finding("warning", KIND, f"{folder}: does not hold test fold {number}: {listed(strays)}", remake)

@@ -102,14 +102,15 @@ def leaks_of_dataset(dataset: paths.Dataset, manifest: Manifest, folds: list[lis
 
 def leak_findings(dataset: paths.Dataset) -> Iterator[Finding]:
     """Labelled videos that pretraining on this machine has seen, and weights that do not say what they have seen."""
-    try:
-        folds = checked_folds(dataset)
-    except UserError:  # `fold_findings` says so
-        folds = []
     for folder in manifests.without_manifest():
         message = f"{folder}: weights without a {paths.MANIFEST}"
         yield Finding("warning", KIND, message, "which videos they were trained on is unknown: make them again")
-    for path in manifests.all_manifests():
+    there = manifests.all_manifests()
+    try:
+        folds = checked_folds(dataset) if there else []
+    except UserError:  # `fold_findings` says so
+        folds = []
+    for path in there:
         try:
             for leak in leaks_of_dataset(dataset, manifests.read_manifest(path), folds):
                 advice = "pretrain without these videos, or do not report this fold with weights of that pretraining"

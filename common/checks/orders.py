@@ -62,12 +62,17 @@ class PhaseOrders:
                 seen[row][step] = True
         return seen
 
+    @cached_property
+    def num_with_change(self) -> np.ndarray:
+        """Videos with each change `(num_classes + 2, num_classes + 2)`: counted once, every video is held against it."""
+        return self.changes.sum(axis=0)
+
     def unseen_changes(self, order: Segments, own_place: int) -> list[tuple[int, int, int]]:
         """Changes in `order` that no video has but the one at `own_place`: segment, phase before it, its phase.
 
         Segment 0 changes from the start of the video; one more than there are segments, to its end.
         """
-        elsewhere = self.changes.sum(axis=0) - self.changes[own_place]
+        elsewhere = self.num_with_change - self.changes[own_place]
         return [(segment, *step) for segment, step in enumerate(self.steps(order)) if not elsewhere[step]]
 
 
@@ -151,7 +156,7 @@ def _lone_transitions(orders: PhaseOrders, mapping: PhaseMapping) -> Iterator[tu
     """
     names = (*mapping.names, START, END)
     num_videos = len(orders.segments)
-    lone = orders.changes.sum(axis=0) == 1
+    lone = orders.num_with_change == 1
     having = np.array([*np.count_nonzero(orders.counts, axis=0), num_videos, num_videos])
     often = having > MIN_OTHERS
     # (before, after): the only lone change from the one and the only one into the other, both in many videos

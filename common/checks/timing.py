@@ -21,7 +21,7 @@ from common.video.timeline import is_plausible_fps
 
 LENGTH_KIND, RATE_KIND, VIDEO_KIND = "lengths", "frame rates", "videos"
 RATE_TOLERANCE = 0.01  # of the rate: 29.97 and 30 are alike
-JITTER, LARGEST_GAP = 0.5, 5.0  # usual frame durations: what clocks are off by, and after what frames were lost
+LARGEST_GAP = 5.0  # usual frame durations, after which frames were lost
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,9 @@ def rate_findings(timings: Mapping[str, list[Timing]]) -> Iterator[Finding]:
     if not rates:
         return
     # the rate that most others are alike to; of 29.97 and 30, which are alike, the more frequent one
-    usual = max(Counter(rates.values()).items(), key=lambda item: (_alike(item[0], rates), item[1]))[0]
-    alike = _alike(usual, rates)
+    every = np.array(list(rates.values()))
+    usual = max(Counter(rates.values()).items(), key=lambda item: (_alike(item[0], every), item[1]))[0]
+    alike = _alike(usual, every)
     if 2 * alike <= len(rates):
         counts = Counter(round(fps, 2) for fps in rates.values())
         shown = [f"{count} with {fps:.2f}" for fps, count in sorted(counts.items())]
@@ -168,23 +169,21 @@ def rate_findings(timings: Mapping[str, list[Timing]]) -> Iterator[Finding]:
             yield Finding("warning", RATE_KIND, message, advice, video=video)
 
 
-def _alike(fps: float, rates: Mapping[str, float]) -> int:
-    return sum(abs(other - fps) <= RATE_TOLERANCE * fps for other in rates.values())
+def _alike(fps: float, rates: np.ndarray) -> int:
+    # in one step for all: where every video has a rate of its own, each is compared with each
+    return int(np.count_nonzero(np.abs(rates - fps) <= RATE_TOLERANCE * fps))
 
 
 def variable_rates(extracted: Mapping[str, list[ExtractedVideo]]) -> Iterator[Finding]:
     """Videos whose decoded frames do not come at a constant rate, with the longest gap."""
     for video, entries in extracted.items():
-        seconds = next((entry.seconds for entry in entries if entry.seconds is not None), None)
-        if seconds is None or len(seconds) < 3:
+        uneven = next((entry.uneven for entry in entries if entry.uneven), None)
+        if uneven is None:
             continue
-        steps = np.diff(seconds)
-        frame, usual = int(steps.argmax()), float(np.median(steps))
-        if np.abs(steps - usual).max() <= JITTER * usual:
-            continue
-        where = f"after frame {frame} ({seconds[frame]:.2f} s) the next comes {steps[frame]:.3f} s later"
-        what = "frames are missing" if steps[frame] > LARGEST_GAP * usual else "variable frame rate"
-        message = f"{video}: {what}: {where}, usual are {usual:.3f} s"
+        where = f"after frame {uneven.frame} ({uneven.start:.2f} s) the next comes {uneven.step:.3f} s later"
+        what = "frames are missing" if uneven.step > LARGEST_GAP * uneven.usual else "variable frame rate"
+        message = f"{video}: {what}: {where}, usual are {uneven.usual:.3f} s"
         advice = "check that the labels were made for this file frame by frame, not by a constant rate"
-        place_seconds = round(float(seconds[frame]), 3)
-        yield Finding("warning", RATE_KIND, message, advice, video=video, frame=frame, seconds=place_seconds)
+        yield Finding(
+            "warning", RATE_KIND, message, advice, video=video, frame=uneven.frame, seconds=round(uneven.start, 3)
+        )

@@ -15,7 +15,7 @@ from common.base.runtime import UserError, keep_freed_memory, select_device
 from common.encoders.config import EncoderConfig
 from common.features.config import ExtractionConfig
 from common.video.decode import decode
-from common.video.probe import VideoError, estimate_frames, probe
+from common.video.probe import VideoError, estimate_frames, probe_all
 from common.video.timeline import DEFAULT_FPS
 
 BYTES_PER_VALUE = {"float32": 4, "float16": 2}
@@ -57,13 +57,10 @@ class Expected(NamedTuple):
 
 def expected_frames(videos: Mapping[str, Path], fps: float | None, every: int | None = None) -> list[Expected]:
     """What each video holds, by the headers; a feature at `fps` a second, or at `every` n-th frame."""
-    expected = []
-    for name, frames in estimate_frames(videos).items():
-        try:
-            seconds = probe(videos[name]).seconds
-        except VideoError:  # extraction reports it when its turn comes
-            seconds = None
-        seconds = seconds or frames / DEFAULT_FPS
+    headers, expected = probe_all(videos), []
+    for name, frames in estimate_frames(videos, headers).items():
+        header = headers[name]
+        seconds = (header.seconds if header else None) or frames / DEFAULT_FPS
         sampled = math.ceil(frames / (every or 1)) if fps is None else min(frames, math.ceil(seconds * fps))
         expected.append(Expected(frames, sampled, seconds))
     return expected

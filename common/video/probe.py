@@ -320,22 +320,33 @@ def _probe_images(folder: Path) -> VideoInfo:
         raise VideoError(folder, f"{files[0].name}: {error}") from error
 
 
-def estimate_frames(videos: Mapping[str, Path]) -> dict[str, int]:
-    """Expected frames of each video, at least 1; from headers, never by decoding.
+def probe_all(videos: Mapping[str, Path]) -> dict[str, VideoInfo | None]:
+    """The header of each video; None where it cannot be read, which who decodes it reports when its turn comes."""
+    headers: dict[str, VideoInfo | None] = {}
+    for name, path in videos.items():
+        try:
+            headers[name] = probe(path)
+        except VideoError:
+            headers[name] = None
+    return headers
+
+
+def estimate_frames(
+    videos: Mapping[str, Path], headers: Mapping[str, VideoInfo | None] | None = None
+) -> dict[str, int]:
+    """Expected frames of each video, at least 1; from headers (read here unless given), never by decoding.
 
     A header that promises nothing or cannot be read is replaced by the file's size over the median bytes per frame of
     the other videos.
     """
-    sizes, counts = {}, {}
+    headers = probe_all(videos) if headers is None else headers
+    counts = {name: info.promised_frames if info else None for name, info in headers.items()}
+    sizes = {}
     for name, path in videos.items():
         try:
             sizes[name] = path.stat().st_size
         except OSError:  # a broken link, a place without rights: it has its turn, and its error, later
             sizes[name] = 0
-        try:
-            counts[name] = probe(path).promised_frames
-        except VideoError:  # extraction reports it when its turn comes
-            counts[name] = None
     known = [sizes[name] / count for name, count in counts.items() if count]
     bytes_per_frame = statistics.median(known) if known else TYPICAL_BYTES_PER_FRAME
     return {name: max(1, counts[name] or round(sizes[name] / bytes_per_frame)) for name in videos}

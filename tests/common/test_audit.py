@@ -10,7 +10,12 @@ import pytest
 
 from common import audit
 from common.audit import main
+from common.base.entries import list_labels
 from common.base.runtime import UserError
+from common.checks import folds
+from common.checks.dataset import audit_dataset
+from common.dataset.kfold import make_folds, write_folds
+from tests.common.cohort import NAMES
 
 
 def test_a_clean_data_set_gives_no_finding(cohort, capsys):
@@ -71,6 +76,18 @@ def test_the_json_record_holds_what_is_printed(cohort, tmp_path, capsys):
         "advice": "nearest known name: 'open'", "line": 7, "frame": 6, "seconds": None,
     }  # fmt: skip
     assert (note["kind"], note["video"], note["line"]) == ("files", "SD_02", None)
+
+
+@pytest.mark.parametrize("num_folds", [2, 6])
+def test_more_folds_list_no_folder_of_labels_again(cohort, num_folds, monkeypatch):
+    """Work is counted, not timed: with thousands of videos an audit is mostly the listing of folders."""
+    made = make_folds(list(NAMES), num_folds)
+    write_folds(cohort.dataset, made, seed=42, stratify="none", patients={})
+    listed = []
+    monkeypatch.setattr(folds, "list_labels", lambda folder: listed.append(folder) or list_labels(folder))
+    audit_dataset(cohort.dataset)
+    copies = [cohort.dataset.ground_truth_split(number) for number in range(1, num_folds + 1)]
+    assert listed == [cohort.dataset.ground_truth, *copies]
 
 
 def test_findings_alike_are_summed_up(cohort, capsys, tmp_path):

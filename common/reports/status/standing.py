@@ -157,6 +157,7 @@ def _encoder(
     """The standing of one folder of features; what is kept by model and not by variant is told with the first."""
     folder = features_owner(present.dataset).features(model.name, variant)
     there = {nfc(path.stem) for path in visible(folder, "*.npy")}
+    waiting = set(present.videos) - there
     failures = {"extraction": found} if (found := read_failure(folder)) else {}
     places = [folder]
     if is_first:
@@ -166,7 +167,7 @@ def _encoder(
         model.name,
         variant,
         [video for video in present.videos if video in there],
-        {video: note for video, note in _quarantined(folder) if video in present.videos and video not in there},
+        {video: note for video, note in _quarantined(folder) if video in waiting},
         list(runs),
         failures,
         sum(map(_size, places)),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from common.checks import timing
+from common.checks.features import UnevenStep, uneven_step
 from common.features.files import FeatureWriter
 from common.video.timeline import Timeline
 from tests.common.cohort import FPS, NAMES, VALIDATION, WAY
@@ -156,3 +157,19 @@ def test_a_header_with_an_implausible_rate_or_several_videos_is_named(cohort, mo
     assert found.keys() == {"BL_01", "BL_03"}
     assert "states 90000 frames a second" in found["BL_01"]
     assert "stream 0 is read, not stream 1" in found["BL_03"]
+
+
+def test_rates_that_are_all_different_are_alike_within_a_percent():
+    """24.9, 25.0, 25.1 and 25.2 are alike to 25.0 or 25.1; of a rate that each video has once the first such one is usual."""
+    rates = {"a": 24.9, "b": 25.0, "c": 25.1, "d": 25.2, "e": 30.0}
+    timings = {video: [timing.Timing(10, fps, "its header", decoded=False)] for video, fps in rates.items()}
+    (finding,) = timing.rate_findings(timings)
+    assert (finding.video, finding.message) == ("e", "e: 30.000 fps by its header, 4 others have 25.000")
+
+
+def test_of_uneven_times_the_longest_step_is_kept():
+    assert uneven_step(np.array([0.0, 0.04, 0.08, 0.2, 0.24])) == UnevenStep(
+        2, 0.08, pytest.approx(0.12), pytest.approx(0.04)
+    )
+    assert uneven_step(np.array([0.0, 0.04, 0.079, 0.121])) is None  # what clocks are off by
+    assert uneven_step(np.array([0.0, 9.0])) is None

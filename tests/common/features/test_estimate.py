@@ -10,12 +10,24 @@ from common.encoders.config import read_encoder_config
 from common.features import estimate
 from common.features.config import ExtractionConfig
 from common.features.estimate import Expected, encoder_speed, expected_frames, feature_bytes, hours
+from common.video import probe as headers
+from common.video.probe import probe
 
 
 def test_sampled_frames_follow_the_rate(tmp_path, make_clip, solid):
     videos = {f"BL_{index}": make_clip(tmp_path / f"BL_{index}.mp4", solid((9, 99, 9), 75)) for index in range(3)}
     for fps, sampled in ((None, 75), (5, 15), (100, 75)):
         assert expected_frames(videos, fps) == [Expected(75, sampled, pytest.approx(3.0))] * 3
+
+
+def test_every_header_is_read_once(tmp_path, make_clip, solid, monkeypatch):
+    """Most of the time of a plan for thousands of videos is spent there."""
+    videos = {name: make_clip(tmp_path / f"{name}.mp4", solid((9, 99, 9), 10)) for name in ("BL_1", "BL_2")}
+    (tmp_path / "BL_3.mp4").write_bytes(b"no video")
+    read = []
+    monkeypatch.setattr(headers, "probe", lambda path: read.append(path.name) or probe(path))
+    assert len(expected_frames(videos | {"BL_3": tmp_path / "BL_3.mp4"}, None)) == 3
+    assert read == ["BL_1.mp4", "BL_2.mp4", "BL_3.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,7 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
         log.warning("split %s%s: no training frame of %s: it is never predicted", config.split, part, listed(without))
     checkpoint = _start(experiment, opened, resume)
     head = _build(experiment, checkpoint, videos).to(target_device)
-    # one pass over all parameters: the default's hundreds of small steps are a fifth of a step on a short video
-    optimizer = torch.optim.Adam(head.parameters(), lr=config.lr, fused=True)
+    optimizer = adam(config, head)
     # Nothing else has to be restored: the learning rate, the order of the videos and the dropout masks of an epoch
     # follow from its number and the seed. The optimizer comes after the head is on its device, its moments go there.
     if checkpoint.epoch:
@@ -191,6 +190,11 @@ class TrainingLoop:
         # of the last stage, the one that predicts; where no label counts, none equals it
         correct = (stages[-1].detach().argmax(dim=1) == target).sum()
         return loss.detach(), correct, int((batch.target != IGNORED).sum())
+
+
+def adam(config: TrainConfig, head: torch.nn.Module) -> torch.optim.Adam:
+    """The optimizer: one pass over all parameters, whose hundreds of small steps else cost as much as a short video."""
+    return torch.optim.Adam(head.parameters(), lr=config.lr, fused=True)
 
 
 def kept_as(config: TrainConfig) -> torch.dtype:

@@ -1,20 +1,26 @@
 """Training the published-size head: this project's loop against the usual one, in one run.
 
-python tests/benchmarks/head_training.py [--num_frames 15000] [--feature_dim 2048] [--steps 6]
-python tests/benchmarks/head_training.py --loops asformer "asformer corrected"        the other heads, at their published sizes
+python tests/benchmarks/head_training.py [--num_frames 15000] [--feature_dim 2048] [--steps 5] [--repeats 3]
+python tests/benchmarks/head_training.py --peer DIR               against sj-li/MS-TCN2's own `Trainer.train`, from its checkout
+python tests/benchmarks/head_training.py --loops "plain fp32" asformer gru        the other heads, at their published sizes
 
-Each loop runs in a process of its own on the same made feature files, and prints seconds per step, frames per second and
-peak memory (of the device on a GPU). `plain` restates the usual loop: batch 1, fp32, `np.load` at every step, `nn.Conv1d`, `nn.Dropout`.
+Each loop runs in a process of its own on the same made feature files, the loops in turn, `--repeats` times; the table has the
+median seconds of a step, frames per second, the most memory (of the device on a GPU), and the median of the ratios to the first
+loop of the same turn with the least and the largest. `plain` restates the usual loop: batch 1, fp32, `np.load` at every step,
+`nn.Conv1d`, `nn.Dropout`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,46 +33,67 @@ from common.base.runtime import keep_freed_memory, peak_memory_bytes, select_dev
 from common.head.batch_gen import BatchGenerator, VideoFeatures, open_video
 from common.head.checkpoint import build_head
 from common.head.config import TrainConfig
-from common.head.training import TrainingLoop
+from common.head.training import TrainingLoop, adam, kept_as
 
 NUM_VIDEOS, NUM_CLASSES, LAYERS, STAGES, MAPS = 2, 19, 13, 4, 64
+PEER = "MS-TCN2's own"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num_frames", type=int, default=15_000)
     parser.add_argument("--feature_dim", type=int, default=2048)
-    parser.add_argument("--steps", type=int, default=6, help="timed steps of each loop, after a few that are not")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each loop, after a few that are not")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of all loops (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
     parser.add_argument(
         "--loops", nargs="+", choices=tuple(LOOPS), default=DEFAULT_LOOPS, metavar="LOOP", help="of " + ", ".join(LOOPS)
     )
-    parser.add_argument("--loop", choices=tuple(LOOPS), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--peer", type=Path, metavar="DIR", help="checkout of sj-li/MS-TCN2, whose code is run as the first loop"
+    )
+    parser.add_argument("--json", type=Path, help="write the numbers of every turn to this file too")
+    parser.add_argument("--loop", choices=(PEER, *LOOPS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.loop:
-        print(
-            json.dumps(measure(given.loop, given.folder, given.feature_dim, given.steps, select_device(given.device)))
+        device = select_device(given.device)
+        times = (
+            peer_times(given.peer, given.folder, given.feature_dim, given.steps, device)
+            if given.loop == PEER
+            else loop_times(LOOPS[given.loop](given.folder, given.feature_dim, device), given.steps, device)
         )
+        peak_bytes = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory_bytes()
+        print(json.dumps({"seconds": float(np.median(times)), "peak_bytes": peak_bytes}))
         return
+    loops = [PEER, *given.loops] if given.peer else given.loops
     with tempfile.TemporaryDirectory() as folder:
         make_videos(Path(folder), given.num_frames, given.feature_dim)
         print(
             f"{given.num_frames} frames x {given.feature_dim} features, {given.device}, {torch.get_num_threads()} threads, "
             f"torch {torch.__version__}"
         )
-        print(f"{'loop':<18} {'s/step':>8} {'frames/s':>9} {'peak MB':>8} {'time / first':>13}")
-        first = None
-        for loop in given.loops:
-            words = [sys.executable, __file__, "--loop", loop, "--folder", folder]
-            words += ["--feature_dim", str(given.feature_dim), "--steps", str(given.steps), "--device", given.device]
-            numbers = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-            first = first or numbers["seconds"]
-            rate, megabytes = given.num_frames / numbers["seconds"], numbers["peak_bytes"] / 1e6
-            print(
-                f"{loop:<18} {numbers['seconds']:>8.2f} {rate:>9.0f} {megabytes:>8.0f} {numbers['seconds'] / first:>13.2f}",
-                flush=True,
-            )
+        turns = [{loop: run_alone(loop, folder, given) for loop in loops} for _ in range(given.repeats)]
+    if given.json:
+        given.json.write_text(json.dumps(turns, indent=2) + "\n", encoding="utf-8")
+    print(f"{'loop':<18} {'s/step':>8} {'frames/s':>9} {'peak MB':>8}  time / {loops[0]}")
+    for loop in loops:
+        seconds = float(np.median([turn[loop]["seconds"] for turn in turns]))
+        megabytes = max(turn[loop]["peak_bytes"] for turn in turns) / 1e6
+        ratios = [turn[loop]["seconds"] / turn[loops[0]]["seconds"] for turn in turns]
+        print(
+            f"{loop:<18} {seconds:>8.3f} {given.num_frames / seconds:>9.0f} {megabytes:>8.0f}  {np.median(ratios):.2f} "
+            f"[{min(ratios):.2f}, {max(ratios):.2f}]"
+        )
+
+
+def run_alone(loop: str, folder: str, given: argparse.Namespace) -> dict[str, float]:
+    """The numbers of one loop from a process of its own."""
+    words = [sys.executable, os.path.abspath(__file__), "--loop", loop, "--folder", folder, "--device", given.device]
+    words += ["--feature_dim", str(given.feature_dim), "--steps", str(given.steps)]
+    words += ["--peer", str(given.peer.resolve())] if given.peer else []
+    # its last line: a peer may print what it likes before
+    return json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
 def make_videos(folder: Path, num_frames: int, feature_dim: int) -> None:
@@ -81,21 +108,48 @@ def make_videos(folder: Path, num_frames: int, feature_dim: int) -> None:
         )
 
 
-def measure(loop: str, folder: Path, feature_dim: int, steps: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of a step, reading included, and the peak memory of this process, or of the GPU by it."""
-    step = LOOPS[loop](folder, feature_dim, device)
-    on_gpu = device.type == "cuda"
-    for _ in range(NUM_VIDEOS + 1):  # warm-up: by then each video was read once
+def loop_times(step: Iterator[None], num_steps: int, device: torch.device) -> list[float]:
+    """Seconds of each of so many steps, reading included, after each video was read once."""
+    for _ in range(NUM_VIDEOS + 1):
         next(step)
-    seconds = []
-    for _ in range(steps):
+    times = []
+    for _ in range(num_steps):
         started = time.perf_counter()
         next(step)
-        if on_gpu:
+        if device.type == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    peak_bytes = torch.cuda.max_memory_allocated() if on_gpu else peak_memory_bytes()
-    return {"seconds": float(np.median(seconds)), "peak_bytes": peak_bytes}
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def peer_times(checkout: Path, folder: Path, feature_dim: int, num_steps: int, device: torch.device) -> list[float]:
+    """The same of sj-li/MS-TCN2's own `Trainer.train` on the same files, from one question for a further batch to the next."""
+    if importlib.util.find_spec("loguru") is None:  # it only prints by it
+        silent = types.SimpleNamespace(add=lambda *_, **__: None, info=lambda *_: None)
+        sys.modules["loguru"] = types.SimpleNamespace(logger=silent)
+    sys.path.insert(0, str(checkout))
+    batch_gen, model = importlib.import_module("batch_gen"), importlib.import_module("model")
+    asked = []
+
+    class Batches(batch_gen.BatchGenerator):
+        def has_next(self) -> bool:
+            asked.append(time.perf_counter())
+            return super().has_next()
+
+    names = [f"video{index}.txt" for index in range(NUM_VIDEOS)]
+    for index, name in enumerate(names):
+        labels = np.load(folder / f"labels{index}.npy").tolist()
+        (folder / name).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    (folder / "videos.bundle").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    actions = {str(number): number for number in range(NUM_CLASSES)}
+    batches = Batches(NUM_CLASSES, actions, f"{folder}/", f"{folder}/", 1)
+    batches.read_data(str(folder / "videos.bundle"))
+    trainer = model.Trainer(LAYERS, LAYERS, STAGES, MAPS, feature_dim, NUM_CLASSES, f"{folder}/log", "1")
+    num_epochs = 1 + -(-num_steps // NUM_VIDEOS)
+    trainer.train(str(folder), batches, num_epochs, 1, 5e-4, device)
+    # in each epoch one question more than steps; the first epoch is not timed
+    epochs = np.array(asked).reshape(num_epochs, NUM_VIDEOS + 1)
+    return np.diff(epochs[1:]).flatten().tolist()
 
 
 def ours(precision: str = "fp32", **head: object):
@@ -108,13 +162,13 @@ def ours(precision: str = "fp32", **head: object):
         keep_freed_memory()
         config = TrainConfig(features_dim=feature_dim, adaptive_mse=False, precision=precision, **head)
         network = build_head(config, NUM_CLASSES).to(device)
-        loop = TrainingLoop(config, network, torch.optim.Adam(network.parameters(), lr=config.lr), None)
+        loop = TrainingLoop(config, network, adam(config, network), None)
         videos = [labelled(folder, index, feature_dim) for index in range(NUM_VIDEOS)]
-        batches = BatchGenerator(videos, config.bz, config.seed)
+        batches = BatchGenerator(videos, config.bz, config.seed, dtype=kept_as(config), device=device)
         network.train()
         for epoch in range(10_000):
             for batch in batches.epoch(epoch):
-                loop.step(batch)
+                loop.step(batch)[0].item()  # waits for it, as a loop that prints its loss does
                 yield
 
     return steps

@@ -59,7 +59,7 @@ def main() -> None:
     if given.loop:
         device = select_device(given.device)
         times = (
-            peer_times(given.peer, given.folder, given.feature_dim, given.steps, device)
+            peer_times(given.folder, given.feature_dim, given.steps, device)
             if given.loop == PEER
             else loop_times(LOOPS[given.loop](given.folder, given.feature_dim, device), given.steps, device)
         )
@@ -91,9 +91,15 @@ def run_alone(loop: str, folder: str, given: argparse.Namespace) -> dict[str, fl
     """The numbers of one loop from a process of its own."""
     words = [sys.executable, os.path.abspath(__file__), "--loop", loop, "--folder", folder, "--device", given.device]
     words += ["--feature_dim", str(given.feature_dim), "--steps", str(given.steps)]
-    words += ["--peer", str(given.peer.resolve())] if given.peer else []
+    surroundings = dict(os.environ)
+    if loop == PEER:  # whose modules lie in its root
+        surroundings["PYTHONPATH"] = os.pathsep.join(
+            filter(None, (os.environ.get("PYTHONPATH"), str(given.peer.resolve())))
+        )
     # its last line: a peer may print what it likes before
-    return json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    return json.loads(
+        subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=surroundings).stdout.splitlines()[-1]
+    )
 
 
 def make_videos(folder: Path, num_frames: int, feature_dim: int) -> None:
@@ -122,12 +128,11 @@ def loop_times(step: Iterator[None], num_steps: int, device: torch.device) -> li
     return times
 
 
-def peer_times(checkout: Path, folder: Path, feature_dim: int, num_steps: int, device: torch.device) -> list[float]:
+def peer_times(folder: Path, feature_dim: int, num_steps: int, device: torch.device) -> list[float]:
     """The same of sj-li/MS-TCN2's own `Trainer.train` on the same files, from one question for a further batch to the next."""
     if importlib.util.find_spec("loguru") is None:  # it only prints by it
         silent = types.SimpleNamespace(add=lambda *_, **__: None, info=lambda *_: None)
         sys.modules["loguru"] = types.SimpleNamespace(logger=silent)
-    sys.path.insert(0, str(checkout))
     batch_gen, model = importlib.import_module("batch_gen"), importlib.import_module("model")
     asked = []
 

@@ -68,6 +68,14 @@ def _parser() -> CommandParser:
         metavar="VARIANT",
         help="several feature variants, a run for each; 'default' is features/<Encoder>/ itself",
     )
+    parser.groups["training"].add_argument(
+        "--parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="so many folds at the same time, each in a process of its own with its share of the cores: for short videos, and for a "
+        "GPU that one fold does not fill. The numbers are those of one after another, on a CPU of as many threads (default: 1)",
+    )
     data.add_argument("--only", type=int, metavar="K", help="run fold K alone, for job arrays")
     add_options(parser, AcquisitionPlan)
     data.add_argument(

@@ -29,8 +29,9 @@ def side_by_side(
 ) -> Iterator[Callable[[], ResultT]]:
     """Do `work(shared, item)` of each item in several processes; in this one, when it is asked for, with fewer than two.
 
-    Yields in the order of the items a function that returns the result of one, or raises what its work raised. With
-    several processes all of `work`, `shared` (sent to each process once), items and results must be picklable.
+    Yields in the order of the items a function that returns the result of one, or raises what its work raised. Whoever stops
+    before the end ends what is still at work. With several processes all of `work`, `shared` (sent to each process once), items
+    and results must be picklable.
     """
     num_processes = min(num_processes, len(items))
     if num_processes < 2:
@@ -38,6 +39,7 @@ def side_by_side(
         return
     # spawned: a fork of a process with threads can copy a lock that nobody will open
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_processes, context, initializer=_begin, initargs=(shared,))
     waiting = [(pool.submit(_work, work, item), item) for item in items]
     waiting.reverse()
@@ -45,7 +47,9 @@ def side_by_side(
         while waiting:  # a result that was taken is kept no longer
             yield partial(_result, *waiting.pop(), work, shared)
     finally:
-        # whoever stops before the end wants no more; else the processes end when all is done
+        # whoever stops before the end wants no more, not even of an hour's work that has begun; else they end when all is done
+        for process in set(multiprocessing.active_children()) - others if waiting else ():
+            process.terminate()
         pool.shutdown(wait=bool(waiting), cancel_futures=bool(waiting))
 
 

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from common.base import paths
+from common.base.children import num_cores, side_by_side
 from common.base.failures import noting_failure
 from common.base.locks import Held, hold
-from common.base.runtime import UserError
+from common.base.runtime import UserError, progress
 from common.dataset.kfold import how_to_remake
 from common.dataset.split_lists import open_splits
 from common.head.config import TrainConfig
@@ -26,32 +29,49 @@ log = logging.getLogger(__name__)
 def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
     """Train and predict the folds of each run that are not finished; `given` are the command's own flags.
 
+    `parallel` of them run at the same time, each in a process of its own that has its share of the cores.
+
     Returns whether all are there now: a fold that another process is at is left to it.
 
     Raises `UserError` when the data set is divided into another number of folds.
     """
     asked, numbers = fold_range(configs[0], given)
-    is_complete = True
-    for config in configs:
-        for number in numbers:
-            experiment = load_experiment(replace(config, split=str(number)), verify=not given["no_verify"])
-            name = " ".join(part for part in (experiment.model.name, config.run_name) if part)
-            title = f"{name} fold {number} of {asked}"
-            try:
-                with hold(experiment.results):
-                    ran = _run_fold(experiment, title, given)
-                    if given["temperature"]:
-                        add_temperature(ran, device=given["device"])
-                if not given["no_floors"]:
-                    run_floors(experiment, title, force=given["force"])
-                if given["decode"] != "argmax":
-                    decoded = replace(ran, decode=given["decode"])
-                    with hold(decoded.results):
-                        _decode_fold(decoded, f"{title}, {given['decode']}", given)
-            except Held as error:
-                log.info("%s: skipped: %s", title, error)
-                is_complete = False
-    return is_complete
+    folds = [(config, number, asked) for config in configs for number in numbers]
+    num_processes = given["parallel"]
+    if num_processes < 1:
+        raise UserError(f"--parallel {num_processes}: expected a number of folds from 1")
+    results = side_by_side(_fold_of_run, folds, given, num_processes=num_processes)
+    if num_processes > 1:  # whose own bars are silent
+        results = progress(results, total=len(folds), description=f"{num_processes} at a time", unit="folds")
+    finished = [result() for result in results]  # all of them: an unfinished one stops no other
+    return all(finished)
+
+
+def _fold_of_run(given: dict[str, Any], fold: tuple[TrainConfig, int, int]) -> bool:
+    """Everything of one fold (a configuration, its number, of how many); whether it is there now."""
+    if given["parallel"] > 1:  # else each process had as many threads as there are cores
+        torch.set_num_threads(max(1, num_cores() // given["parallel"]))
+        if given["brief"]:
+            logging.getLogger().setLevel(logging.WARNING)
+    config, number, asked = fold
+    experiment = load_experiment(replace(config, split=str(number)), verify=not given["no_verify"])
+    name = " ".join(part for part in (experiment.model.name, config.run_name) if part)
+    title = f"{name} fold {number} of {asked}"
+    try:
+        with hold(experiment.results):
+            ran = _run_fold(experiment, title, given)
+            if given["temperature"]:
+                add_temperature(ran, device=given["device"])
+        if not given["no_floors"]:
+            run_floors(experiment, title, force=given["force"])
+        if given["decode"] != "argmax":
+            decoded = replace(ran, decode=given["decode"])
+            with hold(decoded.results):
+                _decode_fold(decoded, f"{title}, {given['decode']}", given)
+    except Held as error:
+        log.info("%s: skipped: %s", title, error)
+        return False
+    return True
 
 
 def fold_range(config: TrainConfig, given: dict[str, Any]) -> tuple[int, Sequence[int]]:

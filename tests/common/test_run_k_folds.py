@@ -4,9 +4,11 @@ import json
 import logging
 
 import pytest
+import torch
 
 from common import kfold_summary
 from common.base import paths
+from common.base.children import num_cores
 from common.base.runtime import UserError
 from common.head.config import is_floor
 from common.head.experiment import load_experiment
@@ -39,6 +41,33 @@ def test_all_folds_are_run_and_summarised(made, capsys):
     kfold_summary.main(["--dataset", "made", "--model", "ColorHistogram", "--folds", "2", "--verbose"])
     rows = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in rows[2:5]] == ["1", "2", "mean"]
+
+
+def predictions(made):
+    """The bytes of what the folds predicted."""
+    folders = [record.parent for record in records(made)]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".json"]
+    return {path: path.read_bytes() for path in files}
+
+
+def test_folds_at_the_same_time_are_those_one_after_another(made):
+    """Each in a process of its own, which gets its share of the cores: here as many threads as this one."""
+    threads = max(1, num_cores() // 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        main([*FOLD_WORDS, *HEAD])
+        first = predictions(made)
+        assert main([*FOLD_WORDS, *HEAD, "--force", "--parallel", "2"]) == 0
+    finally:
+        torch.set_num_threads(before)
+    assert len(first) >= 12  # phases and probabilities of six videos
+    assert predictions(made) == first
+
+
+def test_less_than_one_fold_at_a_time_is_an_error(made):
+    with pytest.raises(UserError, match="--parallel 0: expected"):
+        main([*FOLD_WORDS, "--parallel", "0"])
 
 
 def test_brief_is_one_line_a_run(made, capsys, caplog):

@@ -10,6 +10,7 @@
 # make test-faults    kills, two writers, signals and full disks; KILLS=30 make test-faults for more kills of each command
 # make test-tools    the real BORIS and Label Studio, each in an environment of its own (2 GB), and VIA where VIA_HTML names its page
 # make test-floor    the suite with the oldest supported torch and transformers, and with the newest Python, each in an environment of its own (14 GB)
+# make bench    every benchmark, in about ten minutes, to comparison_results/benchmarks.md; make bench-full: more of each
 # make lint    the linter
 # make lock    requirements.lock: the pinned versions with the hashes of their files, for pip install --require-hashes
 # make audit    known vulnerabilities of the locked versions (asks the registry's database)
@@ -84,6 +85,12 @@ test-tools: $(INSTALLED)
 	-$(MAKE) build/tools/boris/installed
 	-$(MAKE) build/tools/label-studio/installed
 	$(PY) -m pytest tests/tools -rs
+
+bench: $(INSTALLED)
+	$(PY) tests/benchmarks/bench.py
+
+bench-full: $(INSTALLED)
+	$(PY) tests/benchmarks/bench.py --full
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

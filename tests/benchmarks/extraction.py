@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -27,7 +28,7 @@ from common.base.runtime import UserError, keep_freed_memory, select_device
 from common.encoders.base import build_encoder
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.features.config import ExtractionConfig
-from common.features.decode_ahead import DecodePlan, chunks
+from common.features.decode_ahead import Chunk, DecodePlan, chunks
 from common.features.extract import ExtractionLoop, Summary
 from common.video.decode import DECODERS, decode
 from common.video.preprocess import normalise
@@ -99,7 +100,12 @@ def measure_decode(video: Path, model: str, decoder: str, device: str) -> float:
     on_gpu = select_device(device).type == "cuda"
     rule = None if on_gpu else model_config(model).preprocessing
     plan = DecodePlan(decoder=decoder, fps=None, chunk_frames=BATCH_SIZE, rule=rule, pin_memory=on_gpu)
-    return best_of(lambda: sum(len(chunk.frames) for chunk in chunks(video, plan)))
+    return best_of(lambda: sum(len(chunk.frames) for chunk in decoded(video, plan)))
+
+
+def decoded(video: Path, plan: DecodePlan) -> Iterator[Chunk]:
+    """The chunks of a video, without the record of its decoding that follows them."""
+    return (part for part in chunks(video, plan) if isinstance(part, Chunk))
 
 
 def measure_encode(video: Path, model: str, precision: str, device: str) -> float:
@@ -107,7 +113,7 @@ def measure_encode(video: Path, model: str, precision: str, device: str) -> floa
     keep_freed_memory()
     encoder = ready_encoder(model, precision, device)
     plan = DecodePlan(decoder="pyav", fps=None, chunk_frames=BATCH_SIZE, rule=encoder.preprocessing)
-    batches = [chunk.frames.to(encoder.device) for chunk in chunks(video, plan)]
+    batches = [chunk.frames.to(encoder.device) for chunk in decoded(video, plan)]
     return best_of(lambda: [encoder.encode(batch) for batch in batches])
 
 

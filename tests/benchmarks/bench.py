@@ -1,0 +1,180 @@
+"""Every benchmark of this room in one run: `make bench` (about ten minutes), `make bench-full` (longer).
+
+python tests/benchmarks/bench.py [--full] [--repeats 3] [--only extraction] [--peer DIR]
+
+Writes `comparison_results/benchmarks.md` and `.json`; `python docs/make_speed.py` copies them to docs/speed.md. The contract of a script: called
+with the words of a case it prints seconds as JSON in its last line, a number or `{"seconds": ...}`. Both sides of a case run in
+turn. `--peer` is a checkout of sj-li/MS-TCN2, whose own training is the head's reference then. `--full` runs scripts without such sides too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from common.base import paths
+from common.base.children import num_cores
+from common.base.files import write_json, write_text
+from common.base.runtime import UserError, git_state, run_main, versions
+from tests.benchmarks.bench_table import Row, document
+
+ROOM = Path(__file__).resolve().parent
+FULL_SCRIPTS = (
+    "clip_modes",
+    "online",
+    "extraction_memory",
+    "weights_memory",
+    "soak",
+    "report_scale",
+    "ssl_data",
+    "ssl_steps",
+)
+GROWTH = ("audit", "folds", "status")  # of `make bench`; all with --full
+HEAD_FRAMES, HEAD_DIM = 15_000, 2048
+
+
+@dataclass(frozen=True)
+class Case:
+    """Words of a script for our side, and for the reference (several runs: their sum)."""
+
+    what: str
+    ours: tuple[str, ...]
+    reference: str
+    theirs: tuple[tuple[str, ...], ...]
+    limit: float | None = None
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--full", action="store_true", help="more repeats, all of growth.py, and the scripts without two sides"
+    )
+    parser.add_argument("--repeats", type=int, help="turns of both sides (default: 3, with --full 7)")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="cases whose description holds this; nothing else is run"
+    )
+    parser.add_argument("--peer", type=Path, metavar="DIR", help="checkout of sj-li/MS-TCN2")
+    given = parser.parse_args(argv)
+    repeats = given.repeats or (7 if given.full else 3)
+    if given.peer and not (given.peer / "model.py").is_file():
+        raise UserError(f"--peer {given.peer}: expected a checkout of sj-li/MS-TCN2, found no model.py in it")
+    record: dict[str, Any] = {
+        "format": 1,
+        "repeats": repeats,
+        "command": "bench-full" if given.full else "bench",
+        "machine": machine(),
+    }
+    record |= {"date": datetime.date.today().isoformat(), "versions": versions(), "git": git_state(paths.CHECKOUT)}
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = [case for case in cases(Path(folder), given.peer) if given.only in case.what]
+        rows = [measured(case, repeats, given.peer) for case in chosen]
+    growth = [] if given.only else [output("growth", *([] if given.full else GROWTH), fails=True)]
+    scripts = FULL_SCRIPTS if given.full and not given.only else ()
+    record |= {"growth": "".join(growth), "scripts": {f"{name}.py": output(name, fails=True) for name in scripts}}
+    write_json(paths.comparison_results() / "benchmarks.json", record | {"rows": [row.to_json() for row in rows]})
+    write_text(paths.comparison_results() / "benchmarks.md", document(record, rows))
+    print(f"{paths.comparison_results() / 'benchmarks.md'}: {len(rows)} rows")
+    return int(any(row.verdict == "missed" for row in rows))
+
+
+def cases(folder: Path, peer: Path | None) -> Iterator[Case]:
+    """The comparisons, with the inputs that they share in `folder`; on a GPU where there is one, too."""
+    import torch
+
+    from tests.benchmarks import extraction, head_training
+
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    video = extraction.make_clip(folder / "made_720p.mp4", 32)
+    head_training.make_videos(folder, HEAD_FRAMES, HEAD_DIM)
+    for device in devices:
+        for model, precision in (("Base", "fp32"), ("Base", "bf16"), ("EfficientNet-Lite0", "fp32")):
+
+            def side(what: str, setting: str, model: str = model, device: str = device) -> tuple[str, ...]:
+                return "extraction", "--video", str(video), "--device", device, "--one", what, model, setting
+
+            what, together = f"extraction, {model}, {precision}, {device}", side("together", precision)
+            if device == "cpu":  # decoding and encoding share its cores
+                parts = side("decode", "pyav"), side("encode", precision)
+                yield Case(f"{what}: against its limit", together, "decode + encode", parts)
+            yield Case(f"{what}: against a plain loop", together, "plain loop in fp32", (side("plain", "fp32"),))
+        # the limits are those of a CPU with native bf16
+        for precision, limit in (("fp32", 0.52), ("bf16", 0.30)):
+
+            def loop(name: str, device: str = device) -> tuple[str, ...]:
+                words = ("head_training", "--loop", name, "--folder", str(folder), "--feature_dim", str(HEAD_DIM))
+                return *words, "--steps", "3", "--device", device
+
+            reference = head_training.PEER if peer else "plain fp32"
+            limit = limit if device == "cpu" else 0.15
+            yield Case(
+                f"head, a step, {precision}, {device}", loop(f"ours {precision}"), reference, (loop(reference),), limit
+            )
+    size = ("--num_videos", "60", "--num_frames", "300000")
+    scoring = ("scoring", *size, "--one", "scoring")
+    yield Case("scoring with all measures", scoring, "reading the files", (("scoring", *size, "--one", "reading"),))
+    ways = ("short_clips", "--one", "two processes"), ("short_clips", "--one", "one thread")
+    yield Case("short clips, two decoders", ways[0], "one thread", (ways[1],), 1.2)
+
+
+def measured(case: Case, repeats: int, peer: Path | None) -> Row:
+    """Both sides in turn, so many times; the row is printed as soon as it is there."""
+    pairs = []
+    for _ in range(repeats):
+        theirs = sum(seconds_of_run(words, peer) for words in case.theirs)
+        pairs.append((seconds_of_run(case.ours, peer), theirs))
+    ours, theirs = (tuple(each) for each in zip(*pairs, strict=True))
+    row = Row(case.what, case.reference, ours, theirs, case.limit)
+    print(row.line(), flush=True)
+    return row
+
+
+def seconds_of_run(words: Sequence[str], peer: Path | None) -> float:
+    """What a script says in its last line, run in a process of its own."""
+    found = json.loads(output(*words, peer=peer).splitlines()[-1])
+    return float(found["seconds"] if isinstance(found, dict) else found)
+
+
+def output(script: str, *words: str, peer: Path | None = None, fails: bool = False) -> str:
+    """What a script of this room prints; one that `fails` may end with 1, which says that a limit was not held."""
+    places = [os.environ.get("PYTHONPATH"), str(paths.CHECKOUT), str(peer.resolve()) if peer else None]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+    command = [sys.executable, str(ROOM / f"{script}.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode not in ((0, 1) if fails else (0,)):
+        raise UserError(f"{script}.py {' '.join(words)}: exit code {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def machine() -> dict[str, Any]:
+    """The model of the processor, cores, memory, load and GPU; no name and no place of the machine."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    memory = psutil.virtual_memory().total / 1e9
+    return {"processor": processor(), "cores": num_cores(), "memory_gb": memory, "load": os.getloadavg()[0], "gpu": gpu}
+
+
+def processor() -> str:
+    """The model, where the system tells; else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    run_main(main)

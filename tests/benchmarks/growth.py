@@ -1,0 +1,178 @@
+"""Growth of each command with its work: at 1, 4 and 16 times as much, the exponent of its processor seconds.
+
+python tests/benchmarks/growth.py                     all of them, in minutes
+python tests/benchmarks/growth.py audit "head over T" --size 4        some, at four times the usual sizes
+
+Seconds are those of processors, of the command and its children, so that a busy machine decides nothing. A command's fixed start (imports,
+networks) falls out: with s + a n^p seconds the step from 4 to 16 times is 4^p times the step from 1 to 4, which gives the
+exponent p. Everything is made and synthetic. Exits with 1 where an exponent is above the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.base import paths
+from common.base.runtime import UserError, run_main
+from tests.benchmarks.made_set import ENCODER, make_dataset, write_long_video
+
+STEPS = (1, 4, 16)
+LARGEST_EXPONENT = 1.05
+LONG_AGO = 1_600_000_000  # seconds since 1970: the date of made files
+SMALLEST_SECONDS = 0.5  # that the work must add from 4 to 16 times: below this an exponent is noise
+HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "16"]
+HEAD += ["--num_epochs", "3", "--features_dim", "48", "--device", "cpu"]
+
+Made = Callable[[Path, int], list[str]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One command and what grows: `make` puts a set of so many at `data/<folder>` and returns the command's words."""
+
+    base: int
+    unit: str
+    make: Made
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help="of " + ", ".join(SUBJECTS))
+    parser.add_argument("--size", type=float, default=1.0, help="times the usual sizes (default: %(default)s)")
+    given = parser.parse_args(argv)
+    if unknown := set(given.subjects) - SUBJECTS.keys():
+        raise UserError(f"{', '.join(sorted(unknown))}: no subject; expected some of {', '.join(SUBJECTS)}")
+    print(f"{'command':<24} {'at 1 x':>16} {'processor seconds at 1, 4, 16 x':>34} {'exponent':>9}")
+    largest = 0.0
+    for name in given.subjects or SUBJECTS:
+        subject = SUBJECTS[name]
+        base = max(1, round(subject.base * given.size))
+        seconds = [measure(subject, base * step) for step in STEPS]
+        found = exponent(seconds)
+        largest = max(largest, found if found is not None else 0.0)
+        said = "too short" if found is None else f"{found:.2f}"
+        numbers = " ".join(f"{each:.2f}" for each in seconds)
+        print(f"{name:<24} {f'{base:,} {subject.unit}':>16} {numbers:>34} {said:>9}", flush=True)
+    return int(largest > LARGEST_EXPONENT)
+
+
+def exponent(seconds: Sequence[float]) -> float | None:
+    """p of `s + a n^p` from the seconds at 1, 4 and 16 times the work; None where the work is too little to tell."""
+    first, second = seconds[1] - seconds[0], seconds[2] - seconds[1]
+    if second < SMALLEST_SECONDS or first <= 0:
+        return None
+    return math.log(second / first, STEPS[1] / STEPS[0])
+
+
+def measure(subject: Subject, count: int) -> float:
+    """Processor seconds of the command on a set that is made for it, with those of its children."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "models" / ENCODER).mkdir(parents=True)
+        shutil.copy(paths.CHECKOUT / "models" / ENCODER / "config.yaml", root / "models" / ENCODER)
+        words = subject.make(root, count)
+        for path in (root / "data").rglob("*"):  # as old in every set: what has just been written is not remembered
+            os.utime(path, (LONG_AGO, LONG_AGO))
+        environment = {"SICS155_ROOT": name, "SICS155_CACHE": f"{name}/cache", "PYTHONPATH": str(paths.CHECKOUT)}
+        return processor_seconds(words, os.environ | environment)
+
+
+def processor_seconds(words: Sequence[str], environment: dict[str, str]) -> float:
+    """Of a command that succeeds, or says that it found something (1)."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen([sys.executable, *words], env=environment, stdout=said, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode not in (0, 1):
+            said.seek(0)
+            raise UserError(f"{' '.join(words)}: exit code {process.returncode}: {said.read().decode()[-2000:]}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def script(name: str) -> str:
+    return str(paths.CHECKOUT / name)
+
+
+def made(root: Path, num_videos: int, num_frames: int, **more: object) -> str:
+    """A data set of this size; returns its name."""
+    make_dataset(root / "data" / "made", num_videos, num_frames, **more)
+    return "made"
+
+
+def extract_long(root: Path, num_frames: int) -> list[str]:
+    write_long_video(root / "data" / "made" / "videos" / "BL_1.mp4", num_frames)
+    return ["-m", "common.extract_features", "--model", ENCODER, "--dataset", "made", "--num_decoders", "1"]
+
+
+def extract_many(root: Path, num_videos: int) -> list[str]:
+    made(root, num_videos, 8, videos=True)
+    return ["-m", "common.extract_features", "--model", ENCODER, "--dataset", "made", "--num_decoders", "1"]
+
+
+def train(root: Path, num_videos: int, num_frames: int) -> list[str]:
+    made(root, num_videos, num_frames, feature_dim=48, folds=2)
+    return ["-m", "common.train", "--action", "train", "--dataset", "made", "--model", ENCODER, "--split", "1", *HEAD]
+
+
+def label_efficiency(root: Path, num_videos: int) -> list[str]:
+    made(root, num_videos, 60, feature_dim=48, folds=2)
+    words = ["-m", "common.run_k_folds", "--dataset", "made", "--model", ENCODER, "--folds", "2", *HEAD]
+    return [*words, "--train_fraction", "0.25,0.5,1.0"]
+
+
+def compare(root: Path, num_encoders: int, num_videos: int) -> list[str]:
+    from tests.benchmarks import report_scale
+
+    os.environ["SICS155_ROOT"] = str(root)
+    shutil.rmtree(root / "models")
+    encoders = sorted(path.parent.name for path in (paths.CHECKOUT / "models").glob("*/config.yaml"))[:num_encoders]
+    report_scale.make_set(encoders, 2, num_videos, 600)
+    words = [script("compute_results.py"), "--dataset", report_scale.WHOLE, "--compare-kfold", "2"]
+    return [*words, "--models", *encoders]
+
+
+def pack(root: Path, num_videos: int) -> list[str]:
+    made(root, num_videos, 8, videos=True)
+    return [script("pretrain/pack_videos.py"), "--videos", "made", "--num_processes", "0"]
+
+
+def check(*words: str, features: bool = True) -> Made:
+    """A command that looks at a data set of videos."""
+
+    def make(root: Path, num_videos: int) -> list[str]:
+        made(root, num_videos, 8, videos=True, feature_dim=4 * features, folds=5 * features)
+        return [script(words[0]) if words[0].endswith(".py") else words[0], *words[1:]]
+
+    return make
+
+
+SUBJECTS = {
+    "extraction over frames": Subject(1000, "frames", extract_long),
+    "extraction over videos": Subject(40, "videos", extract_many),
+    "head over T": Subject(4000, "frames", lambda root, count: train(root, 4, count)),
+    "head over videos": Subject(20, "videos", lambda root, count: train(root, count, 60)),
+    "folds": Subject(600, "videos", check("generate_k_folds.py", "made", "5", features=False)),
+    "audit": Subject(200, "videos", check("-m", "common.audit", "made")),
+    "doctor": Subject(
+        600,
+        "videos",
+        check("-m", "common.doctor", "--dataset", "made", "--model", ENCODER, "--no_timing", features=False),
+    ),
+    "status": Subject(1000, "videos", check("-m", "common.status", "made")),
+    "report over encoders": Subject(2, "encoders", lambda root, count: compare(root, count, 8)),
+    "report over videos": Subject(10, "videos", lambda root, count: compare(root, 2, count)),
+    "label efficiency": Subject(8, "videos", label_efficiency),
+    "packing": Subject(40, "videos", pack),
+}
+
+if __name__ == "__main__":
+    run_main(main)

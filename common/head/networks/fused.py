@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 CHANNELS_LAST = torch.channels_last
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes an element
@@ -111,6 +112,7 @@ class Dropout(Function):
         return Dropout._apply(x, octets)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor):
         return Dropout._apply(grad.contiguous(memory_format=CHANNELS_LAST), *ctx.saved_tensors), None
 
@@ -142,6 +144,7 @@ class ResidualLayer(Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor):
         x, hidden, dilated, pointwise, octets, mask = ctx.saved_tensors
         grad = grad.contiguous(memory_format=CHANNELS_LAST)
@@ -176,6 +179,7 @@ class PairedLayer(Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor):
         x, kept_part, first, second, mask = ctx.saved_tensors
         grad = grad.contiguous(memory_format=CHANNELS_LAST)

@@ -100,4 +100,4 @@ def test_an_array_runs_one_fold_a_task(cluster, checkout, made, tmp_path):
     predicted = [path.stem for path in results.glob("*/*_?.txt")]
     assert sorted(predicted) == ["BL_1", "BL_2", "SD_1", "SD_2"]
     for task in (1, 2):
-        assert f"ColorHistogram fold {task} of 2" in (tmp_path / "logs" / f"{task}.out").read_text()
+        assert f"ColorHistogram made split {task}: " in (tmp_path / "logs" / f"{task}.out").read_text()

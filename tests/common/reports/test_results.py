@@ -162,7 +162,7 @@ def test_folds_of_other_settings_or_features_are_named(compared):
     assert "Folds of ColorHistogram differ in lr (fold 1: 0.0005; fold 2: 0.5)." in text
     assert "differ in weights of the features (fold 1: none; fold 2: abab" in text
     assert "seed" not in text
-    assert "lr differs" in said(collect_all(compared.dataset, 2).results)
+    assert "rows differ in lr (" in said(collect_all(compared.dataset, 2).results)
 
 
 def test_a_setting_that_an_earlier_version_did_not_record_was_at_its_default(compared):
@@ -240,8 +240,8 @@ def test_remarks_name_synthetic_data_random_weights_and_unequal_heads(compared):
     marked = " ".join(map(str, remarks(results)))
     assert "Synthetic data" in marked
     assert "untrained encoders" in marked
-    assert "num_epochs differs" in marked
-    assert [remark.alarming for remark in remarks(results) if "differs" in str(remark)] == [True]
+    assert "rows differ in num_epochs (" in marked
+    assert [remark.alarming for remark in remarks(results) if "rows differ" in str(remark)] == [True]
     assert results[0].name.endswith("random weights)")
 
 

@@ -44,7 +44,7 @@ def evaluation(tmp_path):
         background=0,
         ignored=(),
         encoder=SimpleNamespace(title="An encoder", named_weights={}, seen=None, seen_source=None),
-        dataset=SimpleNamespace(name="made", is_synthetic=True),
+        dataset=SimpleNamespace(name="made", is_synthetic=True, patients=tmp_path / "patients.csv"),
         splits=[1],
         config=SimpleNamespace(weights="mine"),
         truth=lambda image: np.asarray(Image.open(image.mask)),

@@ -88,7 +88,7 @@ def _parser() -> CommandParser:
         metavar="VIDEO",
         help="video files, or folders of numbered images; with --online one of these, a camera's number or an address",
     )
-    data, model, output = parser.groups["data"], parser.groups["model"], parser.groups["output"]
+    data, output = parser.groups["data"], parser.groups["output"]
     data.add_argument(
         "--frames_fps",
         type=float,
@@ -97,29 +97,7 @@ def _parser() -> CommandParser:
         help="images a second of folders of images (default: as the dataset.yaml beside videos/ says, else "
         f"{DEFAULT_FPS:g} frames per second)",
     )
-    data.add_argument(
-        "--accept_damaged", action="store_true", help="take videos that lack frames or do not decode throughout"
-    )
-    model.add_argument("--model", help="folder under models/ (default: that of --checkpoint, or the current one)")
-    model.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="the trained head (default: found by the next three)"
-    )
-    model.add_argument(
-        "--dataset",
-        help=f"data set that it was trained on (default: the only one in data/, else {paths.DEFAULT_DATASET})",
-    )
-    model.add_argument(
-        "--split",
-        metavar="K",
-        help="split that it was trained on (default: val, which learned from all of groundTruth/, if it is trained, "
-        "else the first fold that is)",
-    )
-    model.add_argument(
-        "--run", metavar="NAME", help="name of its run, such as causal or seed7 (default: the run without a name)"
-    )
-    model.add_argument(
-        "--weights", help="where the encoder's weights are on this machine (default: where they were at training)"
-    )
+    parser.add_trained_head()
     output.add_argument(
         "--output", type=Path, metavar="DIR", help="folder of all results (default: <video>_phases/ for each video)"
     )

@@ -83,27 +83,8 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser("common.prelabel", __doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the unlabelled videos")
-    data, model, output = parser.groups["data"], parser.groups["model"], parser.groups["output"]
-    data.add_argument(
-        "--accept_damaged", action="store_true", help="take videos that lack frames or do not decode throughout"
-    )
-    model.add_argument("--model", help="folder under models/ (default: that of --checkpoint, or the current one)")
-    model.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="the trained head (default: found by the next three)"
-    )
-    model.add_argument(
-        "--dataset",
-        help=f"data set that it was trained on (default: the only one in data/, else {paths.DEFAULT_DATASET})",
-    )
-    model.add_argument(
-        "--split",
-        metavar="K",
-        help="split that it was trained on (default: val if it is trained, else the first fold that is)",
-    )
-    model.add_argument("--run", metavar="NAME", help="name of its run (default: the run without a name)")
-    model.add_argument(
-        "--weights", help="where the encoder's weights are on this machine (default: where they were at training)"
-    )
+    parser.add_trained_head()
+    output = parser.groups["output"]
     output.add_argument(
         "--format",
         required=True,

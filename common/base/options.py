@@ -135,6 +135,33 @@ class CommandParser(argparse.ArgumentParser):
             "--config", metavar="FILE", help="YAML file with any of the settings below; flags win over it"
         )
 
+    def add_trained_head(self) -> None:
+        """Which trained head looks at new videos, and where its encoder's weights are."""
+        data, model = self.groups["data"], self.groups["model"]
+        data.add_argument(
+            "--accept_damaged", action="store_true", help="take videos that lack frames or do not decode throughout"
+        )
+        model.add_argument("--model", help="folder under models/ (default: that of --checkpoint, or the current one)")
+        model.add_argument(
+            "--checkpoint", type=Path, metavar="FILE", help="the trained head (default: found by the next three)"
+        )
+        model.add_argument(
+            "--dataset",
+            help=f"data set that it was trained on (default: the only one in data/, else {DEFAULT_DATASET})",
+        )
+        model.add_argument(
+            "--split",
+            metavar="K",
+            help="split that it was trained on (default: val, which learned from all of groundTruth/, if it is trained, "
+            "else the first fold that is)",
+        )
+        model.add_argument(
+            "--run", metavar="NAME", help="name of its run, such as causal or seed7 (default: the run without a name)"
+        )
+        model.add_argument(
+            "--weights", help="where the encoder's weights are on this machine (default: where they were at training)"
+        )
+
 
 class Positive(argparse.Action):
     """For a flag of its own with a number above 0; any other, NaN too, is a `UserError` that names the flag."""

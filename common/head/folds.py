@@ -37,9 +37,10 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
     """
     asked, numbers = fold_range(configs[0], given)
     folds = [(config, number, asked) for config in configs for number in numbers]
-    num_processes = given["parallel"]
-    if num_processes < 1:
-        raise UserError(f"--parallel {num_processes}: expected a number of folds from 1")
+    if given["parallel"] < 1:
+        raise UserError(f"--parallel {given['parallel']}: expected a number of folds from 1")
+    num_processes = min(given["parallel"], len(folds))
+    given = given | {"parallel": num_processes}
     results = side_by_side(_fold_of_run, folds, given, num_processes=num_processes)
     if num_processes > 1:  # whose own bars are silent
         results = progress(results, total=len(folds), description=f"{num_processes} at a time", unit="folds")

@@ -65,6 +65,16 @@ def test_folds_at_the_same_time_are_those_one_after_another(made):
     assert predictions(made) == first
 
 
+def test_a_fold_alone_has_all_cores_whatever_parallel_says(made):
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        main([*FOLD_WORDS, *HEAD, "--only", "1", "--parallel", "9"])
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_less_than_one_fold_at_a_time_is_an_error(made):
     with pytest.raises(UserError, match="--parallel 0: expected"):
         main([*FOLD_WORDS, "--parallel", "0"])

@@ -5,6 +5,7 @@ The folder of a label file is its part: files of `dev_gt` and `test_gt` alike ar
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 from common.dataset.importing.label_tables import numbered_labels
 from common.dataset.importing.release import Entry, Phases, Reading, Release
@@ -35,20 +36,28 @@ PHASES = Phases(
 )
 
 
-def _read(reading: Reading) -> Iterator[Entry]:
-    """`ground_truth/CATARACTS_2020/{train,dev,test}_gt/<video>.csv`, `Frame,Steps`; videos of the eye in `videos/micro/`."""
+def challenge_files(reading: Reading, challenge: str, parts_named: str) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Label files and videos of the eye by name, of the challenge of one year; its parts become the official split.
+
+    `parts_named`: its folders in a message.
+    """
     parts = {
         part: reading.find(
-            f"ground_truth/CATARACTS_2020/{folder}/*.csv", f"**/CATARACTS_2020/{folder}/*.csv", f"{folder}/*.csv"
+            f"ground_truth/{challenge}/{folder}/*.csv", f"**/{challenge}/{folder}/*.csv", f"{folder}/*.csv"
         )
         for part, folder in FOLDERS.items()
     }
     if not any(parts.values()):
-        reading.require("ground_truth/CATARACTS_2020/{train,dev,test}_gt/*.csv")
-    found = [(path.stem, path) for part in parts.values() for path in part]
-    labels = reading.named_once(found, "labels")
+        reading.require(f"ground_truth/{challenge}/{parts_named}/*.csv")
+    labels = reading.named_once(((path.stem, path) for files in parts.values() for path in files), "labels")
     media = {path.stem: path for path in reading.find_media("videos/micro/*", "micro/*", "*")}
     reading.one_split("official", {part: [path.stem for path in files] for part, files in parts.items()})
+    return labels, media
+
+
+def _read(reading: Reading) -> Iterator[Entry]:
+    """`ground_truth/CATARACTS_2020/{train,dev,test}_gt/<video>.csv`, `Frame,Steps`; videos of the eye in `videos/micro/`."""
+    labels, media = challenge_files(reading, "CATARACTS_2020", "{train,dev,test}_gt")
     for name, path, video in reading.pair(labels, media, "CATARACTS_2020/{train,dev,test}_gt/<video>.csv"):
         read = partial(
             numbered_labels, path, reading.phases.numbered, columns=("Frame", "Steps"), delimiter=",", first=1

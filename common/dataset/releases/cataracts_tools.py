@@ -10,9 +10,9 @@ from pathlib import Path
 from common.base.runtime import UserError, listed, shown
 from common.dataset.importing.release import Phases, Reading, letters
 from common.dataset.importing.task_release import TaskContent, TaskRelease, presence_content
+from common.dataset.releases.cataracts import challenge_files
 from common.dataset.tables import read_table, table_titles
 
-FOLDERS = {"train": "train_gt", "val": "dev_gt", "test": "test_gt"}
 TOOLS = Phases(
     (
         "biomarker",
@@ -45,17 +45,7 @@ VALUES: Mapping[float, int | None] = {0.0: 0, 0.5: None, 1.0: 1}
 
 def _read(reading: Reading) -> TaskContent:
     """`ground_truth/CATARACTS_2017/{train,test}_gt/<video>.csv`: `Frame`, `to_be_evaluated`, a column a tool."""
-    parts = {
-        part: reading.find(
-            f"ground_truth/CATARACTS_2017/{folder}/*.csv", f"**/CATARACTS_2017/{folder}/*.csv", f"{folder}/*.csv"
-        )
-        for part, folder in FOLDERS.items()
-    }
-    if not any(parts.values()):
-        reading.require("ground_truth/CATARACTS_2017/{train,test}_gt/*.csv")
-    files = reading.named_once(((path.stem, path) for part in parts.values() for path in part), "labels")
-    media = {path.stem: path for path in reading.find_media("videos/micro/*", "micro/*", "*")}
-    reading.one_split("official", {part: [path.stem for path in of_part] for part, of_part in parts.items()})
+    files, media = challenge_files(reading, "CATARACTS_2017", "{train,test}_gt")
     labels, videos = {}, {}
     for name, path, video in reading.pair(files, media, "CATARACTS_2017/{train,test}_gt/<video>.csv"):
         with reading.naming_problems():

@@ -60,12 +60,6 @@ def leaderboard_rows(board: Leaderboard, floors: Floors | None = None) -> list[l
     return table
 
 
-def above_floors(result: EncoderResult, protocol: Protocol, floors: Floors) -> str:
-    """How far a row is above the floors under it in the headline measure, in a line."""
-    above = points_above(result, floors, HEADLINE, protocol)
-    return ", ".join(f"{points(found)} to the {FLOORS[kind]}" for kind, found in above.items() if not math.isnan(found))
-
-
 def standing_column(board: Leaderboard) -> tuple[str, list[str]] | None:
     """Title and a cell per row, in the headline measure: letters of ties, or what tells a row from the baseline.
 

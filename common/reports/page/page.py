@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from plotly.offline import get_plotlyjs
 from common.base.files import write_text
 from common.base.runtime import counted
 from common.base.wording import clock, readable
+from common.head.config import FLOORS
 from common.reports.case_sheets import CaseSheet, case_sheets
 from common.reports.chart_data import shown_videos, video_ribbons
 from common.reports.comparison import Report
@@ -32,9 +32,9 @@ from common.reports.page.ribbons import ribbon_chart, ribbon_image
 from common.reports.page.thumbnails import frame_strips
 from common.reports.pictures.style import phase_colours
 from common.reports.results import EncoderResult, SplitResult
-from common.reports.robustness.floors import floor_rows
+from common.reports.robustness.floors import floor_rows, points_above
 from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, short_source, weights_source
-from common.reports.text import above_floors, contrast_text, interval_text, p_value, percent, points, standing_column
+from common.reports.text import contrast_text, interval_text, p_value, percent, points, standing_column
 from common.scoring.effort import OPERATIONS, SCALES
 from common.scoring.further_measures import FURTHER_MEASURES, further_name
 from common.scoring.metrics import MEASURES
@@ -42,6 +42,7 @@ from common.scoring.protocols import methods_sentence
 from common.scoring.ranks import LEAST_RANKED, kendall
 
 FEW_VIDEOS = 24  # of which all have frames in their sheets: of more those whose ribbons are drawn large
+LONGEST_LABEL = 24  # characters of a ribbon's that are never cut off in a wide window
 MOST_CHANGES = 10  # of a case sheet that are spelled out
 TICK_MINUTES = (1, 2, 5, 10, 15, 30, 60)
 MOST_TICKS = 14
@@ -94,12 +95,16 @@ def build(report: Report, *, all_ribbons: bool = False, thumbnails: bool = False
         "anchors": anchors,
         "accuracies": {s.video: 100 * s.score.accuracy for s in sheets},
         "folds": {name: split.record["split"] for split in report.results[0].splits for name in split.scores},
+        "longest_label": LONGEST_LABEL,
         "most_changes": MOST_CHANGES,
         "holds": report.holding,
         "holds_ranks": report.holding.ranks(report.board) if report.holding else {},
         "least_ranked": LEAST_RANKED,
         "floors": floor_rows(report),
-        "above_floors": partial(above_floors, floors=report.floors),
+        "floor_titles": {
+            kind: FLOORS[kind] for kind in FLOORS if any(kind in under for under in report.floors.values())
+        },
+        "points_above": lambda result, protocol: points_above(result, report.floors, HEADLINE, protocol),
         "atlas": atlas,
         "costs": COSTS,
         "operations": OPERATIONS,

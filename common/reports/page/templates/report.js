@@ -1,17 +1,23 @@
 "use strict";
-// Charts are drawn one after the other, from the top, whenever nothing else is to be done; a print waits for all of them.
+// Once the page stands, plotly is read and charts are drawn, from the top, whenever nothing else is to be done; a print waits for all.
 const undrawn = [...document.querySelectorAll("script.figure")];
 const look = {responsive: true, displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]]};
+function startPlotly() {
+  const script = document.createElement("script");
+  script.textContent = document.getElementById("plotly").textContent;
+  document.head.append(script);  // runs at once
+}
 function drawNext() {
   const content = undrawn.shift();
   if (!content) return;
+  if (!window.Plotly) startPlotly();
   const {data, layout} = JSON.parse(content.textContent);
   Plotly.newPlot(content.previousElementSibling, data, layout, look);
   later();
 }
 const later = () => undrawn.length && (window.requestIdleCallback ?? setTimeout)(drawNext);
 window.addEventListener("beforeprint", () => { while (undrawn.length) drawNext(); });
-later();
+window.addEventListener("load", () => setTimeout(later));
 // A click on a column's title sorts the encoders by it, the best first; another click turns the order round.
 for (const button of document.querySelectorAll(".board thead button")) {
   button.addEventListener("click", () => {

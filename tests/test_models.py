@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from common.base.files import sha256_of_file
 from common.base.runtime import UserError
-from common.encoders.base import ClipEncoder, Encoder, build_encoder
+from common.encoders.base import ClipEncoder, Encoder, build_encoder, with_values
 from common.encoders.config import FAMILIES, EncoderConfig, load_family, read_encoder_config
 from common.encoders.contract import CONTRACT, breaches, noise
 from common.encoders.weights.load import NONE, WeightSource
+from common.features.config import ExtractionConfig
+from common.features.extract import identity_of
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 CONFIGS = {path.parent.name: read_encoder_config(path) for path in sorted(MODELS.glob("*/config.yaml"))}
@@ -205,6 +209,21 @@ def test_building_twice_gives_the_same_network(encoder):
     again = build_encoder(encoder.config, encoder.weights.source)
     pairs = zip(again.network.state_dict().values(), encoder.network.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_what_the_features_are_is_known_before_any_weights_are_read(encoder, tmp_path):
+    """The rest of the record is that of the network with values; its weights are the file's."""
+    file = tmp_path / "weights.safetensors"
+    save_file({"a": torch.zeros(1)}, file)  # of no network: whoever reads it fails
+    unread = build_encoder(encoder.config, str(file), unread=True)
+    config = ExtractionConfig(dataset="any")
+    found, expected = (identity_of("any", each, config) for each in (unread, encoder))
+    assert found | {"weights": None} == expected | {"weights": None}
+    assert unread.feature_dim == encoder.feature_dim
+    assert unread.weights.sha256 == sha256_of_file(file)
+    if encoder.config.weights != NONE:
+        with pytest.raises(UserError, match="these weights are not for"):
+            with_values(unread)
 
 
 def test_a_clip_longer_or_shorter_than_the_configs_is_encoded(encoder):

@@ -10,6 +10,7 @@ and everything else (finding weights, device, precision, batching, windows, file
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -135,6 +136,8 @@ def load_network(
     # here: whoever comes to this module for the contract finds no weights
     from common.encoders.weights.load import keys_in_the_file, load_strictly, randomise, read_network
 
+    if source.is_unread:
+        return network
     if source.is_random:
         # in the record, because features of before are other ones
         if randomise(network):
@@ -206,10 +209,14 @@ def check_grid(config: EncoderConfig, patch_size: int, tubelet: int = 1) -> None
         raise UserError(f"--clip_len {config.clip_len}: {config.title} takes frames in pairs; give an even number")
 
 
-def build_encoder(config: EncoderConfig, weights: str | None = None, window: WindowChoice | None = None) -> Encoder:
+def build_encoder(
+    config: EncoderConfig, weights: str | None = None, window: WindowChoice | None = None, *, unread: bool = False
+) -> Encoder:
     """The encoder that a config describes, with its own weights or those that `weights` names (`random` included).
 
     `window`: what is asked of a clip encoder's window. None: nothing but what the config says, whatever the weights say.
+    `unread` leaves the weights in their file, and the network on the meta device, until `with_values`: enough to know
+    what the features are. Random weights are drawn all the same: what is recorded of them depends on the values.
 
     Raises `UserError` for an unknown family and for weights that are absent or do not fit.
     """
@@ -225,4 +232,17 @@ def build_encoder(config: EncoderConfig, weights: str | None = None, window: Win
         from common.encoders.weights.adapters import trained_window
 
         config = config.with_window(window, trained_window(source))
-    return family.build(config, source)
+    if not unread or source.is_random:
+        return family.build(config, source)
+    with torch.device("meta"):
+        return family.build(config, replace(source, is_unread=True))
+
+
+def with_values(encoder: Encoder) -> Encoder:
+    """The encoder with the values of its weights, where `build_encoder` left them `unread`; else itself.
+
+    Raises `UserError` for weights that do not fit.
+    """
+    if not encoder.weights.is_unread:
+        return encoder
+    return load_family(encoder.config.family).build(encoder.config, replace(encoder.weights, is_unread=False))

@@ -31,7 +31,7 @@ from common.base.runtime import (
     select_device,
     versions,
 )
-from common.encoders.base import ClipEncoder, Encoder, build_encoder
+from common.encoders.base import ClipEncoder, Encoder, build_encoder, with_values
 from common.encoders.config import read_encoder_config
 from common.features.config import CENTRE, END, ExtractionConfig, on_label_grid, variant_of, with_options
 from common.features.decode_ahead import Chunk, DecodePlan, decode_in_processes, decode_in_thread
@@ -84,7 +84,7 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     published = read_encoder_config(model.config)
     folder = dataset.features(model.name, variant_of(published, config))
     with noting_failure(folder):
-        encoder = build_encoder(with_options(published, config), config.weights, config.window)
+        encoder = build_encoder(with_options(published, config), config.weights, config.window, unread=True)
     if config.mode == "tokens" and encoder.tubelet is None:
         raise UserError(f"--mode tokens: {encoder.config.title} gives no features over time; use --mode window")
     if config.mode == "tokens" and encoder.config.anchor == "end":
@@ -102,6 +102,7 @@ def extract(model: paths.Model, config: ExtractionConfig, *, device: str = "auto
     if todo:
         target = select_device(device)
         with noting_failure(folder):
+            encoder = with_values(encoder)
             encoder.prepare(target, choose_precision(config.precision, target), compiled=config.compile)
             ExtractionLoop(encoder, config, identity, frames_fps=frames_fps).run(todo, folder, summary, is_finished)
     if not config.videos:

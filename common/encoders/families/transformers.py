@@ -191,7 +191,7 @@ def _loaded(network_config: PreTrainedConfig, config: EncoderConfig, source: Wei
     options: dict[str, Any] = {}
     if "add_pooling_layer" in inspect.signature(network_class).parameters:
         options["add_pooling_layer"] = config.pooling == "pooler"  # pretraining leaves it out
-    if source.folder_config is None:
+    if source.folder_config is None or source.is_unread:
         return load_network(network_class(network_config, **options), config, source)
     try:
         network, told = network_class.from_pretrained(

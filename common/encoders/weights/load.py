@@ -56,6 +56,8 @@ class WeightSource:
     """Of an adapter: whether it records the weights that it was trained on, and they are these."""
     stays_in_file: bool = field(default=False, compare=False)
     """Whether a network on the meta device takes the file's tensors as they are mapped, for whoever copies them further."""
+    is_unread: bool = field(default=False, compare=False)
+    """Whether the network stays on the meta device without values, for whoever asks what an encoder is and runs none."""
     found: dict[str, Any] = field(default_factory=dict, compare=False)
     """What only filling the network showed, for the record of a sidecar."""
 

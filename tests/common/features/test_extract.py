@@ -20,6 +20,7 @@ from common.base.paths import failure_note
 from common.base.runtime import UserError
 from common.encoders.base import ImageEncoder, build_encoder
 from common.encoders.config import read_encoder_config
+from common.encoders.weights import load as load_module
 from common.extract_features import main
 from common.features import files as features
 from common.features.config import extraction_like
@@ -82,6 +83,19 @@ def test_finished_files_are_skipped_and_force_makes_them_again(clips):
     assert path.stat().st_mtime_ns == before
     run("--force")
     assert path.stat().st_mtime_ns > before
+
+
+def test_where_everything_is_finished_no_weights_are_read(clips, monkeypatch):
+    """7B are minutes of reading; that a video is finished is known from the hash of its weights."""
+    model = "EfficientNet-Lite0"
+    assert run(model=model) == 0
+    read, load = [], load_module.load_strictly
+    monkeypatch.setattr(load_module, "load_strictly", lambda *a, **options: (read.append(a[2]), load(*a, **options)))
+    assert run(model=model) == 0
+    assert not read
+    (clips.features(model) / "BL_2.npy").unlink()
+    assert run(model=model) == 0
+    assert len(read) == 1
 
 
 def test_features_of_a_video_that_was_replaced_are_made_again(clips, make_clip, solid, caplog):

@@ -10,7 +10,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from common.base.files import write_json
 from common.base.runtime import UserError
-from common.encoders.base import build_encoder
+from common.encoders.base import build_encoder, with_values
 from common.encoders.config import read_encoder_config
 from common.encoders.weights.adapters import apply_adapter, find_adapted, find_export
 from common.encoders.weights.find import choose_weights, is_available
@@ -79,6 +79,16 @@ def test_merged_features_are_those_of_the_adapter_beside_its_base(config, traine
     assert (features(alone, pixels) - unmerged).abs().max().item() > 1e-2
     assert not any("lora" in name for name, _ in encoder.network.named_parameters())
     assert {parameter.dtype for parameter in encoder.network.parameters()} == {torch.float32}
+
+
+def test_an_unread_encoder_is_known_by_the_same_record_and_gets_the_same_values(config, trained, pixels):
+    _, adapter, _ = trained
+    config = replace(config, lora_path=str(adapter))
+    unread, whole = build_encoder(config, unread=True), build_encoder(config)
+    assert all(parameter.is_meta for parameter in unread.network.parameters())
+    assert unread.weights.to_json() == whole.weights.to_json()
+    assert torch.equal(features(with_values(unread), pixels), features(whole, pixels))
+    assert with_values(whole) is whole
 
 
 def test_the_sidecar_names_base_and_adapter_with_their_hashes(config, trained):

@@ -14,7 +14,9 @@ from common.base import paths
 from common.base.runtime import UserError
 from common.reports.written import public_text
 from common.run_k_folds import main as run_k_folds
+from common.scoring import folder, metrics, video_score
 from tests.common.conftest import made
+from tests.common.work import counting
 
 __all__ = ["made"]  # the fixture of the tests of common/
 
@@ -193,3 +195,31 @@ def test_any_name_of_a_phase_is_drawn_printed_and_exported(made, caplog, capsys,
     texts = {cell.value: cell.data_type for page in book for row in page.iter_rows() for cell in row}
     assert {texts[odd] for odd in ODD_PHASES.values()} == {"s"}
     assert "縫合" in (folder / "report.html").read_text()
+
+
+# --- work that is counted ---------------------------------------------------------------------------------------------
+
+
+def test_a_report_reads_each_prediction_once_and_ranks_each_videos_frames_once(made):
+    """Per run and fold: a pass over each file, an average precision a video, and one of all its frames pooled."""
+    run_k_folds([*WORDS, "--no_floors", "--seed", "42,43"])
+    words = ["--dataset", "made", "--compare-kfold", "2", "--brief"]
+    counted = {
+        "probabilities": (folder, "read_probabilities"),
+        "of a video": (video_score, "average_precision_per_class"),
+        "pooled": (metrics, "average_precision_per_class"),
+    }
+    with counting(**counted) as two_runs:
+        compute_results.main(words)
+    results = paths.model("ColorHistogram").results("made")
+    predictions = two_runs.reads_of(results, "*_?.txt")
+    assert len(predictions) == 2 * 6
+    assert set(predictions.values()) == {1}
+    assert two_runs.calls == {"probabilities": 2 * 6, "of a video": 2 * 6, "pooled": 2 * 2}
+    assert not two_runs.processes
+    assert not two_runs.built
+
+    with counting() as one_run:
+        compute_results.main([*words, "--runs", "default"])
+    labels = made.dataset.ground_truth
+    assert one_run.reads_of(labels, "*.txt") == two_runs.reads_of(labels, "*.txt"), "labels are read once for all runs"

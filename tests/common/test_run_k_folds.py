@@ -14,6 +14,7 @@ from common.head.config import is_floor
 from common.head.experiment import load_experiment
 from common.run_k_folds import main
 from tests.common.conftest import FOLD_WORDS
+from tests.common.work import counting
 
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
 
@@ -244,3 +245,18 @@ def test_settings_beside_a_record_are_refused_rather_than_left_out(made, words, 
 def test_keep_without_a_record_is_refused(made, tmp_path):
     with pytest.raises(UserError, match="--keep goes with --reproduce only"):
         main([*FOLD_WORDS, *HEAD, "--keep", str(tmp_path / "kept")])
+
+
+def test_a_fold_builds_its_head_for_training_and_for_prediction_and_a_finished_one_does_nothing(made):
+    words = [*FOLD_WORDS, *HEAD, "--no_floors"]
+    with counting() as first:
+        main(words)
+    assert first.built == {"MS_TCN2": 2 * 2}
+    assert [git for git in first.processes if "'git'" not in git] == []
+    assert len(first.processes) <= 2 * 2, "two questions to git for each fold's record"
+    with counting() as again:
+        main(words)
+    assert not again.built
+    assert not again.processes
+    results = paths.model("ColorHistogram").results("made")
+    assert set(again.reads_of(results, "*_?.txt").values()) == {1}, "for the table alone"

@@ -28,6 +28,7 @@ from common.head.experiment import load_experiment
 from common.video.decode import decode
 from common.video.preprocess import resize
 from tests.common import odd_videos
+from tests.common.work import counting
 
 
 @pytest.fixture
@@ -59,6 +60,17 @@ def test_one_vector_a_decoded_frame_equal_to_encoding_each_frame_alone(clips):
     assert file.array.shape == (48, 37)
     assert file.array.dtype == np.float32
     assert np.array_equal(file.array.T, np.stack(alone))
+
+
+def test_an_extraction_builds_its_encoder_once_with_values_and_a_finished_one_starts_no_process(clips):
+    with counting() as first:
+        run("--num_decoders", "1")
+    assert sum(first.built.values()) == 2, "without values, which tells what the features are, and with them"
+    assert not [words for words in first.processes if "'git'" not in words]
+    with counting() as again:
+        run()
+    assert sum(again.built.values()) == 1
+    assert not again.processes
 
 
 def test_the_sidecar_says_how_features_were_made(clips):

@@ -28,6 +28,7 @@ from common.base import paths
 from common.base.children import num_cores
 from common.base.files import write_json, write_text
 from common.base.runtime import UserError, git_state, run_main, versions
+from common.head.networks.catalogue import DEFAULT_HEAD, HEADS
 from tests.benchmarks.bench_table import Row, document
 
 ROOM = Path(__file__).resolve().parent
@@ -43,6 +44,7 @@ FULL_SCRIPTS = (
 )
 GROWTH = ("audit", "folds", "status")  # of `make bench`; all with --full
 HEAD_FRAMES, HEAD_DIM = 15_000, 2048
+OTHERS_FRAMES = 3000  # of the other heads, against the default one on as many
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def cases(folder: Path, peer: Path | None) -> Iterator[Case]:
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     video = extraction.make_clip(folder / "made_720p.mp4", 32)
     head_training.make_videos(folder, HEAD_FRAMES, HEAD_DIM)
+    (shorter := folder / "others").mkdir()
+    head_training.make_videos(shorter, OTHERS_FRAMES, HEAD_DIM)
     for device in devices:
         for model, precision in (("Base", "fp32"), ("Base", "bf16"), ("EfficientNet-Lite0", "fp32")):
 
@@ -112,7 +116,7 @@ def cases(folder: Path, peer: Path | None) -> Iterator[Case]:
         # the limits are those of a CPU with native bf16
         for precision, limit in (("fp32", 0.52), ("bf16", 0.30)):
 
-            def loop(name: str, device: str = device) -> tuple[str, ...]:
+            def loop(name: str, device: str = device, folder: Path = folder) -> tuple[str, ...]:
                 words = ("head_training", "--loop", name, "--folder", str(folder), "--feature_dim", str(HEAD_DIM))
                 return *words, "--steps", "3", "--device", device
 
@@ -121,6 +125,9 @@ def cases(folder: Path, peer: Path | None) -> Iterator[Case]:
             yield Case(
                 f"head, a step, {precision}, {device}", loop(f"ours {precision}"), reference, (loop(reference),), limit
             )
+        default = loop("ours fp32", folder=shorter)
+        for head in [name for name in HEADS if name != DEFAULT_HEAD]:
+            yield Case(f"head {head}, a step, fp32, {device}", loop(head, folder=shorter), DEFAULT_HEAD, (default,))
     size = ("--num_videos", "60", "--num_frames", "300000")
     scoring = ("scoring", *size, "--one", "scoring")
     yield Case("scoring with all measures", scoring, "reading the files", (("scoring", *size, "--one", "reading"),))

@@ -247,6 +247,7 @@ LOOPS = {
     "plain fp32": plain,
     "ours fp32": ours(),
     "ours bf16": ours("bf16"),
+    "linear": ours(head="linear"),
     "gru": ours(head="gru"),
     "tecno": ours(head="tecno"),
     "asformer": ours(head="asformer"),

@@ -160,7 +160,7 @@ def check(*words: str, features: bool = True) -> Made:
 SUBJECTS = {
     "extraction over frames": Subject(1000, "frames", extract_long),
     "extraction over videos": Subject(40, "videos", extract_many),
-    "head over T": Subject(4000, "frames", lambda root, count: train(root, 4, count)),
+    "head over T": Subject(16_000, "frames", lambda root, count: train(root, 4, count)),
     "head over videos": Subject(20, "videos", lambda root, count: train(root, count, 60)),
     "folds": Subject(600, "videos", check("generate_k_folds.py", "made", "5", features=False)),
     "audit": Subject(200, "videos", check("-m", "common.audit", "made"), finds=True),
@@ -174,7 +174,7 @@ SUBJECTS = {
     "report over encoders": Subject(2, "encoders", lambda root, count: compare(root, count, 8)),
     "report over videos": Subject(10, "videos", lambda root, count: compare(root, 2, count)),
     "label efficiency": Subject(8, "videos", label_efficiency),
-    "packing": Subject(40, "videos", pack),
+    "packing": Subject(160, "videos", pack),
 }
 
 if __name__ == "__main__":

@@ -73,19 +73,24 @@ def standing_column(board: Leaderboard) -> tuple[str, list[str]] | None:
 
 
 def contrast_text(board: Leaderboard, measure: str, name: str) -> str:
-    """`differs: +3.1 (1.0 to 5.2), p 0.0041`: a row less the baseline in points, its 95 % interval, p after Holm.
+    """`differs: +3.1 (1.0 to 5.2), p 0.0041`: the `contrast_parts` in a line."""
+    return ": ".join(contrast_parts(board, measure, name))
 
-    `baseline` for that row; without a verdict where the tests could not have shown a difference.
+
+def contrast_parts(board: Leaderboard, measure: str, name: str) -> list[str]:
+    """The verdict on a row, and behind it: the row less the baseline in points, its 95 % interval, p after Holm.
+
+    `baseline` alone for that row; the numbers alone where the tests could not have shown a difference.
     """
     found = board.contrast(measure, name)
     if found is None:
-        return "baseline"
+        return ["baseline"]
     if math.isnan(found.p_holm):
-        return "n/a"
+        return ["n/a"]
     text = f"{points(found.difference.estimate)} ({interval_text(found.difference)}), p {p_value(found.p_holm)}"
     if not board.families[measure].can_separate:
-        return text
-    return f"{'differs' if found.is_significant else 'no difference shown'}: {text}"
+        return [text]
+    return ["differs" if found.is_significant else "no difference shown", text]
 
 
 def p_value(p: float) -> str:

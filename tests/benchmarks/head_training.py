@@ -33,6 +33,7 @@ from common.base.runtime import keep_freed_memory, peak_memory_bytes, select_dev
 from common.head.batch_gen import BatchGenerator, VideoFeatures, open_video
 from common.head.checkpoint import build_head
 from common.head.config import TrainConfig
+from common.head.networks.catalogue import DEFAULT_HEAD, HEADS
 from common.head.training import TrainingLoop, adam, kept_as
 
 NUM_VIDEOS, NUM_CLASSES, LAYERS, STAGES, MAPS = 2, 19, 13, 4, 64
@@ -247,10 +248,7 @@ LOOPS = {
     "plain fp32": plain,
     "ours fp32": ours(),
     "ours bf16": ours("bf16"),
-    "linear": ours(head="linear"),
-    "gru": ours(head="gru"),
-    "tecno": ours(head="tecno"),
-    "asformer": ours(head="asformer"),
+    **{name: ours(head=name) for name in HEADS if name != DEFAULT_HEAD},
     "asformer corrected": ours(head="asformer", head_options={"window": "corrected"}),
 }
 DEFAULT_LOOPS = ("plain fp32", "ours fp32", "ours bf16")

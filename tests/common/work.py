@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ class Work:
     calls: Counter[str] = field(default_factory=Counter)
     """Of functions that `counting` was told of."""
 
+    @property
+    def processes_but_git(self) -> list[str]:
+        """Those that do more than ask for the commit of a record."""
+        return [words for words in self.processes if "'git'" not in words]
+
     def reads_of(self, folder: Path, pattern: str) -> dict[str, int]:
         """Reads of the files of a kind under a folder, all that are there: those never read with 0."""
         return {str(path.relative_to(folder)): self.reads[path] for path in sorted(folder.rglob(pattern))}
@@ -50,7 +56,10 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         _at_work[-1].processes.append(str(words))
 
 
-_hooks: list[Callable[..., None]] = []  # an audit hook stays for the life of the process: one is enough
+@cache
+def _listen() -> None:
+    """Once: an audit hook stays for the life of the process."""
+    sys.addaudithook(_hook)
 
 
 @contextlib.contextmanager
@@ -59,9 +68,7 @@ def counting(**functions: tuple[object, str]) -> Iterator[Work]:
     from common.encoders.base import Encoder
     from common.head.networks.layers import Head, Standardised
 
-    if not _hooks:
-        _hooks.append(_hook)
-        sys.addaudithook(_hook)
+    _listen()
     work = Work()
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

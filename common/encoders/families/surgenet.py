@@ -85,10 +85,11 @@ def _with_its_registers(name: str, source: WeightSource) -> str:
     held = [key for key in read_network(source.path, source.network).state if key in REGISTERS]
     if not held:
         return name.replace("_reg4", "")
-    log.info(
-        "%s: holds register tokens, which are used; the authors' script leaves them out and gives other features",
-        source.path,
-    )
+    if not source.is_unread:
+        log.info(
+            "%s: holds register tokens, which are used; the authors' script leaves them out and gives other features",
+            source.path,
+        )
     return name
 
 

@@ -34,7 +34,7 @@ from common.reports.pictures.style import phase_colours
 from common.reports.results import EncoderResult, SplitResult
 from common.reports.robustness.floors import floor_rows, points_above
 from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, short_source, weights_source
-from common.reports.text import contrast_text, interval_text, p_value, percent, points, standing_column
+from common.reports.text import contrast_parts, contrast_text, interval_text, p_value, percent, points, standing_column
 from common.scoring.effort import OPERATIONS, SCALES
 from common.scoring.further_measures import FURTHER_MEASURES, further_name
 from common.scoring.metrics import MEASURES
@@ -252,6 +252,7 @@ def _environment(in_seconds: bool, background: str | None) -> jinja2.Environment
         "p_value": p_value,
         "standing_column": standing_column,
         "contrast": contrast_text,
+        "contrast_parts": contrast_parts,
         "methods": lambda protocol: methods_sentence(protocol, background),
         "capitalised": lambda text: text[:1].upper() + text[1:],
         "time": lambda frames, rate: moment(frames / rate),

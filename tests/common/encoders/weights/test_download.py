@@ -13,7 +13,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 from safetensors.torch import save_file
 from torch import nn
 
@@ -405,7 +405,7 @@ def no_sockets(monkeypatch, tmp_path):
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(socket, "socket", touched)
     monkeypatch.setattr(socket, "getaddrinfo", touched)
     monkeypatch.setattr(socket, "create_connection", touched)
@@ -419,8 +419,9 @@ def test_offline_touches_no_network(no_sockets, spec):
         find_weights(spec)
 
 
-def test_looking_whether_weights_are_there_touches_no_network(no_sockets, monkeypatch, checkout):
+def test_looking_whether_weights_are_there_touches_no_network(no_sockets, monkeypatch, checkout, tmp_path):
     monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("SICS155_ROOT", str(tmp_path))  # without what `make demo-pretrain` left in the checkout
     found = {
         path.parent.name: is_available(read_encoder_config(path)) for path in checkout.glob("models/*/config.yaml")
     }

@@ -49,21 +49,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _checks(models: list[paths.Model], given: Namespace, plan: ExtractionConfig) -> Iterator[Check]:
+    from common.base.children import apart
     from common.checks import machine  # decoders and encoders: slow to import, and --help needs none
 
     yield machine.check_python()
-    torch_check = machine.check_torch()
-    yield torch_check
-    if torch_check.state == "ok":
-        yield from machine.check_cuda()
-    yield machine.check_cpu()
-    yield from machine.check_decoders()
-    for model in models:
-        yield machine.check_weights(model, needed=bool(given.model))
-    if given.dataset:
-        timed = models if given.model and not given.no_timing and torch_check.state == "ok" else []
-        dataset = paths.dataset(given.dataset)
-        yield from machine.check_plan(dataset, models, timed, plan=plan, device=given.device)
+    with apart() as ask:
+        torch_check = machine.check_torch(ask)
+        yield torch_check
+        if torch_check.state == "ok":
+            yield from machine.check_cuda(ask)
+        yield machine.check_cpu()
+        yield from machine.check_decoders()
+        for model in models:
+            yield machine.check_weights(model, ask, needed=bool(given.model))
+        if given.dataset:
+            timed = models if given.model and not given.no_timing and torch_check.state == "ok" else []
+            dataset = paths.dataset(given.dataset)
+            yield from machine.check_plan(dataset, models, timed, ask, plan=plan, device=given.device)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Processes that work for another one: they end when it ends, however that happens, and leave signals to it."""
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -13,8 +15,11 @@ from functools import partial
 from multiprocessing import connection
 from typing import Any, TypeVar
 
+from common.base.runtime import UserError, first_line
+
 ENDED = 1  # exit code of a process whose parent has gone
 
+Ask = Callable[..., Any]
 ItemT, ResultT = TypeVar("ItemT"), TypeVar("ResultT")
 _shared: dict[str, Any] = {}  # of a process that `side_by_side` started: what all its work needs
 
@@ -58,6 +63,74 @@ def _result(future: "Future[ResultT]", item: ItemT, work: Callable[[Any, ItemT],
         return future.result()
     except BrokenProcessPool:  # the system ended a process, as it does where memory is short: this one goes on alone
         return work(shared, item)
+
+
+class ChildEnded(UserError):
+    """A process ended in the middle of what it was asked for; the text says how."""
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[Ask]:
+    """A process of its own for calls, one after another: `ask(function, *arguments, **named)` returns what it returns there.
+
+    What they load goes with that process, memory and all, and a library that ends its process ends that one: such a call
+    raises `ChildEnded`, and the next one gets another process. What a function raises is raised here.
+    """
+    context = multiprocessing.get_context("spawn")
+    running: list[tuple[Any, connection.Connection]] = []
+
+    def ask(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        if not running:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_answer, args=(theirs,))
+            process.start()
+            theirs.close()  # so that the end of the process is the end of the pipe
+            running.append((process, ours))
+        process, pipe = running[0]
+        try:
+            pipe.send((function, arguments, named))
+            result, error = pipe.recv()
+        except (EOFError, OSError):
+            running.clear()
+            process.join()
+            raise ChildEnded(_how_ended(process.exitcode)) from None
+        if error is not None:
+            raise error
+        return result
+
+    try:
+        yield ask
+    finally:
+        for process, pipe in running:
+            pipe.close()
+            process.kill()  # it waits for a question, or is in the middle of one that nobody waits for
+            process.join()
+
+
+def _answer(pipe: connection.Connection) -> None:
+    _begin(None)
+    with contextlib.suppress(EOFError):  # the end of the questions
+        while True:
+            function, arguments, named = pipe.recv()
+            try:
+                answer = function(*arguments, **named), None
+            except Exception as error:  # raised where it was asked
+                answer = None, _portable(error)
+            pipe.send(answer)
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that another process can make again: some libraries' cannot be pickled, or not be read back."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its own code does
+        return RuntimeError(f"{type(error).__name__}: {first_line(error)}")
+
+
+def _how_ended(exitcode: int) -> str:
+    if exitcode < 0:
+        return f"its process was ended by a signal ({signal.strsignal(-exitcode)})"
+    return f"its process ended with exit code {exitcode}"
 
 
 def _begin(shared: Any) -> None:

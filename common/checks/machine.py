@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
-from common.base.children import num_cores
-from common.base.runtime import UserError, select_device
+from common.base.children import Ask, ChildEnded, num_cores
+from common.base.runtime import UserError, first_line, select_device
 from common.dataset.description import features_owner, read_description
-from common.encoders.config import read_encoder_config
+from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights import find as weights
 from common.features.config import ExtractionConfig, on_label_grid, with_options
 from common.features.estimate import Expected, decode_speed, encoder_speed, expected_frames, feature_bytes, hours
@@ -51,21 +51,37 @@ def check_python() -> Check:
     return Check("Python", "PROBLEM", platform.python_version(), "make the environment with Python 3.11 or newer")
 
 
-def check_torch() -> Check:
-    """Whether torch and torchvision load together: wheels built for different torches do not."""
-    install = "pip install --force-reinstall torch torchvision -c constraints.txt (together, so that pip matches them)"
+def check_torch(ask: Ask) -> Check:
+    """Whether torch and torchvision load together: wheels built for different torches do not.
+
+    They are loaded where `ask` asks (`children.apart`): their 0.7 GB are given back, and a library that takes its process
+    with it, as one built for another processor does, is a line of the table like any other.
+    """
     try:
-        torch, torchvision = importlib.import_module("torch"), importlib.import_module("torchvision")
-    except (ImportError, RuntimeError, OSError) as error:
-        found = str(error).strip().partition("\n")[0]
+        versions = [ask(_loaded_version, package) for package in ("torch", "torchvision")]
+    except Exception as error:  # what a package raises while it is imported is up to that package
+        found = first_line(error)
         if "torchvision::nms" in found:
             found += ": torch and torchvision are of different builds (a CPU-only torch, a CUDA torchvision)"
-        return Check("torch, torchvision", "PROBLEM", found, install)
-    return Check("torch, torchvision", "ok", f"{torch.__version__}, {torchvision.__version__}")
+    else:
+        return Check("torch, torchvision", "ok", ", ".join(versions))
+    install = "pip install --force-reinstall torch torchvision -c constraints.txt (together, so that pip matches them)"
+    return Check("torch, torchvision", "PROBLEM", found, install)
 
 
-def check_cuda() -> list[Check]:
-    """CUDA devices with their memory and whether they compute in bf16."""
+def _loaded_version(package: str) -> str:
+    return str(importlib.import_module(package).__version__)
+
+
+def check_cuda(ask: Ask) -> list[Check]:
+    """CUDA devices with their memory and whether they compute in bf16, as a process that `ask` asks sees them."""
+    try:
+        return ask(_cuda_devices)
+    except (RuntimeError, ChildEnded) as error:  # a driver that answers, and then does not
+        return [Check("CUDA", "PROBLEM", first_line(error), "look at nvidia-smi; --device cpu needs no GPU")]
+
+
+def _cuda_devices() -> list[Check]:
     import torch
 
     if not torch.cuda.is_available():
@@ -140,16 +156,19 @@ def _make_clip(path: Path, num_frames: int, size: tuple[int, int]) -> Path:
     return path
 
 
-def check_weights(model: paths.Model, *, needed: bool) -> Check:
-    """Whether a model's weights are on this machine; nothing is downloaded."""
+def check_weights(model: paths.Model, ask: Ask, *, needed: bool) -> Check:
+    """Whether a model's weights are on this machine; nothing is downloaded.
+
+    Where `ask` asks: what a short config leaves out, and where a torchvision release lies, their libraries know.
+    """
     name, broken = f"weights {model.name}", "PROBLEM" if needed else "note"
     try:
-        config = read_encoder_config(model.config)
-        there, found = weights.is_available(config)
+        config = ask(read_encoder_config, model.config)
+        there, found = ask(weights.is_available, config)
+    except (ImportError, RuntimeError, ChildEnded) as error:  # a torchvision that does not load
+        return Check(name, broken, f"unknown ({error})", "solve the PROBLEM lines above first")
     except UserError as error:
         return Check(name, "PROBLEM", "config.yaml cannot be used", str(error))
-    except (ImportError, RuntimeError) as error:  # a torchvision that does not load
-        return Check(name, broken, f"unknown ({error})", "solve the PROBLEM lines above first")
     if there:
         return Check(name, "ok", found)
     if config.weights.partition(":")[0] in DOWNLOADED:
@@ -158,9 +177,15 @@ def check_weights(model: paths.Model, *, needed: bool) -> Check:
 
 
 def check_plan(
-    dataset: paths.Dataset, models: list[paths.Model], timed: list[paths.Model], *, plan: ExtractionConfig, device: str
+    dataset: paths.Dataset,
+    models: list[paths.Model],
+    timed: list[paths.Model],
+    ask: Ask,
+    *,
+    plan: ExtractionConfig,
+    device: str,
 ) -> Iterator[Check]:
-    """Disk for the features of all `models` under the `plan`, and hours for the `timed` ones."""
+    """Disk for the features of all `models` under the `plan`, and hours for the `timed` ones; configs where `ask` asks."""
     try:
         if read_description(dataset).task == "segmentation":
             yield Check(
@@ -182,18 +207,18 @@ def check_plan(
         f"{len(videos)} videos, by their headers {decoded:,} frames, {vectors:,} of them with a feature (an estimate)"
     )
     yield Check(f"plan {dataset.name}", "ok", what)
-    yield from _check_disk(dataset, models, vectors, plan.dtype)
+    configs = {model.name: ask(read_encoder_config, model.config) for model in models}
+    yield from _check_disk(dataset, configs, vectors, plan.dtype)
     for model in timed:
-        yield _check_hours(model, videos, expected, plan, device)
+        yield _check_hours(model.name, configs[model.name], videos, expected, plan, device)
 
 
-def _check_disk(dataset: paths.Dataset, models: list[paths.Model], vectors: int, dtype: str) -> Iterator[Check]:
+def _check_disk(dataset: paths.Dataset, configs: dict[str, EncoderConfig], vectors: int, dtype: str) -> Iterator[Check]:
     total = 0
-    for model in models:
-        config = read_encoder_config(model.config)
+    for name, config in configs.items():
         total += (size := feature_bytes(config, vectors, dtype))
         found = f"{size / GIB:.2f} GiB ({config.feature_dim} x {vectors:,} {dtype}, an estimate)"
-        yield Check(f"disk {model.name}", "ok", found)
+        yield Check(f"disk {name}", "ok", found)
     free = shutil.disk_usage(dataset.root).free
     found = f"{total / GIB:.2f} GiB needed, {free / GIB:.2f} GiB free in {dataset.root}"
     advice = "free some space, name fewer models with --model, or use --dtype float16 (half) or --fps"
@@ -201,11 +226,16 @@ def _check_disk(dataset: paths.Dataset, models: list[paths.Model], vectors: int,
 
 
 def _check_hours(
-    model: paths.Model, videos: dict[str, Path], expected: list[Expected], plan: ExtractionConfig, device: str
+    model: str,
+    config: EncoderConfig,
+    videos: dict[str, Path],
+    expected: list[Expected],
+    plan: ExtractionConfig,
+    device: str,
 ) -> Check:
-    name = f"hours {model.name}"
+    name = f"hours {model}"
     try:
-        config = with_options(read_encoder_config(model.config), plan).with_window(plan.window)
+        config = with_options(config, plan).with_window(plan.window)
     except UserError as error:
         return Check(name, "note", f"not planned: {error}")
     decode_rate = decode_speed(videos, config)
@@ -220,7 +250,7 @@ def _check_hours(
     about, under = ("more than", "under ") if speed.at_most else ("about", "")
     unit = "frames" if config.clip_len is None else "windows" if plan.mode == "window" else "clips"
     rates = f"decoding {_rate(decode_rate, 'frames')}, {calls:,} {unit}, encoder {under}{_rate(speed.calls_per_second, unit)}"
-    advice = "share it out: sbatch --array=1-8 models/launch_extract.sh " + model.name if estimate > 24 else ""
+    advice = "share it out: sbatch --array=1-8 models/launch_extract.sh " + model if estimate > 24 else ""
     return Check(name, "ok", f"{about} {estimate:.2f} h (an estimate: {rates}; {speed.remark})", advice)
 
 

@@ -1,11 +1,16 @@
 """The doctor: what it calls broken, what it says to do, and what an extraction will need."""
 
-import importlib
+import contextlib
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from common.base import paths
+from common.base import children, paths
+from common.base.files import write_text
 from common.base.runtime import UserError
 from common.checks import machine
 from common.doctor import main
@@ -27,6 +32,8 @@ def here(monkeypatch):
         return {read_encoder_config(paths.CHECKOUT / "models" / name / "config.yaml").title for name in names}
 
     monkeypatch.setattr(weights, "is_available", is_available, raising=False)
+    # in this process, which has torch and what is patched
+    monkeypatch.setattr(children, "apart", lambda: contextlib.nullcontext(lambda call, *given: call(*given)))
     return present
 
 
@@ -109,29 +116,44 @@ def test_a_rate_must_be_positive(workspace, fps):
         main(["--fps", fps])
 
 
-@pytest.mark.parametrize(
-    ("error", "found"),
-    [
-        (RuntimeError("operator torchvision::nms does not exist"), "different builds"),
-        (ImportError("libcudart.so.13: cannot open shared object file\nmore"), "libcudart.so.13"),
-        (ModuleNotFoundError("No module named 'torchvision'"), "No module named 'torchvision'"),
-    ],
-)
-def test_torch_and_torchvision_that_do_not_load_together(workspace, monkeypatch, capsys, error, found):
-    real = importlib.import_module
+# --- torch in a process of its own --------------------------------------------------------------------------------
 
-    def import_module(name, *rest, **keywords):
-        if name == "torchvision":
-            raise error
-        return real(name, *rest, **keywords)
 
-    monkeypatch.setattr(machine.importlib, "import_module", import_module)
-    assert main([]) == 1
-    printed = lines(capsys)
-    assert found in line(printed, "torch, torchvision")
+def run_doctor(*words: str, path: Path | None = None, code: str = "") -> subprocess.CompletedProcess:
+    """The command in a fresh interpreter, with packages of `path` before the installed ones."""
+    places = os.pathsep.join(filter(None, [path and str(path), str(paths.CHECKOUT)]))
+    command = [
+        sys.executable,
+        "-c",
+        f"from common.doctor import main; code = main({list(words)!r}); {code}raise SystemExit(code)",
+    ]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": places})
+
+
+def test_torch_and_torchvision_that_do_not_load_together(workspace, tmp_path):
+    write_text(tmp_path / "torch" / "__init__.py", '__version__ = "2.15.0"')
+    write_text(
+        tmp_path / "torchvision" / "__init__.py", 'raise RuntimeError("operator torchvision::nms does not exist")'
+    )
+    done = run_doctor("--model", "ColorHistogram", "Base", path=tmp_path)
+    assert done.returncode == 1, done.stderr
+    printed = done.stdout.splitlines()
+    assert "different builds" in line(printed, "torch, torchvision")
     assert "pip install --force-reinstall torch torchvision" in advice(printed, "torch, torchvision")
     assert line(printed, "decoder pyav").startswith("ok ")  # the rest is still looked at
+    assert line(printed, "weights ColorHistogram").startswith("ok ")
+    assert "torchvision::nms" in line(printed, "weights Base")  # whose address torchvision alone knows
     assert not any(text[9:].startswith("CUDA") for text in printed)
+    assert printed[-1] == "2 problems: see the lines with ->"
+
+
+def test_the_doctor_itself_loads_no_torch(clips):
+    """What thousands of videos take is its own memory; that of torch goes with the process that loads it."""
+    words = ("--dataset", str(clips), "--model", "Base", "--no_timing")
+    done = run_doctor(*words, code="import sys; assert 'torch' not in sys.modules; ")
+    assert "plan clips" in done.stdout
+    assert "ok       torch, torchvision" in done.stdout
+    assert done.stderr == ""
 
 
 # --- the plan ------------------------------------------------------------------------------------------------------

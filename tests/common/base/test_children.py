@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from common.base.children import leave_signals_to_parent, side_by_side
+from common.base.children import ChildEnded, apart, leave_signals_to_parent, side_by_side
 
 
 def work(ready) -> None:
@@ -67,3 +67,57 @@ def die_elsewhere(parent: int, item: int) -> int:
 def test_work_of_a_process_that_dies_is_done_here():
     results = side_by_side(die_elsewhere, [1, 2], os.getpid(), num_processes=2)
     assert [result() for result in results] == [1, 2]
+
+
+# --- a process of its own -----------------------------------------------------------------------------------------
+
+
+class TwoWordsError(Exception):
+    """What pickle cannot make again: it stores one argument of two."""
+
+    def __init__(self, one: str, other: str):
+        super().__init__(f"{one} {other}")
+
+
+def fail(kind: str):
+    if kind == "signal":
+        os.kill(os.getpid(), signal.SIGILL)
+    if kind == "exit":
+        os._exit(7)
+    raise TwoWordsError("some", "words") if kind == "odd" else ImportError("no such library")
+
+
+def test_calls_apart_share_one_process_which_ends_with_the_block():
+    with apart() as ask:
+        process = ask(os.getpid)
+        assert process != os.getpid()
+        assert ask(os.getpid) == process
+        assert ask(halve, 10, item=4) == (12, process)
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+def test_errors_of_a_call_apart_are_raised_here_and_the_process_goes_on():
+    with apart() as ask:
+        process = ask(os.getpid)
+        with pytest.raises(ImportError, match="no such library"):
+            ask(fail, "plain")
+        with pytest.raises(RuntimeError, match="TwoWordsError: some words"):
+            ask(fail, "odd")
+        assert ask(os.getpid) == process
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"), [("signal", "by a signal .Illegal instruction"), ("exit", "with exit code 7")]
+)
+def test_after_a_process_has_ended_the_next_call_gets_another(kind, how):
+    with apart() as ask:
+        with pytest.raises(ChildEnded, match=how):
+            ask(fail, kind)
+        assert ask(halve, 0, 2)[0] == 1
+
+
+def test_nothing_is_started_for_no_call(monkeypatch):
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", lambda _: pytest.fail("started"))
+    with apart():
+        pass

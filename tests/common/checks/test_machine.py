@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 
 from common.base import paths
+from common.base.children import apart
+from common.base.files import write_text
 from common.base.runtime import UserError
 from common.checks import machine
 from common.checks.machine import Check
 from common.encoders.weights import find as weights
 from common.video.decode import Frame
+
+
+def here(function, *arguments):
+    """What `children.apart` gives, in this process."""
+    return function(*arguments)
 
 
 def test_advice_stands_under_what_was_found():
@@ -21,6 +28,41 @@ def test_an_old_python_is_a_problem(monkeypatch):
     monkeypatch.setattr(machine.sys, "version_info", (3, 10, 4))
     assert machine.check_python().state == "PROBLEM"
     assert "3.11" in machine.check_python().advice
+
+
+LOADS = '__version__ = "2.15.0"'
+# what is found, by the sources of a torch and a torchvision
+BROKEN = {
+    "of different builds": (LOADS, 'raise RuntimeError("operator torchvision::nms does not exist")'),
+    "libcudart.so.13": ('raise ImportError("libcudart.so.13: cannot open shared object file\\nmore")', LOADS),
+    "No module named 'torchvision'": (LOADS, "raise ModuleNotFoundError(\"No module named 'torchvision'\")"),
+    "signal (Illegal instruction)": (LOADS, "import os, signal\nos.kill(os.getpid(), signal.SIGILL)"),
+    "exit code 3": ("import os\nos._exit(3)", LOADS),
+    "has no attribute '__version__'": (LOADS, ""),  # a folder of this name on the path
+    "invalid syntax": (LOADS, "half a file"),
+}
+
+
+@pytest.mark.parametrize("found", BROKEN)
+def test_torch_and_torchvision_that_do_not_load_together(tmp_path, monkeypatch, found):
+    for package, source in zip(("torch", "torchvision"), BROKEN[found], strict=True):
+        write_text(tmp_path / package / "__init__.py", source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with apart() as ask:
+        check = machine.check_torch(ask)
+        assert ask(abs, -1) == 1  # whatever has happened, others can be asked
+    assert check.state == "PROBLEM"
+    assert found in check.found
+    assert "\n" not in check.found
+    assert check.advice.startswith("pip install --force-reinstall torch torchvision")
+
+
+def test_a_gpu_that_does_not_answer_is_a_problem():
+    def ask(_):
+        raise RuntimeError("CUDA error: no kernel image is available\nmore")
+
+    (check,) = machine.check_cuda(ask)
+    assert (check.state, check.found) == ("PROBLEM", "CUDA error: no kernel image is available")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +83,7 @@ def test_weights_that_no_command_fetches_are_asked_for(workspace, monkeypatch):
     model = paths.model("EfficientNet-Lite0")
     model.config.write_text(model.config.read_text().replace("weights: package:", "weights: pretrain:"))
     monkeypatch.setattr(weights, "is_available", lambda _: (False, "not trained yet"))
-    check = machine.check_weights(model, needed=True)
+    check = machine.check_weights(model, here, needed=True)
     assert (check.state, check.found) == ("PROBLEM", "not trained yet")
     assert "prefetch" not in check.advice
     assert "--weights" in check.advice

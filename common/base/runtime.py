@@ -352,12 +352,32 @@ def select_device(name: str = "auto") -> torch.device:
     return device
 
 
+def choose_algorithms(*, deterministic: bool) -> None:
+    """Have torch use algorithms that give the same bits at every run on a machine, or on a GPU the fastest, whose sums may differ.
+
+    An operation that has no such algorithm is an error of torch that names it.
+    """
+    import torch
+
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is made
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # that would be a pass over everything that is written anyway
+    )
+
+
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator seeded by all of `parts`, such as `(seed, "dropout", epoch)`: the same at any restart."""
     import torch
 
+    return reseed(torch.Generator(device), *parts)
+
+
+def reseed(generator: torch.Generator, *parts: int | str) -> torch.Generator:
+    """Put a generator to the start of what `generator(*parts)` draws, and return it."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def keep_freed_memory() -> None:

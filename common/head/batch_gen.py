@@ -271,9 +271,13 @@ class BatchGenerator:
 
     def _batch(self, videos: Sequence[VideoFeatures]) -> Batch:
         batch = pad_batch([(video.name, self._rows(video), video.target) for video in videos])
-        if self.device.type == "cuda" and not self.on_device:  # pinned, it is copied while the GPU computes
-            batch = replace(batch, features=batch.features.pin_memory())
-        return batch
+        if self.device.type != "cuda":
+            return batch
+        # pinned, it is copied while the GPU computes
+        parts = {name: getattr(batch, name) for name in ("features", "target", "mask")}
+        return replace(
+            batch, **{name: part.pin_memory() for name, part in parts.items() if part is not None and part.is_cpu}
+        )
 
     def _rows(self, video: VideoFeatures) -> Tensor:
         rows = self._kept.get(video.name)

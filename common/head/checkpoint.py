@@ -167,9 +167,15 @@ def fill_head(head: Head, state: Any, path: Path) -> None:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
-    """Put Adam's moments of a file into an optimizer. Raises `UserError` naming the file when they are not for it."""
+    """Put Adam's moments of a file into an optimizer, whose own settings stay: they depend on the device.
+
+    Raises `UserError` naming the file when they are not for it.
+    """
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(state)
+        for group, own in zip(optimizer.param_groups, settings, strict=True):
+            group.update(own)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 moments = [optimizer.state[parameter][name] for name in ("exp_avg", "exp_avg_sq")]

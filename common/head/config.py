@@ -101,6 +101,8 @@ class TrainConfig:
     """Features made elsewhere (.npy without .json) are of every n-th frame, from the first."""
     precision: Literal["fp32", "bf16"] = option("fp32", group="machine")
     """Arithmetic of the head; the loss is always fp32."""
+    deterministic: bool = option(False, group="machine")
+    """The same bits at every run on a GPU too, by slower algorithms; on a CPU they always are."""
     train_fraction: float = option(1.0, group="data", above=0, maximum=1)
     """Share of the training videos: nested, stratified subsets for learning curves; the test videos stay."""
 

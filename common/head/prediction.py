@@ -15,6 +15,7 @@ import torch
 from common.base import paths
 from common.base.files import atomic_path, write_json
 from common.base.runtime import (
+    choose_algorithms,
     device_name,
     git_state,
     keep_freed_memory,
@@ -40,6 +41,7 @@ def predict(experiment: Experiment, *, device: str = "auto", checkpoint: Path | 
     Raises `UserError` when there is no checkpoint, or it does not fit the data.
     """
     keep_freed_memory()
+    choose_algorithms(deterministic=experiment.config.deterministic)
     path = checkpoint or experiment.checkpoint
     target_device = select_device(device)
     head = load_head(path, experiment.config, experiment.mapping.num_classes).to(target_device)

@@ -8,10 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.base import paths
 from common.base.files import read_text
-from common.base.runtime import UserError, generator, keep_freed_memory, listed, progress, select_device, shown
+from common.base.runtime import (
+    UserError,
+    choose_algorithms,
+    keep_freed_memory,
+    listed,
+    progress,
+    reseed,
+    select_device,
+    shown,
+)
 from common.dataset.phases import IGNORED, PhaseMapping
 from common.head.batch_gen import Batch, BatchGenerator, VideoFeatures, feature_statistics
 from common.head.checkpoint import Checkpoint, build_head, fill_head, load_checkpoint, restore_optimizer
@@ -29,7 +39,7 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     """Train to the last epoch and leave the checkpoint in the run's folder; it is saved after every epoch.
 
     With `resume` a checkpoint of the same configuration, features and labels is continued, and on a CPU with the same
-    number of threads ends bit-identical to a training that was never stopped.
+    number of threads, or on a GPU with `deterministic`, ends bit-identical to a training that was never stopped.
 
     Raises `UserError` for unsuitable input, when features or the loss are not finite, and when another process is
     training the same (`locks.Held`).
@@ -40,6 +50,7 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
     keep_freed_memory()
     target_device = select_device(device)
     config = experiment.config
+    choose_algorithms(deterministic=config.deterministic)
     opened = experiment.open(experiment.train_labels)
     videos = _with_labels(opened)
     # a head never predicts what it has not seen
@@ -146,15 +157,21 @@ class TrainingLoop:
         self.config, self.head, self.optimizer = config, head, optimizer
         self.device = next(head.parameters()).device
         self.class_weights = None if weights is None else weights.to(self.device)
+        self.dropout = torch.Generator(self.device)
+        head.use_dropout_generator(self.dropout)
+        self.compute = self._compute
+        if self.device.type == "cuda" and torch.version.cuda and head.is_recordable:
+            from common.head.networks.recorded import RecordedSteps  # a CPU has nothing to record
+
+            self.compute = RecordedSteps(self._compute, self.dropout)
 
     def epoch(self, epoch: int, batches: BatchGenerator) -> dict[str, float]:
         """Train one epoch; returns its record: mean loss a batch, frame accuracy, learning rate, seconds."""
         started = time.monotonic()
         rate = learning_rate(self.config, epoch)  # no scheduler: a restored optimizer then needs no state of one
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         self.head.train()
-        self.head.use_dropout_generator(generator(self.config.seed, "dropout", epoch, device=self.device))
+        reseed(self.dropout, self.config.seed, "dropout", epoch)
         steps = [(batch.names, *self.step(batch)) for batch in batches.epoch(epoch)]
         # read once an epoch: on a GPU each reading would wait for all that was launched before
         names, losses, correct, frames = zip(*steps, strict=True)
@@ -177,10 +194,15 @@ class TrainingLoop:
     def step(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, int]:
         """One optimiser step; returns the loss and the correctly classified frames, on the device, and the valid frames."""
         smoothing = smoothing_weights(batch.target, self.config.window_mse) if self.config.adaptive_mse else None
-        features, target, mask, smoothing = (
-            None if each is None else each.to(self.device, non_blocking=True)
-            for each in (batch.features, batch.target, batch.mask, smoothing)
-        )
+        if smoothing is not None and self.device.type == "cuda":
+            smoothing = smoothing.pin_memory()  # a copy from other memory waits for all that was launched before
+        inputs = (batch.features, batch.target, batch.mask, smoothing)
+        inputs = (None if each is None else each.to(self.device, non_blocking=True) for each in inputs)
+        loss, correct = self.compute(*inputs)
+        return loss, correct, int((batch.target != IGNORED).sum())
+
+    def _compute(self, features: Tensor, target: Tensor, mask: Tensor | None, smoothing: Tensor | None):
+        """A step from what lies on the device; its loss and the correctly classified frames. The host decides nothing in it."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             stages = self.head(features, mask)
         loss = head_loss(stages, target, self.config, self.class_weights, smoothing)
@@ -189,12 +211,26 @@ class TrainingLoop:
         self.optimizer.step()
         # of the last stage, the one that predicts; where no label counts, none equals it
         correct = (stages[-1].detach().argmax(dim=1) == target).sum()
-        return loss.detach(), correct, int((batch.target != IGNORED).sum())
+        return loss.detach(), correct
 
 
 def adam(config: TrainConfig, head: torch.nn.Module) -> torch.optim.Adam:
     """The optimizer: one pass over all parameters, whose hundreds of small steps else cost as much as a short video."""
-    return torch.optim.Adam(head.parameters(), lr=config.lr, fused=True)
+    parameters = list(head.parameters())
+    if parameters[0].device.type != "cuda":
+        return torch.optim.Adam(parameters, lr=config.lr, fused=True)
+    # on a GPU nothing of it may wait for the host, or be written into a recording
+    lr = torch.tensor(config.lr, device=parameters[0].device)
+    return torch.optim.Adam(parameters, lr=lr, fused=True, capturable=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Put an epoch's rate into an optimizer, on a GPU into the memory where a recorded step reads it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def kept_as(config: TrainConfig) -> torch.dtype:

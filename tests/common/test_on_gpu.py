@@ -7,6 +7,14 @@ import torch
 from common.base import paths
 from common.base.files import read_json
 from common.extract_features import main as extract
+from common.head import batch_gen, training
+from common.head.batch_gen import BatchGenerator
+from common.head.checkpoint import Checkpoint, build_head
+from common.head.experiment import load_experiment
+from common.head.networks.recorded import RecordedSteps, StepInputs, recorded_length
+from common.head.networks.recorded import _fill as fill_inputs
+from common.head.training import TrainingLoop, adam, kept_as
+from common.head.training import train as train_head
 from common.train import main as train
 from tests.common.odd_videos import joined, write
 
@@ -111,3 +119,131 @@ def test_a_head_is_trained_resumed_and_predicts(made, precision):
     on_cpu, _ = predicted("cpu")
     assert accuracy > 0.8
     assert max(np.abs(on_gpu[name] - on_cpu[name]).max() for name in on_cpu) < 2e-3
+
+
+HEADS = {
+    "mstcn++": {},
+    "linear": {},
+    "gru": {"hidden": 6, "layers": 2},
+    "tecno": {"layers": 3, "maps": 8},
+    "asformer": {"decoders": 1, "layers": 3, "maps": 8},
+}
+
+
+def trained(
+    made, monkeypatch, run: str, *, recorded: bool = True, device: str = "cuda", resume: bool = False, **settings
+):
+    """The checkpoint of a small training."""
+    if not recorded:  # padded alike, and never replayed
+        monkeypatch.setattr(RecordedSteps, "_record", None)
+        monkeypatch.setattr(RecordedSteps, "_run", lambda steps, given: steps_as_they_are(steps, given))
+    experiment = load_experiment(made.config(run=run, **settings))
+    checkpoint = train_head(experiment, device=device, resume=resume)
+    monkeypatch.undo()
+    return checkpoint
+
+
+def steps_as_they_are(steps: RecordedSteps, given: StepInputs) -> tuple[torch.Tensor, ...]:
+    shape = given.features.shape[0], recorded_length(given.features.shape[2])
+    inputs = steps._place(given, *shape)
+    fill_inputs(inputs, given)
+    return steps._compute(*inputs)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("bz", [1, 2])
+@pytest.mark.parametrize("head", HEADS)
+def test_recorded_steps_are_the_steps_bit_for_bit(made, monkeypatch, head, bz, precision):
+    settings = {"head": head, "head_options": HEADS[head], "bz": bz, "precision": precision, "num_epochs": 5}
+    settings["deterministic"] = head != "gru"  # whose library has no such way
+    first = trained(made, monkeypatch, "first", **settings)
+    again = trained(made, monkeypatch, "again", recorded=False, **settings)
+    losses = [[entry["loss"] for entry in checkpoint.history] for checkpoint in (first, again)]
+    if head == "gru":
+        assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+        return
+    assert losses[0] == losses[1]
+    for name, value in first.model.items():
+        assert torch.equal(value, again.model[name]), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_deterministic_training_resumes_to_the_same_bits(made, monkeypatch, precision):
+    settings = {"precision": precision, "deterministic": True}
+    whole = trained(made, monkeypatch, "whole", num_epochs=6, **settings)
+    save, stop = Checkpoint.save, 3
+
+    def save_then_stop(checkpoint, path):
+        save(checkpoint, path)
+        if checkpoint.epoch == stop:
+            raise InterruptedError
+
+    monkeypatch.setattr(Checkpoint, "save", save_then_stop)
+    experiment = load_experiment(made.config(run="stopped", num_epochs=6, **settings))
+    with pytest.raises(InterruptedError):
+        train_head(experiment, device="cuda")
+    monkeypatch.setattr(Checkpoint, "save", save)
+    resumed = train_head(experiment, device="cuda", resume=True)
+    assert all(torch.equal(value, resumed.model[name]) for name, value in whole.model.items())
+
+
+def test_a_training_goes_on_on_another_device(made, monkeypatch):
+    settings = {"num_epochs": 4, "lr": 1e-3}
+    for run, devices in (("gpu first", ("cuda", "cpu")), ("cpu first", ("cpu", "cuda"))):
+        save = Checkpoint.save
+
+        def save_then_stop(checkpoint, path, save=save):
+            save(checkpoint, path)
+            if checkpoint.epoch == 2:
+                raise InterruptedError
+
+        monkeypatch.setattr(Checkpoint, "save", save_then_stop)
+        experiment = load_experiment(made.config(run=run.replace(" ", "_"), **settings))
+        with pytest.raises(InterruptedError):
+            train_head(experiment, device=devices[0])
+        monkeypatch.setattr(Checkpoint, "save", save)
+        assert train_head(experiment, device=devices[1], resume=True).epoch == 4
+
+
+def test_the_learning_rate_drops_in_recordings_too(made, monkeypatch):
+    """At a rate of nearly 0 from an epoch on, parameters stay where they are."""
+    monkeypatch.setattr(training, "LEARNING_RATE_FACTOR", 0.0)
+    parameters = []
+
+    def keep(checkpoint, path):
+        parameters.append({name: value.clone() for name, value in checkpoint.model.items()})
+
+    monkeypatch.setattr(Checkpoint, "save", keep)
+    train_head(load_experiment(made.config(num_epochs=10)), device="cuda")
+    before, after, last = (parameters[epoch - 1] for epoch in (4, 6, 10))
+    assert not all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(torch.equal(value, last[name]) for name, value in after.items())
+
+
+@pytest.mark.parametrize("head", ["mstcn++", "tecno"])
+def test_no_step_waits_for_the_gpu(made, head):
+    experiment = load_experiment(made.config(head=head, head_options=HEADS[head], precision="bf16"))
+    device = torch.device("cuda")
+    network = build_head(experiment.config, experiment.mapping.num_classes).to(device)
+    loop = TrainingLoop(experiment.config, network, adam(experiment.config, network), None)
+    batches = BatchGenerator(
+        experiment.open(experiment.train_labels), 1, 0, dtype=kept_as(experiment.config), device=device
+    )
+    assert batches.on_device
+    for epoch in range(3):  # recorded in the second
+        for batch in batches.epoch(epoch):
+            loop.step(batch)
+    steps = list(batches.epoch(3))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in steps:
+            loop.step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_features_that_do_not_fit_are_sent_in_each_step(made, monkeypatch):
+    on_device = trained(made, monkeypatch, "there", num_epochs=3, deterministic=True)
+    monkeypatch.setattr(batch_gen, "DEVICE_SHARE", 0.0)
+    sent = trained(made, monkeypatch, "sent", num_epochs=3, deterministic=True)
+    assert all(torch.equal(value, sent.model[name]) for name, value in on_device.model.items())

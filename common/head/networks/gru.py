@@ -16,6 +16,8 @@ class GRUHead(Head):
     Layers are single: the dropout of a deeper `nn.GRU` ignores the generator, so that a resumed training would differ.
     """
 
+    is_recordable = False  # the lengths of sequences go to the host
+
     def __init__(self, dim: int, num_classes: int, *, hidden: int, layers: int, causal: bool = False):
         super().__init__()
         width = hidden if causal else 2 * hidden

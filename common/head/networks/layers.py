@@ -19,6 +19,9 @@ class Head(nn.Module):
     never reaches a frame, and its logits are 0.
     """
 
+    is_recordable = True
+    """Whether the host decides nothing in a step, so that a GPU can replay it (`recorded`)."""
+
     def use_dropout_generator(self, generator: torch.Generator | None) -> None:
         """Draw all dropout masks from `generator` (None: torch's global one)."""
         for module in self.modules():
@@ -35,6 +38,7 @@ class Standardised(Head):
     def __init__(self, head: Head, dim: int):
         super().__init__()
         self.head = head
+        self.is_recordable = head.is_recordable
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("deviation", torch.ones(dim))
 

@@ -30,7 +30,7 @@ endif
 PY := $(CURDIR)/$(BIN)/python
 INSTALLED := .venv/installed
 
-.PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-loop demo-pretrain test test-faults test-tools test-floor lint lock audit
+.PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-loop demo-pretrain test test-faults test-tools test-floor bench bench-full lint lock audit
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"

@@ -1,10 +1,11 @@
 """Words for tables and pages: places in a video, clock times, text tables, names in pictures."""
 
+import posixpath
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.base.runtime import counted, listed
+from common.base.runtime import counted
 
 BRIEF = 40  # characters of a name in a picture
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell of a CSV file begins with that a spreadsheet computes
@@ -38,12 +39,14 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def written_line(files: Sequence[Path]) -> str:
-    """`wrote comparison_results/report.html and 11 more files in comparison_results, models/Base`: one line, however many."""
+    """`wrote comparison_results/report.html and 31 more files in comparison_results and 20 other folders`: a line, however many."""
     here = Path.cwd()
     short = [path.relative_to(here) if path.is_relative_to(here) else path for path in files]
-    first, *others = short
-    folders = list(dict.fromkeys(str(path.parent) for path in short))
-    return f"wrote {first}" + (f" and {counted(len(others), 'more file')} in {listed(folders)}" if others else "")
+    folder, *elsewhere = dict.fromkeys(str(path.parent) for path in short)
+    if len(short) == 1:
+        return f"wrote {short[0]}"
+    places = f"{folder} and {counted(len(elsewhere), 'other folder')}" if elsewhere else folder
+    return f"wrote {short[0]} and {counted(len(short) - 1, 'more file')} in {places}"
 
 
 def display_width(text: str) -> int:
@@ -58,6 +61,11 @@ def brief(name: str, most: int = BRIEF) -> str:
     """A name for a picture: of more than `most` characters the middle is left out."""
     half = (most - 1) // 2
     return name if len(name) <= most else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
+
+
+def without_detours(path: str) -> str:
+    """A recorded path without its steps back: `best_lora/../../ssl/export` -> `../ssl/export`; what is no such path stays."""
+    return posixpath.normpath(path) if "/../" in path and "://" not in path else path
 
 
 def text_cell(text: str) -> str:

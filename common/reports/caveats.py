@@ -42,7 +42,7 @@ def remarks(results: Sequence[EncoderResult], protocol: Protocol = CHALLENGE) ->
     lines = []
     # floors have no head that could be like others'
     results = [result for result in results if result.floor is None] or list(results)
-    if any(result.record["synthetic"] for result in results):
+    if any(result.is_synthetic for result in results):
         lines.append(Remark("Synthetic data: drawn videos. These numbers say nothing about surgery."))
     if any(result.record["features"]["random_weights"] for result in results):
         lines.append(Remark("Rows marked 'random weights' come from untrained encoders."))

@@ -75,6 +75,8 @@ class Report:
     dataset: paths.Dataset
     mapping: PhaseMapping
     title: str
+    is_synthetic: bool
+    """Whether the data set is drawn, or a run says that it was when its predictions were made."""
     boards: list[Leaderboard]
     remarks: list[Remark]
     per_video: pd.DataFrame
@@ -162,11 +164,7 @@ def make_report(
     whole = [result for result in results if train_fraction(result) == 1.0] or list(results)
     lines = [*data_remarks(dataset, results), *left_out_remarks(left_out), *remarks(whole, protocols[0])]
     lines += [Remark(quotation(published))] if published else []
-    num_splits = len(results[0].splits)
-    marked = " (synthetic data)" if dataset.is_synthetic else ""
-    scheme = f"{num_splits}-fold cross-validation" if num_splits > 1 else f"split {results[0].record['split']}"
-    if (name := results[0].record["config"].get("splits")) is not None:
-        scheme = f"{split_line(dataset, name)}, " + (f"{num_splits} splits" if num_splits > 1 else scheme)
+    is_synthetic = dataset.is_synthetic or any(result.is_synthetic for result in results)
     known: Known = {}
     boards = [make_leaderboard(whole, protocol, patients, known, against=against) for protocol in protocols]
     holds = holding(boards[0], patients)
@@ -177,7 +175,8 @@ def make_report(
     return Report(
         dataset=dataset,
         mapping=read_phases(dataset),
-        title=f"{dataset.name}{marked}, {scheme}",
+        title=_title(dataset, results[0], is_synthetic),
+        is_synthetic=is_synthetic,
         boards=boards,
         remarks=lines,
         per_video=per_video_table(whole, protocols, patients),
@@ -192,6 +191,15 @@ def make_report(
         pays=list(filter(None, (pays_from(name, curve) for name, curve in curves.items()))),
         trials=trials,
     )
+
+
+def _title(dataset: paths.Dataset, first: EncoderResult, is_synthetic: bool) -> str:
+    """`SICS155, 5-fold cross-validation`: the data set, drawn or not, and how it is divided."""
+    num_splits = len(first.splits)
+    scheme = f"{num_splits}-fold cross-validation" if num_splits > 1 else f"split {first.record['split']}"
+    if (name := first.record["config"].get("splits")) is not None:
+        scheme = f"{split_line(dataset, name)}, " + (f"{num_splits} splits" if num_splits > 1 else scheme)
+    return f"{dataset.name}{' (synthetic data)' if is_synthetic else ''}, {scheme}"
 
 
 def per_video_table(

@@ -80,6 +80,11 @@ class EncoderResult:
         return self.splits[0].record
 
     @property
+    def is_synthetic(self) -> bool:
+        """Whether any of its runs says that its videos were drawn."""
+        return any(split.record["synthetic"] for split in self.splits)
+
+    @property
     def is_foreign(self) -> bool:
         """Whether its predictions were made elsewhere (`exchange.foreign`): encoder, head and settings are unknown."""
         return "made_elsewhere" in self.record

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from common.base.wording import brief
+from common.base.wording import brief, without_detours
 from common.reports.results import EncoderResult, SplitResult
 
 UNVERIFIED = "unverified"
@@ -30,20 +30,39 @@ def weights_source(result: EncoderResult) -> str:
     return f"{words} with the adapter {_named(weights['adapter'])}" if weights.get("adapter") else words
 
 
-def short_source(result: EncoderResult) -> str:
-    """The same for a column of a table: of a path or an address its last part, of a model of the hub its name."""
-    source = weights_source(result)
+def short_sources(results: Sequence[EncoderResult]) -> dict[str, str]:
+    """The same for a column of a table, by row: of a path or an address so much of its end as tells it from the others.
+
+    A file is called by its name, a folder by the one above it too (`vjepa2-l/best_lora`: every Stage 2 has a `best_lora`),
+    a model of the hub as it is. With an adapter it is the adapter's: the network under it is one of few.
+    """
+    parts = {result.name: _source_parts(result) for result in results}
+    short = {}
+    for name, own in parts.items():
+        others = [other for other in parts.values() if other != own]
+        least = 1 if "." in own[-1] else 2
+        enough = (n for n in range(least, len(own)) if own[-n:] not in {other[-n:] for other in others})
+        short[name] = brief("/".join(own[-next(enough, len(own)) :]), SHORT_SOURCE)
+    return short
+
+
+def _source_parts(result: EncoderResult) -> tuple[str, ...]:
+    """The folders and the file of a row's weights, or of the adapter on them; one part for what is no path."""
+    weights = (result.record["features"]["identity"] or {}).get("weights")
+    source = (
+        weights_source(result) if result.is_foreign or weights is None else _named(weights.get("adapter") or weights)
+    )
     kind, _, name = source.partition(":")
-    if kind in ("package", "http", "https", "file") or name == "":  # of these the last part tells, others are names
-        return brief(re.split(r"[/\\\\]", source)[-1], SHORT_SOURCE)
-    return brief(name, SHORT_SOURCE)
+    if kind in ("hub", "torchvision", "pretrain"):  # names that are no paths
+        return (name,)
+    return tuple(filter(None, re.split(r"[/\\]", source))) or (source,)
 
 
 def _named(weights: Mapping[str, Any]) -> str:
     """A record of weights or of an adapter in words."""
     said = [f"network {weights['network']}"] if weights.get("network") else []
     said += [UNVERIFIED] if weights.get("verified") is False else []
-    return weights["source"] + (f" ({', '.join(said)})" if said else "")
+    return without_detours(weights["source"]) + (f" ({', '.join(said)})" if said else "")
 
 
 @dataclass(frozen=True)
@@ -116,10 +135,10 @@ def run_row(result: EncoderResult, split: SplitResult) -> dict[str, Any]:
         "Split": record["split"],
         "Seed": record["seed"],
         "Window": str(window) if (window := window_record(record)) else None,
-        "Weights": weights.get("source"),
+        "Weights": without_detours(weights["source"]) if weights else None,
         "Network": weights.get("network"),
         "Weights SHA-256": weights.get("sha256"),
-        "Adapter": adapter.get("source"),
+        "Adapter": without_detours(adapter["source"]) if adapter else None,
         "Adapter SHA-256": adapter.get("sha256"),
         "Verified": yes_or_no[all(part.get("verified", True) for part in (weights, adapter))] if weights else None,
         "Random weights": yes_or_no[features["random_weights"]],

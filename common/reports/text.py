@@ -127,7 +127,7 @@ def brief_line(result: EncoderResult, protocol: Protocol = CHALLENGE) -> str:
     """`Base, 5 folds: accuracy 74.39 ± 3.41, macro F1 ...`: a run in one line, synthetic data named."""
     means = {key: percent(result.mean(key, protocol), result.std(key, protocol)) for key in BRIEF_MEASURES}
     first = ", ".join(f"{MEASURES[key]} {text}" for key, text in means.items())
-    synthetic = " (synthetic data)" if result.record["synthetic"] else ""
+    synthetic = " (synthetic data)" if result.is_synthetic else ""
     return f"{result.name}, {counted(len(result.splits), 'fold')}: {first}{synthetic}"
 
 

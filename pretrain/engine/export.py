@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from common.base import paths
 from common.base.files import atomic_folder, sha256_of_file, write_json
 from common.base.runtime import git_state, versions
+from common.encoders.weights.adapters import save_network
 from pretrain.engine.checkpoints.checkpoint import TrainingState
 from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.method import Method
@@ -64,7 +65,7 @@ def _tensors_of(network: nn.Module, method: Method, tensors: dict[str, Tensor]) 
 
 def _write_network(network: nn.Module, tensors: dict[str, Tensor], model: SslModel, folder: Path) -> None:
     if hasattr(network, "save_pretrained"):  # of transformers, whatever the family
-        network.save_pretrained(folder, state_dict=tensors)
+        save_network(network, tensors, folder)
         return
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", {"library": "timm", "architecture": model.architecture})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from common.base.runtime import UserError
 from common.encoders.families.dinov3 import DINOv3Features
 from common.encoders.families.vjepa2 import VJEPA2Features
-from common.encoders.weights.adapters import ADAPTER_FILE
+from common.encoders.weights.adapters import ADAPTER_FILE, with_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -97,7 +97,7 @@ def add_adapters(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return get_peft_model(part, config)
+        return with_adapter(part, config)
 
 
 def write_adapter(folder: Path, adapted: PeftModel, head: nn.Linear) -> None:

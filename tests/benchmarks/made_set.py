@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base import paths
-from common.base.files import video_fingerprint, write_text
+from common.base.files import video_fingerprint, write_json, write_text
 from common.dataset.kfold import make_folds, write_folds
 from common.dataset.phases import PhaseMapping, read_mapping
 from common.features.files import FeatureWriter
@@ -35,6 +35,7 @@ def make_dataset(
     dataset = paths.Dataset(root)
     dataset.ground_truth.mkdir(parents=True)
     shutil.copy(paths.default_mapping(), dataset.mapping)
+    write_json(dataset.sample_record, {"made_by": "tests/benchmarks/made_set.py"})
     mapping = read_mapping(dataset.mapping)
     names = [f"{PREFIXES[index % len(PREFIXES)]}_{index:05}" for index in range(num_videos)]
     for index, name in enumerate(names):

@@ -134,6 +134,7 @@ def make_set(encoders: list[str], num_folds: int, num_videos: int, num_frames: i
         folder = paths.Dataset(paths.repository_root() / "data" / dataset)
         folder.ground_truth.mkdir(parents=True)
         shutil.copy(paths.default_mapping(), folder.mapping)
+        write_json(folder.sample_record, {"made_by": "tests/benchmarks/report_scale.py"})
         truths = {name: true_phases(name, num_frames, mapping) for name in videos}
         for name, true in truths.items():
             write_text(folder.ground_truth / f"{name}.txt", "".join(f"{mapping.names[phase]}\n" for phase in true))

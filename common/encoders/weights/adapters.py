@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ from common.encoders.weights.files import READ_ERRORS, in_one_line, sha256_of_we
 from common.encoders.weights.load import WeightSource, read_network
 
 if TYPE_CHECKING:
-    from torch import nn
+    from peft import LoraConfig, PeftModel
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
     from common.encoders.config import EncoderConfig
 
@@ -160,6 +163,19 @@ def export_folder(path: Path) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
+def save_network(network: PreTrainedModel, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Write a network of transformers, with these tensors for its own, without the bar that it draws for one file."""
+    from transformers.utils import logging as said
+
+    was_shown = said.is_progress_bar_enabled()
+    said.disable_progress_bar()
+    try:
+        network.save_pretrained(folder, state_dict=tensors)
+    finally:
+        if was_shown:
+            said.enable_progress_bar()
+
+
 def _read_provenance(folder: Path) -> dict[str, Any]:
     absent = [name for name in (ADAPTER_CONFIG, ADAPTER_FILE, PROVENANCE_FILE) if not (folder / name).is_file()]
     if absent:
@@ -178,7 +194,9 @@ def _recorded_base(folder: Path, provenance: dict[str, Any]) -> str:
     recorded = Path(provenance["base_checkpoint"])
     for start in (folder, paths.repository_root()):
         if (start / recorded).exists():
-            return str(start / recorded)
+            return str(
+                (start / recorded).resolve()
+            )  # not `best_lora/../../ssl/...`, as messages and sidecars would have it
     raise UserError(
         f"the adapter {folder} was trained on {recorded}, which is not there; give --ssl_checkpoint its new place"
     )
@@ -219,7 +237,7 @@ def apply_adapter(network: nn.Module, folder: Path, unexpected: tuple[str, ...] 
     `unexpected`, which the network does not have, are left out.
     Raises `UserError` when the adapter's names or shapes are not the network's, or a part of it finds no place.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
     from peft.utils.other import get_pattern_key
 
@@ -247,7 +265,7 @@ def apply_adapter(network: nn.Module, folder: Path, unexpected: tuple[str, ...] 
                 pattern = get_pattern_key(values, layer)
                 settings[name] |= {re.escape(place): values[pattern]} if pattern in values else {}
         config = LoraConfig(**settings, target_modules=sorted(set(layers.values())), init_lora_weights=False)
-        adapted = get_peft_model(network.float(), config)
+        adapted = with_adapter(network.float(), config)
         set_peft_model_state_dict(adapted, placed)
         unused = set(placed) ^ set(get_peft_model_state_dict(adapted))
         if unused:
@@ -255,6 +273,18 @@ def apply_adapter(network: nn.Module, folder: Path, unexpected: tuple[str, ...] 
         return adapted.merge_and_unload(safe_merge=True)
     except READ_ERRORS as error:
         raise UserError(f"{refusal} ({in_one_line(error)})") from error
+
+
+def with_adapter(network: nn.Module, config: LoraConfig) -> PeftModel:
+    """peft's view of `network` with the factors of `config` in it, in place.
+
+    peft asks a network of transformers for a property that this calls deprecated: a warning that nobody here can act on.
+    """
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(network, config)
 
 
 def _layer(name: str) -> str:

@@ -220,7 +220,7 @@ def make_benchmark(
     made = Benchmark("", list(sets), list(protocols), standings, list(remarks), list(tasks))
     lines = [*_set_remarks(sets), *_rank_remarks(made), *remarks]
     title = f"{len(made.encoders)} encoders on {len(sets) + len(tasks)} data sets"
-    drawn = [result.record["synthetic"] for each in sets for result in each.report.results]
+    drawn = [each.report.is_synthetic for each in sets]
     if any([*drawn, *(each.synthetic for column in tasks for each in column.summaries.values())]):
         title += " (synthetic data)"
     return replace(made, title=title, remarks=lines)

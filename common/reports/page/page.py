@@ -33,7 +33,7 @@ from common.reports.page.thumbnails import frame_strips
 from common.reports.pictures.style import phase_colours
 from common.reports.results import EncoderResult, SplitResult
 from common.reports.robustness.floors import floor_rows, points_above
-from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, short_source, weights_source
+from common.reports.run_records import SHORT_HASH, commit_name, identity, run_row, short_sources, weights_source
 from common.reports.text import contrast_parts, contrast_text, interval_text, p_value, percent, points, standing_column
 from common.scoring.effort import OPERATIONS, SCALES
 from common.scoring.further_measures import FURTHER_MEASURES, further_name
@@ -80,7 +80,7 @@ def build(report: Report, *, all_ribbons: bool = False, thumbnails: bool = False
         "facts": facts(report),
         "random_weights": [r.name for r in report.results if r.record["features"]["random_weights"]],
         "sources": {result.name: weights_source(result) for result in report.results},
-        "short_sources": {result.name: short_source(result) for result in report.results},
+        "short_sources": short_sources(report.results),
         "quoted": {row.source: [r for r in report.published if r.source == row.source] for row in report.published},
         "board_ranks": [charts.ranks(board, HEADLINE) for board in report.boards],
         "agreement": rank_agreement(report),
@@ -159,7 +159,7 @@ def facts(report: Report) -> dict[str, str]:
     if all(score.fps for score in scores):
         videos += f", {length_in_words(sum(score.num_frames / score.fps for score in scores))}"
     return {
-        "Data set": report.dataset.name + (" (synthetic)" if report.dataset.is_synthetic else ""),
+        "Data set": report.dataset.name + (" (synthetic)" if report.is_synthetic else ""),
         "Scored": videos,
         "Phases": str(report.mapping.num_classes),
         "Encoders": str(len(report.results)),

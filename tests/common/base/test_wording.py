@@ -48,6 +48,9 @@ def test_files_that_were_written_are_one_line(tmp_path, monkeypatch):
     assert written_line([page]) == f"wrote {Path('results') / 'report.html'}"
     assert written_line([page, chart]) == f"wrote {Path('results') / 'report.html'} and 1 more file in results"
     line = written_line([page, chart, tmp_path / "models" / "Base" / "a.png"])
-    assert line == f"wrote {Path('results') / 'report.html'} and 2 more files in results, {Path('models') / 'Base'}"
+    assert line == f"wrote {Path('results') / 'report.html'} and 2 more files in results and 1 other folder"
+    confusions = [tmp_path / "models" / f"Encoder{number}" / "a.png" for number in range(20)]
+    line = written_line([page, chart, *confusions])
+    assert line == f"wrote {Path('results') / 'report.html'} and 21 more files in results and 20 other folders"
     monkeypatch.chdir("/")
     assert written_line([Path("/elsewhere/report.html")]) == "wrote elsewhere/report.html"

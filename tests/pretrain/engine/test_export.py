@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from common.base.files import read_json
@@ -123,6 +124,12 @@ def test_the_export_is_found_beside_final_and_says_what_it_is(tmp_path):
     assert (provenance["model"], provenance["step"], provenance["manifest_sha256"]) == ("vjepa2-tiny", 5, None)
     assert provenance["window"] == {"clip_len": 8, "clip_spacing": 0.2}
     assert trained_window(found) == TrainedWindow(8, 0.2, folder.export / "provenance.json")
+
+
+def test_an_export_draws_no_bar_and_leaves_those_of_downloads(tmp_path, capfd):
+    export("dinov3-tiny", tmp_path)
+    assert "Writing model shards" not in "".join(capfd.readouterr())
+    assert transformers.utils.logging.is_progress_bar_enabled()
 
 
 def test_a_network_of_single_frames_has_no_window(tmp_path):

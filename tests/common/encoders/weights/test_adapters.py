@@ -123,7 +123,9 @@ def test_a_relative_record_is_found_beside_the_adapter(trained):
     base, adapter, _ = trained
     facts = json.loads((adapter / "provenance.json").read_text())
     write_json(adapter / "provenance.json", facts | {"base_checkpoint": "../../ssl/dinov3-vitb16/final.pt"})
-    assert find_adapted(adapter).path.resolve() == base
+    found = find_adapted(adapter)
+    assert found.path.resolve() == base
+    assert ".." not in found.source, "what sidecars, messages and reports name"
 
 
 def test_an_adapter_of_another_base_is_refused_with_both_named(trained, tmp_path):

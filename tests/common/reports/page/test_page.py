@@ -132,6 +132,21 @@ def test_the_head_identifies_the_comparison_and_marks_random_weights(compared, p
     assert "synthetic data" not in page_text.split("<main>")[1]
 
 
+def test_synthetic_data_is_marked_whether_the_set_or_a_run_says_so(compared, tmp_path):
+    assert not report_of(compared).is_synthetic
+    record = next(paths.repository_root().glob("models/Base/results/**/run.json"))
+    before = record.read_text()
+    write_json(record, json.loads(before) | {"synthetic": True})  # the set itself is elsewhere, or has lost its mark
+    said_by_run = report_of(compared)
+    record.write_text(before)
+    (compared.dataset.root / "sample.json").write_text("{}")
+    for report in (said_by_run, report_of(compared)):
+        head = save_page(report, tmp_path / "report.html").read_text().partition("</header>")[0]
+        assert '<span class="mark">synthetic data</span>' in head
+        assert f"{compared.dataset.name} (synthetic)" in head
+        assert report.title.startswith(f"{compared.dataset.name} (synthetic data), ")
+
+
 def test_alarming_remarks_are_alerts_and_other_remarks_are_not(compared, tmp_path):
     report = report_of(compared, remarks=[Remark("Leak: <b>two</b> videos", alarming=True), Remark("A quiet line.")])
     text = save_page(report, tmp_path / "report.html").read_text()

@@ -53,7 +53,7 @@ def test_runs_that_differ_in_more_make_no_curve():
 def test_charts_and_sheet_show_every_point_with_its_interval(monkeypatch):
     shown = dialled()
     report = Report(
-        None, None, "made", [shown], [], None, {}, {}, [], [], waiting=waiting_curves(shown)
+        None, None, "made", False, [shown], [], None, {}, {}, [], [], waiting=waiting_curves(shown)
     )  # fmt: skip
     panels, delays = waiting_panels(report)
     assert delays == ["causal", "2.5 s", "10 s", "offline"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -16,6 +17,7 @@ import math
 import os
 import platform
 import queue
+import re
 import select
 import signal
 import subprocess
@@ -309,19 +311,19 @@ def prefetch(items: Iterable[ItemT], depth: int = 2) -> Iterator[ItemT]:
         thread.join()
 
 
+@functools.cache  # a command runs the code that it loaded at its start, however many records it writes
 def git_state(root: Path) -> dict[str, Any]:
     """`{"commit": hex or None, "dirty": bool or None}` of the checkout at `root` (None where there is no git)."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    status = git("status", "--porcelain", "--untracked-files=no") if commit else None
-    return {"commit": commit, "dirty": None if status is None else bool(status)}
+    words = ["status", "--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=no"]
+    try:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return {"commit": None, "dirty": None}
+    # `# branch.oid HEX` and other lines of the branch, then a line for each changed file; before the first commit `(initial)`
+    commit = re.search(r"^# branch\.oid ([0-9a-f]+)$", done.stdout, re.MULTILINE)
+    if done.returncode or commit is None:
+        return {"commit": None, "dirty": None}
+    return {"commit": commit[1], "dirty": any(not line.startswith("#") for line in done.stdout.splitlines())}
 
 
 def versions() -> dict[str, str]:

@@ -82,8 +82,8 @@ def _with_its_registers(name: str, source: WeightSource) -> str:
     """
     if "_reg4" not in name or source.path is None:
         return name
-    held = [key for key in read_network(source.path, source.network).state if key in REGISTERS]
-    if not held:
+    names = read_network(source.path, source.network, uses_values=False).state
+    if not any(key in names for key in REGISTERS):
         return name.replace("_reg4", "")
     if not source.is_unread:
         log.info(
@@ -100,7 +100,7 @@ def _has_plain_relu(source: WeightSource) -> bool:
     """
     if source.path is None:
         return False
-    names = read_network(source.path, source.network).state
+    names = read_network(source.path, source.network, uses_values=False).state
     return not any(".act.scale" in name for name in names)
 
 

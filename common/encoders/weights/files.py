@@ -16,7 +16,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from common.base.entries import visible
-from common.base.files import misfit, read_json, require_regular, sha256_of_file, sha256_of_json
+from common.base.files import misfit, read_json, require_regular, sha256_of_json
 from common.base.runtime import UserError, describe_os_error, listed, shortened, shown
 
 log = logging.getLogger(__name__)
@@ -127,8 +127,13 @@ def refuse_outside(name: str, where: Path) -> None:
 
 
 def sha256_of_weights(path: Path) -> str:
-    """SHA-256 of a weight file, or of a folder's one weight file, or of the JSON of its shards' hashes."""
-    hashes = {file.name: sha256_of_file(file) for file in weight_files(path)}
+    """SHA-256 of a weight file, or of a folder's one weight file, or of the JSON of its shards' hashes.
+
+    Of a file that has not changed since this machine last hashed it, it is remembered: gigabytes are read once.
+    """
+    from common.base.content import known_sha256  # not needed to train on features
+
+    hashes = {file.name: known_sha256(file) for file in weight_files(path)}
     return next(iter(hashes.values())) if len(hashes) == 1 else sha256_of_json(hashes)
 
 
@@ -155,27 +160,27 @@ UNREAD = (
 )
 
 
-def read_content(path: Path, refusal: str = REFUSAL, *, lazy: bool = False) -> Any:
+def read_content(path: Path, refusal: str = REFUSAL, *, lazy: bool = False, uses_values: bool = True) -> Any:
     """What a weight file holds, on the CPU; of a folder the tensors of all its files, by name.
 
     `lazy` leaves the tensors' values on the disk until they are used, as far as the format allows; they change with the
-    file then, so that what is kept needs copies.
+    file then, so that what is kept needs copies. Who `uses_values` is warned of damaged ones, for which all are read.
     Raises `UserError` naming the file and the reason when it is no weight file, damaged, or needs code to be read;
     `refusal` is the sentence for it, with a place for the `{reason}`.
     """
     files = weight_files(path)
     if len(files) == 1:
-        return _read_file(files[0], refusal, lazy=lazy)
+        return _read_file(files[0], refusal, lazy=lazy, uses_values=uses_values)
     state: dict[str, Tensor] = {}
     for file in files:
-        part = _read_file(file, refusal, lazy=lazy)
+        part = _read_file(file, refusal, lazy=lazy, uses_values=uses_values)
         if not isinstance(part, dict):
             raise _unreadable(file, refusal, f"a part with tensors by name is expected, it holds {type(part).__name__}")
         state |= part
     return state
 
 
-def _read_file(path: Path, refusal: str, *, lazy: bool) -> Any:
+def _read_file(path: Path, refusal: str, *, lazy: bool, uses_values: bool) -> Any:
     import pickle
 
     import torch
@@ -199,7 +204,7 @@ def _read_file(path: Path, refusal: str, *, lazy: bool) -> Any:
             torch.serialization.safe_globals([(_Unread, name) for name in UNREAD]),
             warnings.catch_warnings(action="ignore"),  # of pickles that are refused below anyway
         ):
-            if zipfile.is_zipfile(path):
+            if uses_values and zipfile.is_zipfile(path):
                 _warn_of_damage(path)
             if mapped:
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

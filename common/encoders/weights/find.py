@@ -120,7 +120,7 @@ def _chosen(path: Path, wanted: str | None, config: EncoderConfig | None) -> str
     """
     heads = config.allowed_unexpected if config else ()
     preferred = config.network if config else None
-    read = read_network(path, wanted, heads, preferred=preferred)
+    read = read_network(path, wanted, heads, preferred=preferred, uses_values=False)
     if read.others and wanted is None and not read.is_called(preferred):
         title = config.title if config else "no model"
         raise UserError(

@@ -114,15 +114,22 @@ class WeightSource:
 
 
 def read_network(
-    path: Path, wanted: str | None = None, heads: tuple[str, ...] = (), *, preferred: str | None = None
+    path: Path,
+    wanted: str | None = None,
+    heads: tuple[str, ...] = (),
+    *,
+    preferred: str | None = None,
+    uses_values: bool = True,
 ) -> Network:
     """Read a network out of a weight file or folder, under its names without wrappers.
 
-    `wanted`, `heads` and `preferred` as in `choose_network`. Values stay on the disk until they are used, as far as the
-    format allows: files of training hold several networks and an optimiser beside the one that is taken.
+    `wanted`, `heads` and `preferred` as in `choose_network`, `uses_values` as in `read_content`. Values stay on the disk
+    until they are used, as far as the format allows: files of training hold several networks and an optimiser beside the
+    one that is taken.
     Raises `UserError` naming the file when it is damaged or holds no such network.
     """
-    return choose_network(read_content(path, lazy=True), path, wanted, heads, preferred=preferred)
+    content = read_content(path, lazy=True, uses_values=uses_values)
+    return choose_network(content, path, wanted, heads, preferred=preferred)
 
 
 def rename_start(name: str, table: dict[str, str]) -> str:

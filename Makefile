@@ -29,6 +29,7 @@ BIN := .venv/bin
 endif
 PY := $(CURDIR)/$(BIN)/python
 INSTALLED := .venv/installed
+UV := build/tools/locking/bin/uv
 
 .PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-loop demo-pretrain test test-faults test-tools test-floor bench bench-full lint lock audit
 
@@ -96,16 +97,17 @@ lint: $(INSTALLED)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-build/floor/installed: requirements.txt constraints-floor.txt
-	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet -r requirements.txt -c constraints-floor.txt
-	$(@D)/bin/python -m pip install --quiet --no-deps -e .
+# uv: with most versions left open pip is still resolving after ten minutes
+build/floor/installed: requirements.txt constraints-floor.txt pyproject.toml | build/tools/locking/installed
+	$(PYTHON) -m venv --clear $(@D)
+	$(UV) pip install --quiet --python $(@D)/bin/python -r requirements.txt -c constraints-floor.txt
+	$(UV) pip install --quiet --python $(@D)/bin/python --no-deps -e .
 	touch $@
 
-build/newest/installed: requirements.txt constraints.txt
-	$(NEWEST_PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet -r requirements.txt -c constraints.txt
-	$(@D)/bin/python -m pip install --quiet --no-deps -e .
+build/newest/installed: requirements.txt constraints.txt pyproject.toml | build/tools/locking/installed
+	$(NEWEST_PYTHON) -m venv --clear $(@D)
+	$(UV) pip install --quiet --python $(@D)/bin/python -r requirements.txt -c constraints.txt
+	$(UV) pip install --quiet --python $(@D)/bin/python --no-deps -e .
 	touch $@
 
 # both are run, whatever the first says
@@ -120,7 +122,7 @@ build/tools/locking/installed:
 	touch $@
 
 lock: build/tools/locking/installed
-	build/tools/locking/bin/uv pip compile requirements.txt -c constraints.txt --generate-hashes --no-annotate --quiet \
+	$(UV) pip compile requirements.txt -c constraints.txt --generate-hashes --no-annotate --quiet \
 		--custom-compile-command "make lock" --python-version 3.11 --python-platform x86_64-manylinux_2_28 -o requirements.lock
 
 # --strict: a version that could not be asked about is no version without findings

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     DINOv3ViTConfig,
@@ -23,7 +22,7 @@ from common.base.runtime import UserError, generator
 from common.encoders.base import check_width
 from common.encoders.config import EncoderConfig
 from common.encoders.families import dinov3, surgenet, videomae, vjepa2
-from common.encoders.weights.files import READ_ERRORS, in_one_line, read_content
+from common.encoders.weights.files import read_content
 from common.encoders.weights.find import find_weights
 from common.encoders.weights.load import RANDOM, WeightSource, load_strictly
 from pretrain.engine.startup import fill_in_place, start_values
@@ -134,9 +133,16 @@ def _random(model: SslModel, config: EncoderConfig) -> nn.Module:
         network = surgenet.build(config, WeightSource(RANDOM)).network
         network.apply(network._init_weights)
         return network
-    network_class, network_config = _transformers_network(model, config)
+    return _built(model, *_transformers_network(model, config))
+
+
+def _built(model: SslModel, network_class: type[PreTrainedModel], network_config: PreTrainedConfig) -> PreTrainedModel:
+    """A network of transformers, waiting for its values."""
     with _waiting(model):
-        return network_class(network_config)
+        network = network_class(network_config)
+    if model.family == "videomae":
+        videomae.drop_key_biases(network)
+    return network
 
 
 def _waiting(model: SslModel) -> AbstractContextManager:
@@ -152,10 +158,10 @@ def _loaded(model: SslModel, config: EncoderConfig, source: WeightSource) -> nn.
     network_class, network_config = _transformers_network(model, config)
     stored = source.folder_config
     if stored and stored.get("model_type") == network_config.model_type:
-        read = _from_folder if model.family == "videomae" else _mapped
-        return read(network_class, _resized(model, config, source), config, source)
-    with _waiting(model):
-        network = network_class(network_config)
+        with source.config_errors():
+            network = _built(model, network_class, _resized(model, config, source))
+        return _from_folder(network, config, source)
+    network = _built(model, network_class, network_config)
     if model.family == "vjepa2":
         network.encoder = vjepa2.build(config, source).network.encoder
         if read_predictor(network.predictor, source):
@@ -251,46 +257,31 @@ def _other_positions(model: SslModel, source: WeightSource) -> UserError:
     )
 
 
-def _mapped(
-    network_class: type[PreTrainedModel], network_config: PreTrainedConfig, config: EncoderConfig, source: WeightSource
-) -> PreTrainedModel:
-    """Weights of transformers' own as they lie in their files, strictly but for the parts that only training has."""
-    with torch.device("meta"):
-        network = network_class(network_config)
-    state, parts = read_content(source.path, lazy=True), TRAINING_PARTS[network_config.model_type]
+def _from_folder(network: PreTrainedModel, config: EncoderConfig, source: WeightSource) -> PreTrainedModel:
+    """Weights of transformers' own, strictly but for the parts that only training has.
+
+    A network on the meta device takes them as they lie in their files, mapped.
+    """
+    state, parts = read_content(source.path, lazy=True), TRAINING_PARTS[network.config.model_type]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(
             f"{source.path}: expected tensors by name, found something else; give weights of {config.title}"
         )
-    load_strictly(network, state, source.path, missing=parts, unexpected=SUPERVISED_PARTS, stays_in_file=True)
+    keys = {name: key for key in state if (name := _own_name(network, key)) is not None}
+    state = {name: state[key] for name, key in keys.items()}
+    load_strictly(
+        network, state, source.path, missing=parts, unexpected=SUPERVISED_PARTS, file_keys=keys, stays_in_file=True
+    )
     if absent := network.state_dict().keys() - state.keys():
         named = ", ".join(parts)
         log.warning("%s: without %d tensors of %s, which start at random values", source.path, len(absent), named)
     return network
 
 
-def _from_folder(
-    network_class: type[PreTrainedModel], network_config: PreTrainedConfig, config: EncoderConfig, source: WeightSource
-) -> PreTrainedModel:
-    """As `_mapped`, read by transformers, which knows former names of Video MAE."""
-    optional = TRAINING_PARTS[network_config.model_type]
-    try:
-        network, found = network_class.from_pretrained(
-            source.path, config=network_config, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
-    except (*READ_ERRORS, SafetensorError) as error:
-        raise UserError(f"{source.path}: these weights are not for {config.title} ({in_one_line(error)})") from error
-    lacking = sorted(key for key in found["missing_keys"] if not key.startswith(optional))
-    stray = sorted(key for key in found["unexpected_keys"] if not key.startswith(SUPERVISED_PARTS))
-    if lacking or stray:
-        raise UserError(
-            f"{source.path}: these weights are not for {config.title}: {len(lacking)} tensors missing {lacking[:3]}, "
-            f"{len(stray)} unknown {stray[:3]}"
-        )
-    if found["missing_keys"]:
-        count, parts = len(found["missing_keys"]), ", ".join(optional)
-        log.warning("%s: without %d tensors of %s, which start at random values", source.path, count, parts)
-        # from_pretrained leaves parameters that are no module's, such as a mask token, as the memory happened to be
-        fresh = network_class(network_config).state_dict()
-        network.load_state_dict({key: fresh[key] for key in found["missing_keys"]}, strict=False)
-    return network
+def _own_name(network: PreTrainedModel, key: str) -> str | None:
+    """The network's name of a key of a folder's files; None: no output depends on it."""
+    if not isinstance(network, VideoMAEForPreTraining):
+        return key
+    # an encoder that was saved without the parts around it
+    name = f"videomae.{key}" if key.startswith(("embeddings.", "encoder.", "layernorm.")) else key
+    return videomae.library_name(name)

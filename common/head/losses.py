@@ -35,8 +35,11 @@ def _of_log_p(log_p: Tensor, target: Tensor, gamma: float, class_weights: Tensor
     weights = valid.to(log_p.dtype)
     if class_weights is not None:
         weights = weights * class_weights[target.clamp(min=0)]  # padding (-100) looks up class 0 and keeps weight 0
-    # rounding may put p_t just above 1, and a fractional power of a negative number is NaN
-    focus = (1 - torch.exp(-negative_log_p)).clamp(min=0) ** gamma
+    # where p_t is 1, or rounded above it, the loss is 0 and flat, but the slope of a power below 1 is infinite there, and 0
+    # times infinity NaN: such frames are kept out of the power
+    uncertainty = 1 - torch.exp(-negative_log_p)
+    certain = uncertainty <= 0
+    focus = (uncertainty.masked_fill(certain, 1) ** gamma).masked_fill(certain, 0)
     return (weights * focus * negative_log_p).sum() / weights.sum()
 
 

@@ -1,10 +1,12 @@
 """Start weights: random by request, from folders of transformers' own, from the authors' files, or a clear error."""
 
+import json
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import VJEPA2Model
 
 from common.base.runtime import UserError
@@ -60,6 +62,30 @@ def test_weights_of_the_encoder_alone_leave_the_rest_random(name, body, tmp_path
     assert not equal(found, network)
     assert equal(found, start_backbone(find_model(name), str(tmp_path), seed=2)[0])
     assert "which start at random values" in caplog.text
+
+
+@pytest.mark.parametrize("body", [True, False])
+@pytest.mark.parametrize("release", ["5.17", "5.23"])
+def test_a_video_mae_comes_back_whichever_transformers_wrote_it(release, body, tmp_path):
+    """5.23 writes the published names of biases, which 5.17 does not read; 5.17 biases of the keys, which 5.23 has not."""
+    network, _ = start_backbone(find_model("videomae-tiny"), "random", seed=1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+    state = {key: value for key, value in network.state_dict().items() if not body or key.startswith("videomae.")}
+    assert not any(key.endswith("key.bias") for key in state)
+    if release == "5.17":
+        weights = [key for key in state if key.endswith(".key.weight")]
+        state |= {key.replace("weight", "bias"): torch.randn(len(state[key])) for key in weights}
+    else:
+        state = {key.replace("query.bias", "q_bias").replace("value.bias", "v_bias"): state[key] for key in state}
+    network.config.save_pretrained(tmp_path)
+    save_file(
+        {key.removeprefix("videomae.") if body else key: state[key] for key in state}, tmp_path / "model.safetensors"
+    )
+    found, _ = start_backbone(find_model("videomae-tiny"), str(tmp_path), seed=2)
+    assert equal(found.videomae, network.videomae)
+    assert equal(found, network) is not body
 
 
 def in_metas_names(part, table: dict[str, str]) -> dict[str, torch.Tensor]:
@@ -260,6 +286,15 @@ def test_weights_of_another_size_or_kind_are_refused(tmp_path):
         start_backbone(find_model("vjepa2-l"), str(tmp_path))
     with pytest.raises(UserError, match=str(tmp_path)):
         start_backbone(find_model("dinov3-tiny"), str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["videomae-tiny", "vjepa2-tiny"])
+def test_a_folder_whose_config_describes_no_network_is_refused(name, tmp_path):
+    start_backbone(find_model(name), "random")[0].save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | {"num_attention_heads": 7}))
+    with pytest.raises(UserError, match=r"config\.json: no such network can be built"):
+        start_backbone(find_model(name), str(tmp_path))
 
 
 def test_a_folder_that_lacks_part_of_the_encoder_is_refused(tmp_path):

@@ -30,7 +30,7 @@ from common.encoders.base import (
 from common.encoders.config import EncoderConfig
 from common.encoders.weights.download import hub_folder
 from common.encoders.weights.layouts import is_head
-from common.encoders.weights.load import WeightSource, refuse_not_finite
+from common.encoders.weights.load import WeightSource, read_network, refuse_not_finite
 
 log = logging.getLogger(__name__)
 
@@ -191,11 +191,16 @@ def _loaded(network_config: PreTrainedConfig, config: EncoderConfig, source: Wei
     options: dict[str, Any] = {}
     if "add_pooling_layer" in inspect.signature(network_class).parameters:
         options["add_pooling_layer"] = config.pooling == "pooler"  # pretraining leaves it out
-    if source.folder_config is None or source.is_unread:
+    if source.path is None or source.is_unread:
         return load_network(network_class(network_config, **options), config, source)
+    folder: Path | None = source.path
+    if source.folder_config is None:  # a file beside no config.json: its names are a release's all the same
+        held = read_network(source.path, source.network, heads=config.allowed_unexpected)
+        # clones: the network would lie in the file itself, and change with it
+        folder, options["state_dict"] = None, {key: value.clone() for key, value in held.state.items()}
     try:
         network, told = network_class.from_pretrained(
-            source.path,
+            folder,
             config=network_config,
             output_loading_info=True,
             local_files_only=True,
@@ -205,7 +210,7 @@ def _loaded(network_config: PreTrainedConfig, config: EncoderConfig, source: Wei
         )
     except MISFITS as error:
         raise UserError(
-            f"{source.path}: these weights do not fit its config.json ({error}); copy both again"
+            f"{source.path}: these weights do not fit {'its' if folder else 'the'} config.json ({error}); copy both again"
         ) from error
     allowed = (*OTHER_PARTS, *config.allowed_unexpected)
     stray = sorted(key for key in told["unexpected_keys"] if not is_head(key) and not key.startswith(allowed))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEModel
+from transformers.models.videomae.modeling_videomae import VideoMAESelfAttention
 
 from common.base.runtime import UserError, shown
 from common.encoders.base import ClipEncoder, check_grid, choose_architecture, load_network
@@ -106,11 +107,34 @@ def build(config: EncoderConfig, source: WeightSource) -> ClipEncoder:
     )
     with torch.device("meta") if source.path is not None else nullcontext():
         backbone = VideoMAEModel(hf_config)
+    drop_key_biases(backbone)
     network = VideoMAEFeatures(backbone)  # its norm has values, because files of pretraining bring none
     if _has_space_time_positions(architecture, source):
         sides, times = size // architecture.patch_size, config.clip_len // TUBELET
         backbone.embeddings.position_embeddings = space_time_positions(architecture.width, sides, times)
     return ClipEncoder(config, load_network(network, config, source, _rename), source)
+
+
+def drop_key_biases(network: nn.Module) -> None:
+    """Leave a Video MAE of transformers without the biases of its keys: 5.17 has them, 5.23 and the authors have none.
+
+    They add the same number to all scores of a query, which the softmax takes away again: no output depends on them.
+    """
+    for module in network.modules():
+        if isinstance(module, VideoMAESelfAttention):
+            module.key.bias = None
+
+
+def library_name(key: str) -> str | None:
+    """The name in a Video MAE of transformers of a key of its files; None: a bias of the keys, see `drop_key_biases`.
+
+    Published files, and those that 5.23 writes, have the authors' names of the other two biases.
+    """
+    if key.endswith(".attention.attention.key.bias"):
+        return None
+    return key.replace(".attention.q_bias", ".attention.query.bias").replace(
+        ".attention.v_bias", ".attention.value.bias"
+    )
 
 
 def _has_space_time_positions(architecture: Architecture, source: WeightSource) -> bool:
@@ -145,10 +169,7 @@ def _sine_cosine(width: int, positions: Tensor) -> Tensor:
 
 
 def _rename(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """This network's names of a state under the authors' or transformers' names; positions go straight into it.
-
-    transformers 5.17 has a bias of the keys, which is zero, 5.23 has none: the network built decides.
-    """
+    """This network's names of a state under the authors' or transformers' names; positions go straight into it."""
     state = {key.removeprefix("videomae."): value for key, value in state.items()}
     positions = state.pop("pos_embed", None)
     if positions is not None:
@@ -158,15 +179,10 @@ def _rename(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         if key.startswith(("embeddings.", "encoder.layer.")):
-            # transformers writes its files under the bias names of the authors
-            name = key.replace(".q_bias", ".query.bias").replace(".v_bias", ".value.bias")
-            renamed[f"backbone.{name}"] = value
+            renamed[f"backbone.{key}"] = value
         else:
             renamed |= _from_authors(key, value)
-    for name, own in network.state_dict().items():
-        if name.endswith("attention.key.bias"):
-            renamed.setdefault(name, torch.zeros(own.shape))
-    return renamed
+    return {name: value for key, value in renamed.items() if (name := library_name(key)) is not None}
 
 
 def _from_authors(key: str, value: Tensor) -> dict[str, Tensor]:

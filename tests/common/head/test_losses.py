@@ -92,10 +92,40 @@ def test_padding_neither_counts_nor_gets_a_gradient(gamma, class_weights):
     assert longer.grad[:, :, :30].abs().sum() > 0
 
 
-def test_focal_loss_of_a_certain_prediction_has_finite_gradients():
-    x = torch.tensor([[[200.0, -200.0], [-200.0, 200.0]]]).requires_grad_()
-    classification_loss(x, torch.tensor([[0, 0]]), gamma=0.5).backward()
+@pytest.mark.parametrize("gamma", [1e-3, 0.25, 0.5, 0.999, 1.0, 1.5, 2.0, 5.0])
+@pytest.mark.parametrize("class_weights", [None, WEIGHTS])
+def test_focal_loss_of_certain_predictions_has_finite_gradients(gamma, class_weights):
+    """From every distance of the right class to the others, right and wrong, up to where p_t rounds to 1 and beyond."""
+    margins = torch.cat((torch.linspace(-400, 400, 401), torch.linspace(14, 19, 101)))
+    x = torch.zeros(1, 4, len(margins))
+    x[0, 2] = margins
+    x.requires_grad_()
+    loss = classification_loss(x, torch.full((1, len(margins)), 2), gamma=gamma, class_weights=class_weights)
+    loss.backward()
+    assert torch.isfinite(loss)
     assert torch.isfinite(x.grad).all()
+    certain = F.log_softmax(x.detach(), dim=1)[0, 2] == 0
+    assert certain.sum() > 100
+    assert (x.grad[0, :, certain] == 0).all()
+    assert (x.grad[0, 2, margins < 5] < 0).all()
+
+
+@pytest.mark.parametrize("gamma", [0.25, 0.5, 1.0, 2.0])
+def test_gradients_of_the_focal_loss_are_the_formula_s(gamma):
+    """d/dx_t of (1 - p)^g * -log p is (1 - p)^g * (g * p * log p - (1 - p)) in the right class (Lin et al., appendix B)."""
+    x = logits(1, 4, 50).double().requires_grad_()
+    classification_loss(x, torch.full((1, 50), 2), gamma=gamma).backward()
+    p = x.detach().softmax(dim=1)[0, 2]
+    expected = (1 - p) ** gamma * (gamma * p * p.log() - (1 - p)) / 50
+    torch.testing.assert_close(x.grad[0, 2], expected)
+
+
+def test_a_certain_frame_leaves_the_focal_loss_of_the_others_as_it_is():
+    x, target = logits(1, 4, 30), targets(1, 30)
+    certain = torch.tensor([0.0, 0.0, 200.0, 0.0]).view(1, 4, 1)
+    alone = classification_loss(x, target, gamma=0.5).item()
+    both = classification_loss(torch.cat((x, certain), dim=2), F.pad(target, (0, 1), value=2), gamma=0.5).item()
+    assert both == pytest.approx(alone * 30 / 31, rel=1e-6)
 
 
 # --- smoothing -----------------------------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 import itertools
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from common.base.runtime import UserError
 from common.encoders.config import read_encoder_config
@@ -168,16 +170,16 @@ def dinov2_release(*, registers: bool, mask_token: bool = True) -> dict[str, tor
     return release | {"norm.weight": random(48), "norm.bias": random(48)}
 
 
-def by_transformers(release: dict[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
-    """CLS of the same release in transformers' DINOv2, with or without registers."""
+def by_transformers(release: dict[str, torch.Tensor], pixels: torch.Tensor, folder: Path) -> torch.Tensor:
+    """CLS of the same release in transformers' DINOv2, with or without registers, read from a folder with published names."""
     from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 64, "patch_size": 16}
     if "register_tokens" in release:
-        theirs = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes, num_register_tokens=4)).eval()
+        network, config = Dinov2WithRegistersModel, Dinov2WithRegistersConfig(**sizes, num_register_tokens=4)
     else:
-        theirs = Dinov2Model(Dinov2Config(**sizes)).eval()
-    names = {"blocks.": "encoder.layer.", "attn.proj": "attention.o_proj", "ls1.gamma": "layer_scale1.lambda1"}
+        network, config = Dinov2Model, Dinov2Config(**sizes)
+    names = {"blocks.": "encoder.layer.", "attn.proj": "attention.output.dense", "ls1.gamma": "layer_scale1.lambda1"}
     names |= {"ls2.gamma": "layer_scale2.lambda1", "patch_embed.proj": "embeddings.patch_embeddings.projection"}
     names |= {"cls_token": "embeddings.cls_token", "mask_token": "embeddings.mask_token"}
     names |= {"pos_embed": "embeddings.position_embeddings", "register_tokens": "embeddings.register_tokens"}
@@ -187,13 +189,17 @@ def by_transformers(release: dict[str, torch.Tensor], pixels: torch.Tensor) -> t
             key = key.replace(old, new)
         key = f"layernorm.{key[5:]}" if key.startswith("norm.") else key
         if "attn.qkv" in key:
-            for part, share in zip("qkv", value.chunk(3), strict=True):
-                renamed[key.replace("attn.qkv", f"attention.{part}_proj")] = share
+            for part, share in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                renamed[key.replace("attn.qkv", f"attention.attention.{part}")] = share.clone()
         else:
             renamed[key] = value
-    theirs.load_state_dict(renamed)
+    config.save_pretrained(folder)
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    theirs, told = network.from_pretrained(folder, output_loading_info=True)
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
     with torch.no_grad():
-        return theirs(pixels).last_hidden_state[:, 0]
+        return theirs.eval()(pixels).last_hidden_state[:, 0]
 
 
 @pytest.mark.parametrize("mask_token", [True, False])
@@ -208,7 +214,7 @@ def test_a_dinov2_has_the_registers_that_its_file_holds(registers, mask_token, c
         network = surgenet.build(config, find_weights(str(tmp_path / "vitb.pth"), config)).network
     pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.allclose(network(pixels), by_transformers(release, pixels), atol=1e-5)
+        assert torch.allclose(network(pixels), by_transformers(release, pixels, tmp_path / "theirs"), atol=1e-5)
     assert (
         "vitb.pth: holds register tokens, which are used; the authors' script leaves them out" in caplog.text
     ) is registers

@@ -184,6 +184,28 @@ def test_a_classifier_is_left_out_and_a_masked_autoencoder_sees_the_whole_pictur
     assert torch.equal(encoder.encode(frames(2, 64)), encoder.encode(frames(2, 64)))
 
 
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: transformers.ViTModel(transformers.ViTConfig(**VISION)),
+        lambda: transformers.Dinov2Model(transformers.Dinov2Config(**VISION)),
+        lambda: transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION)),
+    ],
+    ids=["ViT", "DINOv2", "CLIP"],
+)
+def test_the_file_of_a_folder_alone_gives_the_same_features(network, tmp_path, frames):
+    """A release's file has its own names for the same tensors, wherever it lies."""
+    encoder = saved(network(), tmp_path / "folder")
+    file = (tmp_path / "folder" / "model.safetensors").rename(tmp_path / "copy.safetensors")
+    alone = build_encoder(encoder.config, str(file))
+    assert torch.equal(alone.encode(frames(2, 64)), encoder.encode(frames(2, 64)))
+    broken = load_file(file)
+    del broken[next(key for key in broken if ".0." in key)]
+    save_file(broken, tmp_path / "broken.safetensors")
+    with pytest.raises(UserError, match=r"broken\.safetensors: these weights are not for .*1 missing"):
+        build_encoder(encoder.config, str(tmp_path / "broken.safetensors"))
+
+
 def test_what_a_network_lacks_or_does_not_have_is_refused_by_name(tmp_path):
     scatter(transformers.ViTModel(transformers.ViTConfig(**VISION))).save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")

@@ -70,6 +70,20 @@ def test_every_key_of_the_full_checkpoint_has_its_place(checkout, golden, tmp_pa
     assert all(not value.any() for value in encoder.network.state_dict().values())
 
 
+def test_a_joint_bias_of_queries_keys_and_values_is_read(config, golden, clips, tmp_path):
+    """As plain vision transformers have it; that of the keys changes nothing."""
+    state = golden.state("surgvista_tiny")
+    joint = {key: value for key, value in state.items() if not key.endswith(("q_bias", "v_bias"))}
+    for layer in range(3):
+        start = f"blocks.{layer}.attn"
+        parts = (state[f"{start}.q_bias"], torch.randn(96), state[f"{start}.v_bias"])
+        joint[f"{start}.qkv.bias"] = torch.cat(parts)
+    torch.save(state, tmp_path / "apart.pth")
+    torch.save(joint, tmp_path / "joint.pth")
+    apart, read = (videomae.build(config, find_weights(str(tmp_path / f"{name}.pth"))) for name in ("apart", "joint"))
+    assert torch.equal(run(apart, clips), run(read, clips))
+
+
 def test_a_key_that_is_neither_used_nor_listed_is_an_error(config, golden, tmp_path):
     torch.save({"model": golden.state("surgvista_tiny") | {"adapter.weight": torch.zeros(1)}}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"1 unknown \(adapter.weight\)"):
@@ -143,6 +157,48 @@ def test_a_folder_of_transformers_gives_the_same_backbone(config, clips, tmp_pat
     with torch.no_grad():
         states = whole.videomae(clips).last_hidden_state
         assert torch.allclose(loaded.network.backbone(clips).last_hidden_state, states, atol=1e-6)
+
+
+def in_names_of(release: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A network's state as a release of transformers writes it: 5.23 as published files, 5.17 with biases of the keys."""
+    state = {key: value for key, value in state.items() if not key.endswith(".key.bias")}
+    if release == "5.17":
+        weights = [key for key in state if key.endswith(".key.weight")]
+        return state | {key.replace("weight", "bias"): torch.randn(len(state[key])) for key in weights}
+    names = {".query.bias": ".q_bias", ".value.bias": ".v_bias"}
+    for part, name in names.items():
+        state = {key.replace(part, name): value for key, value in state.items()}
+    return state
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_folder_gives_the_same_features_whichever_transformers_wrote_it(config, clips, tmp_path, whole):
+    """With biases of the keys, which no softmax heeds, or without; the encoder alone or within a network."""
+    built = videomae.build(config, WeightSource("random")).network.backbone
+    with torch.no_grad():
+        for number, parameter in enumerate(built.parameters()):
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) / 10)
+    start, features = "videomae." if whole else "", {}
+    for release in ("5.17", "5.23"):
+        built.config.save_pretrained(tmp_path / release)
+        state = in_names_of(release, built.state_dict())
+        assert any(key.endswith("attention.key.bias" if release == "5.17" else "attention.q_bias") for key in state)
+        save_file({f"{start}{key}": value for key, value in state.items()}, tmp_path / release / "model.safetensors")
+        loaded = videomae.build(config, find_weights(str(tmp_path / release))).network
+        assert all(torch.equal(value, built.state_dict()[key]) for key, value in loaded.backbone.state_dict().items())
+        features[release] = loaded.backbone(clips).last_hidden_state.detach()
+        assert torch.allclose(features[release], built(clips).last_hidden_state, atol=1e-6)
+    assert torch.equal(features["5.17"], features["5.23"])
+
+
+def test_no_output_depends_on_biases_of_the_keys(config, clips):
+    """The reason to leave them out: transformers' own network, where it has them, with random ones and without."""
+    network = videomae.build(config, WeightSource("random")).network.backbone.eval()
+    with torch.no_grad():
+        without = network(clips).last_hidden_state
+        for layer in network.encoder.layer:
+            layer.attention.attention.key.bias = torch.nn.Parameter(torch.randn(96))
+        assert torch.allclose(network(clips).last_hidden_state, without, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["tiny", "tiny-surgvista"])

@@ -1,12 +1,12 @@
 """Compare encoders, or show one encoder's split.
 
-python compute_results.py --dataset SICS155                     all models, split 1
-python compute_results.py --compare-kfold 5                     all models, 5 folds: page, workbook, pictures
-python compute_results.py --compare-kfold --splits official      over the lists that a release comes with
-python compute_results.py --models Base I3D --runs default      two models' runs without a name
-python compute_results.py --model Base --split 1                one model: workbook, ribbons, confusion matrix
-python compute_results.py --benchmark --splits official         every data set with finished runs: ranks over all of them
-python compute_results.py --compare-kfold 5 --with_predictions TeCNO=../tecno/predictions      predictions made elsewhere too
+python compute_results.py --dataset SICS155                    # all models, split 1
+python compute_results.py --compare-kfold 5                    # all models, 5 folds: page, workbook, pictures
+python compute_results.py --compare-kfold --splits official    # over the lists that a release comes with
+python compute_results.py --models Base I3D --runs default     # two models' runs without a name
+python compute_results.py --model Base --split 1               # one model: workbook, ribbons, confusion matrix
+python compute_results.py --benchmark --splits official        # every data set with finished runs: ranks over all of them
+python compute_results.py --compare-kfold 5 --with_predictions TeCNO=../tecno/predictions # made elsewhere too
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Score a folder of predictions against a folder of ground truths, under any of the field's protocols.
 
-python -m common.evaluation GROUND_TRUTH_DIR PREDICTION_DIR --mapping_path M [--protocol challenge mstcn] [--json FILE]
+python -m common.evaluation GROUND_TRUTH_DIR PREDICTION_DIR --mapping_path mapping.txt
+python -m common.evaluation GROUND_TRUTH_DIR PREDICTION_DIR --protocol challenge mstcn --json scores.json
 """
 
 import argparse

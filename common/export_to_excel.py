@@ -1,7 +1,7 @@
 """Write all runs of an encoder to `models/<Encoder>/results.xlsx`.
 
-python -m common.export_to_excel --dataset SICS155                    every finished fold of every run
-python -m common.export_to_excel --model Base --split val             the validation part
+python -m common.export_to_excel --dataset SICS155                    # every finished fold of every run
+python -m common.export_to_excel --model Base --split val             # the validation part
 """
 
 from dataclasses import replace

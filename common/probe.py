@@ -1,7 +1,7 @@
 """Which tools, criteria or triplets a frame has, or of which class a clip is: what features of a frozen encoder tell of it.
 
 python -m common.probe --dataset Cholec80-tools --model EfficientNet-Lite0 --splits A
-python -m common.probe --dataset SurgRec-cataract-101 --model ColorHistogram        the split of the table itself
+python -m common.probe --dataset SurgRec-cataract-101 --model ColorHistogram        # the split of the table itself
 
 Logistic regression on standardised features; its C is chosen inside the training part. docs/tasks.md
 """

@@ -1,10 +1,10 @@
 """Train, predict and score every fold of one encoder; finished folds are not run again.
 
 python -m common.run_k_folds --dataset SICS155 --folds 5 --num_epochs 100
-python -m common.run_k_folds --train_fraction 0.1,0.25,0.5,1 --seed 42,43,44        every pair, each a run of its own
-python -m common.run_k_folds --variants default published spacing1                  windows of other lengths in time
-python -m common.run_k_folds --splits official                                      the lists that a release comes with
-python -m common.run_k_folds --acquire random,coverage,uncertainty --rounds 5       which videos should have been labelled first?
+python -m common.run_k_folds --train_fraction 0.1,0.25,0.5,1 --seed 42,43,44        # every pair, each a run of its own
+python -m common.run_k_folds --variants default published spacing1                  # windows of other lengths in time
+python -m common.run_k_folds --splits official                                      # the lists that a release comes with
+python -m common.run_k_folds --acquire random,coverage,uncertainty --rounds 5       # which videos should have been labelled first?
 python -m common.run_k_folds --reproduce models/Base/results/SICS155/split_1/run.json
 """
 

@@ -1,9 +1,9 @@
 """Train a decoder on the maps of a frozen encoder, predict the class of every pixel, score the masks.
 
-python -m common.segment train    --dataset CaDIS-task2 --model SurgeNet-CAFormer-S18 --splits official
-python -m common.segment predict  --dataset CaDIS-task2 --model SurgeNet-CAFormer-S18 --splits official
-python -m common.segment evaluate --dataset CaDIS-task2 --model SurgeNet-CAFormer-S18 --splits official
-python -m common.segment predict  --dataset CaDIS-task2 --model MetaFormerFPN --splits official --checkpoint FILE
+python -m common.segment train    --dataset CaDIS-2 --model SurgeNet-CAFormer-S18 --splits official
+python -m common.segment predict  --dataset CaDIS-2 --model SurgeNet-CAFormer-S18 --splits official
+python -m common.segment evaluate --dataset CaDIS-2 --model SurgeNet-CAFormer-S18 --splits official
+python -m common.segment predict  --dataset CaDIS-2 --model MetaFormerFPN --splits official --checkpoint FILE
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Group the clips of a corpus by what they show, for `--clusters` of the pretraining commands.
 
-python cluster_videos.py --dataset Cataracts-1K --encoder EfficientNet-Lite0
+python pretrain/cluster_videos.py --dataset Cataracts-1K --encoder EfficientNet-Lite0
 
 The features are those that `models/<Encoder>/extract_features.py --dataset NAME` has made (`--fps 1` is enough).
 """

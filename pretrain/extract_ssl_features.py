@@ -1,7 +1,7 @@
 """Stage 3 of pretraining: features of a data set by a pretrained network, for the same heads as any encoder's.
 
-    python extract_ssl_features.py --model vjepa2-l
-    python extract_ssl_features.py --model vjepa2-vitl-fpc64-256 --checkpoint ./checkpoints/ssl/vjepa2-vitl-fpc64-256
+    python pretrain/extract_ssl_features.py --model vjepa2-l
+    python pretrain/extract_ssl_features.py --model vjepa2-vitl-fpc64-256 --checkpoint pretrain/checkpoints/ssl/vjepa2-vitl-fpc64-256
 
 The first takes the adapter of finetune_lora.py and its base, and is the same as extract_features.py in the CataractFT
 folder of the encoder. The second is the variant without LoRA, kept apart as features/<Encoder>@ssl. An adapter folder

@@ -1,8 +1,8 @@
 """Stage 2 of pretraining: adapt a network to annotated cataract videos with LoRA.
 
-    python finetune_lora.py --model vjepa2-l --ssl_checkpoint ./checkpoints/ssl/vjepa2-vitl-fpc64-256/final.pt
-    python finetune_lora.py --model dinov3-b --datasets Cataract-101 --base published
-    torchrun --nproc_per_node 4 finetune_lora.py --model vjepa2-g        # 4 GPUs: four times the clips a step
+    python pretrain/finetune_lora.py --model vjepa2-l --ssl_checkpoint pretrain/checkpoints/ssl/vjepa2-vitl-fpc64-256/final.pt
+    python pretrain/finetune_lora.py --model dinov3-b --datasets Cataract-101 --base published
+    torchrun --nproc_per_node 4 pretrain/finetune_lora.py --model vjepa2-g        # 4 GPUs: four times the clips a step
 
 Writes pretrain/checkpoints/<short name>/best_lora, which the CataractFT folders under models/ read, and its classifier as a
 linear head, linear_probe.pt, for python -m common.predict_video. A training that was stopped resumes where it was when the

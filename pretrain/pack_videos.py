@@ -1,9 +1,9 @@
 """Pack the videos of corpora for Stage 1: decode them once, and keep small frames that are read many times faster.
 
-    python pack_videos.py --videos Cataracts-1K                         # to data/packed/Cataracts-1K
-    python ssl_pretrain_vjepa2.py --model vjepa2-l --videos data/packed/Cataracts-1K
-    python pack_videos.py --videos Cataracts-1K --shard 2/8             # one of eight jobs; an array sets it itself
-    python pack_videos.py --videos Cataracts-1K --check                 # are all there, with the content written?
+    python pretrain/pack_videos.py --videos Cataracts-1K                         # to data/packed/Cataracts-1K
+    python pretrain/ssl_pretrain_vjepa2.py --model vjepa2-l --videos data/packed/Cataracts-1K
+    python pretrain/pack_videos.py --videos Cataracts-1K --shard 2/8             # one of eight jobs; an array sets it itself
+    python pretrain/pack_videos.py --videos Cataracts-1K --check                 # are all there, with the content written?
 
 Every video becomes a tar file of JPEG frames, laid out as WebDataset reads it, with a table of times and places and a
 record with the video's fingerprint, by which --exclude and the reports' leak checks know it. The same command goes on

@@ -1,9 +1,9 @@
 """Stage 1 for image encoders: continue pretraining DINOv3, or SurgeNet's CAFormer, on frames of surgical video.
 
-    python ssl_pretrain_dinov3.py --model dinov3-vitb16
-    python ssl_pretrain_dinov3.py --model dinov3-l --videos Cataracts-1K ~/more_videos --exclude SICS155
-    python ssl_pretrain_dinov3.py --model caformer-s18 --recipe dino
-    torchrun --nproc_per_node 8 ssl_pretrain_dinov3.py --model dinov3-7b
+    python pretrain/ssl_pretrain_dinov3.py --model dinov3-vitb16
+    python pretrain/ssl_pretrain_dinov3.py --model dinov3-l --videos Cataracts-1K ~/more_videos --exclude SICS155
+    python pretrain/ssl_pretrain_dinov3.py --model caformer-s18 --recipe dino
+    torchrun --nproc_per_node 8 pretrain/ssl_pretrain_dinov3.py --model dinov3-7b
 
 Writes checkpoints/ssl/<model>/: final.pt, export/ for feature extraction and LoRA, manifest.json of the videos seen,
 metrics.jsonl. The same command resumes where it stopped.

@@ -1,10 +1,10 @@
 """Stage 1 for Video MAE: continue pretraining it on clips of surgical video, alone or beside an image teacher.
 
-    python ssl_pretrain_videomae.py --model videomae-b
-    python ssl_pretrain_videomae.py --model videomae-b --videos Cataracts-1K ~/more_videos --corpus_alpha 0
-    python ssl_pretrain_videomae.py --model videomae-b --image_teacher DinoV3-ViT-L16
-    python ssl_pretrain_videomae.py --model surgvista-b --image_teacher DinoV3-ViT-L16
-    torchrun --nproc_per_node 8 ssl_pretrain_videomae.py --model videomae-b --batch_size 32
+    python pretrain/ssl_pretrain_videomae.py --model videomae-b
+    python pretrain/ssl_pretrain_videomae.py --model videomae-b --videos Cataracts-1K ~/more_videos --corpus_alpha 0
+    python pretrain/ssl_pretrain_videomae.py --model videomae-b --image_teacher DinoV3-ViT-L16
+    python pretrain/ssl_pretrain_videomae.py --model surgvista-b --image_teacher DinoV3-ViT-L16
+    torchrun --nproc_per_node 8 pretrain/ssl_pretrain_videomae.py --model videomae-b --batch_size 32
 
 The first two are Video MAE's recipe (SurgRec-MAE is one, but publishes no settings of its own), the next two SurgVISTA's, from either's
 weights. Writes checkpoints/ssl/<model>/: final.pt, export/ for feature extraction (models/SurgRec-MAE --weights,

@@ -1,9 +1,9 @@
 """Stage 1 for V-JEPA 2: continue pretraining it on clips of surgical video, by masked prediction of its own features.
 
-    python ssl_pretrain_vjepa2.py --model vjepa2-vitl-fpc64-256 --batch_size 2 --epochs 100
-    python ssl_pretrain_vjepa2.py --model vjepa2-l --videos Cataracts-1K ~/more_videos --exclude SICS155
-    python ssl_pretrain_vjepa2.py --model vjepa2-l --mask_ratio 0 --clip_len 64 --batch_size 1
-    torchrun --nproc_per_node 8 ssl_pretrain_vjepa2.py --model vjepa2-g
+    python pretrain/ssl_pretrain_vjepa2.py --model vjepa2-vitl-fpc64-256 --batch_size 2 --epochs 100
+    python pretrain/ssl_pretrain_vjepa2.py --model vjepa2-l --videos Cataracts-1K ~/more_videos --exclude SICS155
+    python pretrain/ssl_pretrain_vjepa2.py --model vjepa2-l --mask_ratio 0 --clip_len 64 --batch_size 1
+    torchrun --nproc_per_node 8 pretrain/ssl_pretrain_vjepa2.py --model vjepa2-g
 
 Nine tenths of a clip are hidden from the encoder; a predictor says what the encoder's moving average finds there.
 Writes checkpoints/ssl/<model>/: final.pt, export/ for feature extraction and LoRA, manifest.json of the videos seen,

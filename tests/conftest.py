@@ -44,6 +44,7 @@ LONGEST_FIRST = (
     "test_house.py",
     "test_compute_results.py",
     "slurm/test_cluster.py",
+    "test_docs_run.py",
     "test_artefacts.py",
     "faults/test_kills.py",
     "faults/test_two_writers.py",

@@ -7,6 +7,7 @@ import re
 import runpy
 import shlex
 import sys
+import textwrap
 from functools import cache
 from pathlib import Path
 from unittest import mock
@@ -23,7 +24,6 @@ from common.encoders.weights.load import RANDOM
 from common.scoring.metrics import confusion_matrix
 from tests.test_docs import DOCUMENTS, ROOT
 
-CHECKED = [path for path in DOCUMENTS if path.name != "commands.md"]  # that page is made of the parsers themselves
 # programs of others, and the shell's own words
 OTHERS = {"mkdir", "cp", "source", "pip", "python3", "label-studio", "printf", "export", "for", "done", "do"}
 LAUNCHERS = {"sbatch", "srun"}
@@ -34,17 +34,22 @@ class _Parsed(BaseException):
     """Carries a command's parser out of it."""
 
 
-def blocks(path: Path) -> list[list[str]]:
+def blocks(path: Path, language: str = "") -> list[str]:
+    """The text of each block of a language, "" for commands."""
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(text) for _, named, text in found if named == language]
+
+
+def lines_of_commands(path: Path) -> list[list[str]]:
     """The lines of each block of commands: without comments, continued lines joined."""
-    found = re.findall(r"^ *```\n(.*?)^ *```$", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    joined = [block.replace("\\\n", " ") for block in found]
+    joined = [block.replace("\\\n", " ") for block in blocks(path)]
     return [[re.sub(r"(^|\s)#.*", "", line).strip() for line in block.splitlines()] for block in joined]
 
 
 def commands_of(path: Path) -> list[tuple[Path, list[str]]]:
     """Every command of a document: the folder that its block has gone to, and its words."""
     found = []
-    for lines in blocks(path):
+    for lines in lines_of_commands(path):
         folder = ROOT
         for line in lines:
             for part in re.split(r"\s(?:&&|\|)\s", line):
@@ -70,6 +75,7 @@ def parser_of(program: str) -> argparse.ArgumentParser:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", [program])
         patched.setattr(argparse.ArgumentParser, "parse_args", stop)
+        patched.delitem(sys.modules, program, raising=False)  # of another test: `runpy` warns of it
         if program.endswith(".py"):  # a script's neighbours are imported by name
             patched.syspath_prepend((ROOT / program).parent)
         try:
@@ -113,7 +119,7 @@ def check(folder: Path, words: list[str]) -> None:
         raise AssertionError(f"{' '.join(words)}: its options are other ones (the message is above)") from stopped
 
 
-@pytest.mark.parametrize("path", CHECKED, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_command_of_a_document_exists_with_its_options(path):
     for folder, words in commands_of(path):
         check(folder, words)
@@ -133,7 +139,7 @@ def test_no_document_names_a_device():
     """It is found by itself."""
     told = [
         (path.name, words)
-        for path in CHECKED
+        for path in DOCUMENTS
         for _, words in commands_of(path)
         if "--device" in words and "cuda" in words
     ]
@@ -145,7 +151,7 @@ def test_no_document_names_a_device():
 
 def example(first_words: str) -> str:
     """The block of Python in docs/contributing.md that begins so."""
-    found = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "contributing.md").read_text(), flags=re.DOTALL)
+    found = blocks(ROOT / "docs" / "contributing.md", "python")
     return next(block for block in found if block.startswith(first_words))
 
 

@@ -16,6 +16,7 @@ from common.reports.written import public_text
 from common.run_k_folds import main as run_k_folds
 from common.scoring import folder, metrics, video_score
 from tests.common.conftest import made
+from tests.common.reports.page.packed import charts_of
 from tests.common.work import counting
 
 __all__ = ["made"]  # the fixture of the tests of common/
@@ -147,7 +148,7 @@ def test_what_is_shared_names_no_path_no_host_and_no_patient(finished, monkeypat
     assert not list(paths.comparison_results().glob("*.csv"))
     page = (folder / "model_report.html").read_text()
     with zipfile.ZipFile(folder / "model_comparison.xlsx") as book:
-        texts = [page, *(book.read(name).decode() for name in book.namelist())]
+        texts = [page, json.dumps(charts_of(page)), *(book.read(name).decode() for name in book.namelist())]
     for word in (str(paths.repository_root()), str(paths.CHECKOUT), "hospital", "Anna", "Zacharias", platform.node()):
         assert not [text for text in texts if re.search(rf"(?<!\w){re.escape(word)}", text)], word
     assert "weights.pth" in page

@@ -1,23 +1,33 @@
 "use strict";
-// Once the page stands, plotly is read and charts are drawn, from the top, whenever nothing else is to be done; a print waits for all.
-const undrawn = [...document.querySelectorAll("script.figure")];
+// Once the page stands, plotly and the charts are unpacked, and drawn, from the top, whenever nothing else is to be done; a print waits for all.
+const undrawn = [];
 const look = {responsive: true, displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]]};
-function startPlotly() {
-  const script = document.createElement("script");
-  script.textContent = document.getElementById("plotly").textContent;
-  document.head.append(script);  // runs at once
+async function unpack(script) {
+  const bytes = Uint8Array.from(atob(script.textContent), letter => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
+}
+async function unpackCharts() {
+  const figures = [...document.querySelectorAll("script.figure")], places = figures.map(figure => figure.previousElementSibling);
+  if (!window.DecompressionStream) {
+    for (const place of places) place.textContent = "Charts need a browser of 2023 or later; the tables hold the same numbers.";
+    return;
+  }
+  const plotly = document.createElement("script");
+  const [text, ...contents] = await Promise.all([document.getElementById("plotly"), ...figures].map(unpack));
+  plotly.textContent = text;
+  document.head.append(plotly);  // runs at once
+  contents.forEach((content, place) => undrawn.push([places[place], content]));
+  later();
 }
 function drawNext() {
-  const content = undrawn.shift();
-  if (!content) return;
-  if (!window.Plotly) startPlotly();
-  const {data, layout} = JSON.parse(content.textContent);
-  Plotly.newPlot(content.previousElementSibling, data, layout, look);
+  if (!undrawn.length) return;
+  const [place, content] = undrawn.shift(), {data, layout} = JSON.parse(content);
+  Plotly.newPlot(place, data, layout, look);
   later();
 }
 const later = () => undrawn.length && (window.requestIdleCallback ?? setTimeout)(drawNext);
 window.addEventListener("beforeprint", () => { while (undrawn.length) drawNext(); });
-window.addEventListener("load", () => setTimeout(later));
+window.addEventListener("load", () => setTimeout(unpackCharts));
 // A click on a column's title sorts the encoders by it, the best first; another click turns the order round.
 for (const button of document.querySelectorAll(".board thead button")) {
   button.addEventListener("click", () => {
@@ -43,7 +53,8 @@ search.addEventListener("input", () => {
   document.getElementById("ribbon-found").textContent =
     wanted === "" || video ? "" : found.length ? `${found.length} videos` : "no such video";
   if (wanted === "" || video === null) return;
-  while (!ribbons.layout) drawNext();
+  while (!ribbons.layout && undrawn.length) drawNext();
+  if (!ribbons.layout) return;  // not unpacked yet
   const index = videos.indexOf(video), [data, layout] = ribbons.layout.updatemenus[0].buttons[index].args;
   Plotly.update(ribbons, data, {...layout, "updatemenus[0].active": index});
 });

@@ -68,13 +68,13 @@ def _convolve_backward(grad: Tensor, x: Tensor, weight: Tensor, taps: Taps) -> t
 def _by_weight(grad: Tensor, x: Tensor, weight: Tensor, taps: Taps) -> Tensor:
     """The gradient of `convolve` by its weight: for each tap, the product of what went out and what came in there."""
     length = x.shape[-1]
-    out, into = grad.squeeze(2), x.squeeze(2).transpose(1, 2)  # (B, out, T) and (B, T, in)
-    by_tap = []
-    for tap in range(weight.shape[-1]):
-        offset = min(max(tap * taps.dilation - taps.left, -length), length)
-        first, last = max(0, -offset), length - max(0, offset)
-        by_tap.append((out[..., first:last] @ into[:, first + offset : last + offset]).sum(0))
-    return torch.stack(by_tap, dim=-1).unsqueeze(2)
+    by_tap = weight.new_zeros(weight.shape[-1], *weight.shape[:2])
+    for out, into in zip(grad.squeeze(2), x.squeeze(2).transpose(1, 2), strict=True):  # (out, T) and (T, in) of a video
+        for tap, total in enumerate(by_tap):
+            offset = min(max(tap * taps.dilation - taps.left, -length), length)
+            first, last = max(0, -offset), length - max(0, offset)
+            total.addmm_(out[:, first:last], into[first + offset : last + offset])
+    return by_tap.permute(1, 2, 0).unsqueeze(2)
 
 
 def _over_frames(grad: Tensor) -> Tensor:
@@ -132,17 +132,20 @@ class Dropout(Function):
         return (_bits(x) & kept(octets, x)).view(x.dtype).mul_(KEEP_SCALE)
 
 
+def image_weights(stacked: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Weights `(layers, out, in, taps)` as those of each layer's `convolve`, `(out, in, 1, taps)`."""
+    memory = stacked.transpose(2, 3).to(dtype=dtype, memory_format=torch.contiguous_format)
+    return memory.transpose(2, 3).unsqueeze(3).unbind()
+
+
 class ResidualLayer(Function):
     """`DilatedResidualLayer` in training: x + dropout(1x1(relu(dilated(x)))), its padding at 0 by `mask` where there is any.
 
-    The factor 2 of dropout is put into the pointwise convolution, which is exact.
+    The factor 2 of dropout is in the pointwise convolution already, which is exact (`layers.residual_weights`).
     """
 
     @staticmethod
     def forward(ctx, x, dilated, dilated_bias, pointwise, pointwise_bias, octets, mask, taps: Taps) -> Tensor:
-        dilated, dilated_bias, pointwise, pointwise_bias = (
-            each.to(x.dtype) for each in (dilated, dilated_bias, pointwise * KEEP_SCALE, pointwise_bias * KEEP_SCALE)
-        )
         hidden = convolve(x, dilated, dilated_bias, taps).relu_()
         out = F.conv2d(hidden, pointwise, pointwise_bias)
         _bits(out).bitwise_and_(kept(octets, out))
@@ -163,21 +166,20 @@ class ResidualLayer(Function):
             grad = grad * mask
         by_out = (_bits(grad) & kept(octets, grad)).view(grad.dtype)
         by_hidden, by_pointwise = _convolve_backward(by_out, hidden, pointwise, Taps(1, 0, 0))
-        scaled = by_pointwise.mul_(KEEP_SCALE), _over_frames(by_out).mul_(KEEP_SCALE)
         by_hidden = torch.ops.aten.threshold_backward(by_hidden, hidden, 0)
         by_x, by_dilated = _convolve_backward(by_hidden, x, dilated, ctx.taps)
-        return by_x.add_(grad), by_dilated, _over_frames(by_hidden), *scaled, None, None, None
+        by_biases = _over_frames(by_hidden), _over_frames(by_out)
+        return by_x.add_(grad), by_dilated, by_biases[0], by_pointwise, by_biases[1], None, None, None
 
 
 class PairedLayer(Function):
     """A layer of `PredictionGeneration` in training: x + dropout(relu(first(x) + second(x) + bias)), its padding at 0.
 
-    `first` and `second` are the pair of dilated convolutions, each with its half of the fusion multiplied in (`fused_pair`).
+    `first` and `second` are the pair of dilated convolutions, each with its half of the fusion multiplied in (`mstcn.multiplied`).
     """
 
     @staticmethod
     def forward(ctx, x, first, second, bias, octets, mask, taps: tuple[Taps, Taps]) -> Tensor:
-        first, second, bias = (each.to(x.dtype) for each in (first, second, bias))
         kept_part = convolve(x, first, bias, taps[0]).add_(convolve(x, second, None, taps[1])).relu_()
         _bits(kept_part).bitwise_and_(kept(octets, kept_part))
         # dropout's factor: exact, and after it what is above 0 is what both ReLU and dropout let through

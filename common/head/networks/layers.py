@@ -4,11 +4,14 @@ Shapes: B videos, T frames, C channels. Inside, a sequence `(B, C, T)` may trave
 channels-last memory, which features read as `(T, dim)` rows enter without a copy.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.head.networks.fused import CHANNELS_LAST, Dropout, ResidualLayer, Taps, convolve
+from common.head.networks.fused import CHANNELS_LAST, KEEP_SCALE, Dropout, ResidualLayer, Taps, convolve, image_weights
 
 
 class Head(nn.Module):
@@ -114,17 +117,40 @@ class DilatedResidualLayer(nn.Module):
         self.conv_1x1 = TemporalConv(channels, channels)
         self.dropout = SeededDropout()
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, weights: tuple[Tensor, ...] | None = None) -> Tensor:
+        """`weights`: the layer's own by `residual_weights`, where they are there already."""
         if self.training and self.dropout.p == 0.5:
-            dilated, pointwise = self.conv_dilated, self.conv_1x1
-            weights = (dilated.image_weight, dilated.bias, pointwise.image_weight, pointwise.bias)
-            return ResidualLayer.apply(x, *weights, self.dropout.octets(x), mask, dilated.taps)
+            (weights,) = (weights,) if weights else residual_weights([self], x.dtype)
+            return ResidualLayer.apply(x, *weights, self.dropout.octets(x), mask, self.conv_dilated.taps)
         return self.plain(x, mask)
 
     def plain(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """The layer as it is defined."""
         out = self.conv_1x1(F.relu(self.conv_dilated(x)))
         return masked(x + self.dropout(out), mask)
+
+
+def residual_weights(layers: Iterable[DilatedResidualLayer], dtype: torch.dtype) -> Iterator[tuple[Tensor, ...]]:
+    """Weights and biases of each layer as `ResidualLayer` takes them: eight operations for all, which are eight a layer else.
+
+    Short videos and GPUs spend more time on starting operations than in them.
+    """
+    dilated, pointwise = zip(*((layer.conv_dilated, layer.conv_1x1) for layer in layers), strict=True)
+    parts = []
+    for convolutions, scale in ((dilated, 1.0), (pointwise, KEEP_SCALE)):
+        weights = torch.stack([each.weight for each in convolutions])
+        biases = torch.stack([each.bias for each in convolutions])
+        scaled = (weights, biases) if scale == 1 else (weights * scale, biases * scale)
+        parts += [image_weights(scaled[0], dtype), scaled[1].to(dtype).unbind()]
+    return zip(*parts, strict=True)
+
+
+def through_layers(layers: Sequence[DilatedResidualLayer], x: Tensor, mask: Tensor | None) -> Tensor:
+    """What comes out of the last of a stage's layers."""
+    weights = residual_weights(layers, x.dtype) if layers[0].training else repeat(None, len(layers))
+    for layer, own in zip(layers, weights, strict=True):
+        x = layer(x, mask, own)
+    return x
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -7,14 +7,14 @@ unchanged. Inside, a sequence `(B, C, T)` travels as an image `(B, C, 1, T)` in 
 Shapes: B videos, T frames, `dim` features a frame, `num_f_maps` channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.head.networks.fused import CHANNELS_LAST, PairedLayer, Taps
-from common.head.networks.layers import DilatedResidualLayer, Head, SeededDropout, TemporalConv, masked
+from common.head.networks.fused import PairedLayer, Taps, image_weights
+from common.head.networks.layers import DilatedResidualLayer, Head, SeededDropout, TemporalConv, masked, through_layers
 from common.head.networks.lookahead import future_limits
 
 
@@ -41,11 +41,11 @@ class PredictionGeneration(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         out = masked(self.conv_1x1_in(x), mask)
-        for pair in zip(self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion, strict=True):
-            if self.training and self.dropout.p == 0.5:
-                *weights, taps = multiplied(*pair)
+        if self.training and self.dropout.p == 0.5:
+            for *weights, taps in multiplied(self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion, out.dtype):
                 out = PairedLayer.apply(out, *weights, self.dropout.octets(out), mask, taps)
-            else:
+        else:
+            for pair in zip(self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion, strict=True):
                 out = self.plain_layer(out, mask, *pair)
         return masked(self.conv_out(out), mask)
 
@@ -58,25 +58,34 @@ class PredictionGeneration(nn.Module):
 
 
 def multiplied(
-    first: TemporalConv, second: TemporalConv, fusion: TemporalConv
-) -> tuple[Tensor, Tensor, Tensor, tuple[Taps, Taps]]:
-    """The pair of a layer with the fusion multiplied in: weights of two convolutions whose sum it is, one bias, their taps.
+    firsts: Sequence[TemporalConv], seconds: Sequence[TemporalConv], fusions: Sequence[TemporalConv], dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[Taps, Taps]]]:
+    """Of each layer the pair with the fusion multiplied in: weights of two convolutions whose sum it is, one bias, their taps.
 
-    Nothing but the fusion comes after the pair, so that the three are one linear map: 5 products of maps instead of 8.
+    Nothing but the fusion comes after the pair, so that the three are one linear map: 5 products of maps instead of 8. All layers
+    together, since each operation on weights takes longer to start than to run.
     """
-    with torch.autocast(fusion.weight.device.type, enabled=False):  # products of weights are as precise as weights
-        halves = fusion.weight.squeeze(2).chunk(2, dim=1)
-        one, other = (
-            torch.einsum("om,mik->oik", *each) for each in zip(halves, (first.weight, second.weight), strict=True)
-        )
-        bias = fusion.bias + halves[0] @ first.bias + halves[1] @ second.bias
-    taps = first.taps, second.taps
-    if all(each.left == each.right for each in taps):  # both look at the frame itself: once is enough
-        one = torch.cat((one[..., :1], one[..., 1:2] + other[..., 1:2], one[..., 2:]), dim=2)
-        other = other[..., ::2]
-        taps = first.taps, Taps(2 * second.taps.dilation, second.taps.left, second.taps.right)
-    images = (weight.unsqueeze(2).contiguous(memory_format=CHANNELS_LAST) for weight in (one, other))
-    return *images, bias, taps
+    taps = [(first.taps, second.taps) for first, second in zip(firsts, seconds, strict=True)]
+    with torch.autocast(fusions[0].weight.device.type, enabled=False):  # products of weights are as precise as weights
+        halves = torch.stack([fusion.weight.squeeze(2) for fusion in fusions]).chunk(2, dim=2)
+        bias = torch.stack([fusion.bias for fusion in fusions])
+        products = []
+        for half, convolutions in zip(halves, (firsts, seconds), strict=True):
+            weight = torch.stack([each.weight for each in convolutions])  # (layers, maps, in, taps)
+            products.append((half @ weight.flatten(2)).unflatten(2, weight.shape[2:]))
+            bias = bias + (half @ torch.stack([each.bias for each in convolutions]).unsqueeze(2)).squeeze(2)
+    one, other = products
+    # where both look at the frame itself, once is enough
+    is_joined = [all(each.left == each.right for each in pair) for pair in taps]
+    joined = torch.cat((one[..., :1], one[..., 1:2] + other[..., 1:2], one[..., 2:]), dim=3), other[..., ::2]
+    weights = {
+        way: [image_weights(each, dtype) for each in (joined if way else products)] for way in dict.fromkeys(is_joined)
+    }
+    for layer, (way, pair, of_bias) in enumerate(zip(is_joined, taps, bias.to(dtype).unbind(), strict=True)):
+        first, second = (each[layer] for each in weights[way])
+        if way:
+            pair = pair[0], Taps(2 * pair[1].dilation, pair[1].left, pair[1].right)
+        yield first, second, of_bias, pair
 
 
 class Refinement(nn.Module):
@@ -90,9 +99,7 @@ class Refinement(nn.Module):
         self.conv_out = TemporalConv(num_f_maps, num_classes)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        out = masked(self.conv_1x1(x), mask)
-        for layer in self.layers:
-            out = layer(out, mask)
+        out = through_layers(self.layers, masked(self.conv_1x1(x), mask), mask)
         return masked(self.conv_out(out), mask)
 
 

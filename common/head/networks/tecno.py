@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.head.networks.layers import DilatedResidualLayer, Head, TemporalConv, masked
+from common.head.networks.layers import DilatedResidualLayer, Head, TemporalConv, masked, through_layers
 from common.head.networks.lookahead import future_limits
 
 
@@ -24,9 +24,7 @@ class TeCNOStage(nn.Module):
         self.conv_out_classes = TemporalConv(maps, num_classes)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        out = masked(self.conv_1x1(x), mask)
-        for layer in self.layers:
-            out = layer(out, mask)
+        out = through_layers(self.layers, masked(self.conv_1x1(x), mask), mask)
         return masked(self.conv_out_classes(out), mask)
 
 

@@ -1,5 +1,6 @@
 """Whole layers as one step of autograd: the numbers and gradients of their plain equals, with the same bits dropped."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -55,6 +56,14 @@ def test_a_residual_layer_is_its_plain_equal(future, mask):
     assert_same(result(layer, layer, mask), result(layer, layer.plain, mask))
 
 
+def plain_stage(stage: PredictionGeneration, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """A stage as it is defined."""
+    out = masked(stage.conv_1x1_in(x), mask)
+    for pair in zip(stage.conv_dilated_1, stage.conv_dilated_2, stage.conv_fusion, strict=True):
+        out = stage.plain_layer(out, mask, *pair)
+    return masked(stage.conv_out(out), mask)
+
+
 @pytest.mark.parametrize("mask", [None, padding()], ids=["whole", "padded"])
 @pytest.mark.parametrize("future", LIMITS.values(), ids=LIMITS)
 @pytest.mark.parametrize("num_layers", [2, 3])  # of three, the one in the middle has two dilations that are equal
@@ -63,22 +72,23 @@ def test_a_stage_of_paired_layers_is_its_plain_equal(num_layers, future, mask):
     limits = [2**num_layers if future is None else future] * num_layers
     stage = PredictionGeneration(num_layers, MAPS, MAPS, 5, limits).double().train()
 
-    def plain(x, mask):
-        out = masked(stage.conv_1x1_in(x), mask)
-        for pair in zip(stage.conv_dilated_1, stage.conv_dilated_2, stage.conv_fusion, strict=True):
-            out = stage.plain_layer(out, mask, *pair)
-        return masked(stage.conv_out(out), mask)
-
-    assert_same(result(stage, stage, mask), result(stage, plain, mask))
+    assert_same(result(stage, stage, mask), result(stage, partial(plain_stage, stage), mask))
 
 
 def test_a_pair_that_looks_at_the_same_frame_looks_at_it_once():
-    stage = PredictionGeneration(3, MAPS, MAPS, 5, [8] * 3)
-    one, other, _, _ = multiplied(stage.conv_dilated_1[0], stage.conv_dilated_2[0], stage.conv_fusion[0])
-    assert one.shape[-1] + other.shape[-1] == 5
-    causal = PredictionGeneration(3, MAPS, MAPS, 5, [0] * 3)
-    one, other, _, _ = multiplied(causal.conv_dilated_1[0], causal.conv_dilated_2[0], causal.conv_fusion[0])
-    assert one.shape[-1] + other.shape[-1] == 6
+    for future, number_of_taps in ((8, 5), (0, 6)):
+        stage = PredictionGeneration(3, MAPS, MAPS, 5, [future] * 3)
+        layers = multiplied(stage.conv_dilated_1, stage.conv_dilated_2, stage.conv_fusion, torch.float32)
+        assert [one.shape[-1] + other.shape[-1] for one, other, _, _ in layers] == [number_of_taps] * 3
+
+
+def test_layers_of_a_stage_may_differ_in_what_they_may_see():
+    """With few frames ahead, narrow layers look at both sides alike and wide ones do not."""
+    torch.manual_seed(0)
+    stage = PredictionGeneration(4, MAPS, MAPS, 5, [8, 0, 8, 2]).double().train()
+    layers = multiplied(stage.conv_dilated_1, stage.conv_dilated_2, stage.conv_fusion, torch.float64)
+    assert {other.shape[-1] for _, other, _, _ in layers} == {2, 3}
+    assert_same(result(stage, stage, padding()), result(stage, partial(plain_stage, stage), padding()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

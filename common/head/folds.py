@@ -1,5 +1,6 @@
 """Every fold of one encoder: trained, predicted, scored; finished folds are not run again."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,8 +11,9 @@ import torch
 from common.base import paths
 from common.base.children import num_cores, side_by_side
 from common.base.failures import noting_failure
+from common.base.gpu_sharing import shared_gpu
 from common.base.locks import Held, hold
-from common.base.runtime import UserError, progress
+from common.base.runtime import UserError, progress, select_device
 from common.dataset.kfold import how_to_remake
 from common.dataset.split_lists import open_splits
 from common.head.config import TrainConfig
@@ -42,9 +44,13 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
     num_processes = min(given["parallel"], len(folds))
     given = given | {"parallel": num_processes}
     results = side_by_side(_fold_of_run, folds, given, num_processes=num_processes)
-    if num_processes > 1:  # whose own bars are silent
-        results = progress(results, total=len(folds), description=f"{num_processes} at a time", unit="folds")
-    finished = [result() for result in results]  # all of them: an unfinished one stops no other
+    with contextlib.ExitStack() as stack:
+        if num_processes > 1:
+            # whose own bars are silent
+            results = progress(results, total=len(folds), description=f"{num_processes} at a time", unit="folds")
+            if select_device(given["device"]).type == "cuda":
+                stack.enter_context(shared_gpu())
+        finished = [result() for result in results]  # all of them: an unfinished one stops no other
     return all(finished)
 
 

@@ -130,17 +130,13 @@ HEADS = {
 }
 
 
-def trained(
-    made, monkeypatch, run: str, *, recorded: bool = True, device: str = "cuda", resume: bool = False, **settings
-):
+def trained(made, run: str, *, recorded: bool = True, **settings) -> Checkpoint:
     """The checkpoint of a small training."""
-    if not recorded:  # padded alike, and never replayed
-        monkeypatch.setattr(RecordedSteps, "_record", None)
-        monkeypatch.setattr(RecordedSteps, "_run", lambda steps, given: steps_as_they_are(steps, given))
     experiment = load_experiment(made.config(run=run, **settings))
-    checkpoint = train_head(experiment, device=device, resume=resume)
-    monkeypatch.undo()
-    return checkpoint
+    with pytest.MonkeyPatch.context() as patch:
+        if not recorded:  # padded alike, and never replayed
+            patch.setattr(RecordedSteps, "_run", steps_as_they_are)
+        return train_head(experiment, device="cuda")
 
 
 def steps_as_they_are(steps: RecordedSteps, given: StepInputs) -> tuple[torch.Tensor, ...]:
@@ -153,11 +149,11 @@ def steps_as_they_are(steps: RecordedSteps, given: StepInputs) -> tuple[torch.Te
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("bz", [1, 2])
 @pytest.mark.parametrize("head", HEADS)
-def test_recorded_steps_are_the_steps_bit_for_bit(made, monkeypatch, head, bz, precision):
+def test_recorded_steps_are_the_steps_bit_for_bit(made, head, bz, precision):
     settings = {"head": head, "head_options": HEADS[head], "bz": bz, "precision": precision, "num_epochs": 5}
     settings["deterministic"] = head != "gru"  # whose library has no such way
-    first = trained(made, monkeypatch, "first", **settings)
-    again = trained(made, monkeypatch, "again", recorded=False, **settings)
+    first = trained(made, "first", **settings)
+    again = trained(made, "again", recorded=False, **settings)
     losses = [[entry["loss"] for entry in checkpoint.history] for checkpoint in (first, again)]
     if head == "gru":
         assert losses[0] == pytest.approx(losses[1], rel=1e-2)
@@ -170,7 +166,7 @@ def test_recorded_steps_are_the_steps_bit_for_bit(made, monkeypatch, head, bz, p
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_deterministic_training_resumes_to_the_same_bits(made, monkeypatch, precision):
     settings = {"precision": precision, "deterministic": True}
-    whole = trained(made, monkeypatch, "whole", num_epochs=6, **settings)
+    whole = trained(made, "whole", num_epochs=6, **settings)
     save, stop = Checkpoint.save, 3
 
     def save_then_stop(checkpoint, path):
@@ -243,7 +239,7 @@ def test_no_step_waits_for_the_gpu(made, head):
 
 
 def test_features_that_do_not_fit_are_sent_in_each_step(made, monkeypatch):
-    on_device = trained(made, monkeypatch, "there", num_epochs=3, deterministic=True)
+    on_device = trained(made, "there", num_epochs=3, deterministic=True)
     monkeypatch.setattr(batch_gen, "DEVICE_SHARE", 0.0)
-    sent = trained(made, monkeypatch, "sent", num_epochs=3, deterministic=True)
+    sent = trained(made, "sent", num_epochs=3, deterministic=True)
     assert all(torch.equal(value, sent.model[name]) for name, value in on_device.model.items())

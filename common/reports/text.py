@@ -74,23 +74,26 @@ def standing_column(board: Leaderboard) -> tuple[str, list[str]] | None:
 
 def contrast_text(board: Leaderboard, measure: str, name: str) -> str:
     """`differs: +3.1 (1.0 to 5.2), p 0.0041`: the `contrast_parts` in a line."""
-    return ": ".join(contrast_parts(board, measure, name))
+    verdict, *numbers = contrast_parts(board, measure, name)
+    return ": ".join(filter(None, [verdict, ", ".join(numbers)]))
 
 
 def contrast_parts(board: Leaderboard, measure: str, name: str) -> list[str]:
-    """The verdict on a row, and behind it: the row less the baseline in points, its 95 % interval, p after Holm.
+    """The verdict on a row, the row less the baseline in points with its 95 % interval, p after Holm.
 
-    `baseline` alone for that row; the numbers alone where the tests could not have shown a difference.
+    `baseline` alone for that row; an empty verdict where the tests could not have shown a difference.
     """
     found = board.contrast(measure, name)
     if found is None:
         return ["baseline"]
     if math.isnan(found.p_holm):
         return ["n/a"]
-    text = f"{points(found.difference.estimate)} ({interval_text(found.difference)}), p {p_value(found.p_holm)}"
-    if not board.families[measure].can_separate:
-        return [text]
-    return ["differs" if found.is_significant else "no difference shown", text]
+    verdict = "differs" if found.is_significant else "no difference shown"
+    return [
+        verdict if board.families[measure].can_separate else "",
+        f"{points(found.difference.estimate)} ({interval_text(found.difference)})",
+        f"p {p_value(found.p_holm)}",
+    ]
 
 
 def p_value(p: float) -> str:

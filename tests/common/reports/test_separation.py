@@ -1,5 +1,8 @@
 """Who can be told from whom: ties only where tests could have shown a difference, and every row against a baseline."""
 
+import json
+import re
+
 import numpy as np
 import openpyxl
 import pytest
@@ -14,6 +17,7 @@ from common.reports.results import EncoderResult
 from common.reports.text import leaderboard_rows
 from common.reports.workbook.workbook import HEADER_ROW, save_comparison
 from common.scoring.protocols import CHALLENGE
+from tests.common.reports.page.packed import charts_of
 from tests.common.reports.rows import PHASES, row
 
 
@@ -75,6 +79,12 @@ def test_pairs_on_other_numbers_of_videos_count_by_the_most():
     assert (family.num_units, family.smallest_p) == (10, 3 * 2 / 1024)
 
 
+def text_of(path):
+    """What a page says, its charts included."""
+    page = path.read_text(encoding="utf-8")
+    return page.split("<main>")[1] + json.dumps(charts_of(page))
+
+
 def test_a_single_row_is_tied_with_nobody():
     board = make_leaderboard(ordered_rows(1, 12), CHALLENGE)
     assert board.separation == ""
@@ -83,7 +93,7 @@ def test_a_single_row_is_tied_with_nobody():
 
 def test_no_report_says_tied_where_nothing_could_have_been_told_apart(report_of, tmp_path):
     report = report_of(ordered_rows(8, 10))
-    page = save_page(report, tmp_path / "report.html").read_text(encoding="utf-8").split("<main>")[1]
+    page = text_of(save_page(report, tmp_path / "report.html"))
     assert "not separated: too few videos" in page
     assert "share one" not in page
     assert ">Tied<" not in page
@@ -122,9 +132,10 @@ def test_against_a_baseline_only_its_pairs_are_tested(report_of, tmp_path):
     assert table["Encoder"] == "Against E3"
     assert table["E3"] == "baseline"
     assert table["E0"] == "differs: +9.0 (9.0 to 9.0), p 0.0137"
-    page = save_page(report, tmp_path / "report.html").read_text(encoding="utf-8").split("<main>")[1]
+    page = text_of(save_page(report, tmp_path / "report.html"))
     assert "Against E3" in page
     assert "differs: -12.0" in page
+    assert re.search(r'differs</span><small>-12.0 \([-0-9. to]+\)</small><small>p 0.0137</small>', page)
     assert "every row is tested against E3 alone" in page.replace("Every", "every")
     book = openpyxl.load_workbook(save_comparison(report, tmp_path / "report.xlsx"))
     columns = [cell.value for cell in book["summary"][HEADER_ROW]]

@@ -430,8 +430,9 @@ def test_at_1280_pixels_the_leaderboard_is_whole_and_no_row_of_further_measures_
         assert set(weights) == {"400"}
 
 
-def test_twenty_encoders_stand_whole_in_a_window_of_1280_pixels(made, tmp_path):
-    """Long names and sources, floors under each: no row is higher than two lines, and nothing is beside the window."""
+@pytest.mark.parametrize(("against", "height"), [(None, 40), ("the longest name", 80)])
+def test_twenty_encoders_stand_whole_in_a_window_of_1280_pixels(made, tmp_path, against, height):
+    """Long names and sources, wide intervals, floors: rows of two lines (with a baseline of four), nothing beside the window."""
     encoders = sorted(path.name for path in (paths.repository_root() / "models").iterdir())[:20]
     for place, encoder in enumerate(encoders):
         finished_run(
@@ -440,11 +441,12 @@ def test_twenty_encoders_stand_whole_in_a_window_of_1280_pixels(made, tmp_path):
         finished_run(made, encoder, 0.6, run="floor=linear")
     finished_run(made, encoders[0], 0.7, run="floor=majority")
     found = with_floors(collect_all(made.dataset, NUM_FOLDS), made.dataset)
-    report = make_report(made.dataset, found.results, [CHALLENGE], floors=found.floors)
+    baseline = against and max((result.name for result in found.results), key=len)
+    report = make_report(made.dataset, found.results, [CHALLENGE], floors=found.floors, against=baseline)
     with opened(save_page(report, tmp_path / "report.html"), drawn=False) as (tab, _, _):
         rows = tab.locator("#board-1 table.board tbody tr")
         assert rows.count() == 20
-        assert max(rows.evaluate_all("all => all.map(row => row.getBoundingClientRect().height)")) < 40
+        assert max(rows.evaluate_all("all => all.map(row => row.getBoundingClientRect().height)")) < height
         assert tab.locator("#board-1 .scroll").first.evaluate("box => box.scrollWidth <= box.clientWidth")
 
 

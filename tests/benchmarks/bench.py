@@ -45,6 +45,7 @@ FULL_SCRIPTS = (
 GROWTH = ("audit", "folds", "status")  # of `make bench`; all with --full
 HEAD_FRAMES, HEAD_DIM = 15_000, 2048
 OTHERS_FRAMES = 3000  # of the other heads, against the default one on as many
+SHORT_FRAMES, FEW_FRAMES = 500, 16  # of a short video, and of one whose step does little but start its operations
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,27 @@ def main(argv: list[str] | None = None) -> int:
         "machine": machine(),
     }
     record |= {"date": datetime.date.today().isoformat(), "versions": versions(), "git": git_state(paths.CHECKOUT)}
+    record |= {"growth": "", "scripts": {}}
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        chosen = [case for case in cases(Path(folder), given.peer) if given.only in case.what]
-        rows = [measured(case, repeats, given.peer) for case in chosen]
-    growth = [] if given.only else [output("growth", *([] if given.full else GROWTH), fails=True)]
-    scripts = FULL_SCRIPTS if given.full and not given.only else ()
-    record |= {"growth": "".join(growth), "scripts": {f"{name}.py": output(name, fails=True) for name in scripts}}
-    write_json(paths.comparison_results() / "benchmarks.json", record | {"rows": [row.to_json() for row in rows]})
-    write_text(paths.comparison_results() / "benchmarks.md", document(record, rows))
+        for case in cases(Path(folder), given.peer):
+            if given.only in case.what:
+                rows.append(measured(case, repeats, given.peer))
+                write_page(record, rows)  # what is measured stays, whatever ends the run
+    if not given.only:
+        record["growth"] = output("growth", *([] if given.full else GROWTH), fails=True)
+        write_page(record, rows)
+    for name in FULL_SCRIPTS if given.full and not given.only else ():
+        record["scripts"][f"{name}.py"] = output(name, fails=True)
+        write_page(record, rows)
     print(f"{paths.comparison_results() / 'benchmarks.md'}: {len(rows)} rows")
     return int(any(row.verdict == "missed" for row in rows))
+
+
+def write_page(record: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Both files, with what there is so far."""
+    write_json(paths.comparison_results() / "benchmarks.json", record | {"rows": [row.to_json() for row in rows]})
+    write_text(paths.comparison_results() / "benchmarks.md", document(record, rows))
 
 
 def cases(folder: Path, peer: Path | None) -> Iterator[Case]:
@@ -100,8 +112,10 @@ def cases(folder: Path, peer: Path | None) -> Iterator[Case]:
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     video = extraction.make_clip(folder / "made_720p.mp4", 32)
     head_training.make_videos(folder, HEAD_FRAMES, HEAD_DIM)
-    (shorter := folder / "others").mkdir()
-    head_training.make_videos(shorter, OTHERS_FRAMES, HEAD_DIM)
+    shorter, short, few = (folder / name for name in ("others", "short", "few"))
+    for place, num_frames in ((shorter, OTHERS_FRAMES), (short, SHORT_FRAMES), (few, FEW_FRAMES)):
+        place.mkdir()
+        head_training.make_videos(place, num_frames, HEAD_DIM)
     for device in devices:
         for model, precision in (("Base", "fp32"), ("Base", "bf16"), ("EfficientNet-Lite0", "fp32")):
 
@@ -125,6 +139,13 @@ def cases(folder: Path, peer: Path | None) -> Iterator[Case]:
             yield Case(
                 f"head, a step, {precision}, {device}", loop(f"ours {precision}"), reference, (loop(reference),), limit
             )
+        yield Case(
+            f"head, starting a step's operations ({FEW_FRAMES} frames), fp32, {device}",
+            loop("ours fp32", folder=few),
+            f"the step of {SHORT_FRAMES} frames",
+            (loop("ours fp32", folder=short),),
+            0.30,
+        )
         default = loop("ours fp32", folder=shorter)
         for head in [name for name in HEADS if name != DEFAULT_HEAD]:
             yield Case(f"head {head}, a step, fp32, {device}", loop(head, folder=shorter), DEFAULT_HEAD, (default,))

@@ -67,13 +67,15 @@ def _convolve_backward(grad: Tensor, x: Tensor, weight: Tensor, taps: Taps) -> t
 
 def _by_weight(grad: Tensor, x: Tensor, weight: Tensor, taps: Taps) -> Tensor:
     """The gradient of `convolve` by its weight: for each tap, the product of what went out and what came in there."""
-    length = x.shape[-1]
-    by_tap = weight.new_zeros(weight.shape[-1], *weight.shape[:2])
+    length, num_taps = x.shape[-1], weight.shape[-1]
+    by_tap = weight.new_zeros(num_taps, *weight.shape[:2])
+    totals = by_tap.unbind()
     for out, into in zip(grad.squeeze(2), x.squeeze(2).transpose(1, 2), strict=True):  # (out, T) and (T, in) of a video
-        for tap, total in enumerate(by_tap):
-            offset = min(max(tap * taps.dilation - taps.left, -length), length)
+        for tap in range(num_taps):
+            offset = tap * taps.dilation - taps.left
             first, last = max(0, -offset), length - max(0, offset)
-            total.addmm_(out[:, first:last], into[first + offset : last + offset])
+            if first < last:  # else the tap lies in the padding at every frame
+                totals[tap].addmm_(out[:, first:last], into[first + offset : last + offset])
     return by_tap.permute(1, 2, 0).unsqueeze(2)
 
 

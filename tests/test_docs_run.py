@@ -147,8 +147,9 @@ def write_clips(root: Path) -> None:
 class World:
     """A folder with what the documents name, and commands that run in it."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, patched: pytest.MonkeyPatch):
         self.root = self.folder = root
+        self.patched = patched
         write_clips(root)
         (root / "small.yaml").write_text(SMALL)
         (root / "pretrain").mkdir()
@@ -180,7 +181,7 @@ class World:
         if words[0] == "cd":
             self.folder = (self.folder / words[1]).resolve()
         elif words[0] == "python":
-            os.chdir(self.folder)
+            self.patched.chdir(self.folder)
             code = self.python(words[1:])
             assert not code, f"{line}: exit code {code}"
         else:
@@ -195,7 +196,7 @@ class World:
             command, given = importlib.import_module(words[1]), words[2:]
         else:
             script, given = CHECKOUT / (self.folder / words[0]).relative_to(self.root), words[1:]
-            sys.path.insert(0, str(script.parent))  # as for its neighbours, which it imports by name
+            self.patched.syspath_prepend(script.parent)  # as for its neighbours, which it imports by name
             command = importlib.import_module(script.stem)
         if command in (train, run_k_folds):
             given = [*given, "--config", str(self.root / "small.yaml")]
@@ -206,9 +207,7 @@ class World:
 def world(tmp_path_factory):
     """A world in which README.md has been followed from top to bottom."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(CHECKOUT)
-        patched.setattr(sys, "path", sys.path.copy())
-        made = World(tmp_path_factory.mktemp("world"))
+        made = World(tmp_path_factory.mktemp("world"), patched)
         patched.setenv("SICS155_ROOT", str(made.root))
         # pictures are half of a comparison's time, and tests/test_first_hour.py has them
         patched.setattr(written, "PICTURES", {})

@@ -3,6 +3,8 @@
 import json
 import platform
 import re
+import subprocess
+import sys
 import zipfile
 
 import openpyxl
@@ -224,3 +226,12 @@ def test_a_report_reads_each_prediction_once_and_ranks_each_videos_frames_once(m
         compute_results.main([*words, "--runs", "default"])
     labels = made.dataset.ground_truth
     assert one_run.reads_of(labels, "*.txt") == two_runs.reads_of(labels, "*.txt"), "labels are read once for all runs"
+
+
+@pytest.mark.parametrize("words", [["--compare-kfold", "2"], ["--model", "ColorHistogram", "--split", "1"]])
+def test_a_report_loads_no_torch(finished, words):
+    """It takes seconds and half a gigabyte to load, in each of the processes that write, and no table needs it."""
+    code = "import sys, compute_results; compute_results.main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    command = [sys.executable, "-c", code, "--dataset", "made", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=paths.CHECKOUT)
+    assert done.returncode == 0, done.stderr

@@ -15,11 +15,12 @@ from common.base.runtime import UserError
 from common.base.wording import brief
 from common.dataset.description import features_owner, read_description
 from common.dataset.phases import IGNORED
+from common.features.files import open_features
 from common.reports.caveats import Remark
 from common.reports.comparison import Report
 from common.reports.pictures.style import GRID, phase_colours, phase_patches, write_remarks, write_title
 from common.reports.results import EncoderResult
-from common.video.label_grid import LabelGrid
+from common.video.label_grid import EVERY_FRAME, LabelGrid
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,6 @@ def sample_frames(result: EncoderResult, report: Report) -> tuple[np.ndarray, np
     Raises `UserError` when a feature file is missing or damaged.
     """
     random = np.random.default_rng(SEED)
-    from common.head.batch_gen import open_video  # comes with torch, and no other report needs it
-
     config, description = result.record["config"], read_description(report.dataset)
     folder = features_owner(report.dataset).features(result.model.name, config["variant"])
     grid = LabelGrid(description.label_fps, description.label_every)
@@ -86,13 +85,15 @@ def sample_frames(result: EncoderResult, report: Report) -> tuple[np.ndarray, np
     features, phases = [], []
     for name in chosen:
         true = result.scores[name].true
-        source = open_video(folder / f"{name}.npy", config["features_dim"], grid=grid, num_labels=len(true))
-        source.num_labels = len(true)
-        row_of = source.rows_of_labels()
+        file = open_features(folder / f"{name}.npy", config["features_dim"])
+        # as `batch_gen.open_video` and `VideoFeatures.rows_of_labels`, which come with torch: no other report needs it
+        labelled = (grid if file.sidecar else EVERY_FRAME).frames(file.timeline.seconds)[: len(true)]
+        row_of = file.timeline.nearest_sample(labelled)
+        row_of = np.pad(row_of, (0, len(true) - len(row_of)), mode="edge")
         for phase in np.unique(true[true != IGNORED]):
             frames = np.flatnonzero(true == phase)
             frames = np.sort(random.choice(frames, min(per_video, len(frames)), replace=False))
-            features.append(np.asarray(source.rows[row_of[frames]], dtype=np.float32))
+            features.append(np.asarray(file.array.T[row_of[frames]], dtype=np.float32))
             phases.append(np.full(len(frames), phase))
     features, phases = np.concatenate(features), np.concatenate(phases)
     if len(phases) > MOST_FRAMES:  # one of each phase and video is the least, and may be too many

@@ -135,7 +135,7 @@ def test_against_a_baseline_only_its_pairs_are_tested(report_of, tmp_path):
     page = text_of(save_page(report, tmp_path / "report.html"))
     assert "Against E3" in page
     assert "differs: -12.0" in page
-    assert re.search(r'differs</span><small>-12.0 \([-0-9. to]+\)</small><small>p 0.0137</small>', page)
+    assert re.search(r"differs</span><small>-12.0 \([-0-9. to]+\)</small><small>p 0.0137</small>", page)
     assert "every row is tested against E3 alone" in page.replace("Every", "every")
     book = openpyxl.load_workbook(save_comparison(report, tmp_path / "report.xlsx"))
     columns = [cell.value for cell in book["summary"][HEADER_ROW]]

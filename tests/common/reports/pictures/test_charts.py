@@ -8,7 +8,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from common.base import paths
-from common.dataset.phases import read_mapping
+from common.dataset.phases import IGNORED, read_mapping
+from common.head.experiment import load_experiment
 from common.reports.caveats import Remark
 from common.reports.chart_data import score_ribbons, worst_to_best
 from common.reports.comparison import Report, make_report
@@ -84,6 +85,28 @@ def test_the_sample_of_frames_is_even_over_phases_and_always_the_same(report):
     counts = np.bincount(phases)
     assert counts.max() <= embedding.FRAMES_PER_PHASE + 6
     assert counts.min() > 20
+
+
+def test_the_sample_takes_the_features_that_a_head_learns_the_labels_with(made, monkeypatch):
+    """Of labels at every second frame, one of which the features of a video do not reach."""
+    made.dataset.description.write_text("label_every: 2\n")
+    for path in sorted(made.dataset.ground_truth.glob("*.txt")):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[::2]))
+    rows = np.load(made.features / "BL_1.npy").T
+    made.write_features("BL_1", rows[:-2] if len(rows) % 2 else rows[:-3])
+    run_k_folds(WORDS)
+    report = make_report(made.dataset, collect_all(made.dataset, 2).results, [CHALLENGE])
+    monkeypatch.setattr(embedding, "FRAMES_PER_PHASE", 10_000)
+    features, phases = embedding.sample_frames(report.results[0], report)
+    experiment = load_experiment(made.config(split="1"))
+    videos = experiment.open({**experiment.train_labels, **experiment.test_labels})
+    expected = []
+    for video in sorted(videos, key=lambda video: video.name):
+        true, standing = report.results[0].scores[video.name].true, video.rows[video.rows_of_labels()]
+        expected += [standing[true == phase] for phase in np.unique(true[true != IGNORED])]
+    assert np.array_equal(features, np.concatenate(expected))
+    num_labels = sum(len(score.true) for score in report.results[0].scores.values())
+    assert len(phases) == num_labels - 1, "nothing is learned from what lies past a video's end"
 
 
 def test_more_than_the_most_frames_are_drawn_from(report, monkeypatch):

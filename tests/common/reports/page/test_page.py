@@ -454,6 +454,12 @@ def test_a_narrow_window_scrolls_tables_and_charts_not_the_page(page):
     with opened(page, width=400) as (tab, said, _):
         assert tab.evaluate("document.documentElement.scrollWidth") == 400
         assert said == []
+        board = tab.locator("#board-1 .scroll").first
+        assert board.evaluate("box => box.scrollWidth > box.clientWidth")
+        kept = [board.locator("caption"), board.locator("tbody th.name").first]
+        left = board.bounding_box()["x"]
+        board.evaluate("box => { box.scrollLeft = box.scrollWidth }")
+        assert [round(each.bounding_box()["x"] - left) for each in kept] == [0, 0], "what a number is of stays in view"
 
 
 def test_an_automatic_check_of_accessibility_finds_nothing(page):

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.4  # of the free memory may hold features; larger sets stay memory-mapped
 DEVICE_SHARE = 0.9  # of a GPU's free memory, likewise; larger sets are sent to it batch by batch
+STEP_BYTES = 2e9  # of it that stay free for the steps: those of the published head on 15,000 frames take 1.2e9
 PREFETCHED_BATCHES = 2
 CPU = torch.device("cpu")
 STATISTICS_ROWS = 1024  # that are float64 at a time
@@ -248,7 +249,8 @@ class BatchGenerator:
         self._checked: set[str] = set()
         self._kept: dict[str, Tensor] = {}
         needed = sum(video.rows.shape[0] * video.rows.shape[1] * dtype.itemsize for video in self.videos)
-        self.on_device = device.type == "cuda" and needed <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+        self.on_device = needed <= min(DEVICE_SHARE * free, free - STEP_BYTES)
         self.in_memory = self.on_device or needed <= MEMORY_SHARE * psutil.virtual_memory().available
         if device.type == "cuda" and not self.on_device:
             log.info(

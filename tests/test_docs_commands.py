@@ -17,11 +17,19 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
 
+from common.base.paths import Dataset
+from common.dataset.description import read_description
+from common.dataset.importing.described import described_release
+from common.dataset.importing.release import Reading
+from common.dataset.releases import autolaparo
 from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from common.encoders.contract import breaches
 from common.encoders.weights.load import RANDOM
+from common.scoring.further_measures import FURTHER_MEASURES
 from common.scoring.metrics import confusion_matrix
+from common.scoring.protocols import PROTOCOLS, Protocol, methods_sentence, summarise
+from common.scoring.video_score import SegmentRule, VideoScore
 from tests.test_docs import DOCUMENTS, ROOT
 
 # programs of others, and the shell's own words
@@ -146,13 +154,36 @@ def test_no_document_names_a_device():
     assert told == []
 
 
-# --- the examples of docs/contributing.md ---------------------------------------------------------------------------
+# --- examples in other languages ------------------------------------------------------------------------------------
+
+# how each begins; all are tried below but the first, a program: `test_docs_run.py`
+EXAMPLES = (
+    "import json, subprocess, sys",
+    '"""MyNet',
+    "class SmoothedLinear",
+    "def cohen_kappa",
+    '"cohen_kappa": (',
+    "Protocol(",
+    "def _read(",
+    "family: timm",
+    "named_weights:",
+    "# mine.yaml: ",
+    "feature_fps: ",
+)
 
 
-def example(first_words: str) -> str:
-    """The block of Python in docs/contributing.md that begins so."""
-    found = blocks(ROOT / "docs" / "contributing.md", "python")
-    return next(block for block in found if block.startswith(first_words))
+def test_every_example_is_tried():
+    found = [text for path in DOCUMENTS for language in ("python", "yaml") for text in blocks(path, language)]
+    assert [text for text in found if not text.startswith(EXAMPLES)] == []
+    languages = re.findall(
+        r"^ *```(\w+)$", "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS), flags=re.M
+    )
+    assert set(languages) == {"python", "yaml"}
+
+
+def example(first_words: str, name: str = "docs/contributing.md", language: str = "python") -> str:
+    """The block of a document that begins so."""
+    return next(text for text in blocks(ROOT / name, language) if text.startswith(first_words))
 
 
 def test_the_example_of_a_measure_is_scikit_learns():
@@ -189,3 +220,53 @@ def test_the_example_of_a_family_keeps_the_contract(monkeypatch):
     encoder = build_encoder(config, RANDOM)
     encoder.prepare(torch.device("cpu"))
     assert breaches(encoder) == []
+
+
+def test_the_lines_of_a_measure_are_entries_of_its_dicts():
+    counted = np.array([[3, 1], [0, 2]])
+    names = {"np": np, "metrics": mock.Mock(), "pooled": counted}
+    exec(example("def cohen_kappa"), names)
+    names["metrics"].cohen_kappa = names["cohen_kappa"]
+    titled, measured = (eval(f"{{{line}\n}}", names) for line in example('"cohen_kappa": (').splitlines())
+    assert titled.keys() == measured.keys()
+    assert {unit for _, unit in titled.values()} <= {unit for _, unit in FURTHER_MEASURES.values()}
+    assert measured["cohen_kappa"] == pytest.approx((5 / 6 - 1 / 2) / (1 - 1 / 2))  # by chance (4 x 3 + 2 x 3) / 36
+
+
+def test_the_example_of_a_protocol_means_over_videos():
+    protocol = eval(example("Protocol("), {"Protocol": Protocol, "SegmentRule": SegmentRule})
+    assert protocol.name not in PROTOCOLS
+    said = methods_sentence(protocol, "background")
+    assert said.startswith("Protocol videos: Accuracy, ")
+    assert "F1@50 and mIoU are computed per video and then averaged. " in said
+    scores = [VideoScore(np.array([0, 1, 1]), np.array([0, predicted, 1]), 2, background=0) for predicted in (0, 1)]
+    assert summarise(scores, protocol)["accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_the_example_of_a_release_reads_labels_of_its_layout(tmp_path):
+    names = dict(vars(autolaparo))
+    exec(example("def _read("), names)
+    for path, text in (("labels/01.txt", "Frame\tPhase\n1\t1\n2\t7\n"), ("videos/01.mp4", "")):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_text(text)
+    (entry,) = names["_read"](Reading(autolaparo.RELEASES[0], tmp_path, mock.Mock()))
+    assert (entry.name, entry.media) == ("01", tmp_path / "videos" / "01.mp4")
+    assert entry.labels() == ["Preparation", "Washing"]
+
+
+def test_the_examples_of_configs_are_read(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(example("family: timm", "docs/encoders.md", "yaml"))
+    assert read_encoder_config(path).feature_dim == 768
+    of_endovit = (ROOT / "models" / "EndoViT" / "config.yaml").read_text()
+    path.write_text(of_endovit + example("named_weights:", "docs/encoders.md", "yaml"))
+    assert read_encoder_config(path).named_weights.keys() == {"timm", "large"}
+
+
+def test_the_examples_of_data_sets_are_read(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(example("# mine.yaml", "data/README.md", "yaml"))
+    assert described_release(path).title == "MySet"
+    dataset = Dataset(tmp_path)
+    dataset.description.write_text(example("feature_fps", "data/README.md", "yaml"))
+    assert (read_description(dataset).feature_fps, read_description(dataset).label_fps) == (5, 25)

@@ -70,7 +70,7 @@ BEFORE = {
         "python -m common.train --model Base --dataset Cataracts-1K --split 1",
         r"printf 'incision: incision\ntunnel: tunnel\n' > map.yaml",
     ],
-    r"python -m common\.extract_features .*--dataset sample": [  # as `make demo` leaves it
+    r"python -m common\.extract_features .*--dataset sample": [  # after `make demo`
         "cp -r data/mine data/sample && rm -r data/sample/features",
         "python generate_k_folds.py sample 5",
         "python -m common.extract_features --model ColorHistogram --dataset sample",

@@ -173,6 +173,8 @@ def methods_sentence(protocol: Protocol, background: str | None) -> str:
 
     pooled = [measure for measure in MEASURES if measure in protocol.pooled]
     means = [measure for measure in MEASURES if measure not in protocol.pooled]
+    groups = ((pooled, "from the counts of all test videos pooled"), (means, "per video and then averaged"))
+    (first, how), *others = [(named(measures), words) for measures, words in groups if measures]
     macro_pooled = bool({"f1_macro", "miou"} & protocol.pooled)
     where = "anywhere in the test videos" if macro_pooled else "in the video"
     unit = "all frames pooled" if "pr_auc" in protocol.pooled else "each video"
@@ -184,8 +186,8 @@ def methods_sentence(protocol: Protocol, background: str | None) -> str:
         part = "counted in" if rule.background else "left out of"
         counted = f"Class {background} is {part} Edit and F1@k and counted in every frame measure"
     return (
-        f"Protocol {protocol.name}: {named(pooled)} are computed from the counts of all test videos pooled"
-        + (f", {named(means)} per video and then averaged" if means else "")
+        f"Protocol {protocol.name}: {first} are computed {how}"
+        + "".join(f", {names} {words}" for names, words in others)
         + f". Macro F1 and mIoU (Jaccard index) are means over the classes that are true or predicted {where}; "
         f"PR-AUC is the mean one-vs-rest average precision over the true classes of {unit}. "
         f"{counted}; for F1@k a video's last segment ends {last}, as in {LAST_SEGMENT_CODE[rule.last_segment]}."

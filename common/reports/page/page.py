@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from common.base.files import write_text
 from common.base.runtime import counted
-from common.base.wording import clock, readable
+from common.base.wording import brief, clock, readable
 from common.head.config import FLOORS
 from common.reports.case_sheets import CaseSheet, case_sheets
 from common.reports.chart_data import shown_videos, video_ribbons
@@ -44,7 +44,9 @@ from common.scoring.protocols import methods_sentence
 from common.scoring.ranks import LEAST_RANKED, kendall
 
 FEW_VIDEOS = 24  # of which all have frames in their sheets: of more those whose ribbons are drawn large
-LONGEST_LABEL = 24  # characters of a ribbon's that are never cut off in a wide window
+LONGEST_LABEL = (
+    28  # characters of a name beside a ribbon: a longer one is without its middle, as runs differ at their ends
+)
 MOST_CHANGES = 10  # of a case sheet that are spelled out
 TICK_MINUTES = (1, 2, 5, 10, 15, 30, 60)
 MOST_TICKS = 14
@@ -253,6 +255,7 @@ def _environment(in_seconds: bool, background: str | None) -> jinja2.Environment
 
     environment.filters |= {
         "percent": percent,
+        "brief": brief,
         "interval": interval_text,
         "points": points,
         "p_value": p_value,

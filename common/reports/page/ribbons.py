@@ -28,23 +28,25 @@ IMAGE_WIDTH = 1200  # pixels, of a whole video; about as wide as the page shows 
 ROW, BAR, MARK = 20, 14, 3  # pixels: of an image's row, of its phases, and below them of what is wrong
 WHITE, BLACK = "#FFFFFF", "#000000"
 FILTER_UP = 2  # of a row of a PNG: the difference to the row above
-MINUTE_DIGITS = 3  # 0.06 s: finer than anyone reads off the axis
+TIME_DIGITS = 3  # 0.06 s where the axis counts minutes: finer than anyone reads off it
+LEAST_IN_MINUTES = 120  # seconds
 # in `extra`, the box beside the text: the label of the row
 HOVER = "<b>%{{fullData.name}}</b><br>{times}<br>mean probability %{{customdata[3]}}<extra>%{{y}}</extra>"
-IN_MINUTES = "%{customdata[0]} to %{customdata[1]}<br>duration %{customdata[2]:.1f} s"
+IN_TIME = "%{customdata[0]} to %{customdata[1]}<br>duration %{customdata[2]:.1f} s"
 IN_FRAMES = "frame %{customdata[0]} to %{customdata[1]}<br>duration %{customdata[2]} frames"
 Bars = dict[str, list]  # base, x (length), y (row), customdata of the bars of one phase
 
 
 def ribbon_chart(report: Report, videos: Sequence[str]) -> go.Figure:
     """Of each of `videos` truth and every encoder's prediction along the time of a video; below a prediction, black where it is wrong."""
-    in_minutes = all(score.fps for result in report.results for score in result.scores.values())
+    known = [video for video in video_accuracies(report.results) if video.name in videos]
+    unit = _unit([score for result in report.results for name, score in result.scores.items() if name in videos])
     names, colours = report.mapping.names, phase_colours(report.mapping)
     # one trace per phase and one for what is wrong; choosing a video replaces the bars of all of them
     bars, labels, buttons = [], [], []
-    for video in (video for video in video_accuracies(report.results) if video.name in videos):
+    for video in known:
         ribbons = video_ribbons(report, video.name)
-        bars.append(_video_bars(ribbons, len(names), in_minutes))
+        bars.append(_video_bars(ribbons, len(names), unit))
         # by the number of the row, also when hovering
         labels.append({str(row): plain(ribbon.label) for row, ribbon in enumerate(ribbons)})
         data = {key: [each[key] for each in bars[-1]] for key in bars[-1][0]}
@@ -52,7 +54,7 @@ def ribbon_chart(report: Report, videos: Sequence[str]) -> go.Figure:
         label = f"{plain(video.name)}   {100 * video.mean:.0f} %"
         buttons.append({"label": label, "method": "update", "args": [data, layout]})
     figure = go.Figure()
-    hover = HOVER.format(times=IN_MINUTES if in_minutes else IN_FRAMES)
+    hover = HOVER.format(times=IN_FRAMES if unit == "frames" else IN_TIME)
     for name, colour, first in zip(names, colours, bars[0], strict=False):
         figure.add_bar(
             orientation="h",
@@ -79,27 +81,34 @@ def ribbon_chart(report: Report, videos: Sequence[str]) -> go.Figure:
         updatemenus=[menu(buttons)],
         legend={"traceorder": "normal", "y": -60 / (ROW_PIXELS * rows), "itemwidth": 30},
     )
-    figure.update_xaxes(title="minutes" if in_minutes else "frames", rangemode="tozero")
+    figure.update_xaxes(title=unit, rangemode="tozero")
     figure.update_yaxes(
         tickvals=list(range(rows)), labelalias=labels[0], range=[rows - 0.4, -0.6], fixedrange=True, showgrid=False
     )
     return figure
 
 
-def _video_bars(ribbons: Sequence[Ribbon], num_classes: int, in_minutes: bool) -> list[Bars]:
+def _unit(scores: Sequence[VideoScore]) -> str:
+    """`minutes`, of short clips alone `seconds`, or `frames` where a rate is unknown: what the axis counts."""
+    if not all(score.fps for score in scores):
+        return "frames"
+    return "minutes" if max(score.num_frames / score.fps for score in scores) >= LEAST_IN_MINUTES else "seconds"
+
+
+def _video_bars(ribbons: Sequence[Ribbon], num_classes: int, unit: str) -> list[Bars]:
     """The bars of every phase, and last those of wrong stretches."""
     bars: list[Bars] = [{"base": [], "x": [], "y": [], "customdata": []} for _ in range(num_classes + 1)]
 
     def add(place: int, row: int, start: float, end: float) -> None:
-        bars[place]["base"].append(round(start, MINUTE_DIGITS))
-        bars[place]["x"].append(round(end - start, MINUTE_DIGITS))
+        bars[place]["base"].append(round(start, TIME_DIGITS))
+        bars[place]["x"].append(round(end - start, TIME_DIGITS))
         bars[place]["y"].append(row)
 
     for row, ribbon in enumerate(ribbons):
         if ribbon.score is None:
             continue
-        fps = ribbon.score.fps if in_minutes else None
-        scale = 60 * fps if fps else 1
+        fps = None if unit == "frames" else ribbon.score.fps
+        scale = (60 if unit == "minutes" else 1) * fps if fps else 1
         # the truth, above, has no probability
         means = segment_probabilities(ribbon.score) if row else np.full(len(ribbon.segments), np.nan)
         for (phase, start, end), mean in zip(ribbon.segments, means.tolist(), strict=True):

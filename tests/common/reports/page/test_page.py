@@ -214,14 +214,25 @@ def test_ribbons_hold_segments_that_add_up_to_the_video(compared):
     assert [button.label.split()[0] for button in buttons] == sorted(report.results[0].scores)
     data, layout = buttons[0].args
     score = report.results[0].scores["BL_1"]
-    minutes = score.num_frames / FPS / 60
+    seconds = score.num_frames / FPS
+    assert figure.layout.xaxis.title.text == "seconds", "of clips of a minute"
     rows = [row for trace in data["y"][:-1] for row in trace]
     lengths = [length for trace in data["x"][:-1] for length in trace]
     for row in range(4):
         total = sum(length for place, length in zip(rows, lengths, strict=True) if place == row)
-        assert total == pytest.approx(minutes, abs=5e-3)
+        assert total == pytest.approx(seconds, abs=5e-3)
     right = 100 * np.mean(score.true == score.predicted)
     assert layout["yaxis.labelalias"]["1"] == f"Base  {right:.0f} %"
+
+
+def test_ribbons_of_operations_are_counted_in_minutes(compared):
+    report = report_of(compared)
+    scores = report.results[0].scores
+    scores["BL_1"] = replace(scores["BL_1"], fps=scores["BL_1"].num_frames / 180)  # three minutes
+    figure = ribbon_chart(report, ["BL_1", "BL_2"])
+    assert figure.layout.xaxis.title.text == "minutes"
+    lengths = [x for trace in figure.data[:-1] for x, row in zip(trace.x, trace.y, strict=True) if row == 0]
+    assert sum(lengths) == pytest.approx(3, abs=5e-3)
 
 
 def test_the_picture_of_a_video_has_a_phase_in_its_colour_and_each_mistake_however_short(compared):

@@ -380,27 +380,39 @@ def map_array(path: Path, advice: str) -> np.ndarray:
     Raises `UserError` naming the file and ending with `advice` for another kind of file, a damaged header, other than
     real numbers, no number at all, and fewer or more bytes than the header promises.
     """
-    from numpy.lib.format import open_memmap
+    import numpy as np
+    from numpy.lib import format as npy
 
     try:
         require_regular(path)
-        with path.open("rb") as stream:
-            start = stream.read(len(ARRAY_MAGIC))
-        size = path.stat().st_size
-        if start != ARRAY_MAGIC:
-            found = next(
-                (what for magic, what in NO_ARRAYS.items() if start.startswith(magic)), "it does not begin as one"
-            )
-            raise UserError(f"{path}: truncated or not a .npy array ({found if size else 'it is empty'}); {advice}")
-        array = open_memmap(path, mode="r")
+        with path.open(
+            "rb"
+        ) as stream:  # once, which a disk of a network answers slowly: numpy's own function opens twice
+            start, size = stream.read(len(ARRAY_MAGIC)), os.fstat(stream.fileno()).st_size
+            if start != ARRAY_MAGIC:
+                found = next(
+                    (what for magic, what in NO_ARRAYS.items() if start.startswith(magic)), "it does not begin as one"
+                )
+                raise UserError(f"{path}: truncated or not a .npy array ({found if size else 'it is empty'}); {advice}")
+            stream.seek(0)
+            version = npy.read_magic(stream)
+            # versions 2 and 3 differ in how names of columns are written, which no array of numbers has
+            headers = {(1, 0): npy.read_array_header_1_0, **dict.fromkeys([(2, 0), (3, 0)], npy.read_array_header_2_0)}
+            if version not in headers:
+                raise ValueError(f"its version {version[0]}.{version[1]} is unknown")
+            shape, is_fortran, dtype = headers[version](stream)
+            if dtype.hasobject:
+                raise ValueError("it holds Python objects")
+            if dtype.kind not in "fiu":
+                raise UserError(f"{path}: expected real numbers, found {shortened(str(dtype))}; {advice}")
+            order = "F" if is_fortran else "C"
+            array = np.memmap(stream, dtype, mode="r", offset=stream.tell(), shape=shape, order=order)
     except HEADER_ERRORS as error:
         raise UserError(f"{path}: truncated or not a .npy array ({shortened(first_line(error))}); {advice}") from error
     except EOFError as error:
         raise UserError(f"{path}: truncated or not a .npy array (it ends too early); {advice}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); {advice}") from error
-    if array.dtype.kind not in "fiu":
-        raise UserError(f"{path}: expected real numbers, found {shortened(str(array.dtype))}; {advice}")
     if array.offset + array.nbytes != size:
         raise UserError(f"{path}: {size:,} bytes, but its header promises {array.offset + array.nbytes:,}; {advice}")
     return array

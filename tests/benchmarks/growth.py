@@ -5,7 +5,8 @@ python tests/benchmarks/growth.py audit "head over T" --size 4        some, at f
 
 Seconds are those of processors, of the command and its children, so that a busy machine decides nothing. A command's fixed start (imports,
 networks) falls out: with s + a n^p seconds the step from 4 to 16 times is 4^p times the step from 1 to 4, which gives the
-exponent p. Everything is made and synthetic. Exits with 1 where an exponent is above the limit.
+exponent p. Where 12 times the base adds less than half a second there is none: a note says how much it adds. The peak is the memory
+of the largest process at 16 times, children included. Everything is made and synthetic. Exits with 1 where an exponent is above the limit.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Subject:
     make: Made
     finds: bool = False
     """Whether its exit code 1 says that it found something, as a check's does."""
+    note: str = ""
+    """What explains its figures."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,17 +56,25 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if unknown := set(given.subjects) - SUBJECTS.keys():
         raise UserError(f"{', '.join(sorted(unknown))}: no subject; expected some of {', '.join(SUBJECTS)}")
-    print(f"{'command':<24} {'at 1 x':>16} {'processor seconds at 1, 4, 16 x':>34} {'exponent':>9}")
+    print(f"{'command':<24} {'at 1 x':>16} {'processor seconds at 1, 4, 16 x':>34} {'exponent':>9} {'peak':>8}")
     largest = 0.0
     for name in given.subjects or SUBJECTS:
         subject = SUBJECTS[name]
         base = max(1, round(subject.base * given.size))
-        seconds = [measure(subject, base * step) for step in STEPS]
+        seconds, peaks = zip(*(measure(subject, base * step) for step in STEPS), strict=True)
         found = exponent(seconds)
         largest = max(largest, found if found is not None else 0.0)
         said = "too short" if found is None else f"{found:.2f}"
         numbers = " ".join(f"{each:.2f}" for each in seconds)
-        print(f"{name:<24} {f'{base:,} {subject.unit}':>16} {numbers:>34} {said:>9}", flush=True)
+        print(
+            f"{name:<24} {f'{base:,} {subject.unit}':>16} {numbers:>34} {said:>9} {peaks[-1] / 1e6:>5.0f} MB",
+            flush=True,
+        )
+        if found is None:
+            more = base * (STEPS[2] - STEPS[1])
+            print(f"  {more:,} {subject.unit} more add {seconds[2] - seconds[1]:.2f} s, too little for an exponent")
+        if subject.note:
+            print(f"  {subject.note}")
     return int(largest > LARGEST_EXPONENT)
 
 
@@ -75,8 +86,8 @@ def exponent(seconds: Sequence[float]) -> float | None:
     return math.log(second / first, STEPS[1] / STEPS[0])
 
 
-def measure(subject: Subject, count: int) -> float:
-    """Processor seconds of the command on a set that is made for it, with those of its children."""
+def measure(subject: Subject, count: int) -> tuple[float, int]:
+    """Processor seconds and peak bytes of the command on a set that is made for it, with its children."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "models" / ENCODER).mkdir(parents=True)
@@ -85,11 +96,11 @@ def measure(subject: Subject, count: int) -> float:
         for path in (root / "data").rglob("*"):  # as old in every set: what has just been written is not remembered
             os.utime(path, (LONG_AGO, LONG_AGO))
         environment = {"SICS155_ROOT": name, "SICS155_CACHE": f"{name}/cache", "PYTHONPATH": str(paths.CHECKOUT)}
-        return processor_seconds(words, os.environ | environment, finds=subject.finds)
+        return cost_of(words, os.environ | environment, finds=subject.finds)
 
 
-def processor_seconds(words: Sequence[str], environment: dict[str, str], *, finds: bool) -> float:
-    """Of a command that succeeds, or one that `finds` says that it found something (1)."""
+def cost_of(words: Sequence[str], environment: dict[str, str], *, finds: bool) -> tuple[float, int]:
+    """Processor seconds and peak bytes of a command that succeeds, or of one that `finds` something and says so (1)."""
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen([sys.executable, *words], env=environment, stdout=said, stderr=said)
         _, status, usage = os.wait4(process.pid, 0)
@@ -97,7 +108,7 @@ def processor_seconds(words: Sequence[str], environment: dict[str, str], *, find
         if process.returncode not in ((0, 1) if finds else (0,)):
             said.seek(0)
             raise UserError(f"{' '.join(words)}: exit code {process.returncode}: {said.read().decode()[-2000:]}")
-    return usage.ru_utime + usage.ru_stime
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def script(name: str) -> str:
@@ -169,6 +180,7 @@ SUBJECTS = {
         "videos",
         check("-m", "common.doctor", "--dataset", "made", "--model", ENCODER, "--no_timing", features=False),
         finds=True,
+        note="its peak is that of the process that loads torch and torchvision, for seconds and whatever the number of videos",
     ),
     "status": Subject(1000, "videos", check("-m", "common.status", "made")),
     "report over encoders": Subject(2, "encoders", lambda root, count: compare(root, count, 8)),

@@ -15,6 +15,7 @@ from PIL import Image, ImageColor
 
 from common.base import paths
 from common.base.files import write_json
+from common.base.wording import brief
 from common.dataset.kfold import folds_hash, read_folds
 from common.dataset.phases import read_labels, read_mapping, write_prediction
 from common.features.files import IDENTITY
@@ -22,7 +23,7 @@ from common.reports.caveats import Remark
 from common.reports.chart_data import score_ribbons
 from common.reports.comparison import make_report
 from common.reports.page.charts import ranks
-from common.reports.page.page import facts, length_in_words, p_value, save_page
+from common.reports.page.page import LONGEST_LABEL, facts, length_in_words, p_value, save_page
 from common.reports.page.ribbons import IMAGE_WIDTH, ROW, ribbon_chart, ribbon_image, segment_probabilities
 from common.reports.page.thumbnails import FRAME_WIDTH, NUM_FRAMES, frame_strip
 from common.reports.pictures.style import phase_colours
@@ -268,6 +269,12 @@ def test_ribbons_to_zoom_into_are_of_some_videos_unless_all_are_asked_for(compar
     for text in (few, every):
         assert len(re.findall(r'<img src="data:image/png', text)) == len(names[1]), "every sheet has its picture"
     assert "3 videos from the lowest to the highest mean accuracy" in few
+
+
+def test_beside_a_ribbon_a_long_name_is_cut_and_never_its_accuracy(page_text):
+    assert len(re.findall(r"<span><b>Base</b>\d+ %</span>", page_text)) == 6  # videos
+    shown = re.findall(r'<span title="ColorHistogram \(random weights\)"><b>(.*?)</b>\d+ %</span>', page_text)
+    assert shown == [brief("ColorHistogram (random weights)", LONGEST_LABEL)] * 6
 
 
 def test_mean_probability_of_a_segment(compared):

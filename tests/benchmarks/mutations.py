@@ -178,12 +178,14 @@ LOSSES = [
         "2 ** torch.arange(8)": "2 ** torch.arange(7, -1, -1)",
         "by_x[..., taps.left : taps.left + x.shape[-1]]": "by_x[..., : x.shape[-1]]",
         "threshold_backward(by_hidden, hidden, 0)": "threshold_backward(by_hidden, by_hidden, 0)",
-        "by_pointwise.mul_(KEEP_SCALE)": "by_pointwise",
         "return by_x.add_(grad), by_dilated": "return by_x, by_dilated",
         "threshold_backward(grad, kept_part, 0).mul_(KEEP_SCALE)": "threshold_backward(grad, kept_part, 0)",
     }),
+    *mutants("common/head/networks/layers.py", "tests/common/head/networks/test_fused.py", {
+        "(pointwise, KEEP_SCALE)": "(pointwise, 1.0)",
+    }),
     *mutants("common/head/networks/mstcn.py", "tests/common/head/networks/test_fused.py", {
-        "+ halves[1] @ second.bias": "",
+        "bias = bias + (half @": "bias = bias - (half @",
         "one[..., 1:2] + other[..., 1:2]": "one[..., 1:2]",
     }),
     *mutants("pretrain/objectives/losses.py", f"{OBJECTIVES}/test_losses.py", {

@@ -23,6 +23,7 @@ from common.run_k_folds import main as run_k_folds
 from common.scoring.metrics import MEASURES
 from common.scoring.protocols import CHALLENGE, PROTOCOLS
 from tests.common.conftest import FOLD_WORDS
+from tests.common.reports.page.packed import charts_of
 
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "8", "--num_epochs", "2"]
 WORDS = [*FOLD_WORDS, *HEAD]
@@ -159,7 +160,7 @@ def test_windows_of_several_lengths_are_compared_by_the_seconds_they_span(made, 
     text = save_page(report, tmp_path / "report.html").read_text()
     assert "<td>0.50</td>" in text.split('id="spacing"')[1]
     assert "8 frames" not in text  # frames are 9, steps 8
-    assert "9 frames 0.5 s apart, the frame last, recipe own" in text
+    assert "9 frames 0.5 s apart, the frame last, recipe own" in json.dumps(charts_of(text))
     assert save(spacing_picture(report), tmp_path / "spacing.png")
     book = openpyxl.load_workbook(save_comparison(report, tmp_path / "report.xlsx"))
     rows = [[cell.value for cell in row[:7]] for row in book["spacing"].iter_rows(min_row=HEADER_ROW + 1)]

@@ -167,9 +167,8 @@ class Finetuning:
         step = self.state.step
         own = [self.processes.rank] if self.processes.rank else []  # the first draws as one alone does
         torch.manual_seed(generator(self.options.seed, "step", step, *own).initial_seed())
-        peaks = (self.options.learning_rate, self.options.head_learning_rate)
-        for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
-            group |= {"lr": peak * self.schedule(step), "weight_decay": self.options.weight_decay}
+        for group, rate in zip(self.optimizer.param_groups, self._learning_rates(step), strict=True):
+            group |= {"lr": rate, "weight_decay": self.options.weight_decay}
         self.classifier.train()
         loss = F.cross_entropy(self._logits(batch), batch["label"].to(self.device))
         loss.backward()
@@ -187,6 +186,11 @@ class Finetuning:
         best = f"{self.state.best:.3f}" if self.state.history else "n/a"
         self._bar.set_postfix(loss=f"{value:.4f}", best=best, refresh=False)
         self._bar.update()
+
+    def _learning_rates(self, step: int) -> tuple[float, float]:
+        """Those of the adapters and of the classification head at a step from 0."""
+        share = self.schedule(step)
+        return self.options.learning_rate * share, self.options.head_learning_rate * share
 
     def _logits(self, batch: dict[str, Any]) -> Tensor:
         clips = batch["clip"].to(self.device, non_blocking=True)
@@ -206,7 +210,7 @@ class Finetuning:
             "validation_loss": found["loss"],
             "accuracy": found["accuracy"],
             "balanced_accuracy": found["balanced_accuracy"],
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self._learning_rates(self.state.step - 1)[0],
             "seconds": round(time.monotonic() - self._epoch_started, 3),
         }
         self.state.history.append(record)

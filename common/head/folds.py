@@ -69,12 +69,16 @@ def _fold_of_run(given: dict[str, Any], fold: tuple[TrainConfig, int, int]) -> b
             ran = _run_fold(experiment, title, given)
             if given["temperature"]:
                 add_temperature(ran, device=given["device"])
-        if not given["no_floors"]:
-            run_floors(experiment, title, force=given["force"])
+        record = read_run_record(ran.results / paths.RUN_RECORD)
+        if not given["no_floors"]:  # what was chosen for a run may be other features than those under its floors
+            run_floors(experiment, title, force=given["force"], beside=None if record.get("choice") else record)
         if given["decode"] != "argmax":
             decoded = replace(ran, decode=given["decode"])
             with hold(decoded.results):
-                _decode_fold(decoded, f"{title}, {given['decode']}", given)
+                if given["force"] or not is_finished(decoded, beside=record):
+                    predict(decoded, device=given["device"])
+                else:
+                    log.info("%s, %s: finished, not decoded again", title, given["decode"])
     except Held as error:
         log.info("%s: skipped: %s", title, error)
         return False
@@ -113,11 +117,3 @@ def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> Expe
         train(chosen, device=given["device"], resume=not given["force"], wandb=given["wandb"])
         predict(chosen, device=given["device"])
     return chosen
-
-
-def _decode_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> None:
-    """Predict a finished fold once more, decoded: a run of its own beside the plain one."""
-    if not given["force"] and is_finished(experiment):
-        log.info("%s: finished, not decoded again", title)
-        return
-    predict(experiment, device=given["device"])

@@ -34,6 +34,7 @@ SHAPE = {
 UNKNOWN = {"folds_hash": None, "train_seconds": None, "history": None, "unreached_labels": {}}
 UNKNOWN_PARTS = {"features": {"identity": None, "num_parameters": None}, "git": {"commit": None, "dirty": None}}
 MOST_THREADS = 4096
+INPUTS = ("train_inputs_hash", "test_inputs_hash")  # of the features and labels that a run was made of
 
 
 def read_run_record(path: Path) -> dict[str, Any]:
@@ -69,8 +70,10 @@ def _impossible(record: dict[str, Any]) -> str:
     return ""
 
 
-def is_finished(experiment: Experiment) -> bool:
+def is_finished(experiment: Experiment, beside: dict[str, Any] | None = None) -> bool:
     """Whether a split's run is complete, with this configuration and the features and labels as they are now.
+
+    `beside`: the record of a run on the same inputs that has just been made or held to them, so that no file is opened again.
 
     Raises `UserError` when it was run with another configuration, naming the differences.
     """
@@ -86,13 +89,16 @@ def is_finished(experiment: Experiment) -> bool:
             f"{path}: run with another configuration ({'; '.join(differences)}). "
             "Give --run NAME to keep both, or --force to replace it"
         )
-    experiment = as_chosen(experiment, record)
-    train_videos, test_videos = experiment.open(experiment.train_labels), experiment.open(experiment.test_labels)
-    return (
-        record.get("train_inputs_hash") == experiment.inputs_hash(train_videos, experiment.train_labels)
-        and record.get("test_inputs_hash") == experiment.inputs_hash(test_videos, experiment.test_labels)
-        and all(on_disk(experiment.results / f"{name}.txt").is_file() for name in experiment.test_labels)
+    now = [beside.get(key) for key in INPUTS] if beside else _inputs_now(as_chosen(experiment, record))
+    return [record.get(key) for key in INPUTS] == now and all(
+        on_disk(experiment.results / f"{name}.txt").is_file() for name in experiment.test_labels
     )
+
+
+def _inputs_now(experiment: Experiment) -> list[str]:
+    """What a record has under `INPUTS`, of the files as they are."""
+    parts = [experiment.train_labels, experiment.test_labels]
+    return [experiment.inputs_hash(experiment.open(labels), labels) for labels in parts]
 
 
 def as_chosen(experiment: Experiment, record: dict[str, Any]) -> Experiment:

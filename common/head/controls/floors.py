@@ -29,20 +29,25 @@ MOST_ITERATIONS = 200
 Floor = Callable[[np.ndarray], np.ndarray]  # features (T, feature_dim) -> probabilities (T, num_classes)
 
 
-def run_floors(experiment: Experiment, title: str, *, force: bool = False) -> None:
-    """Write those floors of a split that are not there, or are of other features or labels than there are now."""
+def run_floors(
+    experiment: Experiment, title: str, *, force: bool = False, beside: dict[str, Any] | None = None
+) -> None:
+    """Write those floors of a split that are not there, or are of other features or labels than there are now.
+
+    `beside`: the record of a run on the same files (`is_finished`).
+    """
     for kind, name in FLOORS.items():
         floor = replace(experiment, config=experiment.config.of_floor(kind), decode="argmax")
         with hold(floor.results):
-            if not force and _is_there(floor):
+            if not force and _is_there(floor, beside):
                 continue
             log.debug("%s, floor: %s", title, name)  # seconds, and never what one waits for
             write_floor(floor, kind)
 
 
-def _is_there(floor: Experiment) -> bool:
+def _is_there(floor: Experiment, beside: dict[str, Any] | None) -> bool:
     try:
-        return is_finished(floor)
+        return is_finished(floor, beside)
     except UserError:  # of other settings: made anew in seconds
         return False
 

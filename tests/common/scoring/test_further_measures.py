@@ -5,6 +5,7 @@ import pytest
 
 from common.scoring.further_measures import (
     FURTHER_MEASURES,
+    TEMPERED,
     further_name,
     further_summary,
     jaccard_phases,
@@ -84,7 +85,17 @@ def test_every_further_measure_has_a_name_and_a_unit():
     summary = further_summary([scored([0, 1], [0, 1])])
     assert list(summary) == list(FURTHER_MEASURES)
     assert "±2 s" in further_name("relaxed_accuracy")
-    assert {unit for _, unit in FURTHER_MEASURES.values()} == {"%", "s", "1/h"}
+    units = {key: unit for key, (_, unit) in FURTHER_MEASURES.items() if unit not in ("%", "s", "1/h")}
+    assert not units, (
+        f"FURTHER_MEASURES: expected the unit %, s or 1/h, found {units}; a share is in %, as a fraction of 1"
+    )
+
+
+def test_every_further_measure_has_a_value():
+    """But for that of a run's record."""
+    summary = further_summary([scored([0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2], np.eye(3)[[0, 1, 1, 1, 2, 2]])])
+    missing = [key for key, value in summary.items() if np.isnan(value) and key != TEMPERED]
+    assert not missing, f"further_summary: expected a value of {', '.join(missing)}, found none; add it to `values`"
 
 
 # --- relaxed scoring, frame by frame ----------------------------------------------------------------------------

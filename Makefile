@@ -6,7 +6,8 @@
 # make demo-live    a head that sees no later frame follows a video in the terminal, at the video's own speed
 # make demo-loop    label five videos, pre-label ten, correct, import, train again: what predictions save a person
 # make demo-pretrain    the three stages of pretraining on drawn videos, with tiny networks
-# make test    the test suite
+# make test    the test suite, but for what takes more than a few seconds each: about eight minutes on two cores
+# make test-slow    the rest of it: clusters, several processes, browsers, whole demos
 # make test-faults    kills, two writers, signals and full disks; KILLS=30 make test-faults for more kills of each command
 # make test-tools    the real BORIS and Label Studio, each in an environment of its own (2 GB), and VIA where VIA_HTML names its page
 # make test-floor    the suite with the oldest supported torch and transformers, and with the newest Python, each in an environment of its own (14 GB)
@@ -31,7 +32,7 @@ PY := $(CURDIR)/$(BIN)/python
 INSTALLED := .venv/installed
 UV := build/tools/locking/bin/uv
 
-.PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-loop demo-pretrain test test-faults test-tools test-floor bench bench-full lint lock audit
+.PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-loop demo-pretrain test test-slow test-faults test-tools test-floor bench bench-full lint lock audit
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"
@@ -66,7 +67,10 @@ demo-pretrain: $(INSTALLED)
 	PYTHON=$(PY) bash pretrain/demo.sh
 
 test: $(INSTALLED)
-	$(PY) $(SUITE)
+	$(PY) $(SUITE) -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(PY) $(SUITE) -m slow
 
 test-faults: $(INSTALLED)
 	KILLS=$(KILLS) $(PY) -m pytest --numprocesses 2 --maxschedchunk 1 tests/faults

@@ -37,6 +37,7 @@ def names(folder) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
+@pytest.mark.slow
 def test_all_folds_write_page_workbook_rows_and_pictures_and_say_where(finished, capsys):
     assert compute_results.main(["--dataset", "made", "--compare-kfold", "2", "--pdf"]) == 0
     folder = paths.comparison_results()
@@ -56,6 +57,7 @@ def test_brief_prints_where_the_files_are_and_nothing_else(finished, capsys):
     assert line.startswith(f"wrote {paths.model('ColorHistogram').workbook} and ")
 
 
+@pytest.mark.slow
 def test_one_split_does_not_replace_what_is_of_all_folds(finished):
     compute_results.main(["--dataset", "made", "--compare-kfold", "2"])
     folder = paths.comparison_results()
@@ -65,11 +67,13 @@ def test_one_split_does_not_replace_what_is_of_all_folds(finished):
     assert {"model_report.html", "model_comparison.xlsx", "model_per_video.csv"} <= names(folder)
 
 
+@pytest.mark.slow
 def test_the_first_protocol_heads_the_tables(finished, capsys):
     compute_results.main(["--dataset", "made", "--split", "1", "--protocol", "mstcn", "challenge"])
     assert "Protocol mstcn: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_quoted_rows_come_only_when_asked_for(finished, capsys):
     compute_results.main(["--dataset", "made", "--split", "1"])
     assert "Rows marked 'quoted'" not in capsys.readouterr().out
@@ -118,6 +122,7 @@ def test_a_benchmark_tests_all_pairs(made):
         compute_results.main(["--benchmark", "made", "--against", "Base"])
 
 
+@pytest.mark.slow
 def test_fewer_folds_than_there_are_are_named_everywhere(finished, capsys):
     compute_results.main(["--dataset", "made", "--compare-kfold", "1", "--models", "ColorHistogram"])
     sentence = "Unfinished: of 2 folds, the numbers of ColorHistogram over 1 only."
@@ -178,6 +183,7 @@ ODD_PHASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_any_name_of_a_phase_is_drawn_printed_and_exported(made, caplog, capsys, recwarn):
     for path in (made.dataset.mapping, *made.dataset.ground_truth.iterdir()):
         text = path.read_text()
@@ -203,6 +209,7 @@ def test_any_name_of_a_phase_is_drawn_printed_and_exported(made, caplog, capsys,
 # --- work that is counted ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_report_reads_each_prediction_once_and_ranks_each_videos_frames_once(made):
     """Per run and fold: a pass over each file, an average precision a video, and one of all its frames pooled."""
     run_k_folds([*WORDS, "--no_floors", "--seed", "42,43"])
@@ -228,6 +235,7 @@ def test_a_report_reads_each_prediction_once_and_ranks_each_videos_frames_once(m
     assert one_run.reads_of(labels, "*.txt") == two_runs.reads_of(labels, "*.txt"), "labels are read once for all runs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--compare-kfold", "2"], ["--model", "ColorHistogram", "--split", "1"]])
 def test_a_report_loads_no_torch(finished, words):
     """It takes seconds and half a gigabyte to load, in each of the processes that write, and no table needs it."""

@@ -92,6 +92,7 @@ def test_every_command_is_documented(make_commands):
     assert named == guarded, "name the command in COMMANDS of docs/make_commands.py, then run it"
 
 
+@pytest.mark.slow
 def test_the_page_of_commands_is_up_to_date(make_commands):
     """Where this fails: python docs/make_commands.py."""
     is_up_to_date = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == make_commands.commands_page()

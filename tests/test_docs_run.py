@@ -216,10 +216,12 @@ def world(tmp_path_factory):
         yield made
 
 
+@pytest.mark.slow
 def test_the_readme_leads_to_a_comparison_of_sics155(world):
     assert (world.root / "comparison_results" / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_blocks_run_as_they_stand(world, document):
     world.walk(document)

@@ -245,6 +245,7 @@ def test_sides_that_patches_do_not_fill_are_refused(folder):
             build_encoder(replace(config, preprocessing=rule), "random")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", PARAMETERS)
 def test_full_size_parameter_counts(folder):
     """On the meta device: no memory, no weights."""

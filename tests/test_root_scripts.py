@@ -77,6 +77,7 @@ def test_a_phase_that_a_fold_cannot_learn_is_printed(workspace, capsys):
     assert "no training frame of b: all are in its test videos" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["generate_k_folds", "compute_results", "common.evaluation", "common.kfold_summary"])
 def test_light_commands_start_without_torch(checkout, module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -147,6 +147,7 @@ def test_torch_and_torchvision_that_do_not_load_together(workspace, tmp_path):
     assert printed[-1] == "2 problems: see the lines with ->"
 
 
+@pytest.mark.slow
 def test_the_doctor_itself_loads_no_torch(clips):
     """What thousands of videos take is its own memory; that of torch goes with the process that loads it."""
     words = ("--dataset", str(clips), "--model", "Base", "--no_timing")

@@ -47,6 +47,7 @@ def column(book: openpyxl.Workbook, title: str, name: str) -> list:
     return [row[place].value for row in page.iter_rows(min_row=HEADER_ROW + 1)]
 
 
+@pytest.mark.slow
 def test_every_run_is_there_and_the_path_is_printed(finished, capsys):
     run_k_folds([*WORDS, "--seed", "7"])
     capsys.readouterr()
@@ -59,6 +60,7 @@ def test_every_run_is_there_and_the_path_is_printed(finished, capsys):
     assert "seeds" in book.sheetnames
 
 
+@pytest.mark.slow
 def test_a_run_that_lacks_folds_is_there_with_a_warning(finished):
     run_k_folds([*WORDS, "--run", "short", "--num_epochs", "1", "--only", "2"])
     book = exported()

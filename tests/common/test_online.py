@@ -128,6 +128,7 @@ def table_of(root):
     return list(csv.DictReader(path.open()))
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 def test_a_stream_is_followed_to_its_end_which_is_said(root, sender):
     address, _ = sender()
@@ -144,6 +145,7 @@ def test_a_stream_is_followed_to_its_end_which_is_said(root, sender):
     assert [row["phase"] for row in rows] == [row["phase"] for row in table_of(root)]
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 def test_a_stream_that_breaks_off_leaves_what_came(root, sender):
     address, sending = sender()
@@ -157,6 +159,7 @@ def test_a_stream_that_breaks_off_leaves_what_came(root, sender):
     assert len(table_of(root)) == len([first, *others]) < NUM_FRAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_whatever_ends_it_leaves_whole_lines(root, number, code):
     process = command(root, str(root / "data" / "clips" / "videos" / "a.mp4"), "--realtime")
@@ -174,6 +177,7 @@ def test_whatever_ends_it_leaves_whole_lines(root, number, code):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -99,6 +99,7 @@ def rows_of(path):
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
 def test_every_file_of_a_new_video_agrees_with_what_is_in_it(trained, uneven, tmp_path, capsys):
     video, seconds = uneven
     assert run(video, "--checkpoint", trained, "--overlay") == 0

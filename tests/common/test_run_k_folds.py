@@ -51,6 +51,7 @@ def predictions(made):
     return {path: path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_folds_at_the_same_time_are_those_one_after_another(made):
     """Each in a process of its own, which gets its share of the cores: here as many threads as this one."""
     threads = max(1, num_cores() // 2)
@@ -66,6 +67,7 @@ def test_folds_at_the_same_time_are_those_one_after_another(made):
     assert predictions(made) == first
 
 
+@pytest.mark.slow
 def test_a_fold_alone_has_all_cores_whatever_parallel_says(made):
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)

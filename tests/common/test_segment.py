@@ -84,6 +84,7 @@ def run_folder(run: str = "splits=own-random-size64x64-decoder8+32"):
     return model.split_results("discs", 1, run), model.segmentation_checkpoint("discs", 1, run)
 
 
+@pytest.mark.slow
 def test_train_predict_evaluate(dataset, capsys):
     """A few steps on six drawn groups beat the most frequent class of each pixel, also by random maps."""
     for action in ("train", "predict", "evaluate"):
@@ -110,6 +111,7 @@ def state(checkpoint) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["decoder"]
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_same_bits(dataset, monkeypatch):
     from common.tasks.segmentation.training import SegmentationLoop
 
@@ -133,6 +135,7 @@ def test_a_resumed_training_ends_with_the_same_bits(dataset, monkeypatch):
     assert all(torch.equal(value, state(checkpoint)[name]) for name, value in whole.items())
 
 
+@pytest.mark.slow
 def test_fine_tuning_changes_the_encoder_resumes_and_predicts(dataset):
     segment("train", "--finetune", "--num_epochs", "1", "--encoder_lr", "0.01")
     results, checkpoint = run_folder("splits=own-random-finetune-size64x64-decoder8+32")

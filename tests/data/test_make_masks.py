@@ -30,6 +30,7 @@ def drawn(tmp_path_factory) -> Dataset:
     return Dataset(output)
 
 
+@pytest.mark.slow
 def test_it_is_a_data_set_of_masks_whose_test_groups_are_others(drawn):
     require_task(drawn, "segmentation")
     images = masked_images(drawn)
@@ -55,6 +56,7 @@ def test_masks_say_what_is_drawn(drawn):
     assert (pixels > 0).all()
 
 
+@pytest.mark.slow
 def test_a_second_run_draws_nothing_and_the_same_is_drawn_elsewhere(drawn, tmp_path):
     assert "finished already" in make(drawn.root).stdout
     make(tmp_path / "again")

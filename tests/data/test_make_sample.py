@@ -48,6 +48,7 @@ def schedules() -> dict[str, list[tuple[str, int]]]:
     return {name: [tuple(segment) for segment in schedule] for name, schedule in json.loads(done.stdout).items()}
 
 
+@pytest.mark.slow
 def test_layout(sample: Path) -> None:
     assert sorted(content(sample)) == sorted(
         ["README.txt", "mapping.txt", "sample.json", "groundTruth/BL_0001.txt"]
@@ -79,6 +80,7 @@ def test_second_run_changes_nothing(sample: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in sample.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_missing_files_come_back_with_the_same_bytes(sample: Path) -> None:
     before = content(sample)
     kept = sample / "videos" / "BN_0001.mp4"

@@ -62,6 +62,7 @@ def test_from_stage_1_to_the_encoder_of_stage_3(place, name, monkeypatch, capsys
     assert relative_difference(encoder.encode(pixels), base.encode(pixels)) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dinov3-tiny", "vjepa2-tiny"])
 def test_its_classifier_tells_the_classes_of_a_new_video(place, tmp_path, name, monkeypatch, make_clip):
     """By the command that predicts with any head; the video is like those of training, in colours between theirs."""
@@ -155,6 +156,7 @@ def test_lora_on_published_weights_says_so(place, tmp_path, monkeypatch):
     assert "mlp" in json.loads((best / "adapter_config.json").read_text())["target_modules"]
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_no_number(place, tmp_path):
     write_export("vjepa2-tiny")
     weights = []

@@ -175,6 +175,7 @@ def test_a_video_that_another_run_is_packing_is_left_to_it(workspace, eyes, caps
     assert "1 in use, 2 packed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_processes_pack_the_same(workspace, eyes):
     pack()
     assert main(["--videos", "eyes", "--num_processes", "2", "--output", str(workspace / "other")]) == 0
@@ -200,6 +201,7 @@ def test_wrong_options_are_refused(workspace, eyes, wrong):
         pack(*wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["opencv", "torchcodec"])
 def test_another_decoder_packs_the_same_frames(workspace, eyes, decoder):
     try:

@@ -143,6 +143,7 @@ def test_the_global_generators_do_not_count(frames):
     assert torch.equal(frames[3]["global_crops"], first)
 
 
+@pytest.mark.slow
 def test_batches_do_not_depend_on_the_number_of_workers(frames):
     in_this_process = take(frames, 4)
     assert [batch["number"].tolist() for batch in in_this_process] == [list(range(k, k + 4)) for k in (0, 4, 8, 12)]
@@ -238,6 +239,7 @@ def test_damage_that_one_neighbour_meets_is_not_the_others(neighbours):
 # --- what cannot be read ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_video_that_cannot_be_read_is_skipped_alike_and_counted(corpora, tmp_path, caplog):
     sampling = BalancedSampling(with_broken(corpora, tmp_path, seconds=5.0))
     dataset = VideoSamples(sampling, SMALL_CROPS, seed=1)
@@ -257,6 +259,7 @@ def test_other_samples_are_not_moved_by_a_skipped_video(corpora, tmp_path):
     assert [batch["number"].tolist() for batch in take(dataset, 3)] == [list(range(k, k + 4)) for k in (0, 4, 8)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_when_nothing_can_be_read_it_is_an_error(tmp_path, num_workers):
     dataset = VideoSamples(BalancedSampling(with_broken([], tmp_path, seconds=5.0)), SMALL_CROPS, seed=1)
@@ -276,6 +279,7 @@ class Deadly(torch.utils.data.Dataset):
         return {"number": torch.tensor(number), "skipped": []}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_an_error_with_advice():
     with pytest.raises(UserError, match=r"a process that reads videos died .*fewer --num_workers"):
         take(Deadly(), 8, num_workers=1)

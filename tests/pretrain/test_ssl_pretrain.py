@@ -162,6 +162,7 @@ def test_a_training_does_not_go_on_with_other_videos(workspace, videos, labelled
     assert (tmp_path / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_the_same_videos_wherever_they_lie_now(workspace, videos, tmp_path):
     train(videos, tmp_path)
     moved = videos.rename(workspace / "moved")

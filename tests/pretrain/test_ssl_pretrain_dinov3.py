@@ -107,6 +107,7 @@ def test_the_teacher_has_moved_and_the_whole_state_is_kept(workspace, tmp_path, 
     assert not torch.equal(state["model"][f"student.{name}"], state["model"][f"teacher.{name}"])
 
 
+@pytest.mark.slow
 def test_a_killed_command_ends_bit_identical(checkout, workspace, tmp_path, videos):
     flags = ["--max_steps", "24", "--save_every", "4", "--monitor_every", "8", "--drop_path", "0.2"]
     command = [sys.executable, str(checkout / "pretrain" / "ssl_pretrain_dinov3.py")]
@@ -129,6 +130,7 @@ def test_a_killed_command_ends_bit_identical(checkout, workspace, tmp_path, vide
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 def test_reading_processes_change_nothing(checkout, workspace, tmp_path, videos):
     flags = ["--max_steps", "3", "--gram_weight", "1", "--monitor_every", "0"]
     for workers in ("0", "1"):

@@ -104,6 +104,7 @@ def test_help_says_what_it_writes(capsys):
         assert text in shown
 
 
+@pytest.mark.slow
 def test_a_training_writes_all_files_and_is_not_repeated(videos, workspace, caplog):
     output = workspace / "run"
     arguments = [*TINY, "--videos", str(videos), "--output", str(output)]
@@ -149,6 +150,7 @@ def test_what_the_image_teacher_has_seen_is_recorded(videos, workspace, tiny_tea
     assert based_on.resolve() == (teacher / "manifest.json").resolve()
 
 
+@pytest.mark.slow
 def test_a_training_that_was_cut_off_ends_bit_identical(videos, workspace, tiny_teacher, monkeypatch):
     forward = VideoMAE.forward
 
@@ -176,6 +178,7 @@ def test_a_training_that_was_cut_off_ends_bit_identical(videos, workspace, tiny_
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_it_runs_from_its_own_folder(videos, workspace, checkout):
     """With processes that read ahead."""
     command = [sys.executable, "ssl_pretrain_videomae.py", *TINY, "--videos", str(videos), "--num_workers", "1"]

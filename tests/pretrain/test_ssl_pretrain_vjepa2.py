@@ -59,6 +59,7 @@ def test_help_says_what_it_writes(capsys):
     assert all(text in shown for text in ("final.pt", "export/", "--mask_ratio", "--full_complement", "--mask_token"))
 
 
+@pytest.mark.slow
 def test_a_training_writes_all_files_and_is_not_repeated(videos, workspace):
     output = workspace / "run"
     arguments = [*TINY, "--videos", str(videos), "--output", str(output)]

@@ -122,6 +122,7 @@ def start_again(cluster, job: Job, *changes: str) -> None:
     assert (job.field("JobState"), job.field("Restarts"), job.field("ExitCode")) == ("COMPLETED", "1", "0:0"), job.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_warned_job_goes_on_after_its_requeue_as_if_nothing_had_been(cluster, checkout, films, tmp_path, case):
     script, own, to_whom = CASES[case]
@@ -139,6 +140,7 @@ def test_a_warned_job_goes_on_after_its_requeue_as_if_nothing_had_been(cluster, 
     assert (warned.export / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_with_a_node_less(cluster, checkout, films, tmp_path):
     """Sharded over two nodes, resumed whole on one: the step keeps its samples, and so the training its losses."""
     script, own, to_whom = CASES["vjepa2"]
@@ -154,6 +156,7 @@ def test_a_job_goes_on_with_a_node_less(cluster, checkout, films, tmp_path):
     assert [each["loss"] for each in found] == pytest.approx([each["loss"] for each in expected], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_wrong_option_is_a_failed_job_that_says_so(cluster, checkout, films, tmp_path):
     words = ("pretrain/launch_ssl_multinode.sh", "dinov3", "--model", "dinov3-tinny", *COMMON)
     job = Job(cluster, checkout, tmp_path / "job", *RESOURCES, *words)

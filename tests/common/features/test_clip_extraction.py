@@ -144,6 +144,7 @@ def test_spaced_features_depend_on_no_batch_and_no_share_of_the_work(clips, word
             assert rows(clips, "V-JEPA2-ViT-L", variant, name) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_spacing_of_the_video_itself_gives_the_windows_of_neighbours(clips):
     for model in TINY:
         for mode in ["window"] if model == "I3D" else ["window", "tokens"]:

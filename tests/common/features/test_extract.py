@@ -98,6 +98,7 @@ def test_finished_files_are_skipped_and_force_makes_them_again(clips):
     assert path.stat().st_mtime_ns > before
 
 
+@pytest.mark.slow
 def test_where_everything_is_finished_no_weights_are_read(clips):
     """7B are minutes of reading; that a video is finished is known from the hash of its weights."""
     model = "EfficientNet-Lite0"
@@ -308,6 +309,7 @@ def test_what_is_no_file_is_named_and_stops_no_other_video(clips, caplog, option
         assert re.search(reason, caplog.text)
 
 
+@pytest.mark.slow
 def test_what_may_not_be_read_is_named_and_stops_no_other_video(clips):
     """A file, a folder of images, and a link into a folder: neither extraction nor audit ends at them."""
     hidden = clips.root / "hidden"
@@ -436,6 +438,7 @@ def test_several_decoder_processes_give_the_same_bytes(clips):
         assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 def test_bf16_features_agree_with_fp32_on_real_weights_and_a_real_video(workspace, reference_data):
     videos = workspace / "data" / "clips" / "videos"
     videos.mkdir(parents=True)

@@ -65,6 +65,7 @@ def odd_extracted(tmp_path_factory, odd_paths) -> Extracted:
     return extract_all(tmp_path_factory.mktemp("root"), bad | odd_paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_a_video_of_any_kind_has_a_vector_for_each_of_its_frames_at_its_time(odd_extracted, odd_paths, encoder, name):
     odd, name = ODD[name], name.replace(" ", "_")
@@ -145,6 +146,7 @@ def cases_sampled(tmp_path_factory, case_paths) -> Extracted:
     return extract_all(tmp_path_factory.mktemp("root"), case_paths, fps=SAMPLED_FPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_case_has_a_vector_for_each_of_its_frames_at_its_time(cases_extracted, case_paths, encoder, case):
     right, name = CASES[case], Path(case).stem

@@ -199,6 +199,7 @@ def extracted(request, recording, tmp_path_factory) -> tuple[str, Extracted]:
     return request.param, extract_all(tmp_path_factory.mktemp("root"), videos, decoder=request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "container"), KINDS)
 def test_a_rewritten_recording_has_the_features_of_the_original_or_is_refused(
     request, recording, extracted, way, container

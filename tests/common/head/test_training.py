@@ -102,6 +102,7 @@ def test_resume_is_bit_identical_to_an_undisturbed_training(made, monkeypatch, o
     assert [entry["loss"] for entry in whole.history] == [entry["loss"] for entry in resumed.history]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OTHER_HEADS, ids=SMALL_OTHERS)
 def test_every_head_learns_separable_phases_and_is_predicted_from_its_checkpoint(made, options):
     experiment = load_experiment(made.config(num_epochs=40, lr=2e-2, **options))

@@ -53,6 +53,7 @@ def test_the_best_is_first_and_its_interval_holds_its_mean(results):
     assert board.best("accuracy") == "ColorHistogram"
 
 
+@pytest.mark.slow
 def test_every_pair_is_tested_for_every_measure_with_the_better_one_first(results):
     board = make_leaderboard(results, CHALLENGE)
     assert {test.measure for test in board.tests} == set(MEASURES)
@@ -104,6 +105,7 @@ def test_a_video_that_several_splits_test_is_one_unit(results):
     assert cell.mean == pytest.approx(again.values("accuracy").mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
 def test_intervals_hold_the_value_of_all_videos_under_every_protocol(results, protocol):
     board = make_leaderboard(results, protocol)
@@ -122,6 +124,7 @@ def test_a_report_splits_seeds_from_folds_and_quotes_only_on_request(results, ma
     assert any("not computed here" in str(remark) for remark in quoted.remarks)
 
 
+@pytest.mark.slow
 def test_runs_on_part_of_the_training_videos_make_a_curve_and_no_row(made):
     run_k_folds([*WORDS, "--train_fraction", "0.34,0.67,1.0"])
     report = make_report(made.dataset, collect_all(made.dataset, 2).results, [CHALLENGE])
@@ -143,6 +146,7 @@ def make_variant(dataset, variant, **window):
         sidecar.write_text(json.dumps(content | {"window": WINDOW | window, "recipe": "own"}))
 
 
+@pytest.mark.slow
 def test_windows_of_several_lengths_are_compared_by_the_seconds_they_span(made, tmp_path):
     make_variant(made.dataset, "near", spacing=None, between="linear")
     make_variant(made.dataset, "far", spacing=0.5, between="linear")

@@ -115,6 +115,7 @@ def test_a_validation_run_on_other_videos_is_left_out(made, caplog):
     assert f"other videos than {made.dataset.root} has in split val now ({record['videos'][1]})" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

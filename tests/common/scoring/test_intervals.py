@@ -175,6 +175,7 @@ def interval_of_pooled_ratio(rng: np.random.Generator, trial: int) -> Interval:
     return sum_interval(np.stack([hits, frames], axis=1), ratio, draws=DRAWS, seed=trial)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make_interval", [interval_of_mean, interval_of_pooled_ratio])
 def test_intervals_cover_the_truth_as_often_as_they_say(make_interval):
     """10,000 trials with another seed gave 94.5 % for the mean and 93.9 % for the ratio: a little short, as BCa is."""

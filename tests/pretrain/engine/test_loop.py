@@ -190,6 +190,7 @@ def fake_scontrol(folder, exit_code: int = 0) -> dict[str, str]:
     return {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_slurm", [False, True])
 def test_a_warned_process_saves_and_exits(checkout, tmp_path, in_slurm):
     folder = tmp_path / "run"

@@ -427,6 +427,7 @@ def test_a_damaged_or_foreign_last_pt(training):
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_video_that_does_not_decode_is_named(training, num_workers):
     clips = training().clips.train

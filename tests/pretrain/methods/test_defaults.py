@@ -48,6 +48,7 @@ def test_without_a_gram_loss_seven_billion_take_the_rate_of_their_pretraining():
     assert (found.learning_rate, found.final_learning_rate) == (1e-5, 1e-5)
 
 
+@pytest.mark.slow
 def test_the_first_of_forty_blocks_learns_at_nearly_half_the_rate():
     """.446 of it, where the decay of ViT-L would leave .0148."""
     network = nn.ModuleDict({"layer": nn.ModuleList(nn.Linear(1, 1) for _ in range(40))})

@@ -92,6 +92,7 @@ def test_a_block_is_gathered_four_times_and_reduced_once(run):
     assert three["reduce"] - two["reduce"] == 1
 
 
+@pytest.mark.slow
 def test_what_is_no_list_is_taken_as_it_is():
     layer = torch.nn.Linear(2, 2)
     take_several(layer, (torch.nn.Linear,))

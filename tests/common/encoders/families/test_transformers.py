@@ -133,6 +133,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS)
 def test_the_same_weights_by_timm_and_by_transformers_agree(pair, tmp_path, frames):
     make, names, architecture, poolings = PAIRS[pair]

@@ -61,6 +61,7 @@ def test_first_features_of_the_authors_code_without_the_reference_data(config, r
     assert features[0, :6].tolist() == pytest.approx(FIRST_FEATURES, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_every_key_of_the_full_checkpoint_has_its_place(checkout, golden, tmp_path):
     full = read_encoder_config(checkout / "models" / "SurgVISTA-ViT-B" / "config.yaml")
     zero = torch.zeros(1)

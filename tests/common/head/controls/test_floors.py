@@ -112,6 +112,7 @@ def test_a_feature_that_is_not_finite_is_named(experiment, made):
         run_floors(experiment, "")
 
 
+@pytest.mark.slow
 def test_rows_say_how_far_they_are_above_floors_that_are_no_rows(made, capsys):
     main(WORDS)
     found = with_floors(collect_all(made.dataset, 2), made.dataset)
@@ -137,6 +138,7 @@ def test_a_floor_of_other_features_is_left_out_by_name(made):
     assert set(found.floors["ColorHistogram (head=linear)"]) == {"majority"}
 
 
+@pytest.mark.slow
 def test_without_floors_nothing_is_written_and_no_column_promises_them(made, capsys):
     main([*WORDS, "--no_floors"])
     assert run_names(paths.model("ColorHistogram"), made.dataset) == ["head=linear"]

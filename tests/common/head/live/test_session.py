@@ -100,6 +100,7 @@ def whole_video(predictor, video, folder):
     return phases.probabilities[frames], timeline.seconds[frames]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "head"),
     [
@@ -120,6 +121,7 @@ def test_online_answers_are_those_of_the_whole_video_at_any_rate(clips, tmp_path
         assert np.ptp(expected, axis=0).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["centred", "tokens"])
 def test_features_that_have_seen_what_follows_are_refused_or_wait_for_it(clips, tmp_path, encoder):
     with pytest.raises(UserError, match=r"--causal: expected features that have seen nothing after .* --anchor end"):
@@ -184,6 +186,7 @@ def slowed(predictor, seconds, monkeypatch):
     monkeypatch.setattr(predictor.extraction, "encode", slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["histogram", "clips"])
 def test_what_the_encoder_is_too_late_for_is_held_and_never_queued(clips, monkeypatch, encoder):
     predictor = trained(encoder, "mstcn++")

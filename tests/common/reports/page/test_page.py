@@ -112,6 +112,7 @@ def test_one_small_file_with_plotly_once_and_nothing_to_load(page_text):
     assert max(map(len, re.findall(r"<script>(.*?)</script>", page_text, flags=re.DOTALL))) < 10_000
 
 
+@pytest.mark.slow
 def test_the_same_report_gives_the_same_bytes(compared, tmp_path):
     first, second = (save_page(report_of(compared), tmp_path / f"{n}.html").read_bytes() for n in (1, 2))
     assert first == second
@@ -135,6 +136,7 @@ def test_the_head_identifies_the_comparison_and_marks_random_weights(compared, p
     assert "synthetic data" not in page_text.split("<main>")[1]
 
 
+@pytest.mark.slow
 def test_synthetic_data_is_marked_whether_the_set_or_a_run_says_so(compared, tmp_path):
     assert not report_of(compared).is_synthetic
     record = next(paths.repository_root().glob("models/Base/results/**/run.json"))
@@ -259,6 +261,7 @@ def test_the_picture_of_a_video_has_a_phase_in_its_colour_and_each_mistake_howev
     assert (pixels[2 * ROW :] == 255).all()
 
 
+@pytest.mark.slow
 def test_ribbons_to_zoom_into_are_of_some_videos_unless_all_are_asked_for(compared, monkeypatch, tmp_path):
     monkeypatch.setattr("common.reports.chart_data.NUM_SHOWN", 3)
     report = report_of(compared)
@@ -271,6 +274,7 @@ def test_ribbons_to_zoom_into_are_of_some_videos_unless_all_are_asked_for(compar
     assert "3 videos from the lowest to the highest mean accuracy" in few
 
 
+@pytest.mark.slow
 def test_beside_a_ribbon_a_long_name_is_cut_and_never_its_accuracy(page_text):
     assert len(re.findall(r"<span><b>Base</b>\d+ %</span>", page_text)) == 6  # videos
     shown = re.findall(r'<span title="ColorHistogram \(random weights\)"><b>(.*?)</b>\d+ %</span>', page_text)
@@ -363,6 +367,7 @@ def page(compared, tmp_path):
     return save_page(report_of(compared, protocols=PROTOCOLS), tmp_path / "report.html")
 
 
+@pytest.mark.slow
 def test_in_a_browser(page):
     with opened(page) as (tab, said, asked):
         for number, name in enumerate(PROTOCOLS, 1):
@@ -396,6 +401,7 @@ def test_in_a_browser(page):
         assert asked == [page.as_uri()]
 
 
+@pytest.mark.slow
 def test_a_click_sorts_the_leaderboard(page):
     with opened(page) as (tab, said, _):
         table = tab.locator("#board-1 table.board")
@@ -418,6 +424,7 @@ def test_a_click_sorts_the_leaderboard(page):
         assert said == []
 
 
+@pytest.mark.slow
 def test_a_part_of_a_name_finds_a_videos_ribbons(page):
     with opened(page) as (tab, said, _):
         header, found = tab.locator("#chart-ribbons .updatemenu-header"), tab.locator("#ribbon-found")
@@ -431,6 +438,7 @@ def test_a_part_of_a_name_finds_a_videos_ribbons(page):
         assert said == []
 
 
+@pytest.mark.slow
 def test_closed_sheets_are_on_paper_and_on_pictures_of_the_whole_page(page):
     with opened(page) as (tab, _, _):
         last = tab.locator("details.sheet").last.bounding_box()
@@ -441,6 +449,7 @@ def test_closed_sheets_are_on_paper_and_on_pictures_of_the_whole_page(page):
         assert tab.locator("details.sheet summary").last.is_visible()
 
 
+@pytest.mark.slow
 def test_at_1280_pixels_the_leaderboard_is_whole_and_no_row_of_further_measures_is_bold(page):
     with opened(page) as (tab, _, _):
         assert tab.locator("#board-1 .scroll").first.evaluate("box => box.scrollWidth <= box.clientWidth")
@@ -448,6 +457,7 @@ def test_at_1280_pixels_the_leaderboard_is_whole_and_no_row_of_further_measures_
         assert set(weights) == {"400"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("against", "height"), [(None, 40), ("the longest name", 80)])
 def test_twenty_encoders_stand_whole_in_a_window_of_1280_pixels(made, tmp_path, against, height):
     """Long names and sources, wide intervals, floors: rows of two lines (with a baseline of four), nothing beside the window."""
@@ -468,6 +478,7 @@ def test_twenty_encoders_stand_whole_in_a_window_of_1280_pixels(made, tmp_path, 
         assert tab.locator("#board-1 .scroll").first.evaluate("box => box.scrollWidth <= box.clientWidth")
 
 
+@pytest.mark.slow
 def test_a_narrow_window_scrolls_tables_and_charts_not_the_page(page):
     with opened(page, width=400) as (tab, said, _):
         assert tab.evaluate("document.documentElement.scrollWidth") == 400
@@ -480,6 +491,7 @@ def test_a_narrow_window_scrolls_tables_and_charts_not_the_page(page):
         assert [round(each.bounding_box()["x"] - left) for each in kept] == [0, 0], "what a number is of stays in view"
 
 
+@pytest.mark.slow
 def test_an_automatic_check_of_accessibility_finds_nothing(page):
     """axe-core (Deque) on the page with everything unfolded: headings, tables, contrast, keyboard."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -491,6 +503,7 @@ def test_an_automatic_check_of_accessibility_finds_nothing(page):
         assert len(found.response["passes"]) > 20
 
 
+@pytest.mark.slow
 def test_bars_of_case_sheets_begin_and_end_at_the_same_places(page):
     with opened(page) as (tab, _, _):
         boxes = [meter.bounding_box() for meter in tab.locator(".sheet .meter").all()]
@@ -521,6 +534,7 @@ def test_a_strip_shows_twelve_frames_in_order(tmp_path, make_clip, solid):
     assert np.abs(seen - np.arange(0, 240, 20)).max() < 4
 
 
+@pytest.mark.slow
 def test_frames_are_in_the_sheets_of_readable_videos_unless_they_are_not_wanted(
     compared, tmp_path, make_clip, solid, monkeypatch, caplog
 ):
@@ -543,6 +557,7 @@ def test_frames_are_in_the_sheets_of_readable_videos_unless_they_are_not_wanted(
 # --- does it hold ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_page_and_workbook_say_whether_the_order_holds_and_how_high_the_floors_are(made, tmp_path):
     for encoder, plain, scaled in (("Base", 0.1, 0.3), ("I3D", 0.3, 0.1)):
         finished_run(made, encoder, plain)

@@ -55,6 +55,7 @@ PICTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_picture_is_drawn_as_png_and_on_request_as_pdf(report, tmp_path, name):
     written = save(PICTURES[name](report), tmp_path / f"{name}.png", pdf=True)
@@ -115,6 +116,7 @@ def test_more_than_the_most_frames_are_drawn_from(report, monkeypatch):
     assert len(features) == len(phases) == 7
 
 
+@pytest.mark.slow
 def test_the_map_of_features_is_computed_once_for_the_same_features(report, monkeypatch, tmp_path):
     monkeypatch.setenv("SICS155_CACHE", str(tmp_path))
     calls, places = [], embedding._places
@@ -173,6 +175,7 @@ def test_ribbons_are_in_frames_where_a_frame_rate_is_unknown(tmp_path, made):
     assert known.read_bytes() != unknown.read_bytes()
 
 
+@pytest.mark.slow
 def test_large_ribbons_of_some_videos_from_the_worst_to_the_best_or_of_all(report, monkeypatch):
     monkeypatch.setattr("common.reports.chart_data.NUM_SHOWN", 2)
     folder = paths.comparison_results() / "ribbons"

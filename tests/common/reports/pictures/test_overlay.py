@@ -201,6 +201,7 @@ def test_a_picture_that_changes_its_size_is_fitted_to_the_first(clip, tmp_path, 
     assert len(times(tmp_path / "out.mp4")) == len(UNEVEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD)
 def test_every_frame_of_any_kind_of_video_is_in_its_overlay(tmp_path, kind):
     """By the number that it shows in its upper half, which the bar leaves free."""

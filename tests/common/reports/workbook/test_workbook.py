@@ -366,6 +366,7 @@ def test_an_ampersand_in_the_name_of_a_data_set_is_printed(tmp_path):
     assert len(footer) < 255
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("soffice"), reason="LibreOffice is not installed")
 def test_libreoffice_reads_every_sheet(tmp_path, report):
     tiny = Sheet("p values", "caption", pd.DataFrame({"p": [0.00001, 0.25]}), formats={"p": P_VALUE})

@@ -11,6 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source models/launch_common.sh
 prepare_demo
 encoders="${ENCODERS:-EfficientNet-Lite0 ColorHistogram}"
+cores="$(getconf _NPROCESSORS_ONLN)"
 
 say "videos and labels of the synthetic sample set"
 run data/make_sample.py
@@ -18,11 +19,11 @@ say "folds"
 run generate_k_folds.py "$root/data/sample" 5 | tail -n 1
 say "features of every frame"
 for encoder in $encoders; do
-    run "models/$encoder/extract_features.py" --dataset sample
+    OMP_NUM_THREADS="$cores" run "models/$encoder/extract_features.py" --dataset sample
 done
 say "a head on every fold"
 for encoder in $encoders; do
-    run -m common.run_k_folds --model "$encoder" --folds 5 --config data/sample_head.yaml --brief
+    run -m common.run_k_folds --model "$encoder" --folds 5 --config data/sample_head.yaml --brief --parallel "$cores"
 done
 say "one encoder's split as pictures and workbook"
 run compute_results.py --dataset sample --model "${encoders%% *}" --split 1 --brief

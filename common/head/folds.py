@@ -41,27 +41,51 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
     folds = [(config, number, asked) for config in configs for number in numbers]
     if given["parallel"] < 1:
         raise UserError(f"--parallel {given['parallel']}: expected a number of folds from 1")
-    num_processes = min(given["parallel"], len(folds))
-    given = given | {"parallel": num_processes}
-    results = side_by_side(_fold_of_run, folds, given, num_processes=num_processes)
+    if given["parallel"] == 1:
+        finished = [_fold_of_run(given, fold) for fold in folds]  # all of them: an unfinished one stops no other
+        return all(finished)
+    # processes take seconds to start, which what is finished is not worth
+    to_run = [fold for fold in folds if given["force"] or not _is_there(given, fold)]
+    finished = [_fold_of_run(given, fold) for fold in folds if fold not in to_run]
+    num_processes = min(given["parallel"], len(to_run))
+    results = side_by_side(
+        _fold_beside_others, to_run, given | {"parallel": num_processes}, num_processes=num_processes
+    )
     with contextlib.ExitStack() as stack:
         if num_processes > 1:
             # whose own bars are silent
-            results = progress(results, total=len(folds), description=f"{num_processes} at a time", unit="folds")
+            results = progress(results, total=len(to_run), description=f"{num_processes} at a time", unit="folds")
             if select_device(given["device"]).type == "cuda":
                 stack.enter_context(shared_gpu())
-        finished = [result() for result in results]  # all of them: an unfinished one stops no other
+        finished += [result() for result in results]
     return all(finished)
 
 
-def _fold_of_run(given: dict[str, Any], fold: tuple[TrainConfig, int, int]) -> bool:
-    """Everything of one fold (a configuration, its number, of how many); whether it is there now."""
+def _fold_beside_others(given: dict[str, Any], fold: tuple[TrainConfig, int, int]) -> bool:
+    """`_fold_of_run` in a process of its own, with its share of the cores."""
     if given["parallel"] > 1:  # else each process had as many threads as there are cores
         torch.set_num_threads(max(1, num_cores() // given["parallel"]))
         if given["brief"]:
             logging.getLogger().setLevel(logging.WARNING)
+    return _fold_of_run(given, fold)
+
+
+def _experiment_of(given: dict[str, Any], fold: tuple[TrainConfig, int, int]) -> Experiment:
+    config, number, _ = fold
+    return load_experiment(replace(config, split=str(number)), verify=not given["no_verify"])
+
+
+def _is_there(given: dict[str, Any], fold: tuple[TrainConfig, int, int]) -> bool:
+    try:
+        return is_finished(_experiment_of(given, fold))
+    except UserError:  # which the fold itself will tell
+        return False
+
+
+def _fold_of_run(given: dict[str, Any], fold: tuple[TrainConfig, int, int]) -> bool:
+    """Everything of one fold (a configuration, its number, of how many); whether it is there now."""
     config, number, asked = fold
-    experiment = load_experiment(replace(config, split=str(number)), verify=not given["no_verify"])
+    experiment = _experiment_of(given, fold)
     name = " ".join(part for part in (experiment.model.name, config.run_name) if part)
     title = f"{name} fold {number} of {asked}"
     try:

@@ -67,6 +67,15 @@ def test_folds_at_the_same_time_are_those_one_after_another(made):
     assert predictions(made) == first
 
 
+def test_no_process_is_started_for_folds_that_are_finished(made):
+    main([*FOLD_WORDS, *HEAD])
+    first = predictions(made)
+    with counting() as work:
+        assert main([*FOLD_WORDS, *HEAD, "--parallel", "2"]) == 0
+    assert (work.processes_but_git, sum(work.built.values())) == ([], 0)
+    assert predictions(made) == first
+
+
 @pytest.mark.slow
 def test_a_fold_alone_has_all_cores_whatever_parallel_says(made):
     before = torch.get_num_threads()

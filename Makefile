@@ -92,10 +92,10 @@ test-tools: $(INSTALLED)
 	$(PY) -m pytest tests/tools -rs
 
 bench: $(INSTALLED)
-	$(PY) tests/benchmarks/bench.py
+	$(PY) -m tests.benchmarks.bench
 
 bench-full: $(INSTALLED)
-	$(PY) tests/benchmarks/bench.py --full
+	$(PY) -m tests.benchmarks.bench --full
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

@@ -1,6 +1,6 @@
 """Every benchmark of this room in one run: `make bench` (about ten minutes), `make bench-full` (longer).
 
-python tests/benchmarks/bench.py [--full] [--repeats 3] [--only extraction] [--peer DIR]
+python -m tests.benchmarks.bench [--full] [--repeats 3] [--only extraction] [--peer DIR]
 
 Writes `comparison_results/benchmarks.md` and `.json`; `python docs/make_speed.py` copies them to docs/speed.md. The contract of a script: called
 with the words of a case it prints seconds as JSON in its last line, a number or `{"seconds": ...}`. Both sides of a case run in

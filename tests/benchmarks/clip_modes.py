@@ -1,7 +1,7 @@
 """Clip encoders: a window around every frame against overlapping clips' own tokens, and windows that span seconds.
 
-python tests/benchmarks/clip_modes.py                                     # a tiny V-JEPA 2 of the real class, random weights
-python tests/benchmarks/clip_modes.py --model V-JEPA2-ViT-L --weights FOLDER --video FILE.mp4
+python -m tests.benchmarks.clip_modes                                     # a tiny V-JEPA 2 of the real class, random weights
+python -m tests.benchmarks.clip_modes --model V-JEPA2-ViT-L --weights FOLDER --video FILE.mp4
 
 Prints seconds and the speed-up of tokens. With real weights and a video also the cosine agreement of the two features,
 frame by frame; with random weights that number would mean nothing and is left out. Windows whose frames lie apart follow,

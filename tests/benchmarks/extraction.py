@@ -1,6 +1,6 @@
 """Extraction speed: decoding alone, the encoder alone, both together, against the limit and against a plain loop.
 
-python tests/benchmarks/extraction.py [--video FILE] [--num_frames 120] [--models Base EfficientNet-Lite0]
+python -m tests.benchmarks.extraction [--video FILE] [--num_frames 120] [--models Base EfficientNet-Lite0]
 
 Without --video a 720p H.264 clip is made. Weights are random where the model's own are not at hand: speed does not
 depend on them. Each row runs in a process of its own. The limit is decode + encode seconds on a CPU, which share its

@@ -1,6 +1,6 @@
 """Peak memory of an extraction against the length of the video: it is bounded by the queue, not by the video.
 
-python tests/benchmarks/extraction_memory.py [--minutes 1 10] [--decoder pyav]
+python -m tests.benchmarks.extraction_memory [--minutes 1 10] [--decoder pyav]
 
 Each made 720p 30 fps video runs in a process of its own, through an encoder of almost no cost with 4,095 float16
 features a frame (as many as the largest encoder's). Prints what the process needed beyond the ready encoder.

@@ -1,7 +1,7 @@
 """Growth of each command with its work: at 1, 4 and 16 times as much, the exponent of its processor seconds.
 
-python tests/benchmarks/growth.py                     all of them, in minutes
-python tests/benchmarks/growth.py audit "head over T" --size 4        some, at four times the usual sizes
+python -m tests.benchmarks.growth                     all of them, in minutes
+python -m tests.benchmarks.growth audit "head over T" --size 4        some, at four times the usual sizes
 
 Seconds are those of processors, of the command and its children, so that a busy machine decides nothing. A command's fixed start (imports,
 networks) falls out: with s + a n^p seconds the step from 4 to 16 times is 4^p times the step from 1 to 4, which gives the

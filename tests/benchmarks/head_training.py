@@ -1,8 +1,8 @@
 """Training the published-size head: this project's loop against the usual one, in one run.
 
-python tests/benchmarks/head_training.py [--num_frames 15000] [--feature_dim 2048] [--steps 5] [--repeats 3]
-python tests/benchmarks/head_training.py --peer DIR               against sj-li/MS-TCN2's own `Trainer.train`, from its checkout
-python tests/benchmarks/head_training.py --loops "plain fp32" asformer gru        the other heads, at their published sizes
+python -m tests.benchmarks.head_training [--num_frames 15000] [--feature_dim 2048] [--steps 5] [--repeats 3]
+python -m tests.benchmarks.head_training --peer DIR               against sj-li/MS-TCN2's own `Trainer.train`, from its checkout
+python -m tests.benchmarks.head_training --loops "plain fp32" asformer gru        the other heads, at their published sizes
 
 Each loop runs in a process of its own on the same made feature files, the loops in turn, `--repeats` times; the table has the
 median seconds of a step, frames per second, the most memory (of the device on a GPU), and the median of the ratios to the first

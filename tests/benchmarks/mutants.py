@@ -1,6 +1,6 @@
 """How many small mistakes the tests find: each is made by hand in one place of the product, and some test must fail.
 
-python tests/benchmarks/mutants.py [--only PART_OF_A_PATH]
+python -m tests.benchmarks.mutants [--only PART_OF_A_PATH]
 
 Mutants are tried one at a time in a copy of the tracked files, each with the tests named beside it (`mutations.py`).
 Exit code 1 where one survives.

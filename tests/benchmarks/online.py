@@ -1,6 +1,6 @@
 """A head with state against the usual way, which runs the whole video so far for each new frame; its memory over hours.
 
-python tests/benchmarks/online.py [--hours 2] [--num_frames 15000] [--feature_dim 2048]
+python -m tests.benchmarks.online [--hours 2] [--num_frames 15000] [--feature_dim 2048]
 
 Heads of published size with initial weights on made features, one thread: milliseconds a frame of the head with state, and of one run of
 PyTorch over a prefix of `--num_frames`. With EfficientNet-Lite0 (its real weights) the whole way of a frame of a made video, decoding

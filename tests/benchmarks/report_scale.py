@@ -1,7 +1,7 @@
 """`compute_results --compare-kfold` from run folders: seconds, memory, size of the page, and growth.
 
-python tests/benchmarks/report_scale.py                                     4 encoders, 5 folds, 60 videos, 6,000 frames
-python tests/benchmarks/report_scale.py --encoders 20 --videos 155 --frames 12000       the size of the study: 3 GB of files
+python -m tests.benchmarks.report_scale                                     4 encoders, 5 folds, 60 videos, 6,000 frames
+python -m tests.benchmarks.report_scale --encoders 20 --videos 155 --frames 12000       the size of the study: 3 GB of files
 
 The run folders are synthetic: made labels, made predictions. Each command is a process of its own that starts from the run
 folders; it and its children are counted, and of memory that several of them share (code of libraries, files) each its part,

@@ -1,6 +1,6 @@
 """Read and score many label files: all segment and frame measures, against the reading alone.
 
-python tests/benchmarks/scoring.py                     1,700 videos, 3.6 million frames
+python -m tests.benchmarks.scoring                     1,700 videos, 3.6 million frames
 """
 
 from __future__ import annotations

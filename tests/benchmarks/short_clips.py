@@ -1,6 +1,6 @@
 """Many short clips: the time of an extraction's decoding with two decoder processes, against that with one thread.
 
-python tests/benchmarks/short_clips.py [--num_clips 23] [--num_frames 40]
+python -m tests.benchmarks.short_clips [--num_clips 23] [--num_frames 40]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Memory and open descriptors of one extraction over many short videos: what is finished must leave nothing behind.
 
-python tests/benchmarks/soak.py [--num_videos 1000] [--num_decoders 1]
+python -m tests.benchmarks.soak [--num_videos 1000] [--num_decoders 1]
 
 Prints both against the number of finished videos and fails where they grow after the first 50.
 """

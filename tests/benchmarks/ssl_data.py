@@ -1,6 +1,6 @@
 """Speed of the samples of self-supervised training, by number of workers: direct, packed, and the plain way.
 
-python tests/benchmarks/ssl_data.py [--video FILE] [--num_samples 96] [--num_workers 0 1 2]
+python -m tests.benchmarks.ssl_data [--video FILE] [--num_samples 96] [--num_workers 0 1 2]
 
 Without --video a 720p H.264 clip is made, with keyframes 250 frames apart as encoders put them. It stands for
 `--num_videos` videos (links to it), so that most samples open one. All ways have the same workers, times and views. Packed

@@ -1,6 +1,6 @@
 """Speed of the steps of self-supervised training, as the real commands take them.
 
-python tests/benchmarks/ssl_steps.py [--models dinov3-vitl16 vjepa2-vitl-fpc64-256] [--steps 12] [--video FILE]
+python -m tests.benchmarks.ssl_steps [--models dinov3-vitl16 vjepa2-vitl-fpc64-256] [--steps 12] [--video FILE]
 
 By default the tiny networks on a CPU and the full-sized ones that a GPU of 80 GB holds on a GPU, at their default batch.
 Weights are random, which changes no speed. Without --video a 720p H.264 clip is made; copies of it stand for 32 videos.

@@ -1,6 +1,6 @@
 """Peak memory of loading one network out of a large checkpoint that holds others and an optimiser beside it.
 
-python tests/benchmarks/weights_memory.py [--gigabytes 2] [--folder /tmp]
+python -m tests.benchmarks.weights_memory [--gigabytes 2] [--folder /tmp]
 
 Makes a checkpoint of a Video MAE ViT-B (0.35 GB in float32) among other networks, as torch.save and as safetensors write
 it, and builds the encoder in a process of its own. `own` is memory that only this process has (anonymous), `with the

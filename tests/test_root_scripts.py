@@ -1,7 +1,9 @@
 """Root scripts and modules as a newcomer starts them: help texts, light imports, errors without tracebacks."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,12 +23,30 @@ COMMANDS = [
 ]
 
 
+# each file of the room that is a command
+BENCHMARKS = sorted(
+    path.stem
+    for path in (Path(__file__).parent / "benchmarks").glob("*.py")
+    if "ArgumentParser(" in path.read_text(encoding="utf-8")
+)
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
 def test_help_says_what_it_does(checkout, command):
     shown = subprocess.run([sys.executable, *command, "--help"], cwd=checkout, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("usage: ")
     assert len(shown.stdout.splitlines()) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_runs_from_nothing_but_this_checkout(checkout, name):
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", f"tests.benchmarks.{name}", "--help"]
+    shown = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=own)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("usage: ")
 
 
 def test_an_error_is_one_line_without_a_traceback_from_any_folder(checkout, tmp_path):

@@ -10,6 +10,7 @@ turn. `--peer` is a checkout of sj-li/MS-TCN2, whose own training is the head's 
 from __future__ import annotations
 
 import argparse
+import ast
 import datetime
 import json
 import os
@@ -26,7 +27,7 @@ import psutil
 
 from common.base import paths
 from common.base.children import num_cores
-from common.base.files import write_json, write_text
+from common.base.files import read_text, write_json, write_text
 from common.base.runtime import UserError, git_state, run_main, versions
 from common.head.networks.catalogue import DEFAULT_HEAD, HEADS
 from tests.benchmarks.bench_table import Row, document
@@ -71,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--peer", type=Path, metavar="DIR", help="checkout of sj-li/MS-TCN2")
     given = parser.parse_args(argv)
     repeats = given.repeats or (7 if given.full else 3)
-    if given.peer and not (given.peer / "model.py").is_file():
-        raise UserError(f"--peer {given.peer}: expected a checkout of sj-li/MS-TCN2, found no model.py in it")
+    if given.peer:
+        refuse_other_checkouts(given.peer)
     record: dict[str, Any] = {
         "format": 1,
         "repeats": repeats,
@@ -95,6 +96,19 @@ def main(argv: list[str] | None = None) -> int:
         write_page(record, rows)
     print(f"{paths.comparison_results() / 'benchmarks.md'}: {len(rows)} rows")
     return int(any(row.verdict == "missed" for row in rows))
+
+
+def refuse_other_checkouts(peer: Path) -> None:
+    """Raise `UserError` where a folder is no checkout of sj-li/MS-TCN2, or of a commit of it that Python cannot read."""
+    for name in ("model.py", "batch_gen.py"):
+        if not (peer / name).is_file():
+            raise UserError(f"--peer {peer}: expected a checkout of sj-li/MS-TCN2, found no {name} in it")
+        try:
+            ast.parse(read_text(peer / name))
+        except SyntaxError as error:
+            raise UserError(
+                f"{peer / name}: line {error.lineno} is no Python; check out another commit: faf4ae2 is one that runs"
+            ) from error
 
 
 def write_page(record: dict[str, Any], rows: Sequence[Row]) -> None:

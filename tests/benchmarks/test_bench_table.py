@@ -2,6 +2,8 @@
 
 import pytest
 
+from common.base.runtime import UserError
+from tests.benchmarks.bench import refuse_other_checkouts
 from tests.benchmarks.bench_table import Row, document, seconds
 from tests.benchmarks.growth import exponent
 
@@ -13,6 +15,15 @@ RECORD = {
 
 def row(ours, theirs, limit=None):
     return Row("a step", "plain", tuple(ours), tuple(theirs), limit)
+
+
+def test_a_peer_that_python_cannot_read_is_refused_before_anything_is_measured(tmp_path):
+    (tmp_path / "model.py").write_text("class Model:\n    pass\n", encoding="utf-8")
+    with pytest.raises(UserError, match="found no batch_gen.py"):
+        refuse_other_checkouts(tmp_path)
+    (tmp_path / "batch_gen.py").write_text("class Batches:\nMS    def read(self): pass\n", encoding="utf-8")
+    with pytest.raises(UserError, match="batch_gen.py: line 2 is no Python; check out another commit"):
+        refuse_other_checkouts(tmp_path)
 
 
 def test_a_ratio_is_that_of_its_own_turn():

@@ -19,10 +19,10 @@ def row(ours, theirs, limit=None):
 
 def test_a_peer_that_python_cannot_read_is_refused_before_anything_is_measured(tmp_path):
     (tmp_path / "model.py").write_text("class Model:\n    pass\n", encoding="utf-8")
-    with pytest.raises(UserError, match="found no batch_gen.py"):
+    with pytest.raises(UserError, match=r"found no batch_gen\.py"):
         refuse_other_checkouts(tmp_path)
     (tmp_path / "batch_gen.py").write_text("class Batches:\nMS    def read(self): pass\n", encoding="utf-8")
-    with pytest.raises(UserError, match="batch_gen.py: line 2 is no Python; check out another commit"):
+    with pytest.raises(UserError, match=r"batch_gen\.py: line 2 is no Python; check out another commit"):
         refuse_other_checkouts(tmp_path)
 
 

@@ -33,7 +33,7 @@ from common.dataset.annotations.known_formats import (
 )
 from common.dataset.annotations.prelabelled import mark_done, read_prelabel_record
 from common.dataset.annotations.tiling import SNAP_SECONDS
-from common.dataset.phases import UNLABELLED
+from common.dataset.phases import UNLABELLED, read_mapping
 
 
 def import_annotations(argv: Sequence[str]) -> int:
@@ -233,12 +233,17 @@ def _print_summary(target: LabelTarget, gathered: _Gathered) -> None:
             rows.append([name, *map(str, counts), f"{one.seconds_filled:.1f} s", one.state])
         print(format_table(rows))
     _print_changes(target)
-    if gathered.left_out:
-        print(f"left out, no annotations: {listed(gathered.left_out)}")
+    if left_out := [name for name in gathered.left_out if name != target.dataset.mapping.name]:
+        print(f"left out, no annotations: {listed(left_out)}")
     for note in [note for one in taken.values() for note in (*one.found.annotated.notes, *one.tiling.notes)]:
         print(f"note: {note}")
     if gathered.problems:
         print(f"\nproblems ({len(gathered.problems)}):", *gathered.problems, sep="\n  ")
+        if target.is_new and target.mapping.names == read_mapping(paths.default_mapping()).names:
+            print(
+                "the phases are the 19 of mapping.txt in the repository: put a mapping.txt of yours (lines `ID NAME`, names"
+            )
+            print("without blanks) beside the annotations, or name it with --mapping FILE")
 
 
 def _print_changes(target: LabelTarget) -> None:

@@ -80,7 +80,8 @@ def read_mapping(path: Path) -> PhaseMapping:
         if not words:
             continue
         if len(words) != 2 or not words[0].isdecimal() or len(words[0]) > MOST_DIGITS:
-            raise UserError(f"{path}, line {number}: expected 'ID NAME', found {shown(line)}")
+            joined = f"; a name has no blanks: {shown('_'.join(words[1:]))}" if len(words) > 2 else ""
+            raise UserError(f"{path}, line {number}: expected 'ID NAME', found {shown(line)}{joined}")
         phase_id, name = int(words[0]), words[1]
         if not name.isprintable():
             raise UserError(f"{path}, line {number}: a control character in the name {shown(name)}; write it again")

@@ -176,7 +176,10 @@ def open_features(path: Path, feature_dim: int | None = None) -> FeatureFile:
     """
     path = on_disk(path)
     if not path.is_file():
-        raise UserError(f"{path}: no features for this video; run extract_features.py for this encoder and data set")
+        raise UserError(
+            f"{path}: no features for this video; run extract_features.py for this encoder and data set; "
+            "`python -m common.audit` names labels that have no video"
+        )
     array = map_array(path, "extract this video again with --force")
     if array.ndim != 2 or array.shape[1] == 0:
         raise UserError(

@@ -134,6 +134,7 @@ def rank_chart(boards: Sequence[Leaderboard]) -> go.Figure:
         by_measure[measure] = [
             [None if math.isnan(by_name[name]) else by_name[name] for by_name in found] for name in names
         ]
+    texts = {measure: ends_of_lines(names, lines) for measure, lines in by_measure.items()}
     figure = go.Figure()
     for index, name in enumerate(names):
         figure.add_scatter(
@@ -141,14 +142,14 @@ def rank_chart(boards: Sequence[Leaderboard]) -> go.Figure:
             y=by_measure[HEADLINE][index],
             name=plain(name),
             mode="lines+markers+text",
-            text=[""] * (len(boards) - 1) + [f"  {plain(name)}"],  # at the end of its line
+            text=texts[HEADLINE][index],
             textposition="middle right",
             cliponaxis=False,
             hovertemplate="<b>%{fullData.name}</b><br>%{x}: rank %{y}<extra></extra>",
             **series(index),
         )
     buttons = [
-        {"label": MEASURES[measure], "method": "restyle", "args": [{"y": lines}]}
+        {"label": MEASURES[measure], "method": "restyle", "args": [{"y": lines, "text": texts[measure]}]}
         for measure, lines in by_measure.items()
     ]
     style(figure, 120 + ROW_PIXELS * 1.2 * len(names))
@@ -158,6 +159,15 @@ def rank_chart(boards: Sequence[Leaderboard]) -> go.Figure:
     figure.update_xaxes(range=[-0.15, len(boards) - 0.9], showgrid=False)
     figure.update_yaxes(range=[len(names) + 0.5, 0.5], dtick=1, title="rank")
     return figure
+
+
+def ends_of_lines(names: Sequence[str], lines: Sequence[Sequence[float | None]]) -> list[list[str]]:
+    """Each encoder's texts along its line: its name at the end, below those that end at the same rank."""
+    ends = [line[-1] for line in lines]
+    return [
+        [""] * (len(line) - 1) + ["<br>" * 2 * ends[:index].count(line[-1]) + f"  {plain(name)}"]
+        for index, (name, line) in enumerate(zip(names, lines, strict=True))
+    ]
 
 
 def phase_chart(report: Report) -> go.Figure:

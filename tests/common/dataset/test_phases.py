@@ -40,7 +40,7 @@ def test_mapping_with_a_byte_order_mark_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("0 a\n1 b c\n", "line 2: expected 'ID NAME'"),
+        ("0 a\n1 b c\n", "line 2: expected 'ID NAME', found '1 b c'; a name has no blanks: 'b_c'"),
         ("zero a\n", "line 1: expected 'ID NAME'"),
         ("-1 a\n", "line 1: expected 'ID NAME'"),
         ("0 a\n0 b\n", "line 2: '0 b' repeats"),

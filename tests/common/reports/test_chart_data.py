@@ -3,6 +3,7 @@
 import numpy as np
 
 from common.reports.chart_data import pareto_front, score_ribbons
+from common.reports.page.charts import ends_of_lines
 from common.scoring.video_score import VideoScore
 
 
@@ -19,3 +20,8 @@ def test_ribbons_of_a_video_are_its_truth_and_each_prediction_with_its_wrong_str
     assert list(truth.segments) == list(good.segments) == [(0, 0, 2), (1, 2, 4), (2, 4, 5)]
     assert (truth.wrong, good.wrong, bad.wrong) == ([], [], [(1, 2), (3, 5)])
     assert (absent.segments, absent.score) == ((), None)
+
+
+def test_names_that_end_at_one_rank_stand_below_each_other():
+    lines = [[2.0, 1.0], [1.0, 1.0], [3.0, 3.0], [None, None]]
+    assert ends_of_lines(["a", "b", "c", "d"], lines) == [["", "  a"], ["", "<br><br>  b"], ["", "  c"], ["", "  d"]]

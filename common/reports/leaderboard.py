@@ -129,11 +129,11 @@ class Leaderboard:
     def names(self) -> list[str]:
         return [result.name for result in self.results]
 
-    def best(self, measure: str) -> str | None:
-        """The encoder with the highest mean; None where the measure is undefined for all."""
-        defined = {name: self.cells[name][measure].mean for name in self.names}
-        defined = {name: mean for name, mean in defined.items() if not np.isnan(mean)}
-        return max(defined, key=defined.__getitem__) if defined else None
+    def best(self, measure: str) -> list[str]:
+        """The encoder with the highest mean, or all whose means are equal to it; none where the measure is undefined for all."""
+        means = {name: self.cells[name][measure].mean for name in self.names}
+        highest = max((mean for mean in means.values() if not np.isnan(mean)), default=None)
+        return [name for name, mean in means.items() if mean == highest]
 
     def has_letters(self, measure: str) -> bool:
         """Whether encoders can share a letter, or not, in a measure."""

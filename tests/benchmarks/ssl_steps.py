@@ -18,13 +18,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ssl_data import make_clip
-
 from common.base import paths
 from common.base.runtime import select_device
 from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.reporting import read_metrics
 from pretrain.ssl_config import find_model
+from tests.benchmarks.ssl_data import make_clip
 
 ON_CPU = ["dinov3-tiny", "vjepa2-tiny", "videomae-tiny"]
 ON_GPU = ["dinov3-vitb16", "dinov3-vitl16", "vjepa2-vitl-fpc64-256", "videomae-b"]

@@ -68,7 +68,7 @@ def board_chart(board: Leaderboard, published: Sequence[PublishedRow]) -> go.Fig
 
 def _board_traces(board: Leaderboard, measure: str) -> list[go.Scatter]:
     best = board.best(measure)
-    colours = [BEST if name == best else OURS for name in board.names]
+    colours = [BEST if name in best else OURS for name in board.names]
     cells = [board.cells[name][measure] for name in board.names]
     folds = [100 * result.values(measure, board.protocol) for result in board.results]
     hovers = [

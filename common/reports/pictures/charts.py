@@ -90,7 +90,7 @@ def _measure_panel(axes: Axes, report: Report, measure: str) -> None:
     best = board.best(measure)
     for row, result in enumerate(board.results):
         cell = board.cells[result.name][measure]
-        colour = BEST if result.name == best else OURS
+        colour = BEST if result.name in best else OURS
         folds = 100 * result.values(measure, board.protocol)
         axes.plot(folds, [row] * len(folds), "o", color=colour, markersize=3, alpha=0.45, markeredgewidth=0)
         if not math.isnan(cell.interval.low):
@@ -138,9 +138,9 @@ def comparison_table(report: Report) -> Figure:
     table.auto_set_font_size(False)
     table.set_fontsize(9)
     board = report.board
-    best = {column: board.best(measure) for column, measure in enumerate(MEASURES, first)}
     bold = {(0, column) for column in range(len(rows[0]))}
-    bold |= {(1 + board.names.index(name), column) for column, name in best.items() if name is not None}
+    for column, measure in enumerate(MEASURES, first):
+        bold |= {(1 + board.names.index(name), column) for name in board.best(measure)}
     red = {(1 + board.names.index(name), 0) for name in report.unlearned}
     for (row, column), cell in table.get_celld().items():
         cell.set_edgecolor("#CCCCCC")

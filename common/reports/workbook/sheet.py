@@ -79,20 +79,20 @@ def mark_best(
 
 
 def mark_board(board: Leaderboard, *, first_row: int = 0) -> Marks:
-    """The best mean of each measure, and the encoders that do not differ significantly from it where that could be seen.
+    """The best mean of each measure, equal ones too, and the encoders that do not differ significantly from it where that could be seen.
 
     The encoders are in the board's order from `first_row` on; the columns are those of `MEANS`.
     """
     marks: Marks = {}
     for measure, column in MEANS.items():
         best = board.best(measure)
-        if best is None or len(board.names) < 2:
+        if not best or len(board.names) < 2:
             continue
         letters = board.letters[measure]
         for row, name in enumerate(board.names, first_row):
-            mean = board.cells[name][measure].mean
-            if mean == board.cells[best][measure].mean:
+            is_defined = not math.isnan(board.cells[name][measure].mean)
+            if name in best:
                 marks[row, column] = "best"
-            elif set(letters[name]) & set(letters[best]) and not math.isnan(mean):
+            elif set(letters[name]) & set(letters[best[0]]) and is_defined:
                 marks[row, column] = "tied"
     return marks

@@ -18,6 +18,7 @@ from common.reports.pictures.charts import spacing_picture
 from common.reports.pictures.style import save
 from common.reports.published import read_published
 from common.reports.results import collect_all
+from common.reports.workbook.sheet import mark_board
 from common.reports.workbook.workbook import HEADER_ROW, save_comparison
 from common.run_k_folds import main as run_k_folds
 from common.scoring.metrics import MEASURES
@@ -50,7 +51,10 @@ def test_the_best_is_first_and_its_interval_holds_its_mean(results):
     cell = board.cells["ColorHistogram (seed7)"]["accuracy"]
     assert cell.interval.low < cell.interval.estimate < cell.interval.high
     assert board.cells["ColorHistogram"]["accuracy"].interval.estimate == 1.0
-    assert board.best("accuracy") == "ColorHistogram"
+    assert board.best("accuracy") == ["ColorHistogram"]
+    equal = replace(board, cells=dict.fromkeys(board.names, board.cells["ColorHistogram"]))
+    assert equal.best("accuracy") == board.names
+    assert set(mark_board(equal).values()) == {"best"}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import sys
@@ -40,10 +41,13 @@ def two_processes() -> Iterator[TwoProcesses]:
         pipes.append(ours)
         processes.append(process)
 
+    numbers = itertools.count()
+
     def run(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        number = next(numbers)
         for pipe in pipes:
-            pipe.send_bytes(pickle.dumps((function, arguments)))
-        replies = [_reply(pipe) for pipe in pipes]
+            pipe.send_bytes(pickle.dumps((number, function, arguments)))
+        replies = [_reply(pipe, number) for pipe in pipes]
         failures = [reply for succeeded, reply in replies if not succeeded]
         assert not failures, failures[0]
         return [reply for _, reply in replies]
@@ -59,10 +63,14 @@ def two_processes() -> Iterator[TwoProcesses]:
                 process.kill()
 
 
-def _reply(pipe: Connection) -> tuple[bool, Any]:
-    if not pipe.poll(PATIENCE_SECONDS):
-        raise TimeoutError(f"no answer from a process within {PATIENCE_SECONDS} s")
-    return pickle.loads(pipe.recv_bytes())
+def _reply(pipe: Connection, number: int) -> tuple[bool, Any]:
+    """The answer to the call of this number; one to an earlier call, which nobody waited for any longer, is left out."""
+    while True:
+        if not pipe.poll(PATIENCE_SECONDS):
+            raise TimeoutError(f"no answer from a process within {PATIENCE_SECONDS} s")
+        answered, *reply = pickle.loads(pipe.recv_bytes())
+        if answered == number:
+            return tuple(reply)
 
 
 def _serve(rank: int, port: int, pipe: Connection) -> None:
@@ -73,13 +81,13 @@ def _serve(rank: int, port: int, pipe: Connection) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=NUM_PROCESSES)
     while True:
         try:
-            function, arguments = pickle.loads(pipe.recv_bytes())
+            number, function, arguments = pickle.loads(pipe.recv_bytes())
         except EOFError:
             break
         try:
-            reply = True, function(*arguments)
+            reply = number, True, function(*arguments)
         except Exception:
-            reply = False, traceback.format_exc()
+            reply = number, False, traceback.format_exc()
         pipe.send_bytes(pickle.dumps(reply))
     dist.destroy_process_group()
 

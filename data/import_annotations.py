@@ -241,9 +241,9 @@ def _print_summary(target: LabelTarget, gathered: _Gathered) -> None:
         print(f"\nproblems ({len(gathered.problems)}):", *gathered.problems, sep="\n  ")
         if target.is_new and target.mapping.names == read_mapping(paths.default_mapping()).names:
             print(
-                "the phases are the 19 of mapping.txt in the repository: put a mapping.txt of yours (lines `ID NAME`, names"
+                f"the phases are the {len(target.mapping.names)} of mapping.txt in the repository: put a mapping.txt of yours (lines "
+                "`ID NAME`,\nnames without blanks) beside the annotations, or name it with --mapping FILE"
             )
-            print("without blanks) beside the annotations, or name it with --mapping FILE")
 
 
 def _print_changes(target: LabelTarget) -> None:

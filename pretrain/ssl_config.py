@@ -5,7 +5,6 @@ No torch here, nor in `pretrain.methods.options`, so that `--help` answers at on
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from common.base import paths
 from common.base.options import CommandParser, add_options, check_ranges, option, resolve
-from common.base.runtime import UserError
+from common.base.runtime import UserError, nearest_name
 from common.encoders.config import EncoderConfig, read_encoder_config
 from pretrain.annotations.cataracts1k import RELEASE
 
@@ -125,8 +124,8 @@ def find_model(name: str | None) -> SslModel:
     if name in known:
         return known[name]
     listed = ", ".join(model.name if model.name == model.short else f"{model.name} ({model.short})" for model in MODELS)
-    near = difflib.get_close_matches(name or "", known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest_name(name or "", known)
+    hint = f"; did you mean {near!r}?" if near else ""
     raise UserError(f"--model {name or 'is missing'}: there are {listed}{hint}")
 
 

@@ -13,7 +13,6 @@ import ast
 import contextlib
 import dataclasses
 import datetime
-import difflib
 import inspect
 import itertools
 import logging
@@ -27,7 +26,7 @@ from typing import Any, Literal, TypeVar
 
 from common.base.files import read_yaml
 from common.base.paths import DEFAULT_DATASET, default_dataset
-from common.base.runtime import SHOWN, UserError, shown
+from common.base.runtime import UserError, nearest_name, shown
 
 ConfigT = TypeVar("ConfigT")
 log = logging.getLogger(__name__)
@@ -206,8 +205,8 @@ def from_mapping(cls: type[ConfigT], values: dict[str, Any], source: object) -> 
     known = {entry.name: entry for entry in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key)[:SHOWN], known, n=1)
-            nearest = f"; did you mean {near[0]!r}?" if near else ""
+            near = nearest_name(str(key), known)
+            nearest = f"; did you mean {near!r}?" if near else ""
             raise UserError(f"{source}: unknown key {shown(key)}{nearest}; known: {', '.join(known)}")
     without_default = {
         name for name, entry in known.items() if entry.default is entry.default_factory is dataclasses.MISSING

@@ -4,7 +4,6 @@ Everything hangs below one root: `data/`, `models/`, `comparison_results/`. It i
 environment variable `SICS155_ROOT` names (a scratch disk, a test's folder). No command depends on where it is started.
 """
 
-import difflib
 import hashlib
 import os
 import re
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.base.entries import VIDEOS_IN_WORDS, list_labels, list_videos, reason_against_folder, visible, warn_once
-from common.base.runtime import SHOWN, UserError, shortened_path, shown
+from common.base.runtime import UserError, nearest_name, shortened_path, shown
 
 DEFAULT_DATASET = "SICS155"
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
@@ -350,8 +349,8 @@ def model(name: str | None) -> Model:
             f"which encoder? Start this inside models/<Encoder>/, or add --model with one of: {', '.join(models)}"
         )
     if name not in models:
-        near = difflib.get_close_matches(name[:SHOWN], models, n=1)
-        hint = f"nearest: {near[0]!r}; " if near else ""
+        near = nearest_name(name, models)
+        hint = f"nearest: {near!r}; " if near else ""
         raise UserError(
             f"no model folder {shown(name)} with a config.yaml under models/; {hint}present: {', '.join(models)}"
         )

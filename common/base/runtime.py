@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import difflib
 import errno
 import functools
 import hashlib
@@ -222,6 +223,11 @@ def shown(value: object) -> str:
     if isinstance(value, str) and len(value) > SHOWN:
         return f"{value[:SHOWN]!r}... ({len(value):,} characters)"
     return shortened(repr(value))
+
+
+def nearest_name(text: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known name most like a misspelt one, at least `cutoff` by `difflib`'s ratio; None where none is."""
+    return next(iter(difflib.get_close_matches(text[:SHOWN], known, n=1, cutoff=cutoff)), None)
 
 
 def listed(names: Sequence[str], most: int = LISTED) -> str:

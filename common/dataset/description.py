@@ -5,7 +5,6 @@ ignored: [unlabelled]
 source: https://example.org/release
 """
 
-import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from common.base import paths
 from common.base.entries import nfc, same_name, visible
 from common.base.files import read_yaml
 from common.base.options import check_ranges, from_mapping, option
-from common.base.runtime import SHOWN, UserError, listed, naming, shown
+from common.base.runtime import UserError, listed, naming, nearest_name, shown
 from common.dataset.phases import BACKGROUND, UNLABELLED, PhaseMapping, read_mapping
 
 MOST_FPS = 1000  # a higher rate is a slip
@@ -212,8 +211,8 @@ def _spelled(key: str, names: Sequence[str], mapping: PhaseMapping) -> tuple[str
     known = {nfc(name): name for name in mapping.names}
     for name in names:
         if nfc(name) not in known:
-            near = difflib.get_close_matches(nfc(name)[:SHOWN], known, n=1)
-            nearest = f"; did you mean {near[0]!r}?" if near else ""
+            near = nearest_name(nfc(name), known)
+            nearest = f"; did you mean {near!r}?" if near else ""
             raise UserError(
                 f"{key}: expected phases of mapping.txt, found {shown(name)}{nearest}; known: {listed(mapping.names)}"
             )

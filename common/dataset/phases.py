@@ -1,6 +1,5 @@
 """Phase names and ids, ground-truth and prediction files."""
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import numpy as np
 from common.base.entries import CHALLENGE_HEADER, list_labels
 from common.base.files import read_text, sha256_of_json, write_text
 from common.base.paths import Dataset, label_paths
-from common.base.runtime import SHOWN, UserError, listed, shown
+from common.base.runtime import UserError, listed, nearest_name, shown
 
 BACKGROUND = "background"  # the phase that counts as background where a data set names no other
 UNLABELLED = "unlabelled"  # in place of a phase where a release has none; `ignored` may name it without a phase of it
@@ -62,8 +61,8 @@ class PhaseMapping:
         if label == UNLABELLED:
             return f"it stands for no phase where dataset.yaml says `ignored: [{UNLABELLED}]`"
         lowered = {name.lower(): name for name in self.names}
-        close = difflib.get_close_matches(label[:SHOWN].lower(), lowered, n=1, cutoff=0.5)
-        return f"nearest known name: {lowered[close[0]]!r}" if close else f"known: {listed(self.names)}"
+        near = nearest_name(label.lower(), lowered, cutoff=0.5)
+        return f"nearest known name: {lowered[near]!r}" if near else f"known: {listed(self.names)}"
 
 
 def read_mapping(path: Path) -> PhaseMapping:

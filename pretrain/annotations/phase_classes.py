@@ -1,13 +1,12 @@
 """The class of Stage 2 that each phase of the annotated data sets belongs to: the table `phase_classes.yaml`, read."""
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.base.files import read_yaml
 from common.base.options import from_mapping
-from common.base.runtime import SHOWN, UserError, shown
+from common.base.runtime import UserError, nearest_name, shown
 from common.dataset.phases import PhaseMapping
 
 TABLE = Path(__file__).with_suffix(".yaml")
@@ -51,8 +50,8 @@ class PhaseClasses:
         by_letters = {_letters(name): index for index, name in enumerate(phases)}
         if _letters(phase) in by_letters:
             return by_letters[_letters(phase)]
-        near = difflib.get_close_matches(_letters(phase)[:SHOWN], by_letters, n=1)
-        hint = f"nearest known phase: {phases[by_letters[near[0]]]!r}" if near else f"known: {', '.join(phases)}"
+        near = nearest_name(_letters(phase), by_letters)
+        hint = f"nearest known phase: {phases[by_letters[near]]!r}" if near else f"known: {', '.join(phases)}"
         raise UserError(f"unknown phase {shown(phase)} of {dataset}; {hint}; {self.source.name} holds the known ones")
 
     def class_of(self, dataset: str, phase: str) -> int | None:

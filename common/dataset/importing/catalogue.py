@@ -1,12 +1,11 @@
 """The releases that can be imported, by name: every module of `common/dataset/releases/` has some, of phases or of a task."""
 
-import difflib
 import functools
 import importlib
 import pkgutil
 from pathlib import Path
 
-from common.base.runtime import SHOWN, UserError, shown
+from common.base.runtime import UserError, nearest_name, shown
 from common.dataset import releases
 from common.dataset.importing.lists import ReleaseLists, read_lists
 from common.dataset.importing.release import Release, letters
@@ -43,8 +42,8 @@ def release_called(name: str) -> tuple[Release | TaskRelease, ReleaseLists]:
     by_name = {letters(spelling): pair for title, pair in known for spelling in (title, *pair[0].aliases)}
     if letters(name) in by_name:
         return by_name[letters(name)]
-    near = difflib.get_close_matches(letters(name)[:SHOWN], by_name, n=1)
-    hint = f"did you mean {by_name[near[0]][0].title}?" if near else "--list shows those that are"
+    near = nearest_name(letters(name), by_name)
+    hint = f"did you mean {by_name[near][0].title}?" if near else "--list shows those that are"
     raise UserError(f"no reader of a release called {shown(name)}; {hint}")
 
 

@@ -5,7 +5,6 @@ each video. Nothing here opens a video: how long one is, the command measures, w
 """
 
 import contextlib
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from common.base.entries import VIDEO_SUFFIXES, nfc, visible
-from common.base.runtime import SHOWN, UserError, listed, shown
+from common.base.runtime import UserError, listed, nearest_name, shown
 
 LEVELS = ("phases", "steps")
 NUMBERED_NAME = re.compile(r"(?:video|vid|case|workflow_video|hei-chole)?[_-]?0*(\d+)", re.IGNORECASE)
@@ -81,8 +80,8 @@ class Phases:
             return self._exact[text]
         if letters(text) in self._by_letters:
             return self._by_letters[letters(text)]
-        near = difflib.get_close_matches(letters(text)[:SHOWN], self._by_letters, n=1)
-        hint = f"nearest known phase: {self._by_letters[near[0]]!r}" if near else f"known: {listed(self.names)}"
+        near = nearest_name(letters(text), self._by_letters)
+        hint = f"nearest known phase: {self._by_letters[near]!r}" if near else f"known: {listed(self.names)}"
         raise UserError(f"{where}: unknown phase {shown(text)}; {hint}")
 
     def numbered(self, text: str, where: object) -> str:

@@ -4,7 +4,6 @@ The release has no masks: polygons are painted cornea, pupil, lens, instruments,
 (`json_to_network_mask_anatomy_instrument.py` of Negin-Ghamsarian/Cataract-1K@0ab514b).
 """
 
-import difflib
 import re
 from collections import Counter
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from common.base.files import misfit, read_json, read_text
-from common.base.runtime import SHOWN, UserError, listed, progress, shown
+from common.base.runtime import UserError, listed, nearest_name, progress, shown
 from common.dataset.importing.mask_content import MaskContent
 from common.dataset.importing.release import Reading, Splits, letters
 from common.dataset.importing.task_release import TaskContent, TaskRelease
@@ -100,8 +99,8 @@ def _outline(entry: dict[str, Any], where: str, strays: Counter[str]) -> tuple[i
         return None
     value = TITLES.get(letters(title))
     if value is None:
-        near = difflib.get_close_matches(title[:SHOWN], CLASS_OF, n=1)
-        hint = f"nearest known title: {near[0]!r}" if near else f"known: {listed([*CLASS_OF], len(CLASS_OF))}"
+        near = nearest_name(title, CLASS_OF)
+        hint = f"nearest known title: {near!r}" if near else f"known: {listed([*CLASS_OF], len(CLASS_OF))}"
         raise UserError(f"{where}: unknown title {shown(title)}; {hint}")
     kind = entry.get("geometryType", "polygon")
     if kind != "polygon":

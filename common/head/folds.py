@@ -41,13 +41,12 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
     folds = [(config, number, asked) for config in configs for number in numbers]
     if given["parallel"] < 1:
         raise UserError(f"--parallel {given['parallel']}: expected a number of folds from 1")
-    if given["parallel"] == 1:
-        finished = [_fold_of_run(given, fold) for fold in folds]  # all of them: an unfinished one stops no other
-        return all(finished)
+    num_processes = min(given["parallel"], len(folds))
     # processes take seconds to start, which what is finished is not worth
-    to_run = [fold for fold in folds if given["force"] or not _is_there(given, fold)]
-    finished = [_fold_of_run(given, fold) for fold in folds if fold not in to_run]
-    num_processes = min(given["parallel"], len(to_run))
+    there = [fold for fold in folds if num_processes > 1 and _is_there(given, fold)]
+    finished = [_fold_of_run(given, fold, is_there=True) for fold in there]
+    to_run = [fold for fold in folds if fold not in there]
+    num_processes = min(num_processes, len(to_run))
     results = side_by_side(
         _fold_beside_others, to_run, given | {"parallel": num_processes}, num_processes=num_processes
     )
@@ -57,7 +56,7 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
             results = progress(results, total=len(to_run), description=f"{num_processes} at a time", unit="folds")
             if select_device(given["device"]).type == "cuda":
                 stack.enter_context(shared_gpu())
-        finished += [result() for result in results]
+        finished += [result() for result in results]  # all of them: an unfinished one stops no other
     return all(finished)
 
 
@@ -76,21 +75,27 @@ def _experiment_of(given: dict[str, Any], fold: tuple[TrainConfig, int, int]) ->
 
 
 def _is_there(given: dict[str, Any], fold: tuple[TrainConfig, int, int]) -> bool:
+    """Whether a fold is finished, and nothing is asked for beside it that takes as long as training."""
+    if given["force"] or given["temperature"]:
+        return False
     try:
         return is_finished(_experiment_of(given, fold))
     except UserError:  # which the fold itself will tell
         return False
 
 
-def _fold_of_run(given: dict[str, Any], fold: tuple[TrainConfig, int, int]) -> bool:
-    """Everything of one fold (a configuration, its number, of how many); whether it is there now."""
+def _fold_of_run(given: dict[str, Any], fold: tuple[TrainConfig, int, int], *, is_there: bool = False) -> bool:
+    """Everything of one fold (a configuration, its number, of how many); whether it is there now.
+
+    `is_there`: it was found finished a moment ago, and is not looked at again.
+    """
     config, number, asked = fold
     experiment = _experiment_of(given, fold)
     name = " ".join(part for part in (experiment.model.name, config.run_name) if part)
     title = f"{name} fold {number} of {asked}"
     try:
         with hold(experiment.results):
-            ran = _run_fold(experiment, title, given)
+            ran = _run_fold(experiment, title, given, is_there=is_there)
             if given["temperature"]:
                 add_temperature(ran, device=given["device"])
         record = read_run_record(ran.results / paths.RUN_RECORD)
@@ -127,10 +132,10 @@ def fold_range(config: TrainConfig, given: dict[str, Any]) -> tuple[int, Sequenc
     return asked, [given["only"]] if given["only"] is not None else range(1, asked + 1)
 
 
-def _run_fold(experiment: Experiment, title: str, given: dict[str, Any]) -> Experiment:
+def _run_fold(experiment: Experiment, title: str, given: dict[str, Any], *, is_there: bool) -> Experiment:
     """Run a fold that is not finished; returns it with what was chosen for it."""
     path = experiment.results / paths.RUN_RECORD
-    if not given["force"] and is_finished(experiment):
+    if is_there or (not given["force"] and is_finished(experiment)):
         log.info("%s: finished, not run again", title)
         return as_chosen(experiment, read_run_record(path))
     chosen = experiment

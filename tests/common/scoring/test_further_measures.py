@@ -89,6 +89,7 @@ def test_every_further_measure_has_a_name_and_a_unit():
     assert not units, (
         f"FURTHER_MEASURES: expected the unit %, s or 1/h, found {units}; a share is in %, as a fraction of 1"
     )
+    assert {unit for _, unit in FURTHER_MEASURES.values()} == {"%", "s", "1/h"}
 
 
 def test_every_further_measure_has_a_value():

@@ -94,10 +94,10 @@ def document(record: Mapping[str, Any], rows: Sequence[Row]) -> str:
             "",
             "Growth: the exponent of processor seconds at 1, 4 and 16 times the work.",
             "",
-            "```",
+            "```text",
             record["growth"].rstrip(),
             "```",
         ]
     for name, printed in record["scripts"].items():
-        lines += ["", f"`{name}`", "", "```", printed.rstrip(), "```"]
+        lines += ["", f"`{name}`", "", "```text", printed.rstrip(), "```"]
     return "\n".join([*lines, ""])

@@ -66,7 +66,7 @@ def test_the_page_names_machine_versions_commit_and_rows():
     assert "Measured 2030-01-02 by `make bench` on Made CPU, 2 cores, 25 GB, no GPU" in page
     assert "Commit 0123456789ab with uncommitted changes; python 3.12.0." in page
     assert "| a step | 1.00 s | 2.00 s (plain) | 0.50 | 0.50 to 0.50 | 0.50 | held |" in page
-    assert "audit 0.99" in page
+    assert "```text\naudit 0.99\n```" in page  # of a block without a language the documents' test runs every line
     assert "Growth" not in document(RECORD, [])
 
 

@@ -27,7 +27,7 @@ from common.dataset.phases import read_mapping
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 1  # raise it when what is drawn changes
+VERSION = 2  # raise it when what is drawn changes
 SEED = 11
 NOTICE = "Synthetic: every frame here is drawn by `python data/make_releases.py`; no patient, no camera, no surgery.\n"
 # of each part: the first number of its videos in the owners' list
@@ -101,7 +101,7 @@ def _cataracts(folder: Path, video: tuple[str, int]) -> None:
 
 def _autolaparo(folder: Path, video: tuple[str, int]) -> None:
     """`Frame Phase` of every second, both from 1."""
-    from sample_video import FPS
+    from sample_procedure import FPS
 
     part, number = video
     frames, phases = _draw("autolaparo", part, number)
@@ -113,7 +113,7 @@ def _autolaparo(folder: Path, video: tuple[str, int]) -> None:
 def _pmlr50(folder: Path, video: tuple[str, int]) -> None:
     """An image and a line of every second, both from 0."""
     import cv2
-    from sample_video import FPS
+    from sample_procedure import FPS
 
     part, number = video
     frames, phases = _draw("pmlr50", part, number)

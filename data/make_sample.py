@@ -1,6 +1,6 @@
 """Make `data/sample`: a small synthetic data set, drawn, in the layout of the real one.
 
-    python data/make_sample.py            # 23 videos, well under a minute, the same bytes each time
+    python data/make_sample.py            # 23 videos, half a minute, the same bytes each time
     python data/make_sample.py --force    # the same again, from nothing
 
 The 19 phases differ by what is in the picture (instruments, the state of the eye), while exposure, tint, eye colour and
@@ -24,7 +24,7 @@ from common.base.runtime import UserError, progress, run_main
 if TYPE_CHECKING:
     from sample_video import Job
 
-GENERATOR_VERSION = 2  # raise it when the drawing changes: sets made by an older one are made again
+GENERATOR_VERSION = 3  # raise it when the drawing changes: sets made by an older one are made again
 NOTICE = """Synthetic: every frame here is drawn by `python data/make_sample.py`; no patient, no camera, no surgery.
 The set is for trying the programs out. Results on it say nothing of surgery.
 """

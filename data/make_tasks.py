@@ -19,14 +19,13 @@ from common.base.paths import Dataset, repository_root
 from common.base.runtime import UserError, run_main
 from common.dataset.tables import csv_line
 
-VERSION = 1  # raise it when the labels change
+VERSION = 2  # raise it when the labels change
 LIST = "drawn"
 NOTICE = (
     "Synthetic: labels of the drawn videos of data/sample, by `python data/make_tasks.py`; no patient, no surgery.\n"
 )
-FPS = 10  # of the drawn videos (`sample_video`)
-RAMP = 3  # frames in which hands come in or leave (`sample_video.reach_of`)
-SHORTEST = 5  # frames of a clip
+RAMP = 2  # frames in which hands come in or leave (`sample_video.reach_of`)
+SHORTEST = 3  # frames of a clip
 TEST_EVERY = 3
 # what the scene of each phase draws (`sample_phases`)
 TOOLS_OF = {
@@ -76,6 +75,8 @@ def tool_rows(video: str, segments: list[tuple[str, int, int]]) -> list[tuple[ob
 
 def clip_rows(video: str, segments: list[tuple[str, int, int]], part: str) -> list[tuple[object, ...]]:
     """Rows of `clips.csv`: every phase that is not too short."""
+    from sample_procedure import FPS
+
     return [
         (f"{video}_{number:02d}", phase, video, part, video, f"{begin / FPS:g}", f"{end / FPS:g}")
         for number, (phase, begin, end) in enumerate(segments, 1)

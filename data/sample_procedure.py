@@ -11,14 +11,16 @@ import numpy as np
 
 PREFIXES = ("BL", "BN", "SD")  # of video names; folds are stratified by them
 PREFIX_CYCLE = ("BL", "BN", "SD", "BL", "BN", "SD", "BL", "BN", "SD", "BL")
-FEWEST_FRAMES, MOST_FRAMES = 180, 320  # of a video
+FPS = 5  # of a drawn video: what an encoder is to look at decides how long `make demo` takes
+SHORTEST = 3  # frames of a phase
+FEWEST_FRAMES, MOST_FRAMES = 18 * FPS, 32 * FPS  # of a video
 
 
 class Step(NamedTuple):
     """A phase at its place in the procedure."""
 
     phase: str
-    typical_frames: int
+    typical_seconds: float
     chances: tuple[float, float, float]
     """That it occurs in a video of each of `PREFIXES`."""
     split_chance: float
@@ -26,27 +28,27 @@ class Step(NamedTuple):
 
 
 PROCEDURE = (
-    Step("background", 12, (1.0, 1.0, 1.0), 0.0),
-    Step("peritomy", 16, (0.9, 0.8, 1.0), 0.1),
-    Step("cautery", 11, (0.9, 0.5, 0.7), 0.3),
-    Step("scleral_groove", 9, (1.0, 0.9, 0.8), 0.0),
-    Step("incision", 7, (0.5, 0.7, 0.4), 0.0),
-    Step("tunnel", 22, (1.0, 1.0, 1.0), 0.3),
-    Step("sideport", 6, (0.8, 0.9, 0.9), 0.0),
-    Step("AB_injection_and_wash", 14, (0.6, 0.9, 0.7), 0.1),
-    Step("OVD_injection", 9, (1.0, 0.9, 1.0), 0.1),
-    Step("capsulorrhexis", 28, (1.0, 1.0, 1.0), 0.3),
-    Step("main_incision_entry", 8, (1.0, 0.9, 1.0), 0.1),
-    Step("OVD_injection", 7, (0.3, 0.2, 0.5), 0.0),
-    Step("hydroprocedure", 10, (0.9, 0.8, 0.9), 0.0),
-    Step("nucleus_prolapse", 14, (0.9, 0.8, 0.9), 0.1),
-    Step("nucleus_delivery", 10, (1.0, 1.0, 1.0), 0.0),
-    Step("cortical_wash", 34, (1.0, 1.0, 1.0), 0.4),
-    Step("OVD_IOL_insertion", 20, (1.0, 1.0, 1.0), 0.0),
-    Step("OVD_wash", 17, (0.9, 1.0, 0.9), 0.2),
-    Step("stromal_hydration", 9, (0.7, 0.6, 0.9), 0.1),
-    Step("tunnel_suture", 16, (0.3, 0.4, 0.8), 0.0),
-    Step("background", 10, (1.0, 1.0, 1.0), 0.0),
+    Step("background", 1.2, (1.0, 1.0, 1.0), 0.0),
+    Step("peritomy", 1.6, (0.9, 0.8, 1.0), 0.1),
+    Step("cautery", 1.1, (0.9, 0.5, 0.7), 0.3),
+    Step("scleral_groove", 0.9, (1.0, 0.9, 0.8), 0.0),
+    Step("incision", 0.7, (0.5, 0.7, 0.4), 0.0),
+    Step("tunnel", 2.2, (1.0, 1.0, 1.0), 0.3),
+    Step("sideport", 0.6, (0.8, 0.9, 0.9), 0.0),
+    Step("AB_injection_and_wash", 1.4, (0.6, 0.9, 0.7), 0.1),
+    Step("OVD_injection", 0.9, (1.0, 0.9, 1.0), 0.1),
+    Step("capsulorrhexis", 2.8, (1.0, 1.0, 1.0), 0.3),
+    Step("main_incision_entry", 0.8, (1.0, 0.9, 1.0), 0.1),
+    Step("OVD_injection", 0.7, (0.3, 0.2, 0.5), 0.0),
+    Step("hydroprocedure", 1.0, (0.9, 0.8, 0.9), 0.0),
+    Step("nucleus_prolapse", 1.4, (0.9, 0.8, 0.9), 0.1),
+    Step("nucleus_delivery", 1.0, (1.0, 1.0, 1.0), 0.0),
+    Step("cortical_wash", 3.4, (1.0, 1.0, 1.0), 0.4),
+    Step("OVD_IOL_insertion", 2.0, (1.0, 1.0, 1.0), 0.0),
+    Step("OVD_wash", 1.7, (0.9, 1.0, 0.9), 0.2),
+    Step("stromal_hydration", 0.9, (0.7, 0.6, 0.9), 0.1),
+    Step("tunnel_suture", 1.6, (0.3, 0.4, 0.8), 0.0),
+    Step("background", 1.0, (1.0, 1.0, 1.0), 0.0),
 )
 
 
@@ -89,15 +91,15 @@ def _draw_schedule(name: str, rng: np.random.Generator) -> list[Segment]:
         early = [step for step in steps if step.phase == "sideport"]
         steps = steps[:2] + early + [step for step in steps[2:] if step not in early]
     schedule: list[Segment] = []
-    for phase, typical_frames, _, split_chance in steps:
+    for phase, typical_seconds, _, split_chance in steps:
         # lengths are skewed as those of real phases are: mostly short, some very long
-        length = max(4, round(typical_frames * rng.lognormal(-0.25, 0.5)))
-        idle = max(4, round(5 * rng.lognormal(0, 0.4)))
+        length = max(SHORTEST, round(FPS * typical_seconds * rng.lognormal(-0.25, 0.5)))
+        idle = max(SHORTEST, round(FPS * 0.5 * rng.lognormal(0, 0.4)))
         if len(schedule) > 1 and phase != "background" and rng.random() < 0.12:
             schedule.append(Segment("background", idle))
-        if length >= 14 and rng.random() < split_chance:
+        if length >= 1.4 * FPS and rng.random() < split_chance:
             between = "OVD_injection" if phase == "capsulorrhexis" else "background"
-            first = int(rng.integers(5, length - 4))
+            first = int(rng.integers(SHORTEST, length - SHORTEST + 1))
             schedule += [Segment(phase, first), Segment(between, idle), Segment(phase, length - first)]
         else:
             schedule.append(Segment(phase, length))

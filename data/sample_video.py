@@ -14,12 +14,10 @@ import cv2
 import numpy as np
 from sample_eye import HEIGHT, WIDTH, Look, Wander, draw_eye, draw_reflections, expose, paint_still_eye, view
 from sample_phases import Scene
-from sample_procedure import PREFIXES, Segment, generator, labels_of, make_schedule, video_names
+from sample_procedure import FPS, PREFIXES, Segment, generator, labels_of, make_schedule, video_names
 
 from common.base.files import atomic_path, write_text
 from common.base.paths import Dataset
-
-FPS = 10
 
 
 def frames_of(name: str, schedule: list[Segment], seed: int) -> Iterator[np.ndarray]:
@@ -44,7 +42,7 @@ def frames_of(name: str, schedule: list[Segment], seed: int) -> Iterator[np.ndar
             seen[segment.phase] += 1
             # a Counter, so that phases which have not come yet are done to 0
             done = Counter({phase: seen[phase] / total[phase] for phase in seen})
-            magnification += 0.25 * (aim - magnification)  # the surgeon turns the zoom, it does not jump
+            magnification += 0.44 * (aim - magnification)  # the surgeon turns the zoom, it does not jump
             zoom = cmath.rect(look.scale * magnification, look.tilt + 0.05 * drift(seconds + 99).real)
             gone = math.sin(math.pi * (index + 0.5) / segment.length)
             canvas = view(still_eye, zoom, look.centre + 9 * drift(seconds) + 1.3 * shake(seconds) + gone * away)
@@ -59,8 +57,8 @@ def frames_of(name: str, schedule: list[Segment], seed: int) -> Iterator[np.ndar
 
 def reach_of(index: int, length: int, pause: float) -> float:
     """The share 0..1 of the hands in the picture: they come in, may draw back once for a moment, and leave."""
-    ramp = min(3.0, length / 4)
-    if length > 12 and abs(index / length - pause) < 0.06:
+    ramp = min(2.0, length / 4)
+    if length > 6 and abs(index / length - pause) < 0.06:
         return 0.25
     return min(1.0, (index + 1) / ramp, (length - index) / ramp)
 

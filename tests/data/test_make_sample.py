@@ -67,7 +67,7 @@ def test_one_label_a_decoded_frame(sample: Path) -> None:
         with av.open(sample / "videos" / f"{path.stem}.mp4") as container:
             stream = container.streams.video[0]
             frames = list(container.decode(stream))
-            assert (stream.codec_context.name, stream.average_rate) == ("h264", 10)
+            assert (stream.codec_context.name, stream.average_rate) == ("h264", 5)
         assert len(frames) == len(text.splitlines())
         assert {(frame.width, frame.height) for frame in frames} == {(320, 240)}
 
@@ -109,16 +109,15 @@ def test_default_set_has_all_phases_and_prefixes(schedules: dict[str, list[tuple
     training = list(schedules.values())[:20]
     assert {phase for schedule in training for phase, _ in schedule} == set(PHASES)
     lengths = [length for schedule in schedules.values() for _, length in schedule]
-    assert min(lengths) >= 4
-    assert min(lengths) <= 6
-    assert max(lengths) >= 60
+    assert min(lengths) == 3
+    assert max(lengths) >= 30
 
 
 def test_schedules_are_plausible_procedures(schedules: dict[str, list[tuple[str, int]]]) -> None:
     for name, schedule in schedules.items():
         phases = [phase for phase, _ in schedule]
         assert phases[0] == phases[-1] == "background", name
-        assert 180 <= sum(length for _, length in schedule) <= 320, name
+        assert 90 <= sum(length for _, length in schedule) <= 160, name
         assert all(first != second for first, second in itertools.pairwise(phases)), name
         landmarks = ("tunnel", "capsulorrhexis", "nucleus_delivery", "cortical_wash", "OVD_IOL_insertion")
         places = [phases.index(landmark) for landmark in landmarks]

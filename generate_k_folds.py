@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import Counter
 
 from common.base import paths
+from common.base.entries import list_videos
 from common.base.options import CommandParser
-from common.base.runtime import run_main
+from common.base.runtime import listed, run_main
+from common.checks.files import owner_of, without_video
 from common.checks.folds import untrained_findings
 from common.checks.labels import require_sound_labels
 from common.dataset.description import labelled_units, read_description
@@ -45,6 +47,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"fold {number}: {len(fold)} test videos {f'({shares})' if shares else ''}".rstrip())
     for finding in untrained_findings(folds, labels, mapping) if mapping else ():
         print(f"note: {finding.message}")
+    if alone := without_video(labels, list_videos(owner_of(dataset).videos).first):
+        print(
+            f"note: labels without a video: {listed(alone)}; no features will come of these: add the videos or remove the labels"
+        )
     grouped = f", {len({patients[v] for v in labels if v in patients})} patients kept together" if patients else ""
     sizes = " or ".join(map(str, sorted({len(fold) for fold in folds})))
     print(

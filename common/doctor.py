@@ -60,8 +60,10 @@ def _checks(models: list[paths.Model], given: Namespace, plan: ExtractionConfig)
             yield from machine.check_cuda(ask)
         yield machine.check_cpu()
         yield from machine.check_decoders()
-        for model in models:
-            yield machine.check_weights(model, ask, needed=bool(given.model))
+        if given.model:
+            yield from (machine.check_weights(model, ask, needed=True) for model in models)
+        else:
+            yield from machine.check_all_weights(models, ask)
         if given.dataset:
             timed = models if given.model and not given.no_timing and torch_check.state == "ok" else []
             dataset = paths.dataset(given.dataset)

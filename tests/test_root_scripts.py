@@ -39,6 +39,21 @@ def test_help_says_what_it_does(checkout, command):
     assert len(shown.stdout.splitlines()) > 5
 
 
+def test_labels_without_a_video_are_named_before_hours_of_extraction(workspace, capsys):
+    labels, videos = workspace / "data" / "own" / "groundTruth", workspace / "data" / "own" / "videos"
+    labels.mkdir(parents=True)
+    (labels.parent / "mapping.txt").write_text("0 a\n")
+    for index in range(4):
+        (labels / f"video{index}.txt").write_text("a\n")
+    generate_k_folds.main(["own", "2"])
+    assert "without a video" not in capsys.readouterr().out  # features alone, made elsewhere
+    videos.mkdir()
+    for index in (0, 2, 3):
+        (videos / f"video{index}.mp4").write_bytes(b"video")
+    generate_k_folds.main(["own", "2"])
+    assert "note: labels without a video: video1; " in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_runs_from_nothing_but_this_checkout(checkout, name):

@@ -1,6 +1,6 @@
 """Files of a data set: videos without labels, labels without videos, unusable names, copies under other names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +76,14 @@ def file_findings(
             message = f"{video}: {path} has no labels"
             advice = f"add its labels to {dataset.ground_truth} to train or score with it"
             yield Finding("note", KIND, message, advice, video=video)
-    for video, path in labelled.items():
-        if videos and video not in videos:
-            message = f"{video}: {path} has no video in {dataset.videos}"
-            yield Finding("error", KIND, message, "add the video or remove the labels", video=video)
+    for video in without_video(labelled, videos):
+        message = f"{video}: {labelled[video]} has no video in {dataset.videos}"
+        yield Finding("error", KIND, message, "add the video or remove the labels", video=video)
+
+
+def without_video(labelled: Iterable[str], videos: Collection[str]) -> list[str]:
+    """Those of `labelled` that have no video; none where a data set has no videos at all, only features."""
+    return [video for video in labelled if videos and video not in videos]
 
 
 def copy_findings(dataset: paths.Dataset, labels: Mapping[str, np.ndarray]) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from common.base import paths
 from common.base.children import Ask, ChildEnded, num_cores
-from common.base.runtime import UserError, first_line, select_device
+from common.base.runtime import UserError, counted, first_line, listed, select_device
 from common.dataset.description import features_owner, read_description
 from common.encoders.config import EncoderConfig, read_encoder_config
 from common.encoders.weights import find as weights
@@ -174,6 +174,21 @@ def check_weights(model: paths.Model, ask: Ask, *, needed: bool) -> Check:
     if config.weights.partition(":")[0] in DOWNLOADED:
         return Check(name, broken, found, f"python -m common.weights prefetch {model.name}")
     return Check(name, broken, found, f"give them with --weights (models/{model.name}/config.yaml says what fits)")
+
+
+def check_all_weights(models: Sequence[paths.Model], ask: Ask) -> Iterator[Check]:
+    """The weights of models that nobody named: each that is here, and those that are not in one line an advice."""
+    absent: dict[str, list[str]] = {}
+    for model in models:
+        check = check_weights(model, ask, needed=False)
+        if check.state == "note":
+            absent.setdefault(check.advice.replace(model.name, "NAME"), []).append(model.name)
+        else:
+            yield check
+    for advice, names in absent.items():
+        yield Check(
+            "weights of others", "note", f"not found for {counted(len(names), 'encoder')}: {listed(names)}", advice
+        )
 
 
 def check_plan(

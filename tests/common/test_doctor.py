@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,7 +94,14 @@ def test_a_problem_sets_the_exit_code_and_says_what_to_do(workspace, capsys, her
 def test_weights_of_models_that_nobody_asked_for_are_a_note(workspace, capsys, here):
     here.discard("Base")
     assert main([]) == 0
-    assert line(lines(capsys), "weights Base").startswith("note ")
+    printed = lines(capsys)
+    assert line(printed, "weights ColorHistogram").startswith("ok ")
+    others = [text for text in printed if text[9:].startswith("weights of others ")]
+    assert all(text.startswith("note ") for text in others)
+    assert "-> python -m common.weights prefetch NAME" in "\n".join(printed)
+    absent = sum(int(re.search(r"not found for (\d+) encoder", text).group(1)) for text in others)
+    assert absent == len(paths.all_models()) - len(here)
+    assert len(printed) < 30, "the installation fits a screen, however many encoders there are"
 
 
 def test_weights_that_cannot_be_looked_up_do_not_stop_the_doctor(workspace, capsys, monkeypatch):

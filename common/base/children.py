@@ -29,33 +29,49 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextlib.contextmanager
 def side_by_side(
     work: Callable[[Any, ItemT], ResultT], items: Sequence[ItemT], shared: Any = None, *, num_processes: int
-) -> Iterator[Callable[[], ResultT]]:
+) -> Iterator[Iterator[Callable[[], ResultT]]]:
     """Do `work(shared, item)` of each item in several processes; in this one, when it is asked for, with fewer than two.
 
-    Yields in the order of the items a function that returns the result of one, or raises what its work raised. Whoever stops
-    before the end ends what is still at work. With several processes all of `work`, `shared` (sent to each process once), items
-    and results must be picklable.
+    Gives, in the order of the items, a function that returns the result of one, or raises what its work raised. A block that
+    ends before it has asked for all ends what is still at work. With several processes all of `work`, `shared` (sent to each
+    process once), items and results must be picklable.
     """
     num_processes = min(num_processes, len(items))
     if num_processes < 2:
-        yield from (partial(work, shared, item) for item in items)
+        yield (partial(work, shared, item) for item in items)
         return
     # spawned: a fork of a process with threads can copy a lock that nobody will open
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_processes, context, initializer=_begin, initargs=(shared,))
-    waiting = [(pool.submit(_work, work, item), item) for item in items]
+    waiting = [(_submitted(pool, work, item), item) for item in items]
     waiting.reverse()
-    try:
+    processes, is_finished = set(multiprocessing.active_children()) - others, False
+
+    def results() -> Iterator[Callable[[], ResultT]]:
         while waiting:  # a result that was taken is kept no longer
             yield partial(_result, *waiting.pop(), work, shared)
+
+    try:
+        yield results()
+        is_finished = not waiting
     finally:
         # whoever stops before the end wants no more, not even of an hour's work that has begun; else they end when all is done
-        for process in set(multiprocessing.active_children()) - others if waiting else ():
+        for process in () if is_finished else processes:
             process.terminate()
-        pool.shutdown(wait=bool(waiting), cancel_futures=bool(waiting))
+        pool.shutdown(wait=not is_finished, cancel_futures=not is_finished)
+
+
+def _submitted(pool: ProcessPoolExecutor, work: Callable[[Any, ItemT], ResultT], item: ItemT) -> "Future[ResultT]":
+    try:
+        return pool.submit(_work, work, item)
+    except BrokenProcessPool as error:  # a process of it died already: told where the result is asked for
+        broken: Future[ResultT] = Future()
+        broken.set_exception(error)
+        return broken
 
 
 def _result(future: "Future[ResultT]", item: ItemT, work: Callable[[Any, ItemT], ResultT], shared: Any) -> ResultT:

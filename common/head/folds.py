@@ -47,10 +47,8 @@ def run_folds(configs: list[TrainConfig], given: dict[str, Any]) -> bool:
     finished = [_fold_of_run(given, fold, is_there=True) for fold in there]
     to_run = [fold for fold in folds if fold not in there]
     num_processes = min(num_processes, len(to_run))
-    results = side_by_side(
-        _fold_beside_others, to_run, given | {"parallel": num_processes}, num_processes=num_processes
-    )
-    with contextlib.ExitStack() as stack:
+    work = side_by_side(_fold_beside_others, to_run, given | {"parallel": num_processes}, num_processes=num_processes)
+    with work as results, contextlib.ExitStack() as stack:
         if num_processes > 1:
             # whose own bars are silent
             results = progress(results, total=len(to_run), description=f"{num_processes} at a time", unit="folds")

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
@@ -278,6 +279,11 @@ class Present:
             self._labels_hashes[part] = labels_hash(self.dataset, split, self.mapping)
         return self._labels_hashes[part]
 
+    @property
+    def shared(self) -> tuple[PhaseMapping, dict[Path, np.ndarray]]:
+        """What the scoring of every split needs: the mapping, and the phases that were read until now."""
+        return self.mapping, self._phases
+
     @cached_property
     def _phases(self) -> dict[Path, np.ndarray]:
         return {}
@@ -344,12 +350,11 @@ def _score_split(present: tuple[PhaseMapping, Mapping[Path, np.ndarray]], split:
     return result
 
 
-def _score(splits: Sequence[Unscored], present: Present) -> Iterator[Callable[[], SplitResult]]:
+def _score(splits: Sequence[Unscored], present: Present) -> AbstractContextManager[Iterator[Callable[[], SplitResult]]]:
     """What each split is scored with, in their order; large ones are scored side by side."""
     size = sum(path.stat().st_size for split in splits for path in split.folder.glob("*.npy"))
-    shared = present.mapping, present._phases
     return side_by_side(
-        _score_split, splits, shared, num_processes=min(num_cores(), MOST_PROCESSES, size // PROCESS_BYTES)
+        _score_split, splits, present.shared, num_processes=min(num_cores(), MOST_PROCESSES, size // PROCESS_BYTES)
     )
 
 
@@ -421,7 +426,8 @@ def collect_folds(
     present = Present(dataset, splits)
     run = present.default_run(run)
     checked = _check_folds(model, run, _count(present, present.lists.count(num_folds)), present)
-    return EncoderResult(model, run, [scored() for scored in _score(checked, present)], len(present.lists))
+    with _score(checked, present) as scored:
+        return EncoderResult(model, run, [take() for take in scored], len(present.lists))
 
 
 def _count(present: Present, num_folds: int | None) -> int:
@@ -514,11 +520,11 @@ def score_runs(
         with _noting(left_out):
             if splits := check(model, run):
                 checked.append((model, run, splits))
-    scored = _score([split for *_, splits in checked for split in splits], present)
-    for model, run, splits in progress(checked, description="score", unit="runs"):
-        of_run = list(islice(scored, len(splits)))  # all of them, also where one cannot be scored
-        with _noting(left_out):
-            results.append(EncoderResult(model, run, [take() for take in of_run], num_folds))
+    with _score([split for *_, splits in checked for split in splits], present) as scored:
+        for model, run, splits in progress(checked, description="score", unit="runs"):
+            of_run = list(islice(scored, len(splits)))  # all of them, also where one cannot be scored
+            with _noting(left_out):
+                results.append(EncoderResult(model, run, [take() for take in of_run], num_folds))
     return results, left_out
 
 
@@ -552,8 +558,7 @@ def collect_one(
             f"{model.split_results(dataset.name, split, run)}: no finished run; run: "
             f"python -m common.run_k_folds --model {model.name} --dataset {dataset.name}"
         )
-    (take,) = _score([check_split(folders[split], split, present)], present)
-    return EncoderResult(model, run, [take()])
+    return EncoderResult(model, run, [_score_split(present.shared, check_split(folders[split], split, present))])
 
 
 def collect_runs(
@@ -577,8 +582,7 @@ def collect_runs(
         splits = []
         for name, folder in finished_splits(model, dataset, run, names).items():
             with _noting(left_out):
-                (take,) = _score([check_split(folder, name, present)], present)
-                splits.append(take())
+                splits.append(_score_split(present.shared, check_split(folder, name, present)))
         if splits:
             results.append(EncoderResult(model, run, splits, None if split else len(present.lists)))
     if not results:

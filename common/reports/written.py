@@ -110,8 +110,8 @@ def write_comparison(
     parts = [*tables, *pictures, *videos]
     num_tests = sum(len(result.tests) for result in report.results)
     num_processes = min(num_cores(), MOST_PROCESSES, num_tests // TESTS_PER_PROCESS)
-    done = side_by_side(_write_part, parts, report, num_processes=num_processes)
-    written = [write() for write in progress(done, total=len(parts), description="write", unit="files")]
+    with side_by_side(_write_part, parts, report, num_processes=num_processes) as done:
+        written = [write() for write in progress(done, total=len(parts), description="write", unit="files")]
     first, others = written[: len(tables)], written[len(tables) : -len(videos)]
     return [*chain(*first), per_video, *chain(*others), large]
 

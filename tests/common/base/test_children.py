@@ -10,6 +10,7 @@ import time
 import pytest
 
 from common.base.children import ChildEnded, apart, leave_signals_to_parent, side_by_side
+from common.base.runtime import UserError
 
 
 def work(ready) -> None:
@@ -50,10 +51,11 @@ def halve(shared: int, item: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_work_side_by_side_comes_in_order_and_a_failure_stays_with_its_item(num_processes):
-    results = list(side_by_side(halve, [4, 3, 2], 10, num_processes=num_processes))
-    first, last = results[0](), results[2]()
-    with pytest.raises(ValueError, match="3 is odd"):
-        results[1]()
+    with side_by_side(halve, [4, 3, 2], 10, num_processes=num_processes) as taken:
+        results = list(taken)
+        first, last = results[0](), results[2]()
+        with pytest.raises(ValueError, match="3 is odd"):
+            results[1]()
     assert (first[0], last[0]) == (12, 11)
     assert (os.getpid() in (first[1], last[1])) == (num_processes == 1)
 
@@ -65,8 +67,28 @@ def die_elsewhere(parent: int, item: int) -> int:
 
 
 def test_work_of_a_process_that_dies_is_done_here():
-    results = side_by_side(die_elsewhere, [1, 2], os.getpid(), num_processes=2)
-    assert [result() for result in results] == [1, 2]
+    items = list(range(300))  # the first processes are dead before the last item is handed over
+    with side_by_side(die_elsewhere, items, os.getpid(), num_processes=2) as results:
+        assert [result() for result in results] == items
+
+
+def wait_or_fail(_: None, seconds: float) -> None:
+    if not seconds:
+        raise UserError("nothing to wait for")
+    time.sleep(seconds)
+
+
+def first_of_three_fails() -> None:
+    with side_by_side(wait_or_fail, [0, 600, 600], num_processes=2) as results:
+        for result in results:
+            result()
+
+
+def test_an_error_ends_what_is_still_at_work():
+    for _ in range(3):  # what an error keeps alive of its block must not end the processes of the next one
+        with pytest.raises(UserError, match="nothing to wait for"):
+            first_of_three_fails()
+        assert not multiprocessing.active_children()
 
 
 # --- a process of its own -----------------------------------------------------------------------------------------

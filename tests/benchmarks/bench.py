@@ -3,8 +3,8 @@
 python -m tests.benchmarks.bench [--full] [--repeats 3] [--only extraction] [--peer DIR]
 
 Writes `comparison_results/benchmarks.md` and `.json`; `python docs/make_speed.py` copies them to docs/speed.md. The contract of a script: called
-with the words of a case it prints seconds as JSON in its last line, a number or `{"seconds": ...}`. Both sides of a case run in
-turn. `--peer` is a checkout of sj-li/MS-TCN2, whose own training is the head's reference then. `--full` runs scripts without such sides too.
+with the words of a case it prints seconds as JSON in its last line, a number or `{"seconds": ...}`. All sides of a group of cases run in
+turn, and what several of them need once a turn. `--peer` is a checkout of sj-li/MS-TCN2, whose own training is the head's reference then. `--full` runs scripts without such sides too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ FULL_SCRIPTS = (
 GROWTH = ("audit", "folds", "status")  # of `make bench`; all with --full
 HEAD_FRAMES, HEAD_DIM = 15_000, 2048
 OTHERS_FRAMES = 3000  # of the other heads, against the default one on as many
-SHORT_FRAMES, FEW_FRAMES = 500, 16  # of a short video, and of one whose step does little but start its operations
+SHORT_FRAMES = 500  # of a short video
+# those of a CPU are for one with native bf16
+HEAD_LIMITS = {"cpu": {"fp32": 0.52, "bf16": 0.30}, "cuda": {"fp32": 0.15, "bf16": 0.15}}
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ def main(argv: list[str] | None = None) -> int:
     record |= {"growth": "", "scripts": {}}
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        for case in cases(Path(folder), given.peer):
-            if given.only in case.what:
-                rows.append(measured(case, repeats, given.peer))
+        for group in cases(Path(folder), given.peer):
+            if wanted := [case for case in group if given.only in case.what]:
+                rows += measured(wanted, repeats, given.peer)
                 write_page(record, rows)  # what is measured stays, whatever ends the run
     if not given.only:
         record["growth"] = output("growth", *([] if given.full else GROWTH), fails=True)
@@ -117,69 +119,82 @@ def write_page(record: dict[str, Any], rows: Sequence[Row]) -> None:
     write_text(paths.comparison_results() / "benchmarks.md", document(record, rows))
 
 
-def cases(folder: Path, peer: Path | None) -> Iterator[Case]:
-    """The comparisons, with the inputs that they share in `folder`; on a GPU where there is one, too."""
+def cases(folder: Path, peer: Path | None) -> Iterator[list[Case]]:
+    """The comparisons, those together that share runs, with their inputs in `folder`; on a GPU where there is one, too."""
     import torch
 
     from tests.benchmarks import extraction, head_training
 
-    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     video = extraction.make_clip(folder / "made_720p.mp4", 32)
     head_training.make_videos(folder, HEAD_FRAMES, HEAD_DIM)
-    shorter, short, few = (folder / name for name in ("others", "short", "few"))
-    for place, num_frames in ((shorter, OTHERS_FRAMES), (short, SHORT_FRAMES), (few, FEW_FRAMES)):
+    shorter, short = folder / "others", folder / "short"
+    for place, num_frames in ((shorter, OTHERS_FRAMES), (short, SHORT_FRAMES)):
         place.mkdir()
         head_training.make_videos(place, num_frames, HEAD_DIM)
-    for device in devices:
-        for model, precision in (("Base", "fp32"), ("Base", "bf16"), ("EfficientNet-Lite0", "fp32")):
-
-            def side(what: str, setting: str, model: str = model, device: str = device) -> tuple[str, ...]:
-                return "extraction", "--video", str(video), "--device", device, "--one", what, model, setting
-
-            what, together = f"extraction, {model}, {precision}, {device}", side("together", precision)
-            if device == "cpu":  # decoding and encoding share its cores
-                parts = side("decode", "pyav"), side("encode", precision)
-                yield Case(f"{what}: against its limit", together, "decode + encode", parts)
-            yield Case(f"{what}: against a plain loop", together, "plain loop in fp32", (side("plain", "fp32"),))
-        # the limits are those of a CPU with native bf16
-        for precision, limit in (("fp32", 0.52), ("bf16", 0.30)):
-
-            def loop(name: str, device: str = device, folder: Path = folder) -> tuple[str, ...]:
-                words = ("head_training", "--loop", name, "--folder", str(folder), "--feature_dim", str(HEAD_DIM))
-                return *words, "--steps", "3", "--device", device
-
-            reference = head_training.PEER if peer else "plain fp32"
-            limit = limit if device == "cpu" else 0.15
-            yield Case(
-                f"head, a step, {precision}, {device}", loop(f"ours {precision}"), reference, (loop(reference),), limit
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        for model, precisions in (("Base", ("fp32", "bf16")), ("EfficientNet-Lite0", ("fp32",))):
+            clip = ("extraction", "--video", str(video), "--device", device, "--one")
+            yield [case for precision in precisions for case in extraction_cases(clip, model, precision, device)]
+        reference = head_training.PEER if peer else "plain fp32"
+        yield [
+            Case(
+                f"head, a step, {precision}, {device}",
+                loop(f"ours {precision}", folder, device),
+                reference,
+                (loop(reference, folder, device),),
+                limit,
             )
-        yield Case(
-            f"head, starting a step's operations ({FEW_FRAMES} frames), fp32, {device}",
-            loop("ours fp32", folder=few),
-            f"the step of {SHORT_FRAMES} frames",
-            (loop("ours fp32", folder=short),),
-            0.30,
-        )
-        default = loop("ours fp32", folder=shorter)
-        for head in [name for name in HEADS if name != DEFAULT_HEAD]:
-            yield Case(f"head {head}, a step, fp32, {device}", loop(head, folder=shorter), DEFAULT_HEAD, (default,))
+            for precision, limit in HEAD_LIMITS[device].items()
+        ]
+        step = loop("ours fp32", short, device)
+        yield [
+            Case(
+                f"head, what a step costs however short, fp32, {device}",
+                (*step, "--fixed"),
+                f"a step of {SHORT_FRAMES} frames",
+                (step,),
+                0.30,
+            )
+        ]
+        default = loop("ours fp32", shorter, device)
+        yield [
+            Case(f"head {head}, a step, fp32, {device}", loop(head, shorter, device), DEFAULT_HEAD, (default,))
+            for head in HEADS
+            if head != DEFAULT_HEAD
+        ]
     size = ("--num_videos", "60", "--num_frames", "300000")
     scoring = ("scoring", *size, "--one", "scoring")
-    yield Case("scoring with all measures", scoring, "reading the files", (("scoring", *size, "--one", "reading"),))
+    yield [Case("scoring with all measures", scoring, "reading the files", (("scoring", *size, "--one", "reading"),))]
     ways = ("short_clips", "--one", "two processes"), ("short_clips", "--one", "one thread")
-    yield Case("short clips, two decoders", ways[0], "one thread", (ways[1],), 1.2)
+    yield [Case("short clips, two decoders", ways[0], "one thread", (ways[1],), 1.2)]
 
 
-def measured(case: Case, repeats: int, peer: Path | None) -> Row:
-    """Both sides in turn, so many times; the row is printed as soon as it is there."""
-    pairs = []
-    for _ in range(repeats):
-        theirs = sum(seconds_of_run(words, peer) for words in case.theirs)
-        pairs.append((seconds_of_run(case.ours, peer), theirs))
-    ours, theirs = (tuple(each) for each in zip(*pairs, strict=True))
-    row = Row(case.what, case.reference, ours, theirs, case.limit)
-    print(row.line(), flush=True)
-    return row
+def extraction_cases(clip: tuple[str, ...], model: str, precision: str, device: str) -> Iterator[Case]:
+    """An extraction of a `clip` (words of a script) against its parts and against a plain loop."""
+    what, together = f"extraction, {model}, {precision}, {device}", (*clip, "together", model, precision)
+    if device == "cpu":  # decoding and encoding share its cores
+        parts = (*clip, "decode", model, "pyav"), (*clip, "encode", model, precision)
+        yield Case(f"{what}: against its limit", together, "decode + encode", parts)
+    yield Case(f"{what}: against a plain loop", together, "plain loop in fp32", ((*clip, "plain", model, "fp32"),))
+
+
+def loop(name: str, folder: Path, device: str) -> tuple[str, ...]:
+    """The words that time a loop of training on the videos of a folder."""
+    words = ("head_training", "--loop", name, "--folder", str(folder), "--feature_dim", str(HEAD_DIM))
+    return *words, "--steps", "3", "--device", device
+
+
+def measured(group: Sequence[Case], repeats: int, peer: Path | None) -> list[Row]:
+    """Each run that the cases need once a turn, so many turns; the rows are printed as soon as they are there."""
+    runs = dict.fromkeys(words for case in group for words in (*case.theirs, case.ours))
+    turns = [{words: seconds_of_run(words, peer) for words in runs} for _ in range(repeats)]
+    rows = []
+    for case in group:
+        ours = tuple(turn[case.ours] for turn in turns)
+        theirs = tuple(sum(turn[words] for words in case.theirs) for turn in turns)
+        rows.append(Row(case.what, case.reference, ours, theirs, case.limit))
+        print(rows[-1].line(), flush=True)
+    return rows
 
 
 def seconds_of_run(words: Sequence[str], peer: Path | None) -> float:

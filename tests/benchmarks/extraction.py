@@ -34,7 +34,7 @@ from common.video.decode import DECODERS, decode
 from common.video.preprocess import normalise
 
 BATCH_SIZE = 16
-REPEATS = 3
+REPEATS = 2
 
 
 def main() -> None:

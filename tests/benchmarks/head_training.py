@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,12 @@ from common.head.config import TrainConfig
 from common.head.networks.catalogue import DEFAULT_HEAD, HEADS
 from common.head.training import TrainingLoop, adam, kept_as
 
+FIXED_TURNS = 5
 NUM_VIDEOS, NUM_CLASSES, LAYERS, STAGES, MAPS = 2, 19, 13, 4, 64
 PEER = "MS-TCN2's own"
+
+# from the folder of the videos, the features' dimension and the device to what trains a step each time it is asked
+Loop = Callable[[Path, int, torch.device], Iterator[None]]
 
 
 def main() -> None:
@@ -55,10 +59,14 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the numbers of every turn to this file too")
     parser.add_argument("--loop", choices=(PEER, *LOOPS), help=argparse.SUPPRESS)
+    parser.add_argument("--fixed", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.loop:
         device = select_device(given.device)
+        if given.fixed:
+            print(json.dumps(fixed_seconds(LOOPS[given.loop], given.folder, given.feature_dim, given.steps, device)))
+            return
         times = (
             peer_times(given.folder, given.feature_dim, given.steps, device)
             if given.loop == PEER
@@ -127,6 +135,23 @@ def loop_times(step: Iterator[None], num_steps: int, device: torch.device) -> li
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
     return times
+
+
+def fixed_seconds(loop: Loop, folder: Path, feature_dim: int, num_steps: int, device: torch.device) -> float:
+    """What a step on the videos of a folder costs however few frames they have: its operations' start, Python, the optimizer.
+
+    Twice a step's seconds less those of a step on videos twice as long. A step of very few frames would not tell: for such
+    torch takes other, slower convolutions.
+    """
+    rows = np.load(folder / "video0.npy", mmap_mode="r").shape[1]
+    with tempfile.TemporaryDirectory() as longer:
+        make_videos(Path(longer), 2 * rows, feature_dim)
+        steps = [loop(place, feature_dim, device) for place in (folder, Path(longer))]
+        # in turn: a slower minute of the machine is one of both
+        once, twice = zip(
+            *((loop_times(step, num_steps, device) for step in steps) for _ in range(FIXED_TURNS)), strict=True
+        )
+    return 2 * float(np.median(once)) - float(np.median(twice))
 
 
 def peer_times(folder: Path, feature_dim: int, num_steps: int, device: torch.device) -> list[float]:

@@ -239,6 +239,7 @@ def _description(imported: Imported, features_of: str | None) -> dict[str, Any]:
 
 
 def yaml_text(content: Mapping[str, Any]) -> str:
+    """A mapping as YAML, its keys in the order that they have."""
     import yaml
 
     return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)

@@ -90,8 +90,23 @@ def numbers_of(folder: RunFolder) -> list[dict]:
     ]
 
 
+@pytest.fixture(scope="module")
+def known() -> dict[str, list[dict]]:
+    """The numbers of the undisturbed training of a case, which more than one test asks for."""
+    return {}
+
+
+def numbers_undisturbed(known, checkout, tmp_path, case) -> list[dict]:
+    """Those of the same training on this machine without SLURM, in as many processes."""
+    if case not in known:
+        folder = RunFolder(tmp_path / "undisturbed")
+        script, own, _ = CASES[case]
+        train_undisturbed(checkout, script, *own, *COMMON, "--output", folder.root)
+        known[case] = numbers_of(folder)
+    return known[case]
+
+
 def train_undisturbed(checkout, script, *words) -> None:
-    """The same training on this machine without SLURM, in as many processes."""
     alone = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
     done = subprocess.run(
         ["bash", f"pretrain/{script}", *map(str, words)], cwd=checkout, capture_output=True, text=True,
@@ -124,34 +139,30 @@ def start_again(cluster, job: Job, *changes: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_a_warned_job_goes_on_after_its_requeue_as_if_nothing_had_been(cluster, checkout, films, tmp_path, case):
+def test_a_warned_job_goes_on_after_its_requeue_as_if_nothing_had_been(cluster, checkout, films, tmp_path, known, case):
     script, own, to_whom = CASES[case]
-    undisturbed = RunFolder(tmp_path / "undisturbed")
     job, warned, saved = warned_job(cluster, checkout, tmp_path, script, own, to_whom)
     start_again(cluster, job)
     for expected in ("attempt 1", "attempt 2", f"resuming after step {saved} of {STEPS}"):
         assert expected in job.text
 
-    train_undisturbed(checkout, script, *own, *COMMON, "--output", undisturbed.root)
     found = numbers_of(warned)
-    assert found == numbers_of(undisturbed)
+    assert found == numbers_undisturbed(known, checkout, tmp_path, case)
     # a process a node, although each node has two GPUs in name
     assert (len(found), found[-1]["samples"]) == (STEPS, STEPS * BATCH_SIZE * NODES)
     assert (warned.export / "model.safetensors").is_file()
 
 
 @pytest.mark.slow
-def test_a_job_goes_on_with_a_node_less(cluster, checkout, films, tmp_path):
+def test_a_job_goes_on_with_a_node_less(cluster, checkout, films, tmp_path, known):
     """Sharded over two nodes, resumed whole on one: the step keeps its samples, and so the training its losses."""
     script, own, to_whom = CASES["vjepa2"]
-    undisturbed = RunFolder(tmp_path / "undisturbed")
     job, warned, saved = warned_job(cluster, checkout, tmp_path, script, own, to_whom)
     start_again(cluster, job, "NumNodes=1-1", "NumTasks=1", "NumCPUs=4")
     assert "processes 1, before 2: 2 micro-batches keep the 4 samples of a step" in job.text
     assert f"resuming after step {saved} of {STEPS}" in job.text
 
-    train_undisturbed(checkout, script, *own, *COMMON, "--output", undisturbed.root)
-    found, expected = numbers_of(warned), numbers_of(undisturbed)
+    found, expected = numbers_of(warned), numbers_undisturbed(known, checkout, tmp_path, "vjepa2")
     assert [each["samples"] for each in found] == [each["samples"] for each in expected]
     assert [each["loss"] for each in found] == pytest.approx([each["loss"] for each in expected], rel=1e-4)
 

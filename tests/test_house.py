@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -101,13 +101,42 @@ def test_the_map_names_every_room_in_order():
     assert described == list(ROOMS)
 
 
-@pytest.mark.parametrize("path", sources("common"), ids=name_of)
+def of_every(paths: list[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
+    """One test of a rule for all of the files: a test a file and rule took a minute for nothing but its own making."""
+
+    def decorate(rule: Callable[[Path], None]) -> Callable[[], None]:
+        def test() -> None:
+            broken = []
+            for path in paths:
+                try:
+                    rule(path)
+                except AssertionError as error:
+                    broken.append(f"{name_of(path)}: {error}")
+            assert not broken, "\n".join(broken)
+
+        test.__name__, test.__doc__ = rule.__name__, rule.__doc__
+        return test
+
+    return decorate
+
+
+def test_a_broken_rule_names_every_file():
+    def is_short(path: Path) -> None:
+        assert len(path.name) < 10, "give it a shorter name"
+
+    check = of_every([ROOT / "common/a_long_name.py", ROOT / "common/b.py", ROOT / "common/another_name.py"])(is_short)
+    with pytest.raises(AssertionError, match=r"(?s)a_long_name\.py: give it.*another_name\.py: give it") as error:
+        check()
+    assert "b.py" not in str(error.value)
+
+
+@of_every(sources("common"))
 def test_common_imports_nothing_above_it(path):
     above = ("models", "pretrain", "data", "tests", *ROOT_SCRIPTS)
     assert [module for module in imports_of(path) for package in above if belongs_to(module, package)] == []
 
 
-@pytest.mark.parametrize("path", sources(*(f"common/{room}" for room in ROOMS)), ids=name_of)
+@of_every(sources(*(f"common/{room}" for room in ROOMS)))
 def test_a_room_imports_only_rooms_before_it(path):
     here = room_of(module_of(path))
     others = {room_of(module) for module in imports_of(path)} - {None, here}
@@ -115,31 +144,31 @@ def test_a_room_imports_only_rooms_before_it(path):
     assert later == set(), "rooms import only those before them: move the file, or hand in what it needs"
 
 
-@pytest.mark.parametrize("path", sources(*(f"common/{room}" for room in ROOMS)), ids=name_of)
+@of_every(sources(*(f"common/{room}" for room in ROOMS)))
 def test_a_room_imports_no_command(path):
     commands = {f"common.{command.stem}" for command in (ROOT / "common").glob("*.py")} - {"common.__init__"}
     assert imports_of(path) & commands == set()
 
 
-@pytest.mark.parametrize("path", sources("common/encoders/families"), ids=name_of)
+@of_every(sources("common/encoders/families"))
 def test_encoder_families_never_import_each_other(path):
     others = {module_of(other) for other in sources("common/encoders/families")} - {module_of(path)}
     assert imports_of(path) & (others - {"common.encoders.families"}) == set()
 
 
-@pytest.mark.parametrize("path", sources("models"), ids=name_of)
+@of_every(sources("models"))
 def test_model_folders_import_common_only(path):
     project = ("models", "pretrain", *ROOT_SCRIPTS)
     assert [module for module in imports_of(path) for package in project if belongs_to(module, package)] == []
 
 
-@pytest.mark.parametrize("path", sources("pretrain/engine"), ids=name_of)
+@of_every(sources("pretrain/engine"))
 def test_the_pretraining_engine_knows_no_family_of_networks(path):
     known = ("common.encoders.families", "pretrain.methods", "pretrain.backbones", *MODEL_LIBRARIES)
     assert [module for module in imports_of(path) for package in known if belongs_to(module, package)] == []
 
 
-@pytest.mark.parametrize("path", sources("common", "pretrain"), ids=name_of)
+@of_every(sources("common", "pretrain"))
 def test_imports_are_absolute(path):
     """So that the rules here can be read off the import lines."""
     assert [module for module in imports_of(path) if module.startswith(".")] == [], (
@@ -160,13 +189,13 @@ def test_imports_run_in_no_circle():
 # --- one concept a file -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "common").glob("*.py")), ids=name_of)
+@of_every(sorted((ROOT / "common").glob("*.py")))
 def test_a_file_directly_in_common_is_a_command(path):
     functions = {node.name for node in tree_of(path).body if isinstance(node, ast.FunctionDef)}
     assert path.name == "__init__.py" or "main" in functions
 
 
-@pytest.mark.parametrize("path", [path for path in sources() if path.name == "__init__.py"], ids=name_of)
+@of_every([path for path in sources() if path.name == "__init__.py"])
 def test_there_is_no_code_in_a_package_file(path):
     assert [ast.unparse(node) for node in tree_of(path).body[1:]] == []
     assert ast.get_docstring(tree_of(path))
@@ -179,7 +208,7 @@ def test_a_room_holds_few_files():
     assert crowded == {}, f"at most {LARGEST_ROOM} files a room: group some of them in a room inside it"
 
 
-@pytest.mark.parametrize("path", sources("common", "pretrain", "models", "data"), ids=name_of)
+@of_every(sources("common", "pretrain", "models", "data"))
 def test_files_and_functions_are_not_too_long(path):
     length = len(path.read_text(encoding="utf-8").splitlines())
     assert length <= LONGEST_FILE, "split the file where a reader would look for two things"
@@ -215,7 +244,7 @@ def test_a_public_name_means_one_thing():
     assert shared == {}, "a public name means one thing in the whole house: rename one of each"
 
 
-@pytest.mark.parametrize("path", sources("tests/common", "tests/pretrain"), ids=name_of)
+@of_every(sources("tests/common", "tests/pretrain"))
 def test_tests_lie_where_the_code_lies(path):
     assert (ROOT / path.relative_to(ROOT / "tests").parent).is_dir(), (
         "tests/ mirrors the tree: move it to the room it tests"
@@ -318,12 +347,12 @@ def test_every_model_folder_has_a_config_and_an_extractor():
     assert {"Base", "ColorHistogram", "EfficientNet-Lite0"} <= configured
 
 
-@pytest.mark.parametrize("path", extractors(), ids=name_of)
+@of_every(extractors())
 def test_extractors_have_at_most_60_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 60
 
 
-@pytest.mark.parametrize("path", sources("common", "pretrain"), ids=name_of)
+@of_every(sources("common", "pretrain"))
 def test_paths_alone_spells_file_names(path):
     """Names of files that several commands share; a docstring may mention them."""
     if name_of(path) == "common/base/paths.py":
@@ -333,13 +362,13 @@ def test_paths_alone_spells_file_names(path):
     assert {name for name in shared if name in {str(value) for value in spelled}} == set()
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
+@of_every(sources())
 def test_no_file_touches_the_import_path(path):
     attributes = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute) and node.attr == "path"]
     assert "sys.path" not in [ast.unparse(node) for node in attributes]
 
 
-@pytest.mark.parametrize("path", sources("common", "pretrain", "models", "data"), ids=name_of)
+@of_every(sources("common", "pretrain", "models", "data"))
 def test_no_star_import_and_no_bare_except(path):
     nodes = list(ast.walk(tree_of(path)))
     stars = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
@@ -347,7 +376,7 @@ def test_no_star_import_and_no_bare_except(path):
     assert (stars, bare) == ([], [])
 
 
-@pytest.mark.parametrize("path", sources("common", "pretrain", "models", "data"), ids=name_of)
+@of_every(sources("common", "pretrain", "models", "data"))
 def test_text_is_read_by_the_one_reader(path):
     """`files.read_text` says what is wrong with a damaged file; what the kernel writes is none."""
     if name_of(path) in ("common/base/files.py", "common/checks/machine.py"):
@@ -357,7 +386,7 @@ def test_text_is_read_by_the_one_reader(path):
     assert found <= {"files.read_text"}
 
 
-@pytest.mark.parametrize("path", sources("common", "pretrain", "models", "data", "tests"), ids=name_of)
+@of_every(sources("common", "pretrain", "models", "data", "tests"))
 def test_files_are_read_without_running_code(path):
     """`torch.load` says `weights_only=True`, `np.load` never allows pickles."""
     for node in ast.walk(tree_of(path)):

@@ -73,9 +73,10 @@ def rewrap(
     change: Callable[[int, av.Packet], None] = lambda index, packet: None,
     *,
     first: int = 0,
+    last: int | None = None,
     packets_a_frame: int = 1,
 ) -> Path:
-    """The same packets from the `first` on in another container, each after `change(index, packet)`."""
+    """The same packets from the `first` to before the `last` in another container, each after `change(index, packet)`."""
     with av.open(str(source)) as given, av.open(str(target), "w") as made:
         read = given.streams.video[0]
         stream = made.add_stream_from_template(read)
@@ -84,7 +85,7 @@ def rewrap(
             stream.time_base = 1 / (packets_a_frame * read.average_rate)
             start_codes = BitStreamFilterContext("h264_mp4toannexb", read)
             packets = [changed for packet in packets for changed in start_codes.filter(packet)]
-        for index, packet in enumerate(packets[first:]):
+        for index, packet in enumerate(packets[first:last]):
             change(index, packet)
             packet.stream = stream
             made.mux(packet)

@@ -5,6 +5,7 @@ The frames are those of the MP4 that everything was rewritten from without encod
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -16,7 +17,7 @@ from tests.common import odd_videos
 from tests.common.features.extracting import Extracted, extract_all, times_and_indices
 
 CONTAINERS = ("mp4", "mkv", "avi", "ts")
-REAL = "vi_v_GGSY1Qvo990.mp4"
+REAL, REAL_FRAMES = "vi_v_GGSY1Qvo990.mp4", 180  # of it three groups of pictures are taken, without B-frames
 B_FRAMES = {"x264-params": "keyint=50:min-keyint=50:scenecut=0:bframes=3:b-adapt=0", "crf": "20"}
 PACKET = 188  # bytes of a transport stream's packet
 
@@ -148,13 +149,13 @@ def original(folder: Path, source: Path | None, *, b_frames: bool) -> Path:
     if source is None:
         return odd_videos.write(path, options=None if b_frames else odd_videos.NO_B)
     if not b_frames:
-        return whole(source, path)
+        return odd_videos.rewrap(source, path, last=REAL_FRAMES)
     with av.open(str(source)) as given, av.open(str(path), "w") as made:
         read = given.streams.video[0]
         stream = made.add_stream("libx264", rate=read.average_rate, options=B_FRAMES)
         stream.width, stream.height, stream.pix_fmt = read.width, read.height, "yuv420p"
         stream.codec_context.time_base = 1 / read.average_rate
-        for index, frame in enumerate(given.decode(read)):
+        for index, frame in enumerate(islice(given.decode(read), REAL_FRAMES)):
             frame = frame.reformat(format="yuv420p")
             frame.pts, frame.time_base = index, stream.codec_context.time_base
             made.mux(stream.encode(frame))

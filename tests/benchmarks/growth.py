@@ -5,7 +5,8 @@ python -m tests.benchmarks.growth audit "head over T" --size 4        some, at f
 
 Seconds are those of processors, of the command and its children, so that a busy machine decides nothing. A command's fixed start (imports,
 networks) falls out: with s + a n^p seconds the step from 4 to 16 times is 4^p times the step from 1 to 4, which gives the
-exponent p. Where 12 times the base adds less than half a second there is none: a note says how much it adds. The peak is the memory
+exponent p. Where 12 times the base adds less than half a second there is none: a note says how much it adds. What takes a few seconds is
+run three times, each time on the set as it was made, and the least counts. The peak is the memory
 of the largest process at 16 times, children included. Everything is made and synthetic. Exits with 1 where an exponent is above the limit.
 """
 
@@ -29,6 +30,7 @@ from tests.benchmarks.made_set import ENCODER, make_dataset, write_long_video
 STEPS = (1, 4, 16)
 LARGEST_EXPONENT = 1.05
 LONG_AGO = 1_600_000_000  # seconds since 1970: the date of made files
+SHORT_SECONDS, SHORT_TURNS = 8.0, 3  # what takes no longer is run so often: a tenth of a second decides its exponent
 SMALLEST_SECONDS = 0.5  # that the work must add from 4 to 16 times: below this an exponent is noise
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "16"]
 HEAD += ["--num_epochs", "3", "--features_dim", "48", "--device", "cpu"]
@@ -96,7 +98,14 @@ def measure(subject: Subject, count: int) -> tuple[float, int]:
         for path in (root / "data").rglob("*"):  # as old in every set: what has just been written is not remembered
             os.utime(path, (LONG_AGO, LONG_AGO))
         environment = {"SICS155_ROOT": name, "SICS155_CACHE": f"{name}/cache", "PYTHONPATH": str(paths.CHECKOUT)}
-        return cost_of(words, os.environ | environment, finds=subject.finds)
+        there, costs = set(root.rglob("*")), []
+        while not costs or (len(costs) < SHORT_TURNS and costs[0][0] < SHORT_SECONDS):
+            costs.append(cost_of(words, os.environ | environment, finds=subject.finds))
+            for path in set(root.rglob("*")) - there:  # what it remembers or wrote
+                path.unlink(missing_ok=True) if path.is_file() or path.is_symlink() else shutil.rmtree(
+                    path, ignore_errors=True
+                )
+        return min(costs)
 
 
 def cost_of(words: Sequence[str], environment: dict[str, str], *, finds: bool) -> tuple[float, int]:

@@ -45,7 +45,7 @@ FULL_SCRIPTS = (
 )
 GROWTH = ("audit", "folds", "status")  # of `make bench`; all with --full
 HEAD_FRAMES, HEAD_DIM = 15_000, 2048
-OTHERS_FRAMES = 3000  # of the other heads, against the default one on as many
+OTHERS_FRAMES = 1000  # of the other heads, against the default one on as many
 SHORT_FRAMES = 500  # of a short video
 # those of a CPU are for one with native bf16
 HEAD_LIMITS = {"cpu": {"fp32": 0.52, "bf16": 0.30}, "cuda": {"fp32": 0.15, "bf16": 0.15}}

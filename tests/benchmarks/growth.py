@@ -180,7 +180,12 @@ def check(*words: str, features: bool = True) -> Made:
 SUBJECTS = {
     "extraction over frames": Subject(1000, "frames", extract_long),
     "extraction over videos": Subject(40, "videos", extract_many),
-    "head over T": Subject(16_000, "frames", lambda root, count: train(root, 4, count)),
+    "head over T": Subject(
+        16_000,
+        "frames",
+        lambda root, count: train(root, 4, count),
+        note="above the limit where its tensors leave the processor's caches: with --size 6 seconds a frame rise less",
+    ),
     "head over videos": Subject(20, "videos", lambda root, count: train(root, count, 60)),
     "folds": Subject(600, "videos", check("generate_k_folds.py", "made", "5", features=False)),
     "audit": Subject(200, "videos", check("-m", "common.audit", "made"), finds=True),

@@ -69,9 +69,8 @@ demo-pretrain: $(INSTALLED)
 test: $(INSTALLED)
 	$(PY) $(SUITE) -m "not slow"
 
-# three processes: many of these tests wait, for a cluster, a browser, a process that was ended
 test-slow: $(INSTALLED)
-	$(PY) $(SUITE) --numprocesses 3 -m slow
+	$(PY) $(SUITE) -m slow
 
 test-faults: $(INSTALLED)
 	KILLS=$(KILLS) $(PY) -m pytest --numprocesses 2 --maxschedchunk 1 tests/faults

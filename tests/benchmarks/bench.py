@@ -1,4 +1,4 @@
-"""Every benchmark of this room in one run: `make bench` (about ten minutes), `make bench-full` (longer).
+"""Every benchmark of this room in one run: `make bench` (about a quarter of an hour), `make bench-full` (longer).
 
 python -m tests.benchmarks.bench [--full] [--repeats 3] [--only extraction] [--peer DIR]
 

@@ -102,9 +102,10 @@ def measure(subject: Subject, count: int) -> tuple[float, int]:
         while not costs or (len(costs) < SHORT_TURNS and costs[0][0] < SHORT_SECONDS):
             costs.append(cost_of(words, os.environ | environment, finds=subject.finds))
             for path in set(root.rglob("*")) - there:  # what it remembers or wrote
-                path.unlink(missing_ok=True) if path.is_file() or path.is_symlink() else shutil.rmtree(
-                    path, ignore_errors=True
-                )
+                if path.is_file() or path.is_symlink():
+                    path.unlink()
+                else:
+                    shutil.rmtree(path, ignore_errors=True)  # it may have gone with its folder
         return min(costs)
 
 

@@ -25,7 +25,6 @@ NOTICE = (
     "Synthetic: labels of the drawn videos of data/sample, by `python data/make_tasks.py`; no patient, no surgery.\n"
 )
 RAMP = 2  # frames in which hands come in or leave (`sample_video.reach_of`)
-SHORTEST = 3  # frames of a clip
 TEST_EVERY = 3
 # what the scene of each phase draws (`sample_phases`)
 TOOLS_OF = {
@@ -74,13 +73,12 @@ def tool_rows(video: str, segments: list[tuple[str, int, int]]) -> list[tuple[ob
 
 
 def clip_rows(video: str, segments: list[tuple[str, int, int]], part: str) -> list[tuple[object, ...]]:
-    """Rows of `clips.csv`: every phase that is not too short."""
+    """Rows of `clips.csv`: every phase."""
     from sample_procedure import FPS
 
     return [
         (f"{video}_{number:02d}", phase, video, part, video, f"{begin / FPS:g}", f"{end / FPS:g}")
         for number, (phase, begin, end) in enumerate(segments, 1)
-        if end - begin >= SHORTEST
     ]
 
 

@@ -102,7 +102,7 @@ def test_the_map_names_every_room_in_order():
 
 
 def of_every(paths: list[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
-    """One test of a rule for all of the files: a test a file and rule took a minute for nothing but its own making."""
+    """One test of a rule for all of the files: one for each file costs more in being made than in looking."""
 
     def decorate(rule: Callable[[Path], None]) -> Callable[[], None]:
         def test() -> None:

@@ -4,7 +4,8 @@ python -m tests.benchmarks.bench [--full] [--repeats 3] [--only extraction] [--p
 
 Writes `comparison_results/benchmarks.md` and `.json`; `python docs/make_speed.py` copies them to docs/speed.md. The contract of a script: called
 with the words of a case it prints seconds as JSON in its last line, a number or `{"seconds": ...}`. All sides of a group of cases run in
-turn, and what several of them need once a turn. `--peer` is a checkout of sj-li/MS-TCN2, whose own training is the head's reference then. `--full` runs scripts without such sides too.
+turn, and what several of them need once a turn. `--peer` is a checkout of sj-li/MS-TCN2, whose own training is the head's reference then.
+`--full` runs scripts without such sides too.
 """
 
 from __future__ import annotations

@@ -143,9 +143,9 @@ def fixed_seconds(loop: Loop, folder: Path, feature_dim: int, num_steps: int, de
     Twice a step's seconds less those of a step on videos twice as long. A step of very few frames would not tell: for such
     torch takes other, slower convolutions.
     """
-    rows = np.load(folder / "video0.npy", mmap_mode="r").shape[1]
+    num_frames = np.load(folder / "video0.npy", mmap_mode="r").shape[1]
     with tempfile.TemporaryDirectory() as longer:
-        make_videos(Path(longer), 2 * rows, feature_dim)
+        make_videos(Path(longer), 2 * num_frames, feature_dim)
         steps = [loop(place, feature_dim, device) for place in (folder, Path(longer))]
         # in turn: a slower minute of the machine is one of both
         once, twice = zip(

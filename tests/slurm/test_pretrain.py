@@ -138,7 +138,7 @@ def start_again(cluster, job: Job, *changes: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["dinov3", "multinode"])  # "vjepa2" goes on with a node less, below
+@pytest.mark.parametrize("case", CASES)
 def test_a_warned_job_goes_on_after_its_requeue_as_if_nothing_had_been(cluster, checkout, films, tmp_path, known, case):
     script, own, to_whom = CASES[case]
     job, warned, saved = warned_job(cluster, checkout, tmp_path, script, own, to_whom)

@@ -4,14 +4,23 @@ Shapes: B videos, T frames, C channels. Inside, a sequence `(B, C, T)` may trave
 channels-last memory, which features read as `(T, dim)` rows enter without a copy.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.head.networks.fused import CHANNELS_LAST, KEEP_SCALE, Dropout, ResidualLayer, Taps, convolve, image_weights
+from common.head.networks.fused import (
+    CHANNELS_LAST,
+    KEEP_SCALE,
+    Dropout,
+    ResidualStage,
+    Taps,
+    convolve,
+    row_weights,
+    to_image,
+    to_rows,
+)
 
 
 class Head(nn.Module):
@@ -100,12 +109,12 @@ class SeededDropout(nn.Module):
         keep = keep.view(batch, height, length, channels).permute(0, 3, 1, 2)
         return x * (keep.to(x.dtype) / (1 - self.p))
 
-    def octets(self, x: Tensor) -> Tensor:
-        """A random bit for each element of `x` in its order in memory, eight in an octet, the first the lowest: uint8."""
-        words = torch.empty(-(-x.numel() // 64), dtype=torch.int64, device=x.device)
+    def octets(self, x: Tensor, *layers: int) -> Tensor:
+        """A random bit for each element of `x` in its order in memory, eight in an octet, the first the lowest: uint8 `(*layers, n)`."""
+        words = torch.empty(*layers, -(-x.numel() // 64), dtype=torch.int64, device=x.device)
         # None: up to the largest int64, which is the only way to have every bit equally likely
         words.random_(-(2**63), None, generator=self.generator)
-        return words.view(torch.uint8)[: -(-x.numel() // 8)]
+        return words.view(torch.uint8)[..., : -(-x.numel() // 8)]
 
 
 class DilatedResidualLayer(nn.Module):
@@ -117,40 +126,35 @@ class DilatedResidualLayer(nn.Module):
         self.conv_1x1 = TemporalConv(channels, channels)
         self.dropout = SeededDropout()
 
-    def forward(self, x: Tensor, mask: Tensor | None, weights: tuple[Tensor, ...] | None = None) -> Tensor:
-        """`weights`: the layer's own by `residual_weights`, where they are there already."""
-        if self.training and self.dropout.p == 0.5:
-            (weights,) = (weights,) if weights else residual_weights([self], x.dtype)
-            return ResidualLayer.apply(x, *weights, self.dropout.octets(x), mask, self.conv_dilated.taps)
-        return self.plain(x, mask)
-
-    def plain(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The layer as it is defined."""
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The layer as it is defined; `through_layers` is faster in training."""
         out = self.conv_1x1(F.relu(self.conv_dilated(x)))
         return masked(x + self.dropout(out), mask)
 
 
-def residual_weights(layers: Iterable[DilatedResidualLayer], dtype: torch.dtype) -> Iterator[tuple[Tensor, ...]]:
-    """Weights and biases of each layer as `ResidualLayer` takes them: eight operations for all, which are eight a layer else.
-
-    Short videos and GPUs spend more time on starting operations than in them.
-    """
-    dilated, pointwise = zip(*((layer.conv_dilated, layer.conv_1x1) for layer in layers), strict=True)
-    parts = []
-    for convolutions, scale in ((dilated, 1.0), (pointwise, KEEP_SCALE)):
-        weights = torch.stack([each.weight for each in convolutions])
-        biases = torch.stack([each.bias for each in convolutions])
-        scaled = (weights, biases) if scale == 1 else (weights * scale, biases * scale)
-        parts += [image_weights(scaled[0], dtype), scaled[1].to(dtype).unbind()]
-    return zip(*parts, strict=True)
-
-
 def through_layers(layers: Sequence[DilatedResidualLayer], x: Tensor, mask: Tensor | None) -> Tensor:
     """What comes out of the last of a stage's layers."""
-    weights = residual_weights(layers, x.dtype) if layers[0].training else repeat(None, len(layers))
-    for layer, own in zip(layers, weights, strict=True):
-        x = layer(x, mask, own)
-    return x
+    if not layers[0].training or layers[0].dropout.p != 0.5:
+        for layer in layers:
+            x = layer(x, mask)
+        return x
+    dilated = _stacked([layer.conv_dilated for layer in layers], x.dtype)
+    # dropout's factor, which is exact, costs nothing here
+    pointwise = [KEEP_SCALE * each for each in _stacked([layer.conv_1x1 for layer in layers], x.dtype)]
+    octets = layers[0].dropout.octets(x, len(layers))
+    taps = [layer.conv_dilated.taps for layer in layers]
+    return to_image(ResidualStage.apply(to_rows(x), *dilated, *pointwise, octets, row_mask(mask), taps))
+
+
+def _stacked(convolutions: Sequence[TemporalConv], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weights and biases of all layers: an operation on weights takes longer to start than to run, so it is one for all."""
+    weights = torch.stack([each.weight for each in convolutions])
+    return row_weights(weights.to(dtype)), torch.stack([each.bias for each in convolutions]).to(dtype)
+
+
+def row_mask(mask: Tensor | None) -> Tensor | None:
+    """A mask `(B, 1, 1, T)` of images as that of rows, `(B, T, 1)`."""
+    return None if mask is None else mask.reshape(mask.shape[0], -1, 1)
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -7,14 +7,22 @@ unchanged. Inside, a sequence `(B, C, T)` travels as an image `(B, C, 1, T)` in 
 Shapes: B videos, T frames, `dim` features a frame, `num_f_maps` channels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.head.networks.fused import PairedLayer, Taps, image_weights
-from common.head.networks.layers import DilatedResidualLayer, Head, SeededDropout, TemporalConv, masked, through_layers
+from common.head.networks.fused import PairedStage, Taps, row_weights, to_image, to_rows
+from common.head.networks.layers import (
+    DilatedResidualLayer,
+    Head,
+    SeededDropout,
+    TemporalConv,
+    masked,
+    row_mask,
+    through_layers,
+)
 from common.head.networks.lookahead import future_limits
 
 
@@ -42,8 +50,9 @@ class PredictionGeneration(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         out = masked(self.conv_1x1_in(x), mask)
         if self.training and self.dropout.p == 0.5:
-            for *weights, taps in multiplied(self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion, out.dtype):
-                out = PairedLayer.apply(out, *weights, self.dropout.octets(out), mask, taps)
+            weights, biases, taps = multiplied(self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion, out.dtype)
+            octets = self.dropout.octets(out, len(taps))
+            out = to_image(PairedStage.apply(to_rows(out), weights, biases, octets, row_mask(mask), taps))
         else:
             for pair in zip(self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion, strict=True):
                 out = self.plain_layer(out, mask, *pair)
@@ -59,33 +68,27 @@ class PredictionGeneration(nn.Module):
 
 def multiplied(
     firsts: Sequence[TemporalConv], seconds: Sequence[TemporalConv], fusions: Sequence[TemporalConv], dtype: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[Taps, Taps]]]:
-    """Of each layer the pair with the fusion multiplied in: weights of two convolutions whose sum it is, one bias, their taps.
+) -> tuple[Tensor, Tensor, list[tuple[Taps, Taps]]]:
+    """Of all layers the pairs with the fusion multiplied in: weights `(layers, maps, taps of both, maps)`, biases, their taps.
 
-    Nothing but the fusion comes after the pair, so that the three are one linear map: 5 products of maps instead of 8. All layers
+    Nothing but the fusion comes after a pair, so that the three are one linear map: 5 products of maps instead of 8. All layers
     together, since each operation on weights takes longer to start than to run.
     """
     taps = [(first.taps, second.taps) for first, second in zip(firsts, seconds, strict=True)]
     with torch.autocast(fusions[0].weight.device.type, enabled=False):  # products of weights are as precise as weights
         halves = torch.stack([fusion.weight.squeeze(2) for fusion in fusions]).chunk(2, dim=2)
-        bias = torch.stack([fusion.bias for fusion in fusions])
+        biases = torch.stack([fusion.bias for fusion in fusions])
         products = []
         for half, convolutions in zip(halves, (firsts, seconds), strict=True):
             weight = torch.stack([each.weight for each in convolutions])  # (layers, maps, in, taps)
             products.append((half @ weight.flatten(2)).unflatten(2, weight.shape[2:]))
-            bias = bias + (half @ torch.stack([each.bias for each in convolutions]).unsqueeze(2)).squeeze(2)
+            biases = biases + (half @ torch.stack([each.bias for each in convolutions]).unsqueeze(2)).squeeze(2)
     one, other = products
-    # where both look at the frame itself, once is enough
-    is_joined = [all(each.left == each.right for each in pair) for pair in taps]
-    joined = torch.cat((one[..., :1], one[..., 1:2] + other[..., 1:2], one[..., 2:]), dim=3), other[..., ::2]
-    weights = {
-        way: [image_weights(each, dtype) for each in (joined if way else products)] for way in dict.fromkeys(is_joined)
-    }
-    for layer, (way, pair, of_bias) in enumerate(zip(is_joined, taps, bias.to(dtype).unbind(), strict=True)):
-        first, second = (each[layer] for each in weights[way])
-        if way:
-            pair = pair[0], Taps(2 * pair[1].dilation, pair[1].left, pair[1].right)
-        yield first, second, of_bias, pair
+    if all(each.left == each.right for pair in taps for each in pair):
+        # both look at the frame itself: once is enough
+        one, other = torch.cat((one[..., :1], one[..., 1:2] + other[..., 1:2], one[..., 2:]), dim=3), other[..., ::2]
+        taps = [(first, Taps(2 * second.dilation, second.left, second.right)) for first, second in taps]
+    return row_weights(torch.cat((one, other), dim=3).to(dtype)), biases.to(dtype), taps
 
 
 class Refinement(nn.Module):

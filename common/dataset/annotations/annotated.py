@@ -112,7 +112,7 @@ def phases_of(annotated: Annotated, known: KnownPhases) -> list[PhaseInterval]:
     Raises `UserError` naming file, place and time for a name that is empty or unknown, an end before its start, and an
     event without duration, and for no interval at all.
     """
-    phases, kept = known.phases, []
+    phases, kept, unknown = known.phases, [], {}
     for interval in annotated.read():
         where, text = interval.where, interval.phase.strip()
         if known.leaves_out(text):
@@ -135,8 +135,13 @@ def phases_of(annotated: Annotated, known: KnownPhases) -> list[PhaseInterval]:
         try:
             name = phases.named(text, where)
         except UserError as error:
-            raise UserError(f"{error}; {NOT_PHASES_ADVICE}") from error
+            unknown.setdefault(text, error)
+            continue
         kept.append(PhaseInterval(where, interval.start, interval.end, name))
+    if unknown:
+        first, *others = unknown
+        also = f"; unknown here too: {listed([shown(name) for name in others])}" if others else ""
+        raise UserError(f"{unknown[first]}{also}; {NOT_PHASES_ADVICE}")
     if not kept:  # all of the video would be a gap
         raise UserError(
             f"{annotated.where}: annotates no phase of {listed(list(annotated.media))}; finish it, or leave it out"

@@ -170,6 +170,12 @@ def test_an_unknown_name_has_the_nearest_one(kind, tmp_path):
     )
 
 
+def test_all_unknown_names_of_a_file_are_told_at_once(tmp_path):
+    path = tmp_path / "case 7.csv"
+    path.write_text("start,end,phase\n0,1,incisoin\n1,2,bleeding\n2,3,incisoin\n3,4,flush\n")
+    refused(path, "line 2: unknown phase 'incisoin'", "unknown here too: 'bleeding', 'flush';")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_capitals_and_blanks_do_not_matter(kind, tmp_path):
     phase = SEGMENTS[0].phase

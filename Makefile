@@ -31,7 +31,7 @@ endif
 PY := $(CURDIR)/$(BIN)/python
 INSTALLED := .venv/installed
 # six times as fast as pip; where it cannot install (an index that only pip is told of), pip does
-UV_INSTALL = $(PY) -m uv pip install --quiet --python $(PY)
+UV_INSTALL = $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY)
 UV := build/tools/locking/bin/uv
 
 .PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-loop demo-pretrain test test-slow test-faults test-tools test-floor bench bench-full lint lock audit

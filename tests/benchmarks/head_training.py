@@ -36,7 +36,7 @@ from common.head.config import TrainConfig
 from common.head.networks.catalogue import DEFAULT_HEAD, HEADS
 from common.head.training import TrainingLoop, adam, kept_as
 
-FIXED_TURNS = 5
+FEW_FRAMES, FIXED_TURNS = 16, 5  # of what a step costs however short its video
 NUM_VIDEOS, NUM_CLASSES, LAYERS, STAGES, MAPS = 2, 19, 13, 4, 64
 PEER = "MS-TCN2's own"
 
@@ -65,7 +65,7 @@ def main() -> None:
     if given.loop:
         device = select_device(given.device)
         if given.fixed:
-            print(json.dumps(fixed_seconds(LOOPS[given.loop], given.folder, given.feature_dim, given.steps, device)))
+            print(json.dumps(fixed_seconds(LOOPS[given.loop], given.feature_dim, given.steps, device)))
             return
         times = (
             peer_times(given.folder, given.feature_dim, given.steps, device)
@@ -137,21 +137,12 @@ def loop_times(step: Iterator[None], num_steps: int, device: torch.device) -> li
     return times
 
 
-def fixed_seconds(loop: Loop, folder: Path, feature_dim: int, num_steps: int, device: torch.device) -> float:
-    """What a step on the videos of a folder costs however few frames they have: its operations' start, Python, the optimizer.
-
-    Twice a step's seconds less those of a step on videos twice as long. A step of very few frames would not tell: for such
-    torch takes other, slower convolutions.
-    """
-    num_frames = np.load(folder / "video0.npy", mmap_mode="r").shape[1]
-    with tempfile.TemporaryDirectory() as longer:
-        make_videos(Path(longer), 2 * num_frames, feature_dim)
-        steps = [loop(place, feature_dim, device) for place in (folder, Path(longer))]
-        # in turn: a slower minute of the machine is one of both
-        once, twice = zip(
-            *((loop_times(step, num_steps, device) for step in steps) for _ in range(FIXED_TURNS)), strict=True
-        )
-    return 2 * float(np.median(once)) - float(np.median(twice))
+def fixed_seconds(loop: Loop, feature_dim: int, num_steps: int, device: torch.device) -> float:
+    """What a step costs however few frames its video has: its operations' start, Python, the optimizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_videos(Path(folder), FEW_FRAMES, feature_dim)
+        step = loop(Path(folder), feature_dim, device)
+        return float(np.median([loop_times(step, num_steps, device) for _ in range(FIXED_TURNS)]))
 
 
 def peer_times(folder: Path, feature_dim: int, num_steps: int, device: torch.device) -> list[float]:

@@ -10,7 +10,7 @@ weights are `(out, taps, in)`, of images `(out, in, 1, taps)`, biases `(out,)`; 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -63,80 +63,102 @@ def to_image(rows: Tensor) -> Tensor:
     return rows.transpose(1, 2).unsqueeze(2)
 
 
+class _Images:
+    """The convolutions of a stage as those of images: for each layer the sum of one for each of its `taps`.
+
+    `weights` `(L, out, taps of all, in)`; `batch` is B. Sequences are rows of all videos one after another, `(B T, C)`.
+    """
+
+    def __init__(self, weights: Tensor, taps: Sequence[Sequence[Taps]], batch: int):
+        self._weights, self._taps, self._batch = weights.unbind(), taps, batch
+
+    def forward(self, layer: int, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """What comes out, `(B T, out)`, and what `backward` is to be given."""
+        image, (first, *others) = self._image(x), self._parts(layer)
+        out = convolve(image, first[0], bias, first[1])
+        for part, of_part in others:
+            out.add_(convolve(image, part, None, of_part))
+        return to_rows(out).flatten(0, 1), x
+
+    def backward(self, layer: int, grad: Tensor, seen: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Gradients by what went in, added to `onto`, and by the weight; that by the bias is `_over_frames(grad)`."""
+        by_weights = []
+        for part, of_part in self._parts(layer):
+            by_x, by_part = _image_backward(self._image(grad), self._image(seen), part, of_part)
+            by_x = to_rows(by_x).flatten(0, 1)
+            onto = by_x if onto is None else by_x.add_(onto)
+            by_weights.append(by_part)
+        return onto, torch.cat(by_weights, 1) if len(by_weights) > 1 else by_weights[0]
+
+    def _image(self, rows: Tensor) -> Tensor:
+        return to_image(rows.unflatten(0, (self._batch, -1)))
+
+    def _parts(self, layer: int) -> list[tuple[Tensor, Taps]]:
+        """Of each convolution of a layer's sum its weight as that of an image, and its taps."""
+        weight, taps = self._weights[layer], self._taps[layer]
+        weights = weight.split([len(each.offsets) for each in taps], 1) if len(taps) > 1 else [weight]
+        return [(to_image(part), of_part) for part, of_part in zip(weights, taps, strict=True)]
+
+
+class _Products:
+    """The same, each as one product with what stands at its taps side by side; plain: `_Images`.
+
+    A convolution takes longer to start than a product, and in a short video the widest layers look at nothing but the padding
+    with all taps but one, which are left out here.
+    """
+
+    def __init__(self, weights: Tensor, taps: Sequence[Sequence[Taps]], batch: int, length: int):
+        self._batch, self._length, self._shape = batch, length, weights.shape[1:]
+        self._reached = [_reached(tuple(each), length) for each in taps]
+        # a frame is seen by those from which the offsets lead to it
+        self._ahead, self._back = weights.flatten(2).unbind(), weights.transpose(1, 2).flatten(1, 2).unbind()
+
+    def forward(self, layer: int, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        taps, offsets = self._reached[layer]
+        ahead, columns = self._ahead[layer], self._columns(x, offsets)
+        if taps is not None:
+            ahead = ahead.view(self._shape)[:, taps].flatten(1)
+        return torch.addmm(bias, columns, ahead.t()), columns
+
+    def backward(self, layer: int, grad: Tensor, seen: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        taps, offsets = self._reached[layer]
+        back, by_weight = self._back[layer], grad.t() @ seen
+        if taps is not None:
+            out, num_taps, channels = self._shape
+            back = back.view(num_taps, out, channels)[taps].flatten(0, 1)
+            by_used, by_weight = by_weight.view(out, len(taps), channels), by_weight.new_zeros(self._shape)
+            by_weight[:, taps] = by_used
+        seen_by = self._columns(grad, [-offset for offset in offsets])
+        by_x = seen_by @ back if onto is None else torch.addmm(onto, seen_by, back)
+        return by_x, by_weight.view(self._shape)
+
+    def _columns(self, rows: Tensor, offsets: Sequence[int]) -> Tensor:
+        """What stands at these offsets from each frame, side by side: `(B T, offsets C)`."""
+        if offsets == [0]:
+            return rows
+        if not offsets:
+            return rows.new_empty(len(rows), 0)
+        reach = max(map(abs, offsets))
+        padded = F.pad(rows.view(self._batch, self._length, -1), (0, 0, reach, reach))
+        seen = [padded[:, reach + offset : reach + offset + self._length] for offset in offsets]
+        return torch.cat(seen, 2).view(len(rows), -1)
+
+
+@functools.lru_cache(4096)
+def _reached(taps: tuple[Taps, ...], length: int) -> tuple[list[int] | None, list[int]]:
+    """The taps that look at any of so many frames (None: all of them), and their offsets."""
+    offsets = [offset for each in taps for offset in each.offsets]
+    reached = [tap for tap, offset in enumerate(offsets) if abs(offset) < length]
+    return (None if len(reached) == len(offsets) else reached), [offsets[tap] for tap in reached]
+
+
 def _is_short(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.shape[0] * x.shape[1] <= SHORT
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor, taps: Sequence[Taps]) -> Tensor:
-    """The sum of convolutions of `x` `(B, T, in)`, one for each of `taps`, whose weights lie side by side: `(B, T, out)`."""
-    if _is_short(x):
-        reached, offsets = _reached(tuple(taps), x.shape[1])
-        used = weight if len(offsets) == weight.shape[1] else weight[:, reached]
-        return torch.addmm(bias, _columns(x, offsets), used.flatten(1).t()).view(*x.shape[:2], -1)
-    image, (first, *others) = to_image(x), _parts(weight, taps)
-    out = convolve(image, first[0], bias, first[1])
-    for part, of_part in others:
-        out.add_(convolve(image, part, None, of_part))
-    return to_rows(out)
-
-
-def _parts(weight: Tensor, taps: Sequence[Taps]) -> list[tuple[Tensor, Taps]]:
-    """Of each convolution of a sum its weight as that of an image, and its taps."""
-    weights = weight.split([len(each.offsets) for each in taps], 1) if len(taps) > 1 else [weight]
-    return [(to_image(part), of_part) for part, of_part in zip(weights, taps, strict=True)]
-
-
-def _convolved_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, taps: Sequence[Taps], onto: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `_convolved` by `x`, added to `onto`, and by the weight; that by the bias is `_over_frames(grad)`."""
-    if _is_short(x):
-        return _product_backward(grad, x, weight, taps, onto)
-    by_weights = []
-    for part, of_part in _parts(weight, taps):
-        by_x, by_part = _image_backward(to_image(grad), to_image(x), part, of_part)
-        onto = to_rows(by_x) if onto is None else to_rows(by_x).add_(onto)
-        by_weights.append(by_part)
-    return onto, torch.cat(by_weights, 1) if len(by_weights) > 1 else by_weights[0]
-
-
-@functools.lru_cache(4096)
-def _reached(taps: tuple[Taps, ...], length: int) -> tuple[list[int], list[int]]:
-    """The taps that look at any of so many frames, and their offsets: wide layers look at nothing but padding in a short video."""
-    offsets = [offset for each in taps for offset in each.offsets]
-    reached = [tap for tap, offset in enumerate(offsets) if abs(offset) < length]
-    return reached, [offsets[tap] for tap in reached]
-
-
-def _columns(x: Tensor, offsets: Sequence[int]) -> Tensor:
-    """What stands at these offsets from each frame, side by side: `(B T, offsets C)`."""
-    if offsets == [0]:
-        return x.flatten(0, 1)
-    batch, length = x.shape[:2]
-    if not offsets:
-        return x.new_empty(batch * length, 0)
-    reach = max(map(abs, offsets))
-    padded = F.pad(x, (0, 0, reach, reach))
-    return torch.cat([padded[:, reach + offset : reach + offset + length] for offset in offsets], 2).flatten(0, 1)
-
-
-def _product_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, taps: Sequence[Taps], onto: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """`_convolved_backward` by one product for each gradient."""
-    reached, offsets = _reached(tuple(taps), x.shape[1])
-    is_whole = len(offsets) == weight.shape[1]
-    used = weight if is_whole else weight[:, reached]
-    by_used = (grad.flatten(0, 1).t() @ _columns(x, offsets)).view_as(used)
-    if is_whole:
-        by_weight = by_used
-    else:
-        by_weight = torch.zeros_like(weight)
-        by_weight[:, reached] = by_used
-    # a frame is seen by those from which the offsets lead to it
-    seen_by, transposed = _columns(grad, [-offset for offset in offsets]), used.transpose(0, 1).flatten(0, 1)
-    by_x = seen_by @ transposed if onto is None else torch.addmm(onto.flatten(0, 1), seen_by, transposed)
-    return by_x.view_as(x), by_weight
+def _convolutions(x: Tensor, weights: Tensor, taps: Sequence[Sequence[Taps]]) -> _Images | _Products:
+    """Those of a stage on sequences `x` `(B, T, C)`."""
+    return _Products(weights, taps, *x.shape[:2]) if _is_short(x) else _Images(weights, taps, len(x))
 
 
 def _image_backward(grad: Tensor, x: Tensor, weight: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
@@ -177,7 +199,7 @@ def _by_weight(grad: Tensor, x: Tensor, taps: Taps) -> Tensor:
 
 def _over_frames(grad: Tensor) -> Tensor:
     """The sum of each channel over all frames: the gradient by a bias."""
-    return grad.sum((0, 1))
+    return grad.sum(0)
 
 
 @functools.cache
@@ -206,8 +228,13 @@ def _spread(octets: Tensor, integer: torch.dtype) -> Tensor:
     ) >> sign
 
 
+def _kept_bits(octets: Tensor, shape: torch.Size, x: Tensor) -> Tensor:
+    """What a stage keeps of the `octets` `(L, n)`: of a short video the masks `(L, *x.shape)`, else an eighth of a byte an element."""
+    return kept(octets, x) if _is_short(x.view(shape)) else octets
+
+
 def _of_layer(bits: Tensor, layer: int, x: Tensor) -> Tensor:
-    """A layer's mask of what a stage keeps for all: the masks `(L, *x.shape)` of a short video, else octets, an eighth of a byte each."""
+    """The mask of a layer."""
     return bits[layer] if bits.dim() > 2 else kept(bits[layer], x)
 
 
@@ -243,81 +270,93 @@ def row_weights(stacked: Tensor) -> Tensor:
 class ResidualStage(Function):
     """The layers `DilatedResidualLayer` of a stage in training, each x + dropout(1x1(relu(dilated(x)))), its padding at 0 by `mask`.
 
-    `dilated` `(L, C, taps, C)`, `pointwise` `(L, C, 1, C)`, biases `(L, C)`, `octets` `(L, n)`, `taps` of each layer. The factor 2
-    of dropout is in the pointwise convolution already, which is exact (`layers.through_layers`).
+    `x` `(B, T, C)`, `dilated` `(L, C, taps, C)`, `pointwise` `(L, C, 1, C)`, biases `(L, C)`, `octets` `(L, n)`, `mask` `(B, T, 1)`,
+    `taps` of each layer. Dropout's factor is in the pointwise convolution already, which is exact (`layers.through_layers`).
     """
 
     @staticmethod
     def forward(
         ctx, x, dilated, dilated_biases, pointwise, pointwise_biases, octets, mask, taps: Sequence[Taps]
     ) -> Tensor:
-        bits = kept(octets, x) if _is_short(x) else octets
-        mask = None if mask is None else mask.to(x.dtype)
-        inputs, hiddens = [], []
-        for layer, of_layer in enumerate(taps):
-            hidden = _convolved(x, dilated[layer], dilated_biases[layer], [of_layer]).relu_()
-            out = _convolved(hidden, pointwise[layer], pointwise_biases[layer], [POINTWISE])
+        wide = _convolutions(x, dilated, [[each] for each in taps])
+        narrow = _convolutions(x, pointwise, [[POINTWISE]] * len(taps))
+        shape, x = x.shape, x.flatten(0, 1)
+        bits, mask = _kept_bits(octets, shape, x), _row_mask(mask, x)
+        biases = zip(dilated_biases.unbind(), pointwise_biases.unbind(), strict=True)
+        saved = []
+        for layer, (wide_bias, narrow_bias) in enumerate(biases):
+            hidden, seen = wide.forward(layer, x, wide_bias)
+            out, hidden = narrow.forward(layer, hidden.relu_(), narrow_bias)
             _bits(out).bitwise_and_(_of_layer(bits, layer, out))
             out += x
             if mask is not None:
                 out *= mask
-            inputs.append(x)
-            hiddens.append(hidden)
+            saved += [seen, hidden]
             x = out
-        ctx.save_for_backward(dilated, pointwise, bits, mask, *inputs, *hiddens)
-        ctx.taps = taps
-        return x
+        ctx.save_for_backward(bits, mask, *saved)
+        ctx.convolutions = wide, narrow
+        return x.view(shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        dilated, pointwise, bits, mask, *kept_back = ctx.saved_tensors
-        grad, by_layer = grad.contiguous(), []
-        for layer, of_layer in reversed(list(enumerate(ctx.taps))):
-            x, hidden = kept_back[layer], kept_back[len(ctx.taps) + layer]
+        wide, narrow = ctx.convolutions
+        bits, mask, *saved = ctx.saved_tensors
+        shape, grad, by_layer = grad.shape, grad.contiguous().flatten(0, 1), []
+        for layer in reversed(range(len(saved) // 2)):
+            seen, hidden = saved[2 * layer : 2 * layer + 2]
             grad = grad if mask is None else grad * mask
             by_out = (_bits(grad) & _of_layer(bits, layer, grad)).view(grad.dtype)
-            by_hidden, by_pointwise = _convolved_backward(by_out, hidden, pointwise[layer], [POINTWISE])
+            by_hidden, by_pointwise = narrow.backward(layer, by_out, hidden)
             by_hidden = torch.ops.aten.threshold_backward(by_hidden, hidden, 0)
-            grad, by_dilated = _convolved_backward(by_hidden, x, dilated[layer], [of_layer], onto=grad)
+            grad, by_dilated = wide.backward(layer, by_hidden, seen, onto=grad)
             by_layer.append((by_dilated, _over_frames(by_hidden), by_pointwise, _over_frames(by_out)))
-        return grad, *(torch.stack(each[::-1]) for each in zip(*by_layer, strict=True)), None, None, None
+        return grad.view(shape), *_of_all(by_layer), None, None, None
 
 
 class PairedStage(Function):
     """The layers of `PredictionGeneration` in training, each x + dropout(relu(first(x) + second(x) + bias)), its padding at 0.
 
     `weights` `(L, C, taps of both, C)` are the pairs of dilated convolutions, each with its half of the fusion multiplied in
-    (`mstcn.multiplied`), `biases` `(L, C)`, `octets` `(L, n)`, `taps` the two of each layer.
+    (`mstcn.multiplied`), `taps` the two of each layer, all else as in `ResidualStage`.
     """
 
     @staticmethod
     def forward(ctx, x, weights, biases, octets, mask, taps: Sequence[tuple[Taps, Taps]]) -> Tensor:
-        bits = kept(octets, x) if _is_short(x) else octets
-        mask = None if mask is None else mask.to(x.dtype)
-        inputs, kept_parts = [], []
-        for layer, of_layer in enumerate(taps):
-            kept_part = _convolved(x, weights[layer], biases[layer], of_layer).relu_()
-            _bits(kept_part).bitwise_and_(_of_layer(bits, layer, kept_part))
-            inputs.append(x)
-            kept_parts.append(kept_part)
+        pairs = _convolutions(x, weights, taps)
+        shape, x = x.shape, x.flatten(0, 1)
+        bits, mask = _kept_bits(octets, shape, x), _row_mask(mask, x)
+        saved = []
+        for layer, bias in enumerate(biases.unbind()):
+            kept_part, seen = pairs.forward(layer, x, bias)
+            _bits(kept_part.relu_()).bitwise_and_(_of_layer(bits, layer, kept_part))
             # dropout's factor: exact, and after it what is above 0 is what both ReLU and dropout let through
             x = torch.add(x, kept_part, alpha=KEEP_SCALE)
             if mask is not None:
                 x *= mask
-        ctx.save_for_backward(weights, mask, *inputs, *kept_parts)
-        ctx.taps = taps
-        return x
+            saved += [seen, kept_part]
+        ctx.save_for_backward(mask, *saved)
+        ctx.pairs = pairs
+        return x.view(shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        weights, mask, *kept_back = ctx.saved_tensors
-        grad, by_layer = grad.contiguous(), []
-        for layer, of_layer in reversed(list(enumerate(ctx.taps))):
-            x, kept_part = kept_back[layer], kept_back[len(ctx.taps) + layer]
+        mask, *saved = ctx.saved_tensors
+        shape, grad, by_layer = grad.shape, grad.contiguous().flatten(0, 1), []
+        for layer in reversed(range(len(saved) // 2)):
+            seen, kept_part = saved[2 * layer : 2 * layer + 2]
             grad = grad if mask is None else grad * mask
             by_sum = torch.ops.aten.threshold_backward(grad, kept_part, 0).mul_(KEEP_SCALE)
-            grad, by_weight = _convolved_backward(by_sum, x, weights[layer], of_layer, onto=grad)
+            grad, by_weight = ctx.pairs.backward(layer, by_sum, seen, onto=grad)
             by_layer.append((by_weight, _over_frames(by_sum)))
-        return grad, *(torch.stack(each[::-1]) for each in zip(*by_layer, strict=True)), None, None, None
+        return grad.view(shape), *_of_all(by_layer), None, None, None
+
+
+def _of_all(by_layer: Sequence[tuple[Tensor, ...]]) -> Iterator[Tensor]:
+    """Gradients of the last layer up to the first as those of a stage."""
+    return (torch.stack(each[::-1]) for each in zip(*by_layer, strict=True))
+
+
+def _row_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if mask is None else mask.to(x.dtype).flatten(0, 1)

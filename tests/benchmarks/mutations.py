@@ -178,14 +178,17 @@ LOSSES = [
         "2 ** torch.arange(8)": "2 ** torch.arange(7, -1, -1)",
         "by_x[..., taps.left : taps.left + x.shape[-1]]": "by_x[..., : x.shape[-1]]",
         "threshold_backward(by_hidden, hidden, 0)": "threshold_backward(by_hidden, by_hidden, 0)",
-        "return by_x.add_(grad), by_dilated": "return by_x, by_dilated",
+        "onto = by_x if onto is None else by_x.add_(onto)": "onto = by_x",
+        "torch.addmm(onto, seen_by, back)": "seen_by @ back",
+        "[-offset for offset in offsets]": "offsets",
+        "if abs(offset) < length": "if abs(offset) < length // 2",
         "threshold_backward(grad, kept_part, 0).mul_(KEEP_SCALE)": "threshold_backward(grad, kept_part, 0)",
     }),
     *mutants("common/head/networks/layers.py", "tests/common/head/networks/test_fused.py", {
-        "(pointwise, KEEP_SCALE)": "(pointwise, 1.0)",
+        "[KEEP_SCALE * each for": "[each for",
     }),
     *mutants("common/head/networks/mstcn.py", "tests/common/head/networks/test_fused.py", {
-        "bias = bias + (half @": "bias = bias - (half @",
+        "biases = biases + (half @": "biases = biases - (half @",
         "one[..., 1:2] + other[..., 1:2]": "one[..., 1:2]",
     }),
     *mutants("pretrain/objectives/losses.py", f"{OBJECTIVES}/test_losses.py", {

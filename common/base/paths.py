@@ -182,6 +182,10 @@ class Model:
     def visualizations_kfold(self) -> Path:
         return self.root / "visualizations_kfold"
 
+    def confusion(self, dataset: str, run: str | None = None) -> Path:
+        """The picture of a run's confusions, which a comparison over folds writes."""
+        return self.visualizations_kfold / "_".join(filter(None, [dataset, run, "confusion.png"]))
+
     def results(self, dataset: str, run: str | None = None) -> Path:
         """`results/<dataset>[/<run>]`: one folder a split below it."""
         return _below(self.root / "results", dataset, run)

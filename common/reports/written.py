@@ -100,8 +100,8 @@ def write_comparison(
     ]
     pictures = [_Part(_write_picture, folder / f"{stem}{name}.png", (name, pdf)) for name in PICTURES]
     for result in report.results if over_folds else []:
-        name = "_".join(filter(None, [report.dataset.name, result.run, "confusion.png"]))
-        pictures.append(_Part(_write_confusion, result.model.visualizations_kfold / name, (result.name, pdf)))
+        path = result.model.confusion(report.dataset.name, result.run)
+        pictures.append(_Part(_write_confusion, path, (result.name, pdf)))
     large, shown = folder / "ribbons", shown_videos(report, all_ribbons=all_ribbons)
     videos = [_Part(_write_video, large / f"{video}.png", (video, pdf)) for video in shown]
     for video in {name for result in report.results for name in result.scores}.difference(shown):

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+import compute_results
 from common import extract_features, run_k_folds, status
 from common.base import paths
 from common.base.entries import warn_once
@@ -57,6 +58,13 @@ def test_the_table_counts_videos_folds_and_disk(ran):
 def test_finished_folds_lead_to_the_comparison(ran):
     steps = list(next_steps(read_standing(ran.dataset)))
     assert steps[0] == "python compute_results.py --dataset made --compare-kfold 2"
+
+
+def test_a_comparison_leads_to_its_page_until_another_fold_ends(ran):
+    compute_results.main(["--dataset", "made", "--compare-kfold", "2"])
+    assert next(next_steps(read_standing(ran.dataset))) == f"look at {paths.comparison_results() / 'report.html'}"
+    later(run_record(1))
+    assert next(next_steps(read_standing(ran.dataset))).startswith("python compute_results.py")
 
 
 def test_a_label_that_was_changed_makes_every_fold_stale(ran):

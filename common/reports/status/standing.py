@@ -40,6 +40,8 @@ class RunStanding:
     config: dict[str, Any] | None
     """The settings that most of its folds have; None where none can be read."""
     decode: str = "argmax"
+    is_compared: bool = False
+    """Whether a comparison was written since its last fold ended."""
 
     @property
     def missing(self) -> list[int]:
@@ -233,7 +235,9 @@ def _run(model: paths.Model, run: str | None, present: _Present) -> RunStanding 
     num_folds = len(lists) if lists else len(records)
     done = sorted(number for number in records if not lists or number <= num_folds)
     decode = next((record.get("decode") for record in records.values()), None) or "argmax"
-    return RunStanding(run, num_folds, done, stale, damaged, config, decode)
+    picture = model.confusion(present.dataset.name, run)
+    is_compared = bool(finished) and picture.is_file() and picture.stat().st_mtime >= max(finished.values())
+    return RunStanding(run, num_folds, done, stale, damaged, config, decode, is_compared)
 
 
 def _way(record: Mapping[str, Any]) -> dict[str, Any]:

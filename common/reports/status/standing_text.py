@@ -96,8 +96,11 @@ def next_steps(found: DatasetStanding) -> Iterator[str]:
         for run in encoder.runs:
             if run.config and (run.missing or run.stale or run.damaged):
                 yield _run_again(encoder.model, name, run)
-    if any(not run.missing for encoder in found.encoders for run in encoder.runs):
+    complete = [run for encoder in found.encoders for run in encoder.runs if not run.missing]
+    if any(not run.is_compared for run in complete):
         yield f"python compute_results.py --dataset {name} --compare-kfold {found.num_folds or ''}".rstrip()
+    elif complete:
+        yield f"look at {shortened_path(paths.comparison_results() / 'report.html')}"
     begun = len({encoder.model for encoder in found.encoders})
     if begun < found.num_models:
         yield (

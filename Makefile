@@ -30,7 +30,7 @@ BIN := .venv/bin
 endif
 PY := $(CURDIR)/$(BIN)/python
 INSTALLED := .venv/installed
-# six times as fast as pip; where it cannot install (an index that only pip is told of), pip does
+# a third of pip's time, bytecode included; where it cannot install (an index that only pip is told of), pip does
 UV_INSTALL = $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY)
 UV := build/tools/locking/bin/uv
 

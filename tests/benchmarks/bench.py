@@ -124,7 +124,7 @@ def cases(folder: Path, peer: Path | None) -> Iterator[list[Case]]:
     """The comparisons, those together that share runs, with their inputs in `folder`; on a GPU where there is one, too."""
     import torch
 
-    from tests.benchmarks import extraction, head_training
+    from tests.benchmarks import extraction, head_training, short_clips
 
     video = extraction.make_clip(folder / "made_720p.mp4", 32)
     head_training.make_videos(folder, HEAD_FRAMES, HEAD_DIM)
@@ -166,8 +166,10 @@ def cases(folder: Path, peer: Path | None) -> Iterator[list[Case]]:
     size = ("--num_videos", "60", "--num_frames", "300000")
     scoring = ("scoring", *size, "--one", "scoring")
     yield [Case("scoring with all measures", scoring, "reading the files", (("scoring", *size, "--one", "reading"),))]
-    ways = ("short_clips", "--one", "two processes"), ("short_clips", "--one", "one thread")
-    yield [Case("short clips, two decoders", ways[0], "one thread", (ways[1],), 1.2)]
+    clips = folder / "clips"
+    clips.mkdir()
+    ways = [("short_clips", "--folder", str(short_clips.make_clips(clips)), "--one", way) for way in short_clips.WAYS]
+    yield [Case("short clips, two decoders", ways[1], "one thread", (ways[0],), short_clips.LARGEST_RATIO)]
 
 
 def extraction_cases(clip: tuple[str, ...], model: str, precision: str, device: str) -> Iterator[Case]:

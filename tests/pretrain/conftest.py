@@ -14,9 +14,17 @@ from tests.pretrain.distributed import TwoProcesses, two_processes
 COLOURS = {"Incision": (250, 20, 20), "Rhexis": (20, 20, 250)}
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that were not asked for are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks two processes is slow: they take longer to start than most tests to run."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and "two" in item.fixturenames:
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
-def run() -> Iterator[TwoProcesses]:
-    """See `two_processes`."""
+def two() -> Iterator[TwoProcesses]:
+    """See `two_processes`; the same two for all tests, which leave nothing in them."""
     with two_processes() as run:
         yield run
 

@@ -59,10 +59,10 @@ def test_a_last_batch_is_filled_up_and_cut_again(cataract101):
     assert whole._features(colour, whole.bank, numbers).shape == (5, 3)
 
 
-def test_two_processes_share_the_clips_and_agree_with_one(run, cataract101):
+def test_two_processes_share_the_clips_and_agree_with_one(two, cataract101):
     alone = probe(batch_size=3)
     expected = alone._features(colour, alone.bank, list(range(8)))
-    for found, seen in run(shared, str(cataract101.root), 8):
+    for found, seen in two(shared, str(cataract101.root), 8):
         torch.testing.assert_close(found, expected)
         assert seen == 6  # 8 clips in batches of 2 x 3
 

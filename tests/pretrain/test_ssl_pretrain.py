@@ -347,9 +347,9 @@ def test_a_probe_of_an_absent_data_set_is_an_error(workspace, videos, tmp_path):
 # several processes
 
 
-def test_what_the_first_process_cannot_do_stops_all(run):
-    assert run(done_alone, None) == ["done", None]
-    assert run(done_alone, "no videos") == ["no videos", "the first process cannot start, for the reason that it gives"]
+def test_what_the_first_process_cannot_do_stops_all(two):
+    assert two(done_alone, None) == ["done", None]
+    assert two(done_alone, "no videos") == ["no videos", "the first process cannot start, for the reason that it gives"]
 
 
 def done_alone(failure: str | None) -> str | None:

@@ -20,17 +20,10 @@ from pretrain.engine.export import export_backbone
 from pretrain.engine.reporting import read_metrics
 from pretrain.engine.step import TrainingStep
 from pretrain.ssl_config import find_model
-from tests.pretrain.distributed import two_processes
 from tests.pretrain.engine.test_export import Bare
 from tests.pretrain.engine.toy import ALONE, OPTIONS, ToyMethod, batches_of, train_toy
 
 STEPS = 3
-
-
-@pytest.fixture(scope="module")
-def run():
-    with two_processes() as run:
-        yield run
 
 
 def here() -> Processes:
@@ -82,9 +75,9 @@ def assert_same(one, other, rtol=1e-5):
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_are_one_on_the_concatenated_batch(run, sharding, accumulate):
+def test_two_processes_are_one_on_the_concatenated_batch(two, sharding, accumulate):
     alone = trained("none", batch_size=4, accumulate=accumulate)
-    first, second = run(trained, sharding, 2, accumulate)
+    first, second = two(trained, sharding, 2, accumulate)
     assert_same(first, alone)
     assert first[0] == second[0]
     assert torch.equal(first[1], second[1])
@@ -97,9 +90,9 @@ def sharded_within_a_node() -> tuple:
         return trained("fsdp", 2, 1, "fp32", None, None, STEPS, 0, 1)
 
 
-def test_copies_that_are_sharded_within_a_node_are_replicas(run):
+def test_copies_that_are_sharded_within_a_node_are_replicas(two):
     alone = trained("none", batch_size=4)
-    assert_same(run(sharded_within_a_node)[0], alone)
+    assert_same(two(sharded_within_a_node)[0], alone)
 
 
 def three_nodes() -> str:
@@ -109,12 +102,12 @@ def three_nodes() -> str:
         return str(error)
 
 
-def test_nodes_that_do_not_divide_into_groups_are_refused(run):
-    assert "--shard_nodes 3: 2 processes do not divide into groups of 6" in run(three_nodes)[0]
+def test_nodes_that_do_not_divide_into_groups_are_refused(two):
+    assert "--shard_nodes 3: 2 processes do not divide into groups of 6" in two(three_nodes)[0]
 
 
-def test_shards_are_replicas_in_bf16_too(run):
-    replicas, shards = (run(trained, sharding, 2, 1, "bf16")[0] for sharding in ("ddp", "fsdp"))
+def test_shards_are_replicas_in_bf16_too(two):
+    replicas, shards = (two(trained, sharding, 2, 1, "bf16")[0] for sharding in ("ddp", "fsdp"))
     for found, expected in zip(shards[0], replicas[0], strict=True):
         assert found == pytest.approx(expected, rel=0.03)
     torch.testing.assert_close(shards[1], replicas[1], rtol=0.02, atol=0.02)
@@ -130,22 +123,22 @@ def sharded_parameters() -> tuple[set[str], int]:
     return kinds, sum(parameter.to_local().numel() for parameter in method.parameters())
 
 
-def test_a_process_keeps_half_of_student_and_teacher(run):
+def test_a_process_keeps_half_of_student_and_teacher(two):
     total = sum(parameter.numel() for parameter in ToyMethod().parameters())
-    for kinds, count in run(sharded_parameters):
+    for kinds, count in two(sharded_parameters):
         assert kinds == {"DTensor"}
         assert count == total // 2
 
 
 @pytest.mark.parametrize("writer", ["none", "ddp", "fsdp"])
-def test_every_way_reads_every_way_s_checkpoints(run, tmp_path, writer):
+def test_every_way_reads_every_way_s_checkpoints(two, tmp_path, writer):
     path = tmp_path / "step_000002.pt"
     size = {"none": 4, "ddp": 2, "fsdp": 2}
     write = [writer, size[writer], 1, "fp32", path, None, 2]
-    trained(*write) if writer == "none" else run(trained, *write)
+    trained(*write) if writer == "none" else two(trained, *write)
     unbroken = trained("none", 4)
     rest = {way: [way, size[way], 1, "fp32", None, path, 1, 2] for way in size}
-    continued = [trained(*rest["none"]), run(trained, *rest["ddp"])[0], run(trained, *rest["fsdp"])[0]]
+    continued = [trained(*rest["none"]), two(trained, *rest["ddp"])[0], two(trained, *rest["fsdp"])[0]]
     for found in continued:
         assert_same(found, (unbroken[0][2:], *unbroken[1:]))
 
@@ -154,13 +147,13 @@ def sharded_training(folder) -> int:
     return train_toy(folder, processes=here(), sharding="fsdp", batch_size=2, monitor_every=2)
 
 
-def test_a_whole_sharded_training_writes_what_one_process_writes(run, tmp_path):
-    assert run(sharded_training, tmp_path / "two") == [0, 0]
+def test_a_whole_sharded_training_writes_what_one_process_writes(two, tmp_path):
+    assert two(sharded_training, tmp_path / "two") == [0, 0]
     assert train_toy(tmp_path / "one", monitor_every=2) == 0
-    two, one = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("two", "one"))
-    timeless = [name for name in one[-1] if name.startswith(("loss", "health/", "gradient_norm/", "monitor/"))]
+    sharded, alone = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("two", "one"))
+    timeless = [name for name in alone[-1] if name.startswith(("loss", "health/", "gradient_norm/", "monitor/"))]
     assert len(timeless) == 10
-    for found, expected in zip(two, one, strict=True):
+    for found, expected in zip(sharded, alone, strict=True):
         present = [name for name in timeless if name in expected]
         assert [found[name] for name in present] == pytest.approx([expected[name] for name in present], 1e-4, 1e-6)
     names = sorted(path.name for path in (tmp_path / "one" / "export").rglob("*"))
@@ -187,8 +180,8 @@ def sharded_export(folder) -> dict[str, torch.Tensor]:
     return before
 
 
-def test_a_sharded_transformers_network_is_exported_whole(run, tmp_path):
-    before, _ = run(sharded_export, tmp_path)
+def test_a_sharded_transformers_network_is_exported_whole(two, tmp_path):
+    before, _ = two(sharded_export, tmp_path)
     found, _ = start_backbone(find_model("dinov3-tiny"), str(tmp_path / "export"))
     assert found.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in found.state_dict().items())
@@ -203,8 +196,8 @@ def start_differently() -> str:
     return "nothing noticed"
 
 
-def test_different_start_values_are_refused(run):
-    assert all("built with different start values" in message for message in run(start_differently))
+def test_different_start_values_are_refused(two):
+    assert all("built with different start values" in message for message in two(start_differently))
 
 
 def test_one_process_needs_no_environment(monkeypatch):

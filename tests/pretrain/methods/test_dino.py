@@ -94,12 +94,12 @@ def clipped(sharding: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_every_parameter_is_clipped_by_its_own_norm_also_in_shards(run):
+def test_every_parameter_is_clipped_by_its_own_norm_also_in_shards(two):
     alone = clipped("none")
     assert max(alone.values()) == pytest.approx(1e-3, rel=1e-3)
     assert sum(value > 0.9e-3 for value in alone.values()) > len(alone) / 2
     for sharding in ("ddp", "fsdp"):
-        found = run(clipped, sharding)[0]
+        found = two(clipped, sharding)[0]
         assert {name.removeprefix("module."): value.item() for name, value in found.items()} == pytest.approx(
             {name: value.item() for name, value in alone.items()}, rel=1e-2, abs=1e-6
         )
@@ -107,9 +107,9 @@ def test_every_parameter_is_clipped_by_its_own_norm_also_in_shards(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_two_processes_are_one_on_the_concatenated_batch(run, sharding):
+def test_two_processes_are_one_on_the_concatenated_batch(two, sharding):
     alone = trained(dino_options(batch_size=4))
-    first, second = run(trained, dino_options(batch_size=2, sharding=sharding))
+    first, second = two(trained, dino_options(batch_size=2, sharding=sharding))
     for found, expected in zip(first[0], alone[0], strict=True):
         assert found == pytest.approx(expected, rel=1e-4)
     assert first[0] == second[0]

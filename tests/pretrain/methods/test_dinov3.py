@@ -293,28 +293,28 @@ class InHalves(DINOv3):
 
 
 @pytest.mark.slow
-def test_two_processes_train_on_the_mean_of_their_losses(run, monkeypatch):
+def test_two_processes_train_on_the_mean_of_their_losses(two, monkeypatch):
     """What the recipe promises: one batch for centering and neighbours, masks of each process's own."""
     with monkeypatch.context() as patch:
         patch.setattr(crops, "DINOv3", InHalves)
         alone = trained(options(batch_size=4, **MORE), 2, 128)
     for sharding in ("ddp", "fsdp"):
-        first, second = run(trained, options(batch_size=2, sharding=sharding, **MORE), 2, 128)
+        first, second = two(trained, options(batch_size=2, sharding=sharding, **MORE), 2, 128)
         assert first[0] == second[0]
         for found, expected in zip(first[0], alone[0], strict=True):
             assert found == pytest.approx(expected, rel=1e-4)
         assert_same_change(first[1], alone[1], method_of(options(**MORE)))
 
 
-def test_recomputed_blocks_change_nothing(run):
+def test_recomputed_blocks_change_nothing(two):
     plain = trained(options(**MORE), 2, 128)
     again = trained(options(gradient_checkpointing="all", **MORE), 2, 128)
     assert again[0] == [pytest.approx(record, rel=1e-5) for record in plain[0]]
     assert_same_change(again[1], plain[1], method_of(options(**MORE)))
 
 
-def test_a_process_hides_half_of_its_own_crops_whoever_else_trains(run):
-    for rank, masks in enumerate(run(masks_in, 12)):
+def test_a_process_hides_half_of_its_own_crops_whoever_else_trains(two):
+    for rank, masks in enumerate(two(masks_in, 12)):
         assert torch.equal(masks, method_of(options()).hidden_patches(12 + 2 * rank, 2, torch.device("cpu")).masks)
         assert sorted(masks.sum(dim=1).tolist()) == [0, 0, 4, 8]  # int(0.3 * 16), int(0.5 * 16)
 

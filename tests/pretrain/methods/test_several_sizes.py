@@ -14,13 +14,6 @@ from pretrain.methods.dinov3 import DINOv3, states_of_both
 from pretrain.methods.options import DINOv3Options
 from pretrain.methods.several_sizes import take_several
 from pretrain.ssl_config import find_model
-from tests.pretrain.distributed import two_processes
-
-
-@pytest.fixture(scope="module")
-def run():
-    with two_processes() as run:
-        yield run
 
 
 def test_states_of_both_sizes_are_those_of_a_call_for_each():
@@ -84,12 +77,12 @@ def communication_of(num_layers: int) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_a_block_is_gathered_four_times_and_reduced_once(run):
-    two, three = (run(communication_of, number)[0] for number in (2, 3))
+def test_a_block_is_gathered_four_times_and_reduced_once(two):
+    of_two, of_three = (two(communication_of, number)[0] for number in (2, 3))
 
     # the student's forward and backward pass, the average's and the anchor's forward pass
-    assert three["gather"] - two["gather"] == 4
-    assert three["reduce"] - two["reduce"] == 1
+    assert of_three["gather"] - of_two["gather"] == 4
+    assert of_three["reduce"] - of_two["reduce"] == 1
 
 
 @pytest.mark.slow

@@ -433,10 +433,10 @@ def trained(sharding: str, batch_size: int, changes: dict, precision: str = "fp3
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 @pytest.mark.parametrize("changes", [{}, WITH_TEACHER])
-def test_two_processes_are_one_on_the_concatenated_batch(run, sharding, changes):
+def test_two_processes_are_one_on_the_concatenated_batch(two, sharding, changes):
     """The learning rate too, which follows the samples of all processes."""
     alone = trained("none", 4, changes)
-    first, second = run(trained, sharding, 2, changes)
+    first, second = two(trained, sharding, 2, changes)
     assert first[0] == second[0]
     for found, expected in zip(first[0], alone[0], strict=True):
         assert found == pytest.approx(expected, rel=1e-4)
@@ -447,9 +447,9 @@ def test_two_processes_are_one_on_the_concatenated_batch(run, sharding, changes)
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_bf16_is_near(run, sharding):
+def test_bf16_is_near(two, sharding):
     exact = trained("none", 4, WITH_TEACHER, steps=1)
-    numbers, features, state = run(trained, sharding, 2, WITH_TEACHER, "bf16", 1)[0]
+    numbers, features, state = two(trained, sharding, 2, WITH_TEACHER, "bf16", 1)[0]
     for name in ("loss/pixels", "loss/image_features"):
         assert numbers[0][name] == pytest.approx(exact[0][0][name], rel=0.01)
     assert F.cosine_similarity(features, exact[1]).min() > 0.999

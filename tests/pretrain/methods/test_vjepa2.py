@@ -417,13 +417,13 @@ def trained(sharding: str, micro_batches: int, changes: dict, precision: str = "
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 @pytest.mark.parametrize("changes", [PUBLISHED_MASKS, {"mask_mode": "tube"}])
-def test_two_processes_train_on_the_mean_of_their_own_losses(run, sharding, changes):
+def test_two_processes_train_on_the_mean_of_their_own_losses(two, sharding, changes):
     """As one process does with their batches one after the other, each with masks cut to itself.
 
     Sums in another order differ by rounding, which AdamW's first steps make large where a gradient is nearly 0.
     """
     alone = trained("none", 2, changes)
-    first, second = run(trained, sharding, 1, changes)
+    first, second = two(trained, sharding, 1, changes)
     own = [made(**changes)(batch_of(*numbers), 0)["loss"].item() for numbers in ((0, 1), (2, 3))]
     assert first[0][0]["loss"] == pytest.approx(sum(own) / 2, rel=1e-5)
     assert first[0] == second[0]
@@ -435,9 +435,9 @@ def test_two_processes_train_on_the_mean_of_their_own_losses(run, sharding, chan
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_bf16_is_near(run, sharding):
+def test_bf16_is_near(two, sharding):
     exact = trained("none", 2, PUBLISHED_MASKS, steps=1)
-    numbers, features, state = run(trained, sharding, 1, PUBLISHED_MASKS, "bf16", 1)[0]
+    numbers, features, state = two(trained, sharding, 1, PUBLISHED_MASKS, "bf16", 1)[0]
     assert numbers[0]["loss"] == pytest.approx(exact[0][0]["loss"], rel=0.01)
     assert F.cosine_similarity(features, exact[1]).min() > 0.995
     assert {value.dtype for value in state.values()} == {torch.float32}

@@ -9,15 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pretrain.objectives.centering import SoftmaxCentering, sinkhorn_knopp
-from tests.pretrain.distributed import two_processes
 
 TEMPERATURE = 0.05
-
-
-@pytest.fixture(scope="module")
-def two():
-    with two_processes() as run:
-        yield run
 
 
 def scores(*shape: int, seed: int = 0, spread: float = 0.3) -> Tensor:

@@ -16,16 +16,10 @@ from pretrain.objectives.latent_losses import (
     pixel_targets,
 )
 from pretrain.objectives.masks_video import Tube
-from tests.pretrain.distributed import assert_two_equal_one, two_processes
+from tests.pretrain.distributed import assert_two_equal_one
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CUT = {"mean": MEAN, "std": STD, "patch": 16, "tubelet": 2}
-
-
-@pytest.fixture(scope="module")
-def two():
-    with two_processes() as run:
-        yield run
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:

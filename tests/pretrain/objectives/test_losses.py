@@ -21,15 +21,9 @@ from pretrain.objectives.losses import (
     resize_patches,
 )
 from pretrain.objectives.masks_image import patch_weights
-from tests.pretrain.distributed import assert_two_equal_one, two_processes
+from tests.pretrain.distributed import assert_two_equal_one
 
 TEMPERATURE = 0.04
-
-
-@pytest.fixture(scope="module")
-def two():
-    with two_processes() as run:
-        yield run
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:

@@ -8,17 +8,10 @@ import torch.distributed as dist
 
 from common.base.runtime import UserError, generator
 from pretrain.objectives.masks_video import LONG_RANGE, SHORT_RANGE, Multiblock, TokenMasks, Tube, masking
-from tests.pretrain.distributed import two_processes
 
 GRID = (4, 16, 16)
 NUM_TOKENS = 4 * 16 * 16
 FAMILIES = {"short": SHORT_RANGE, "long": LONG_RANGE}
-
-
-@pytest.fixture(scope="module")
-def two():
-    with two_processes() as run:
-        yield run
 
 
 def draw(strategy: Multiblock | Tube, num_samples: int = 6, step: int = 0, seed: int = 0, grid=GRID) -> TokenMasks:

@@ -12,13 +12,7 @@ from pretrain.objectives.reduce import (
     rank,
     world_size,
 )
-from tests.pretrain.distributed import assert_two_equal_one, two_processes
-
-
-@pytest.fixture(scope="module")
-def two():
-    with two_processes() as run:
-        yield run
+from tests.pretrain.distributed import assert_two_equal_one
 
 
 @pytest.mark.parametrize("function", [all_reduce_sum, all_reduce_max, all_reduce_min, all_gather])

@@ -19,16 +19,9 @@ from pretrain.engine.checkpoints.run_folder import RunFolder
 from pretrain.engine.checkpoints.sharded_checkpoint import COMPLETE, is_complete, partial_of, read_complete
 from pretrain.engine.distributed import Processes
 from pretrain.engine.reporting import read_metrics
-from tests.pretrain.distributed import two_processes
 from tests.pretrain.engine.toy import ALONE, OPTIONS, ToyMethod, train_toy
 
 EXPORT = "export/model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def run():
-    with two_processes() as run:
-        yield run
 
 
 def here() -> Processes:
@@ -63,12 +56,12 @@ def part(folder, steps) -> int:
 
 
 @pytest.mark.slow
-def test_two_then_one_then_two_processes_are_one_training(run, tmp_path):
-    assert run(part, tmp_path / "parts", 2) == [0, 0]
+def test_two_then_one_then_two_processes_are_one_training(two, tmp_path):
+    assert two(part, tmp_path / "parts", 2) == [0, 0]
     assert is_complete(tmp_path / "parts" / "final")
     assert part(tmp_path / "parts", 4) == 0
     assert (tmp_path / "parts" / "final.pt").is_file()
-    assert run(part, tmp_path / "parts", 6) == [0, 0]
+    assert two(part, tmp_path / "parts", 6) == [0, 0]
     assert part(tmp_path / "whole", 6) == 0
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
     one, other = (load_file(tmp_path / name / EXPORT) for name in ("parts", "whole"))
@@ -76,14 +69,14 @@ def test_two_then_one_then_two_processes_are_one_training(run, tmp_path):
         torch.testing.assert_close(value, other[name], rtol=1e-5, atol=1e-6)
 
 
-def test_a_file_of_one_process_is_taken_up_by_shards(run, tmp_path):
+def test_a_file_of_one_process_is_taken_up_by_shards(two, tmp_path):
     assert part(tmp_path, 3) == 0
-    assert run(part, tmp_path, 4) == [0, 0]
+    assert two(part, tmp_path, 4) == [0, 0]
     assert len(losses(tmp_path)) == 4
 
 
-def test_what_is_complete_says_so_last_and_holds_no_pickle(run, tmp_path):
-    run(part, tmp_path, 2)
+def test_what_is_complete_says_so_last_and_holds_no_pickle(two, tmp_path):
+    two(part, tmp_path, 2)
     final = tmp_path / "final"
     content = read_complete(final)
     assert content["files"].keys() == {path.name for path in final.iterdir()} - {COMPLETE}
@@ -91,8 +84,8 @@ def test_what_is_complete_says_so_last_and_holds_no_pickle(run, tmp_path):
     assert state_of(content["state"], final).step == 2
 
 
-def test_a_folder_that_was_not_finished_is_no_checkpoint_and_goes(run, tmp_path):
-    run(part, tmp_path, 2)
+def test_a_folder_that_was_not_finished_is_no_checkpoint_and_goes(two, tmp_path):
+    two(part, tmp_path, 2)
     folder = RunFolder(tmp_path)
     (tmp_path / "step_000007").mkdir()
     partial_of(tmp_path / "step_000008").mkdir()
@@ -118,11 +111,11 @@ def damaged(folder) -> str:
     ],
     ids=["byte", "file", "record", "path"],
 )  # fmt: skip
-def test_a_damaged_part_is_named_by_all(run, tmp_path, change, message):
-    run(part, tmp_path, 2)
+def test_a_damaged_part_is_named_by_all(two, tmp_path, change, message):
+    two(part, tmp_path, 2)
     final = tmp_path / "final"
     change(final, sorted(final.glob("shard-*"))[0])
-    first, second = run(damaged, tmp_path)
+    first, second = two(damaged, tmp_path)
     assert any(pattern in first for pattern in message.split("|"))
     assert "complete.json" in second or "final" in second
 
@@ -139,15 +132,15 @@ def anchor_after_resuming(folder) -> list[float]:
     return method.anchor.weight.full_tensor().flatten().tolist()
 
 
-def test_what_never_changes_is_written_once(run, tmp_path):
-    run(anchored, tmp_path)
+def test_what_never_changes_is_written_once(two, tmp_path):
+    two(anchored, tmp_path)
     named = {name for file in (tmp_path / "frozen").glob("*.safetensors") for name in load_file(file)}
     assert named == {"model.anchor.weight", "model.anchor.bias"}
     for place in ("step_000002", "final"):
         names = {name for file in (tmp_path / place).glob("shard-*") for name in load_file(file)}
         assert not any("anchor" in name for name in names)
         assert any(name.startswith("optimizer.") for name in names)
-    assert run(anchor_after_resuming, tmp_path)[0] == torch.eye(8).flatten().tolist()
+    assert two(anchor_after_resuming, tmp_path)[0] == torch.eye(8).flatten().tolist()
 
 
 PROGRAM = """
@@ -204,8 +197,8 @@ def test_killed_while_it_saves_in_the_background_it_goes_on_from_the_checkpoint_
     assert losses(tmp_path / "run")[-3:] == pytest.approx(losses(tmp_path / "whole")[-3:], abs=1e-6)
 
 
-def test_the_plain_state_survives_as_json(tmp_path, run):
-    run(part, tmp_path, 1)
+def test_the_plain_state_survives_as_json(tmp_path, two):
+    two(part, tmp_path, 1)
     state = json.loads((tmp_path / "final" / COMPLETE).read_text())["state"]
     assert state["config"]["model"] == OPTIONS.model
     assert replace(OPTIONS, max_steps=1).max_steps == state["total_steps"]

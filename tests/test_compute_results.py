@@ -133,6 +133,7 @@ def test_fewer_folds_than_there_are_are_named_everywhere(finished, capsys):
     assert sentence in [cell.value for row in notes for cell in row]
 
 
+@pytest.mark.slow
 def test_what_is_shared_names_no_path_no_host_and_no_patient(finished, monkeypatch):
     monkeypatch.setattr(platform, "node", lambda: "theatre-pc-7")
     private = "/mnt/hospital disk/Anna/weights.pth"

@@ -265,6 +265,7 @@ OTHER_NETWORKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "name"), OTHER_NETWORKS)
 def test_named_weights_of_another_network_have_its_width(folder, name):
     config = CONFIGS[folder].with_weights(name)

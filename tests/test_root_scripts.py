@@ -100,6 +100,7 @@ def test_folds_wait_for_sound_labels(workspace):
     assert not (labels.parent / "splits").exists()
 
 
+@pytest.mark.slow
 def test_a_phase_that_a_fold_cannot_learn_is_printed(workspace, capsys):
     labels = workspace / "data" / "own" / "groundTruth"
     labels.mkdir(parents=True)

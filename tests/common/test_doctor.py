@@ -220,6 +220,7 @@ def test_an_absent_data_set_is_an_error(workspace):
         main(["--dataset", "clips"])
 
 
+@pytest.mark.slow
 def test_hours_are_measured_on_the_spot(clips, capsys, monkeypatch):
     monkeypatch.setattr(
         machine, "encoder_speed", lambda config, device, mode: encoder_speed(config, device, 0.2, mode=mode)

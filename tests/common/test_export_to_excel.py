@@ -113,6 +113,7 @@ def test_nothing_finished_says_what_to_run(made):
         export_to_excel.main(EXPORT)
 
 
+@pytest.mark.slow
 def test_a_seed_that_lacks_folds_is_there_too(finished):
     run_k_folds([*WORDS, "--seed", "7", "--only", "1"])
     book = exported()

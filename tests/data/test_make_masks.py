@@ -42,6 +42,7 @@ def test_it_is_a_data_set_of_masks_whose_test_groups_are_others(drawn):
     assert drawn.is_synthetic
 
 
+@pytest.mark.slow
 def test_masks_say_what_is_drawn(drawn):
     """The pupil is darker or redder than the white of the eye around it, lies inside the iris, and instruments occur."""
     classes = read_mapping(drawn.mapping).names

@@ -59,6 +59,7 @@ def test_layout(sample: Path) -> None:
     assert "nothing of surgery" in (sample / "README.txt").read_text()
 
 
+@pytest.mark.slow
 def test_one_label_a_decoded_frame(sample: Path) -> None:
     for path in sample.glob("groundTruth*/*.txt"):
         text = path.read_text()

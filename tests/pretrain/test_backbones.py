@@ -328,6 +328,7 @@ def test_an_absent_file_is_named():
         start_backbone(find_model("dinov3-tiny"), "/nowhere.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dinov3-b", "dinov3-7b", "vjepa2-l", "vjepa2-g", "videomae-b", "surgvista-b"])
 def test_published_sizes_are_the_encoders_own(name):
     """On the meta device, in the millions of parameters that are published."""

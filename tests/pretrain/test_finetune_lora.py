@@ -46,6 +46,7 @@ def command(place, model: str, *others: str) -> list[str]:
     return flags(["--model", model, "--classes", str(place / "classes.yaml"), "--rank", "2", *others])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dinov3-tiny", "vjepa2-tiny"])
 def test_from_stage_1_to_the_encoder_of_stage_3(place, name, monkeypatch, capsys):
     export = write_export(name)
@@ -115,6 +116,7 @@ def test_another_base_under_the_adapter_is_refused(place):
         find_adapted(paths.pretrained_adapter("dinov3-tiny"))
 
 
+@pytest.mark.slow
 def test_run_again_it_has_nothing_to_do(place, capsys):
     write_export("dinov3-tiny")
     main(command(place, "dinov3-tiny"))

@@ -313,6 +313,7 @@ def test_generator_neither_reads_nor_moves_the_global_one():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_generator_is_the_same_in_another_process():
     code = "import torch; from common.base.runtime import generator; print(torch.rand(8, generator=generator(42, 'x')).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

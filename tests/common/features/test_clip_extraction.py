@@ -129,6 +129,7 @@ def test_spacing_does_not_depend_on_which_frames_get_a_feature(clips):
     assert pytest.approx(rows(clips, "I3D", "every")[some.timeline.sampled], abs=1e-5) == some.array.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [["--clip_spacing", "0.1"], ["--clip_spacing", "0.1", "--anchor", "end", "--stride", "4"], ["--clip_spacing", "0.1", "--mode", "tokens"]],
@@ -171,6 +172,7 @@ def test_a_window_that_ends_with_its_frame_sees_nothing_later(clips, make_clip, 
         assert video.look_ahead_seconds == 0
 
 
+@pytest.mark.slow
 def test_seconds_of_looking_ahead(clips):
     """Of windows of 8 frames, 3 lie after the one in the middle; of a clip's tokens the first sees all others."""
     for model, words, seconds in (

@@ -145,6 +145,7 @@ def test_float16_files(clips):
     assert opened(clips, "BL_0").array.dtype == np.float16
 
 
+@pytest.mark.slow
 def test_random_weights_are_recorded(clips):
     run("--weights", "random", "--variant", "random", model="EfficientNet-Lite0")
     assert opened(clips, "BL_2", "EfficientNet-Lite0", "random").sidecar["weights"]["source"] == "random"
@@ -182,6 +183,7 @@ def test_named_weights_bring_their_network_and_go_into_a_folder_of_their_name(cl
     assert (wide.sidecar["pooling"], wide.sidecar["weights"]["source"]) == ("mean", f"{tmp_path}/wide.pth")
 
 
+@pytest.mark.slow
 def test_a_file_of_ones_own_for_the_network_of_named_weights(clips, two_widths, tmp_path):
     """The record keeps the name, so that the same options come out of it again."""
     own = tmp_path / "own.pth"

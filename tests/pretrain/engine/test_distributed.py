@@ -209,6 +209,7 @@ def test_one_process_needs_no_environment(monkeypatch):
         assert not dist.is_initialized()
 
 
+@pytest.mark.slow
 def test_half_an_environment_is_an_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")

@@ -88,6 +88,7 @@ def wait_for_steps(process: subprocess.Popen, folder, count: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_continued_bit_identical(checkout, tmp_path):
     folder = tmp_path / "killed"
     process = start(checkout, folder)

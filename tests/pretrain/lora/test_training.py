@@ -316,6 +316,7 @@ def signal_at_step(run: Finetuning, step: int, monkeypatch) -> None:
     monkeypatch.setattr(run, "_train_step", noisy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3, 4, 6], ids=lambda step: f"after step {step + 1}")
 def test_a_training_that_was_stopped_ends_as_if_it_never_was(training, monkeypatch, step):
     whole = training(output="whole", dropout=0.3)

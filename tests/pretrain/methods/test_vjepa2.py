@@ -351,6 +351,7 @@ def train_in(folder, method: VJEPA2 | None = None, **changes) -> int:
     return train_recipe(recipe, options, ALONE)
 
 
+@pytest.mark.slow
 def test_the_loss_falls(tmp_path):
     train_in(tmp_path, max_steps=40, mask_mode="tube", lr_schedule="constant")
     losses = [record["loss"] for record in read_metrics(tmp_path / "metrics.jsonl")]

@@ -76,3 +76,4 @@ def test_the_exponent_is_free_of_a_fixed_start():
         assert exponent([3 + 0.1 * n**power for n in (1, 4, 16)]) == pytest.approx(power)
     assert exponent([3.0, 3.1, 3.2]) is None  # noise: the work is too little to tell
     assert exponent([3.0, 2.9, 9.0]) is None
+    assert exponent([0.35, 0.55, 2.07]) is None  # a twentieth of a second more or less would decide

@@ -15,7 +15,7 @@
 # make lint    the linter
 # make lock    requirements.lock: the pinned versions with the hashes of their files, for pip install --require-hashes
 # make audit    known vulnerabilities of the locked versions (asks the registry's database)
-# Everything runs in .venv, which the first of them makes. PYTHON=python3.12 make demo chooses another Python.
+# Everything runs in .venv, which the first of them makes. PYTHON=python3.12 make demo chooses another Python, INSTALLER=pip pip.
 
 PYTHON ?= python3
 KILLS ?= 3
@@ -30,8 +30,16 @@ BIN := .venv/bin
 endif
 PY := $(CURDIR)/$(BIN)/python
 INSTALLED := .venv/installed
-# a third of pip's time, bytecode included; where it cannot install (an index that only pip is told of), pip does
-UV_INSTALL = $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY)
+PACKAGES := -r requirements.txt -c constraints.txt
+# A third of pip's time, bytecode included; pip takes over where it fails. It knows no pip.conf: INSTALLER=pip make demo leaves it out.
+INSTALLER ?= uv
+UV_INSTALL = test $(INSTALLER) = uv && $(PY) -m pip install --quiet uv && $(PY) -m uv pip install --quiet --compile-bytecode --python .venv
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+ifdef PIP_EXTRA_INDEX_URL
+export UV_INDEX ?= $(PIP_EXTRA_INDEX_URL)
+endif
 UV := build/tools/locking/bin/uv
 
 .PHONY: demo demo-scale demo-benchmark demo-heads demo-tasks demo-live demo-loop demo-pretrain test test-slow test-faults test-tools test-floor bench bench-full lint lock audit
@@ -39,8 +47,7 @@ UV := build/tools/locking/bin/uv
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet uv
-	$(UV_INSTALL) -r requirements.txt -c constraints.txt || $(PY) -m pip install --quiet -r requirements.txt -c constraints.txt
+	$(UV_INSTALL) $(PACKAGES) || $(PY) -m pip install --quiet $(PACKAGES)
 	$(PY) -m pip install --quiet --no-deps -e .
 	$(PY) -c "import torch, torchvision"
 	touch $(INSTALLED)

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -60,9 +60,20 @@ def test_finished_folds_lead_to_the_comparison(ran):
     assert steps[0] == "python compute_results.py --dataset made --compare-kfold 2"
 
 
+def test_each_list_of_splits_has_a_comparison_of_its_own(ran):
+    found = read_standing(ran.dataset)
+    run = the_run(ran.dataset)
+    official = replace(run, config=run.config | {"splits": "official"})
+    steps = list(next_steps(replace(found, encoders=[replace(found.encoders[0], runs=[run, official])])))
+    assert steps[:2] == [
+        "python compute_results.py --dataset made --compare-kfold 2",
+        "python compute_results.py --dataset made --splits official --compare-kfold",
+    ]
+
+
 def test_a_comparison_leads_to_its_page_until_another_fold_ends(ran):
     compute_results.main(["--dataset", "made", "--compare-kfold", "2"])
-    assert next(next_steps(read_standing(ran.dataset))) == f"look at {paths.comparison_results() / 'report.html'}"
+    assert next(next_steps(read_standing(ran.dataset))).startswith(f"look at {paths.comparison_results()}")
     later(run_record(1))
     assert next(next_steps(read_standing(ran.dataset))).startswith("python compute_results.py")
 

@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def two() -> Iterator[TwoProcesses]:
-    """See `two_processes`; the same two for all tests, which leave nothing in them."""
+    """See `two_processes`; the same two for all tests of a worker, which leave nothing in them."""
     with two_processes() as run:
         yield run
 

@@ -41,13 +41,18 @@ def two_processes() -> Iterator[TwoProcesses]:
         pipes.append(ours)
         processes.append(process)
 
-    numbers = itertools.count()
+    numbers, stuck = itertools.count(), []
 
     def run(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        assert not stuck, f"the two processes are at {stuck[0]} still"
         number = next(numbers)
         for pipe in pipes:
             pipe.send_bytes(pickle.dumps((number, function, arguments)))
-        replies = [_reply(pipe, number) for pipe in pipes]
+        try:
+            replies = [_reply(pipe, number) for pipe in pipes]
+        except TimeoutError:
+            stuck.append(function.__qualname__)  # who comes later need not wait as long
+            raise
         failures = [reply for succeeded, reply in replies if not succeeded]
         assert not failures, failures[0]
         return [reply for _, reply in replies]

@@ -109,8 +109,8 @@ def _as_stored(name: str) -> str:
 def phases_of(annotated: Annotated, known: KnownPhases) -> list[PhaseInterval]:
     """The intervals of an annotation in order of time, under the names of the mapping.
 
-    Raises `UserError` naming file, place and time for a name that is empty or unknown, an end before its start, and an
-    event without duration, and for no interval at all.
+    Raises `UserError` naming file, place and time for an empty name, an end before its start, and an event without duration;
+    for unknown names, all of them and the place of the first; and for no interval at all.
     """
     phases, kept, unknown = known.phases, [], {}
     for interval in annotated.read():

@@ -97,10 +97,12 @@ def next_steps(found: DatasetStanding) -> Iterator[str]:
             if run.config and (run.missing or run.stale or run.damaged):
                 yield _run_again(encoder.model, name, run)
     complete = [run for encoder in found.encoders for run in encoder.runs if not run.missing]
-    if any(not run.is_compared for run in complete):
-        yield f"python compute_results.py --dataset {name} --compare-kfold {found.num_folds or ''}".rstrip()
-    elif complete:
-        yield f"look at {shortened_path(paths.comparison_results() / 'report.html')}"
+    waiting = [(run.config or {}).get("splits") for run in complete if not run.is_compared]
+    for splits in dict.fromkeys(waiting):  # each list of splits has a comparison of its own
+        folds = f"--splits {splits} --compare-kfold" if splits else f"--compare-kfold {found.num_folds or ''}".rstrip()
+        yield f"python compute_results.py --dataset {name} {folds}"
+    if complete and not waiting:
+        yield f"look at {shortened_path(paths.comparison_results() / 'report.html')}, the last comparison that was written"
     begun = len({encoder.model for encoder in found.encoders})
     if begun < found.num_models:
         yield (

@@ -6,7 +6,7 @@
 # make demo-live    a head that sees no later frame follows a video in the terminal, at the video's own speed
 # make demo-loop    label five videos, pre-label ten, correct, import, train again: what predictions save a person
 # make demo-pretrain    the three stages of pretraining on drawn videos, with tiny networks
-# make test    the test suite, but for what takes more than a few seconds each: about ten minutes on two cores
+# make test    the test suite, but for what takes more than a few seconds each: about eight minutes on two cores
 # make test-slow    the rest of it: clusters, several processes, browsers, whole demos
 # make test-faults    kills, two writers, signals and full disks; KILLS=30 make test-faults for more kills of each command
 # make test-tools    the real BORIS and Label Studio, each in an environment of its own (2 GB), and VIA where VIA_HTML names its page

@@ -200,7 +200,12 @@ SUBJECTS = {
         note="its peak is that of the process that loads torch and torchvision, for seconds and whatever the number of videos",
     ),
     "status": Subject(2000, "videos", check("-m", "common.status", "made")),
-    "report over encoders": Subject(2, "encoders", lambda root, count: compare(root, count, 8)),
+    "report over encoders": Subject(
+        2,
+        "encoders",
+        lambda root, count: compare(root, count, 8),
+        note="each pair of encoders is compared, in tests and on the page: 2,016 pairs of 64",
+    ),
     "report over videos": Subject(10, "videos", lambda root, count: compare(root, 2, count)),
     "label efficiency": Subject(8, "videos", label_efficiency),
     "packing": Subject(160, "videos", pack),

@@ -5,9 +5,9 @@ python -m tests.benchmarks.growth audit "head over T" --size 4        some, at f
 
 Seconds are those of processors, of the command and its children, so that a busy machine decides nothing. A command's fixed start (imports,
 networks) falls out: with s + a n^p seconds the step from 4 to 16 times is 4^p times the step from 1 to 4, which gives the
-exponent p. Where 12 times the base adds less than half a second, or 3 times less than a quarter, there is none: a note says how much it adds. What takes a few seconds is
-run three times, each time on the set as it was made, and the least counts. The peak is the memory
-of the largest process at 16 times, children included. Everything is made and synthetic. Exits with 1 where an exponent is above the limit.
+exponent p. Where 12 times the base adds less than half a second, or 3 times less than a quarter, there is none: a note says how
+much it adds. What takes a few seconds is run three times, each time on the set as it was made, and the least counts. The peak is the
+memory of the largest process at 16 times, children included. Everything is made and synthetic. Exits with 1 where an exponent is above the limit.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ STEPS = (1, 4, 16)
 LARGEST_EXPONENT = 1.05
 LONG_AGO = 1_600_000_000  # seconds since 1970: the date of made files
 SHORT_SECONDS, SHORT_TURNS = 8.0, 3  # what takes no longer is run so often: a tenth of a second decides its exponent
-SMALLEST_SECONDS = (
-    0.5  # that the work must add from 4 to 16 times, and half of it from 1 to 4: below this an exponent is noise
-)
+SMALLEST_SECONDS = 0.5  # that the work must add from 4 to 16 times, half of it from 1 to 4: less is noise
 HEAD = ["--num_layers_PG", "3", "--num_layers_R", "3", "--num_R", "1", "--num_f_maps", "16"]
 HEAD += ["--num_epochs", "3", "--features_dim", "48", "--device", "cpu"]
 

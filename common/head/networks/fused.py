@@ -5,8 +5,8 @@ dropout as numbers, ReLU and sums into fresh memory, what autograd keeps of each
 dropout, works in place, and adds the residual where it lies. On a short video most of a step went into starting operations: a stage
 draws and arranges for all its layers at once, and a convolution is one product. Each function names its plain equal.
 
-Shapes: a sequence is rows `(B, T, C)`, and in `convolve` and `Dropout` an image `(B, C, 1, T)` of the same memory (channels last);
-weights are `(out, taps, in)`, of images `(out, in, 1, taps)`, biases `(out,)`; those of a stage have its layers in front.
+Shapes: a sequence is an image `(B, C, 1, T)` in channels-last memory, and inside a stage rows `(B T, C)` of the same memory;
+weights are `(out, taps, in)`, of images `(out, in, 1, taps)`, biases `(out,)`; those of a stage have its L layers in front.
 """
 
 import functools
@@ -54,13 +54,13 @@ def _padded(x: Tensor, taps: Taps) -> Tensor:
 
 
 def to_rows(image: Tensor) -> Tensor:
-    """`(B, C, 1, T)` as `(B, T, C)`: the same memory where that is channels last."""
-    return image.squeeze(2).transpose(1, 2).contiguous()
+    """`(B, C, 1, T)` as `(B T, C)`: the same memory where that is channels last."""
+    return image.squeeze(2).transpose(1, 2).contiguous().flatten(0, 1)
 
 
-def to_image(rows: Tensor) -> Tensor:
-    """`(B, T, C)` as `(B, C, 1, T)`, and a weight `(out, taps, in)` as `(out, in, 1, taps)`: the same memory."""
-    return rows.transpose(1, 2).unsqueeze(2)
+def to_image(rows: Tensor, batch: int) -> Tensor:
+    """`(B T, C)` of so many videos as `(B, C, 1, T)`: the same memory."""
+    return rows.unflatten(0, (batch, -1)).transpose(1, 2).unsqueeze(2)
 
 
 class _Images:
@@ -74,30 +74,27 @@ class _Images:
 
     def forward(self, layer: int, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """What comes out, `(B T, out)`, and what `backward` is to be given."""
-        image, (first, *others) = self._image(x), self._parts(layer)
+        image, (first, *others) = to_image(x, self._batch), self._parts(layer)
         out = convolve(image, first[0], bias, first[1])
         for part, of_part in others:
             out.add_(convolve(image, part, None, of_part))
-        return to_rows(out).flatten(0, 1), x
+        return to_rows(out), x
 
     def backward(self, layer: int, grad: Tensor, seen: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gradients by what went in, added to `onto`, and by the weight; that by the bias is `_over_frames(grad)`."""
         by_weights = []
         for part, of_part in self._parts(layer):
-            by_x, by_part = _image_backward(self._image(grad), self._image(seen), part, of_part)
-            by_x = to_rows(by_x).flatten(0, 1)
+            by_x, by_part = _image_backward(to_image(grad, self._batch), to_image(seen, self._batch), part, of_part)
+            by_x = to_rows(by_x)
             onto = by_x if onto is None else by_x.add_(onto)
             by_weights.append(by_part)
         return onto, torch.cat(by_weights, 1) if len(by_weights) > 1 else by_weights[0]
-
-    def _image(self, rows: Tensor) -> Tensor:
-        return to_image(rows.unflatten(0, (self._batch, -1)))
 
     def _parts(self, layer: int) -> list[tuple[Tensor, Taps]]:
         """Of each convolution of a layer's sum its weight as that of an image, and its taps."""
         weight, taps = self._weights[layer], self._taps[layer]
         weights = weight.split([len(each.offsets) for each in taps], 1) if len(taps) > 1 else [weight]
-        return [(to_image(part), of_part) for part, of_part in zip(weights, taps, strict=True)]
+        return [(part.transpose(1, 2).unsqueeze(2), of_part) for part, of_part in zip(weights, taps, strict=True)]
 
 
 class _Products:
@@ -153,12 +150,12 @@ def _reached(taps: tuple[Taps, ...], length: int) -> tuple[list[int] | None, lis
 
 
 def _is_short(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.shape[0] * x.shape[1] <= SHORT
+    return x.device.type == "cpu" and x.shape[0] * x.shape[-1] <= SHORT
 
 
 def _convolutions(x: Tensor, weights: Tensor, taps: Sequence[Sequence[Taps]]) -> _Images | _Products:
-    """Those of a stage on sequences `x` `(B, T, C)`."""
-    return _Products(weights, taps, *x.shape[:2]) if _is_short(x) else _Images(weights, taps, len(x))
+    """Those of a stage on sequences `x` `(B, C, 1, T)`."""
+    return _Products(weights, taps, len(x), x.shape[-1]) if _is_short(x) else _Images(weights, taps, len(x))
 
 
 def _image_backward(grad: Tensor, x: Tensor, weight: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
@@ -228,9 +225,9 @@ def _spread(octets: Tensor, integer: torch.dtype) -> Tensor:
     ) >> sign
 
 
-def _kept_bits(octets: Tensor, shape: torch.Size, x: Tensor) -> Tensor:
-    """What a stage keeps of the `octets` `(L, n)`: of a short video the masks `(L, *x.shape)`, else an eighth of a byte an element."""
-    return kept(octets, x) if _is_short(x.view(shape)) else octets
+def _kept_bits(octets: Tensor, x: Tensor) -> Tensor:
+    """What a stage on `x` `(B, C, 1, T)` keeps of the `octets` `(L, n)`: of a short video the masks `(L, B T, C)`, else them."""
+    return kept(octets, to_rows(x)) if _is_short(x) else octets
 
 
 def _of_layer(bits: Tensor, layer: int, x: Tensor) -> Tensor:
@@ -259,7 +256,7 @@ class Dropout(Function):
     @staticmethod
     def _apply(x: Tensor, octets: Tensor) -> Tensor:
         rows = to_rows(x)
-        return to_image((_bits(rows) & kept(octets, rows)).view(x.dtype).mul_(KEEP_SCALE))
+        return to_image((_bits(rows) & kept(octets, rows)).view(x.dtype).mul_(KEEP_SCALE), len(x))
 
 
 def row_weights(stacked: Tensor) -> Tensor:
@@ -270,8 +267,8 @@ def row_weights(stacked: Tensor) -> Tensor:
 class ResidualStage(Function):
     """The layers `DilatedResidualLayer` of a stage in training, each x + dropout(1x1(relu(dilated(x)))), its padding at 0 by `mask`.
 
-    `x` `(B, T, C)`, `dilated` `(L, C, taps, C)`, `pointwise` `(L, C, 1, C)`, biases `(L, C)`, `octets` `(L, n)`, `mask` `(B, T, 1)`,
-    `taps` of each layer. Dropout's factor is in the pointwise convolution already, which is exact (`layers.through_layers`).
+    `x` `(B, C, 1, T)`, `dilated` `(L, C, taps, C)`, `pointwise` `(L, C, 1, C)`, biases `(L, C)`, `octets` `(L, n)`,
+    `mask` `(B, 1, 1, T)`, `taps` of each layer. Dropout's factor is in the pointwise convolution already, which is exact (`layers.through_layers`).
     """
 
     @staticmethod
@@ -280,8 +277,8 @@ class ResidualStage(Function):
     ) -> Tensor:
         wide = _convolutions(x, dilated, [[each] for each in taps])
         narrow = _convolutions(x, pointwise, [[POINTWISE]] * len(taps))
-        shape, x = x.shape, x.flatten(0, 1)
-        bits, mask = _kept_bits(octets, shape, x), _row_mask(mask, x)
+        bits, mask = _kept_bits(octets, x), _row_mask(mask, x.dtype)
+        batch, x = len(x), to_rows(x)
         biases = zip(dilated_biases.unbind(), pointwise_biases.unbind(), strict=True)
         saved = []
         for layer, (wide_bias, narrow_bias) in enumerate(biases):
@@ -295,14 +292,14 @@ class ResidualStage(Function):
             x = out
         ctx.save_for_backward(bits, mask, *saved)
         ctx.convolutions = wide, narrow
-        return x.view(shape)
+        return to_image(x, batch)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         wide, narrow = ctx.convolutions
         bits, mask, *saved = ctx.saved_tensors
-        shape, grad, by_layer = grad.shape, grad.contiguous().flatten(0, 1), []
+        batch, grad, by_layer = len(grad), to_rows(grad), []
         for layer in reversed(range(len(saved) // 2)):
             seen, hidden = saved[2 * layer : 2 * layer + 2]
             grad = grad if mask is None else grad * mask
@@ -311,7 +308,7 @@ class ResidualStage(Function):
             by_hidden = torch.ops.aten.threshold_backward(by_hidden, hidden, 0)
             grad, by_dilated = wide.backward(layer, by_hidden, seen, onto=grad)
             by_layer.append((by_dilated, _over_frames(by_hidden), by_pointwise, _over_frames(by_out)))
-        return grad.view(shape), *_of_all(by_layer), None, None, None
+        return to_image(grad, batch), *_of_all(by_layer), None, None, None
 
 
 class PairedStage(Function):
@@ -324,8 +321,8 @@ class PairedStage(Function):
     @staticmethod
     def forward(ctx, x, weights, biases, octets, mask, taps: Sequence[tuple[Taps, Taps]]) -> Tensor:
         pairs = _convolutions(x, weights, taps)
-        shape, x = x.shape, x.flatten(0, 1)
-        bits, mask = _kept_bits(octets, shape, x), _row_mask(mask, x)
+        bits, mask = _kept_bits(octets, x), _row_mask(mask, x.dtype)
+        batch, x = len(x), to_rows(x)
         saved = []
         for layer, bias in enumerate(biases.unbind()):
             kept_part, seen = pairs.forward(layer, x, bias)
@@ -337,20 +334,20 @@ class PairedStage(Function):
             saved += [seen, kept_part]
         ctx.save_for_backward(mask, *saved)
         ctx.pairs = pairs
-        return x.view(shape)
+        return to_image(x, batch)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         mask, *saved = ctx.saved_tensors
-        shape, grad, by_layer = grad.shape, grad.contiguous().flatten(0, 1), []
+        batch, grad, by_layer = len(grad), to_rows(grad), []
         for layer in reversed(range(len(saved) // 2)):
             seen, kept_part = saved[2 * layer : 2 * layer + 2]
             grad = grad if mask is None else grad * mask
             by_sum = torch.ops.aten.threshold_backward(grad, kept_part, 0).mul_(KEEP_SCALE)
             grad, by_weight = ctx.pairs.backward(layer, by_sum, seen, onto=grad)
             by_layer.append((by_weight, _over_frames(by_sum)))
-        return grad.view(shape), *_of_all(by_layer), None, None, None
+        return to_image(grad, batch), *_of_all(by_layer), None, None, None
 
 
 def _of_all(by_layer: Sequence[tuple[Tensor, ...]]) -> Iterator[Tensor]:
@@ -358,5 +355,6 @@ def _of_all(by_layer: Sequence[tuple[Tensor, ...]]) -> Iterator[Tensor]:
     return (torch.stack(each[::-1]) for each in zip(*by_layer, strict=True))
 
 
-def _row_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
-    return None if mask is None else mask.to(x.dtype).flatten(0, 1)
+def _row_mask(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A mask `(B, 1, 1, T)` as that of rows, `(B T, 1)`."""
+    return None if mask is None else mask.to(dtype).reshape(-1, 1)

@@ -10,17 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.head.networks.fused import (
-    CHANNELS_LAST,
-    KEEP_SCALE,
-    Dropout,
-    ResidualStage,
-    Taps,
-    convolve,
-    row_weights,
-    to_image,
-    to_rows,
-)
+from common.head.networks.fused import CHANNELS_LAST, KEEP_SCALE, Dropout, ResidualStage, Taps, convolve, row_weights
 
 
 class Head(nn.Module):
@@ -143,18 +133,13 @@ def through_layers(layers: Sequence[DilatedResidualLayer], x: Tensor, mask: Tens
     pointwise = [KEEP_SCALE * each for each in _stacked([layer.conv_1x1 for layer in layers], x.dtype)]
     octets = layers[0].dropout.octets(x, len(layers))
     taps = [layer.conv_dilated.taps for layer in layers]
-    return to_image(ResidualStage.apply(to_rows(x), *dilated, *pointwise, octets, row_mask(mask), taps))
+    return ResidualStage.apply(x, *dilated, *pointwise, octets, mask, taps)
 
 
 def _stacked(convolutions: Sequence[TemporalConv], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weights and biases of all layers: an operation on weights takes longer to start than to run, so it is one for all."""
     weights = torch.stack([each.weight for each in convolutions])
     return row_weights(weights.to(dtype)), torch.stack([each.bias for each in convolutions]).to(dtype)
-
-
-def row_mask(mask: Tensor | None) -> Tensor | None:
-    """A mask `(B, 1, 1, T)` of images as that of rows, `(B, T, 1)`."""
-    return None if mask is None else mask.reshape(mask.shape[0], -1, 1)
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -13,16 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.head.networks.fused import PairedStage, Taps, row_weights, to_image, to_rows
-from common.head.networks.layers import (
-    DilatedResidualLayer,
-    Head,
-    SeededDropout,
-    TemporalConv,
-    masked,
-    row_mask,
-    through_layers,
-)
+from common.head.networks.fused import PairedStage, Taps, row_weights
+from common.head.networks.layers import DilatedResidualLayer, Head, SeededDropout, TemporalConv, masked, through_layers
 from common.head.networks.lookahead import future_limits
 
 
@@ -52,7 +44,7 @@ class PredictionGeneration(nn.Module):
         if self.training and self.dropout.p == 0.5:
             weights, biases, taps = multiplied(self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion, out.dtype)
             octets = self.dropout.octets(out, len(taps))
-            out = to_image(PairedStage.apply(to_rows(out), weights, biases, octets, row_mask(mask), taps))
+            out = PairedStage.apply(out, weights, biases, octets, mask, taps)
         else:
             for pair in zip(self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion, strict=True):
                 out = self.plain_layer(out, mask, *pair)

@@ -72,7 +72,6 @@ def assert_same(one, other, rtol=1e-5):
         torch.testing.assert_close(value, other[2][name], rtol=rtol, atol=rtol / 10)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_are_one_on_the_concatenated_batch(two, sharding, accumulate):

@@ -93,7 +93,6 @@ def clipped(sharding: str) -> dict[str, torch.Tensor]:
     return {name: (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).norm() for name, grad in whole.items()}
 
 
-@pytest.mark.slow
 def test_every_parameter_is_clipped_by_its_own_norm_also_in_shards(two):
     alone = clipped("none")
     assert max(alone.values()) == pytest.approx(1e-3, rel=1e-3)
@@ -105,7 +104,6 @@ def test_every_parameter_is_clipped_by_its_own_norm_also_in_shards(two):
         )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_two_processes_are_one_on_the_concatenated_batch(two, sharding):
     alone = trained(dino_options(batch_size=4))

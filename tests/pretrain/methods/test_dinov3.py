@@ -292,7 +292,6 @@ class InHalves(DINOv3):
         return Hidden(masks, masked_places(masks), patch_weights(masks))
 
 
-@pytest.mark.slow
 def test_two_processes_train_on_the_mean_of_their_losses(two, monkeypatch):
     """What the recipe promises: one batch for centering and neighbours, masks of each process's own."""
     with monkeypatch.context() as patch:

@@ -76,7 +76,6 @@ def communication_of(num_layers: int) -> dict[str, int]:
     return dict(counts)
 
 
-@pytest.mark.slow
 def test_a_block_is_gathered_four_times_and_reduced_once(two):
     of_two, of_three = (two(communication_of, number)[0] for number in (2, 3))
 

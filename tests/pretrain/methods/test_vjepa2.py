@@ -415,7 +415,6 @@ def trained(sharding: str, micro_batches: int, changes: dict, precision: str = "
     return numbers, step.features(batch_of(0, 1)), whole_model_state(method)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 @pytest.mark.parametrize("changes", [PUBLISHED_MASKS, {"mask_mode": "tube"}])
 def test_two_processes_train_on_the_mean_of_their_own_losses(two, sharding, changes):

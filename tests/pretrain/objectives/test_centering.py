@@ -146,7 +146,6 @@ def center_of_own(logits: Tensor, sizes: list[int]) -> Tensor:
     return centering.center
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[6, 6], [3, 9], [0, 12]])
 def test_two_processes_normalise_over_the_whole_batch(two, sizes):
     logits = scores(12, 20)

@@ -135,7 +135,6 @@ CASES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_on_halves_equal_one_on_the_batch(two, name):
     loss, *inputs = CASES[name]

@@ -261,7 +261,6 @@ TWO_PROCESS_CASES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TWO_PROCESS_CASES)
 def test_two_processes_on_halves_equal_one_on_the_batch(two, name):
     loss, *inputs = TWO_PROCESS_CASES[name]

@@ -111,6 +111,9 @@ def test_layers_of_a_stage_may_differ_in_what_they_may_see():
     """With few frames ahead, narrow layers look at both sides alike and wide ones do not."""
     torch.manual_seed(0)
     stage = PredictionGeneration(4, MAPS, MAPS, 5, [8, 0, 8, 2]).double().train()
+    weights, _, taps = multiplied(stage.conv_dilated_1, stage.conv_dilated_2, stage.conv_fusion, torch.float64)
+    assert {each.left == each.right for pair in taps for each in pair} == {True, False}
+    assert weights.shape[2] == 6  # where one layer's pair does not look at the same frame, none is joined
     assert_same(result(stage, stage, padding()), result(stage, partial(plain_stage, stage), padding()))
 
 

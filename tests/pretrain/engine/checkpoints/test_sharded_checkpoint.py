@@ -55,7 +55,6 @@ def part(folder, steps) -> int:
     return train_toy(folder, Constant(), here(), max_steps=steps, save_every=1, **shards)
 
 
-@pytest.mark.slow
 def test_two_then_one_then_two_processes_are_one_training(two, tmp_path):
     assert two(part, tmp_path / "parts", 2) == [0, 0]
     assert is_complete(tmp_path / "parts" / "final")

@@ -67,6 +67,13 @@ class Checkpoint:
     label_every: int | None = None
     features_per_second: float | None = None
 
+    def take(self, head: Head, optimizer: torch.optim.Optimizer) -> None:
+        """Hold what both have learned, in tensors of its own: the head's may be views of one another's memory."""
+        self.model = {
+            name: value.clone(memory_format=torch.contiguous_format) for name, value in head.state_dict().items()
+        }
+        self.optimizer = optimizer.state_dict()
+
     def save(self, path: Path) -> None:
         """Write the checkpoint atomically."""
         save_tensors(path, {"format": FORMAT} | self.__dict__)

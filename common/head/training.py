@@ -1,10 +1,13 @@
 """The training of the head: epochs over one split's features, resumable at every epoch's end."""
 
+from __future__ import annotations
+
 import logging
 import math
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,10 +32,14 @@ from common.head.config import TrainConfig, config_differences
 from common.head.experiment import Experiment
 from common.head.losses import head_loss, smoothing_weights
 
+if TYPE_CHECKING:
+    from common.head.networks.layers import Head, Joined
+
 log = logging.getLogger(__name__)
 
 LEARNING_RATE_DROPS = (0.6, 0.9)  # shares of the epochs
 LEARNING_RATE_FACTOR = 0.3
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what Adam keeps of each number
 
 
 def train(experiment: Experiment, *, device: str = "auto", resume: bool = False, wandb: bool = False) -> Checkpoint:
@@ -88,7 +95,7 @@ def train(experiment: Experiment, *, device: str = "auto", resume: bool = False,
             numbers = loop.epoch(checkpoint.epoch, batches)
             checkpoint.epoch += 1
             checkpoint.history.append(numbers)
-            checkpoint.model, checkpoint.optimizer = head.state_dict(), optimizer.state_dict()
+            checkpoint.take(head, optimizer)
             checkpoint.save(experiment.checkpoint)  # replaces the last one at once: a kill leaves one of the two
             log_numbers(numbers)
             bar.set_postfix(loss=f"{numbers['loss']:.4f}", accuracy=f"{numbers['accuracy']:.3f}", refresh=False)
@@ -214,14 +221,47 @@ class TrainingLoop:
         return loss.detach(), correct
 
 
-def adam(config: TrainConfig, head: torch.nn.Module) -> torch.optim.Adam:
-    """The optimizer: one pass over all parameters, whose hundreds of small steps else cost as much as a short video."""
-    parameters = list(head.parameters())
-    if parameters[0].device.type != "cuda":
-        return torch.optim.Adam(parameters, lr=config.lr, fused=True)
-    # on a GPU nothing of it may wait for the host, or be written into a recording
-    lr = torch.tensor(config.lr, device=parameters[0].device)
-    return torch.optim.Adam(parameters, lr=lr, fused=True, capturable=True)
+def adam(config: TrainConfig, head: Head) -> torch.optim.Adam:
+    """The optimizer: one pass over few tensors, since hundreds of small steps would cost as much as a short video.
+
+    What it saves and restores is that of one over `head.parameters()`, however they are joined.
+    """
+    joined = head.join()
+    wholes, device = [each.whole for each in joined], joined[0].whole.device
+    if device.type != "cuda":
+        optimizer = torch.optim.Adam(wholes, lr=config.lr, fused=True)
+    else:  # nothing of it may wait for the host, or be written into a recording
+        optimizer = torch.optim.Adam(wholes, lr=torch.tensor(config.lr, device=device), fused=True, capturable=True)
+    numbers = {id(parameter): number for number, parameter in enumerate(head.parameters())}
+    parts = [[numbers[id(part)] for part in each.parts] for each in joined]
+    optimizer.register_state_dict_post_hook(lambda _, state: _apart(state, joined, parts))
+    optimizer.register_load_state_dict_pre_hook(lambda _, state: _together(state, joined, parts))
+    return optimizer
+
+
+def _apart(state: dict[str, Any], joined: list[Joined], parts: list[list[int]]) -> dict[str, Any]:
+    """The state of an optimizer over `joined` as that of one over the parameters of these numbers, in tensors of their own."""
+    by_part = {}
+    for number, (each, of_each) in enumerate(zip(joined, parts, strict=True)):
+        for name, value in state["state"].get(number, {}).items():
+            values = each.apart(value) if name in MOMENTS else [value] * len(of_each)
+            for part, tensor in zip(of_each, values, strict=True):
+                by_part.setdefault(part, {})[name] = tensor.clone(memory_format=torch.contiguous_format)
+    numbers = sorted(part for of_each in parts for part in of_each)
+    groups = [group | {"params": numbers} for group in state["param_groups"]]
+    return {"state": dict(sorted(by_part.items())), "param_groups": groups}
+
+
+def _together(state: dict[str, Any], joined: list[Joined], parts: list[list[int]]) -> dict[str, Any]:
+    """What `_apart` took apart; raises `ValueError` and the like for the state of an optimizer over others."""
+    by_part, (group,) = state["state"], state["param_groups"]
+    if sorted(by_part) != sorted(number for of_each in parts for number in of_each):
+        raise ValueError(f"they are of {len(by_part)} parameters")
+    by_whole = {}
+    for number, (each, of_each) in enumerate(zip(joined, parts, strict=True)):
+        moments = {name: each.together([by_part[part][name] for part in of_each]) for name in MOMENTS}
+        by_whole[number] = {"step": by_part[of_each[0]]["step"]} | moments
+    return {"state": by_whole, "param_groups": [group | {"params": list(by_whole)}]}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -177,19 +177,32 @@ LOSSES = [
     *mutants("common/head/networks/fused.py", "tests/common/head/networks/test_fused.py", {
         "2 ** torch.arange(8)": "2 ** torch.arange(7, -1, -1)",
         "by_x[..., taps.left : taps.left + x.shape[-1]]": "by_x[..., : x.shape[-1]]",
-        "threshold_backward(by_hidden, hidden, 0)": "threshold_backward(by_hidden, by_hidden, 0)",
+        "hidden, of_narrow[layer]), hidden, 0)": "hidden, of_narrow[layer]), grad, 0)",
         "onto = by_x if onto is None else by_x.add_(onto)": "onto = by_x",
         "torch.addmm(onto, seen_by, back)": "seen_by @ back",
         "[-offset for offset in offsets]": "offsets",
         "if abs(offset) < length": "if abs(offset) < length // 2",
-        "threshold_backward(grad, kept_part, 0).mul_(KEEP_SCALE)": "threshold_backward(grad, kept_part, 0)",
+        "let_through(grad, kept_part, 0).mul_(KEEP_SCALE)": "let_through(grad, kept_part, 0)",
+        "rows = slice(first * channels, past * channels)": "rows = slice(first * channels, (past + 1) * channels)",
+        "back[rows], grad.t() @ seen": "back[rows], grad.t() @ seen[:, :1]",
     }),
     *mutants("common/head/networks/layers.py", "tests/common/head/networks/test_fused.py", {
         "[KEEP_SCALE * each for": "[each for",
     }),
     *mutants("common/head/networks/mstcn.py", "tests/common/head/networks/test_fused.py", {
         "biases = biases + (half @": "biases = biases - (half @",
-        "one[..., 1:2] + other[..., 1:2]": "one[..., 1:2]",
+        "itself + other[:, :, 1:2]": "itself",
+    }),
+    *mutants("common/head/networks/layers.py", "tests/common/head/networks/test_layers.py", {
+        "part.data = place": "place.copy_(part)",
+        "whole.mT.contiguous() if": "whole.contiguous() if",
+        "if id(each) not in in_stages": "if each.dim() > 1",
+        ".data_ptr() != whole.data_ptr()": ".data_ptr() == 0",
+    }),
+    *mutants("common/head/training.py", "tests/common/head/networks/test_layers.py", {
+        "tensor.clone(memory_format=torch.contiguous_format)": "tensor",
+        "each.apart(value) if name in MOMENTS": "each.apart(value * 0) if name in MOMENTS",
+        'by_part[of_each[0]]["step"]}': 'by_part[of_each[0]]["step"] * 0}',
     }),
     *mutants("pretrain/objectives/losses.py", f"{OBJECTIVES}/test_losses.py", {
         "same_kind.masked_fill(itself, 0).sum()": "same_kind.sum()",

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 CHANNELS_LAST = torch.channels_last
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes an element
+let_through = torch.ops.aten.threshold_backward.default  # the gradient by what went into a ReLU
 KEEP_SCALE = 2.0  # what dropout at p = 0.5 multiplies by that it keeps
 SHORT = 2048  # frames of a batch up to which a convolution on a CPU is faster as one product, and masks are kept as they are
 
@@ -70,7 +71,12 @@ class _Images:
     """
 
     def __init__(self, weights: Tensor, taps: Sequence[Sequence[Taps]], batch: int):
-        self._weights, self._taps, self._batch = weights.unbind(), taps, batch
+        self._weights, self._taps, self._batch = weights, taps, batch
+
+    def no_gradients(self) -> tuple[Tensor, Sequence[Tensor]]:
+        """Zeros in which to put the gradients by all weights, and the part of each layer, `(out, taps of all in)`."""
+        zeros = torch.zeros_like(self._weights)
+        return zeros, zeros.flatten(2).unbind()
 
     def forward(self, layer: int, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """What comes out, `(B T, out)`, and what `backward` is to be given."""
@@ -80,15 +86,16 @@ class _Images:
             out.add_(convolve(image, part, None, of_part))
         return to_rows(out), x
 
-    def backward(self, layer: int, grad: Tensor, seen: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Gradients by what went in, added to `onto`, and by the weight; that by the bias is `_over_frames(grad)`."""
-        by_weights = []
+    def backward(self, layer: int, grad: Tensor, seen: Tensor, by_weight: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The gradient by what went in, added to `onto`, and in `by_weight` that by the weight; by the bias: `_over_frames(grad)`."""
+        by_parts = []
         for part, of_part in self._parts(layer):
             by_x, by_part = _image_backward(to_image(grad, self._batch), to_image(seen, self._batch), part, of_part)
             by_x = to_rows(by_x)
             onto = by_x if onto is None else by_x.add_(onto)
-            by_weights.append(by_part)
-        return onto, torch.cat(by_weights, 1) if len(by_weights) > 1 else by_weights[0]
+            by_parts.append(by_part)
+        by_weight.copy_(torch.cat(by_parts, 1).flatten(1))
+        return onto
 
     def _parts(self, layer: int) -> list[tuple[Tensor, Taps]]:
         """Of each convolution of a layer's sum its weight as that of an image, and its taps."""
@@ -97,37 +104,34 @@ class _Images:
         return [(part.transpose(1, 2).unsqueeze(2), of_part) for part, of_part in zip(weights, taps, strict=True)]
 
 
-class _Products:
-    """The same, each as one product with what stands at its taps side by side; plain: `_Images`.
+class _Products(_Images):
+    """The same, each as one product with what stands at its taps side by side.
 
     A convolution takes longer to start than a product, and in a short video the widest layers look at nothing but the padding
     with all taps but one, which are left out here.
     """
 
     def __init__(self, weights: Tensor, taps: Sequence[Sequence[Taps]], batch: int, length: int):
-        self._batch, self._length, self._shape = batch, length, weights.shape[1:]
-        self._reached = [_reached(tuple(each), length) for each in taps]
-        # a frame is seen by those from which the offsets lead to it
-        self._ahead, self._back = weights.flatten(2).unbind(), weights.transpose(1, 2).flatten(1, 2).unbind()
+        super().__init__(weights, taps, batch)
+        self._length = length
+        self._reached = [_reached(tuple(each), length, weights.shape[3]) for each in taps]
+        # (taps in, out), and the other way (taps out, in): a frame is seen by those from which the offsets lead to it
+        self._ahead = weights.flatten(2).mT.unbind()
+        self._back = weights.transpose(1, 2).flatten(1, 2).unbind()
 
     def forward(self, layer: int, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        taps, offsets = self._reached[layer]
+        rows, offsets = self._reached[layer]
         ahead, columns = self._ahead[layer], self._columns(x, offsets)
-        if taps is not None:
-            ahead = ahead.view(self._shape)[:, taps].flatten(1)
-        return torch.addmm(bias, columns, ahead.t()), columns
+        return torch.addmm(bias, columns, ahead if rows is None else ahead[rows]), columns
 
-    def backward(self, layer: int, grad: Tensor, seen: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        taps, offsets = self._reached[layer]
-        back, by_weight = self._back[layer], grad.t() @ seen
-        if taps is not None:
-            out, num_taps, channels = self._shape
-            back = back.view(num_taps, out, channels)[taps].flatten(0, 1)
-            by_used, by_weight = by_weight.view(out, len(taps), channels), by_weight.new_zeros(self._shape)
-            by_weight[:, taps] = by_used
-        seen_by = self._columns(grad, [-offset for offset in offsets])
-        by_x = seen_by @ back if onto is None else torch.addmm(onto, seen_by, back)
-        return by_x, by_weight.view(self._shape)
+    def backward(self, layer: int, grad: Tensor, seen: Tensor, by_weight: Tensor, onto: Tensor | None = None) -> Tensor:
+        rows, offsets = self._reached[layer]
+        back, seen_by = self._back[layer], self._columns(grad, [-offset for offset in offsets])
+        if rows is None:
+            torch.mm(grad.t(), seen, out=by_weight)
+        else:
+            back, by_weight[:, rows] = back[rows], grad.t() @ seen
+        return seen_by @ back if onto is None else torch.addmm(onto, seen_by, back)
 
     def _columns(self, rows: Tensor, offsets: Sequence[int]) -> Tensor:
         """What stands at these offsets from each frame, side by side: `(B T, offsets C)`."""
@@ -142,11 +146,17 @@ class _Products:
 
 
 @functools.lru_cache(4096)
-def _reached(taps: tuple[Taps, ...], length: int) -> tuple[list[int] | None, list[int]]:
-    """The taps that look at any of so many frames (None: all of them), and their offsets."""
+def _reached(taps: tuple[Taps, ...], length: int, channels: int) -> tuple[slice | Tensor | None, list[int]]:
+    """Of the taps that look at any of so many frames their channels among those of all taps (None: all), and their offsets."""
     offsets = [offset for each in taps for offset in each.offsets]
     reached = [tap for tap, offset in enumerate(offsets) if abs(offset) < length]
-    return (None if len(reached) == len(offsets) else reached), [offsets[tap] for tap in reached]
+    rows = None
+    if len(reached) < len(offsets):
+        first, past = (reached[0], reached[-1] + 1) if reached else (0, 0)
+        rows = slice(first * channels, past * channels)  # copies nothing
+        if len(reached) < past - first:
+            rows = (torch.tensor(reached).unsqueeze(1) * channels + torch.arange(channels)).flatten()
+    return rows, [offsets[tap] for tap in reached]
 
 
 def _is_short(x: Tensor) -> bool:
@@ -259,11 +269,6 @@ class Dropout(Function):
         return to_image((_bits(rows) & kept(octets, rows)).view(x.dtype).mul_(KEEP_SCALE), len(x))
 
 
-def row_weights(stacked: Tensor) -> Tensor:
-    """Weights `(layers, out, in, taps)` as a stage takes them, `(layers, out, taps, in)`."""
-    return stacked.transpose(2, 3).contiguous()
-
-
 class ResidualStage(Function):
     """The layers `DilatedResidualLayer` of a stage in training, each x + dropout(1x1(relu(dilated(x)))), its padding at 0 by `mask`.
 
@@ -299,16 +304,18 @@ class ResidualStage(Function):
     def backward(ctx, grad: Tensor):
         wide, narrow = ctx.convolutions
         bits, mask, *saved = ctx.saved_tensors
-        batch, grad, by_layer = len(grad), to_rows(grad), []
+        batch, grad = len(grad), to_rows(grad)
+        (by_dilated, of_wide), (by_pointwise, of_narrow), by_biases = wide.no_gradients(), narrow.no_gradients(), []
         for layer in reversed(range(len(saved) // 2)):
             seen, hidden = saved[2 * layer : 2 * layer + 2]
             grad = grad if mask is None else grad * mask
             by_out = (_bits(grad) & _of_layer(bits, layer, grad)).view(grad.dtype)
-            by_hidden, by_pointwise = narrow.backward(layer, by_out, hidden)
-            by_hidden = torch.ops.aten.threshold_backward(by_hidden, hidden, 0)
-            grad, by_dilated = wide.backward(layer, by_hidden, seen, onto=grad)
-            by_layer.append((by_dilated, _over_frames(by_hidden), by_pointwise, _over_frames(by_out)))
-        return to_image(grad, batch), *_of_all(by_layer), None, None, None
+            by_hidden = let_through(narrow.backward(layer, by_out, hidden, of_narrow[layer]), hidden, 0)
+            grad = wide.backward(layer, by_hidden, seen, of_wide[layer], onto=grad)
+            by_biases.append((_over_frames(by_hidden), _over_frames(by_out)))
+        by_dilated_biases, by_pointwise_biases = _of_all(by_biases)
+        by_weights = by_dilated, by_dilated_biases, by_pointwise, by_pointwise_biases
+        return to_image(grad, batch), *by_weights, None, None, None
 
 
 class PairedStage(Function):
@@ -340,14 +347,15 @@ class PairedStage(Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         mask, *saved = ctx.saved_tensors
-        batch, grad, by_layer = len(grad), to_rows(grad), []
+        batch, grad = len(grad), to_rows(grad)
+        (by_weights, of_layers), by_biases = ctx.pairs.no_gradients(), []
         for layer in reversed(range(len(saved) // 2)):
             seen, kept_part = saved[2 * layer : 2 * layer + 2]
             grad = grad if mask is None else grad * mask
-            by_sum = torch.ops.aten.threshold_backward(grad, kept_part, 0).mul_(KEEP_SCALE)
-            grad, by_weight = ctx.pairs.backward(layer, by_sum, seen, onto=grad)
-            by_layer.append((by_weight, _over_frames(by_sum)))
-        return to_image(grad, batch), *_of_all(by_layer), None, None, None
+            by_sum = let_through(grad, kept_part, 0).mul_(KEEP_SCALE)
+            grad = ctx.pairs.backward(layer, by_sum, seen, of_layers[layer], onto=grad)
+            by_biases.append((_over_frames(by_sum),))
+        return to_image(grad, batch), by_weights, *_of_all(by_biases), None, None, None
 
 
 def _of_all(by_layer: Sequence[tuple[Tensor, ...]]) -> Iterator[Tensor]:

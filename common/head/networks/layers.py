@@ -4,13 +4,14 @@ Shapes: B videos, T frames, C channels. Inside, a sequence `(B, C, T)` may trave
 channels-last memory, which features read as `(T, dim)` rows enter without a copy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.head.networks.fused import CHANNELS_LAST, KEEP_SCALE, Dropout, ResidualStage, Taps, convolve, row_weights
+from common.head.networks.fused import CHANNELS_LAST, KEEP_SCALE, Dropout, ResidualStage, Taps, convolve
 
 
 class Head(nn.Module):
@@ -29,6 +30,13 @@ class Head(nn.Module):
         for module in self.modules():
             if isinstance(module, SeededDropout):
                 module.generator = generator
+
+    def join(self) -> list["Joined"]:
+        """All parameters as an optimizer is to take them, those of fused stages joined; to be called where they are to stay."""
+        stages = [module for module in self.modules() if isinstance(module, FusedStage) and module.is_fused]
+        joined = [each for stage in stages for stack in stage.stacks for each in stack.join()]
+        in_stages = {id(part) for each in joined for part in each.parts}
+        return joined + [Joined(each, [each]) for each in self.parameters() if id(each) not in in_stages]
 
 
 class Standardised(Head):
@@ -117,29 +125,114 @@ class DilatedResidualLayer(nn.Module):
         self.dropout = SeededDropout()
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The layer as it is defined; `through_layers` is faster in training."""
+        """The layer as it is defined; `ResidualLayers` is faster in training."""
         out = self.conv_1x1(F.relu(self.conv_dilated(x)))
         return masked(x + self.dropout(out), mask)
 
 
-def through_layers(layers: Sequence[DilatedResidualLayer], x: Tensor, mask: Tensor | None) -> Tensor:
-    """What comes out of the last of a stage's layers."""
-    if not layers[0].training or layers[0].dropout.p != 0.5:
-        for layer in layers:
-            x = layer(x, mask)
-        return x
-    dilated = _stacked([layer.conv_dilated for layer in layers], x.dtype)
-    # dropout's factor, which is exact, costs nothing here
-    pointwise = [KEEP_SCALE * each for each in _stacked([layer.conv_1x1 for layer in layers], x.dtype)]
-    octets = layers[0].dropout.octets(x, len(layers))
-    taps = [layer.conv_dilated.taps for layer in layers]
-    return ResidualStage.apply(x, *dilated, *pointwise, octets, mask, taps)
+class Joined(NamedTuple):
+    """Parameters of layers as a training updates them: `whole` has all of `parts`, which are views of it.
+
+    A step on one takes no longer to start than a step on each of L layers. A parameter of no stage is a whole of itself.
+    """
+
+    whole: nn.Parameter
+    parts: list[nn.Parameter]
+
+    def together(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Tensors like the parts, an optimizer's moments say, as one like the whole."""
+        return tensors[0] if self.whole is self.parts[0] else _together(tensors)
+
+    def apart(self, tensor: Tensor) -> Sequence[Tensor]:
+        """A tensor like the whole as those like the parts: views of it."""
+        return [tensor] if self.whole is self.parts[0] else _apart(tensor)
 
 
-def _stacked(convolutions: Sequence[TemporalConv], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weights and biases of all layers: an operation on weights takes longer to start than to run, so it is one for all."""
-    weights = torch.stack([each.weight for each in convolutions])
-    return row_weights(weights.to(dtype)), torch.stack([each.bias for each in convolutions]).to(dtype)
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """Weights `(out, in, taps)` of L layers as a stage takes them, `(L, out, taps, in)`; biases `(out,)` as `(L, out)`."""
+    whole = torch.stack(tuple(parts))
+    return whole.mT.contiguous() if whole.dim() > 2 else whole
+
+
+def _apart(whole: Tensor) -> Sequence[Tensor]:
+    """What `_together` put together: views."""
+    return (whole.mT if whole.dim() > 2 else whole).unbind()
+
+
+class Stack:
+    """The like convolutions of a stage's layers: `weight` `(L, out, taps, in)` and `bias` `(L, out)` are those of all.
+
+    An operation on weights takes longer to start than to run, so it is one for all. They are put together at each use, until
+    `join` does that for good.
+    """
+
+    def __init__(self, convolutions: Iterable[TemporalConv]):
+        self._convolutions = list(convolutions)
+        self._joined: dict[str, Joined] = {}
+
+    def join(self) -> Iterable[Joined]:
+        """Put the weights and the biases into one each, of which those of the convolutions are views from here on."""
+        for name in ("weight", "bias"):
+            parts = [getattr(each, name) for each in self._convolutions]
+            whole = nn.Parameter(_together(parts).detach())
+            for part, place in zip(parts, _apart(whole.detach()), strict=True):
+                part.data = place
+            self._joined[name] = Joined(whole, parts)
+        return self._joined.values()
+
+    @property
+    def weight(self) -> Tensor:
+        return self._all("weight")
+
+    @property
+    def bias(self) -> Tensor:
+        return self._all("bias")
+
+    def _all(self, name: str) -> Tensor:
+        if not self._joined:
+            return _together([getattr(each, name) for each in self._convolutions])
+        whole = self._joined[name].whole
+        if getattr(self._convolutions[0], name).data_ptr() != whole.data_ptr():
+            raise RuntimeError(
+                "this head was moved or copied after `join`; give its optimizer what a new `join` returns"
+            )
+        return whole
+
+
+class FusedStage(nn.Module):
+    """A stage whose layers a training takes together (`fused`): where its dropout is at p = 0.5."""
+
+    stacks: Sequence[Stack]
+    dropout: "SeededDropout"
+
+    @property
+    def is_fused(self) -> bool:
+        return self.dropout.p == 0.5
+
+
+class ResidualLayers(FusedStage, nn.ModuleList):
+    """The dilated residual layers of a stage, one after another."""
+
+    def __init__(self, layers: Iterable[DilatedResidualLayer]):
+        super().__init__(layers)
+        self.stacks = [Stack(layer.conv_dilated for layer in self), Stack(layer.conv_1x1 for layer in self)]
+
+    @property
+    def dropout(self) -> "SeededDropout":
+        """That of the first draws for all of them."""
+        return self[0].dropout
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """What comes out of the last layer."""
+        if not (self.training and self.is_fused):
+            for layer in self:
+                x = layer(x, mask)
+            return x
+        dilated, pointwise = ((stack.weight.to(x.dtype), stack.bias.to(x.dtype)) for stack in self.stacks)
+        pointwise = [KEEP_SCALE * each for each in pointwise]  # dropout's factor, which is exact, costs nothing here
+        octets = self.dropout.octets(x, len(self))
+        taps = [layer.conv_dilated.taps for layer in self]
+        return ResidualStage.apply(x, *dilated, *pointwise, octets, mask, taps)
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -13,12 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.head.networks.fused import PairedStage, Taps, row_weights
-from common.head.networks.layers import DilatedResidualLayer, Head, SeededDropout, TemporalConv, masked, through_layers
+from common.head.networks.fused import PairedStage, Taps
+from common.head.networks.layers import (
+    DilatedResidualLayer,
+    FusedStage,
+    Head,
+    ResidualLayers,
+    SeededDropout,
+    Stack,
+    TemporalConv,
+    masked,
+)
 from common.head.networks.lookahead import future_limits
 
 
-class PredictionGeneration(nn.Module):
+class PredictionGeneration(FusedStage):
     """First stage: each layer joins one convolution of growing and one of shrinking dilation.
 
     `futures`: the frames after its own that each layer may use.
@@ -38,11 +47,12 @@ class PredictionGeneration(nn.Module):
         self.conv_fusion = nn.ModuleList(TemporalConv(2 * num_f_maps, num_f_maps) for _ in range(num_layers))
         self.dropout = SeededDropout()
         self.conv_out = TemporalConv(num_f_maps, num_classes)
+        self.stacks = [Stack(each) for each in (self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion)]
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         out = masked(self.conv_1x1_in(x), mask)
-        if self.training and self.dropout.p == 0.5:
-            weights, biases, taps = multiplied(self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion, out.dtype)
+        if self.training and self.is_fused:
+            weights, biases, taps = self.multiplied(out.dtype)
             octets = self.dropout.octets(out, len(taps))
             out = PairedStage.apply(out, weights, biases, octets, mask, taps)
         else:
@@ -57,30 +67,30 @@ class PredictionGeneration(nn.Module):
         joined = fusion(torch.cat((first(x), second(x)), dim=1))
         return masked(self.dropout(F.relu(joined)) + x, mask)
 
+    def multiplied(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, list[tuple[Taps, Taps]]]:
+        """Of all layers the pairs with the fusion multiplied in: weights `(layers, maps, taps of both, maps)`, biases, their taps.
 
-def multiplied(
-    firsts: Sequence[TemporalConv], seconds: Sequence[TemporalConv], fusions: Sequence[TemporalConv], dtype: torch.dtype
-) -> tuple[Tensor, Tensor, list[tuple[Taps, Taps]]]:
-    """Of all layers the pairs with the fusion multiplied in: weights `(layers, maps, taps of both, maps)`, biases, their taps.
-
-    Nothing but the fusion comes after a pair, so that the three are one linear map: 5 products of maps instead of 8. All layers
-    together, since each operation on weights takes longer to start than to run.
-    """
-    taps = [(first.taps, second.taps) for first, second in zip(firsts, seconds, strict=True)]
-    with torch.autocast(fusions[0].weight.device.type, enabled=False):  # products of weights are as precise as weights
-        halves = torch.stack([fusion.weight.squeeze(2) for fusion in fusions]).chunk(2, dim=2)
-        biases = torch.stack([fusion.bias for fusion in fusions])
-        products = []
-        for half, convolutions in zip(halves, (firsts, seconds), strict=True):
-            weight = torch.stack([each.weight for each in convolutions])  # (layers, maps, in, taps)
-            products.append((half @ weight.flatten(2)).unflatten(2, weight.shape[2:]))
-            biases = biases + (half @ torch.stack([each.bias for each in convolutions]).unsqueeze(2)).squeeze(2)
-    one, other = products
-    if all(each.left == each.right for pair in taps for each in pair):
-        # both look at the frame itself: once is enough
-        one, other = torch.cat((one[..., :1], one[..., 1:2] + other[..., 1:2], one[..., 2:]), dim=3), other[..., ::2]
-        taps = [(first, Taps(2 * second.dilation, second.left, second.right)) for first, second in taps]
-    return row_weights(torch.cat((one, other), dim=3).to(dtype)), biases.to(dtype), taps
+        Nothing but the fusion comes after a pair, so that the three are one linear map: 5 products of maps instead of 8.
+        """
+        first, second, fusion = self.stacks
+        biases, halves = fusion.bias, fusion.weight.squeeze(2).chunk(2, dim=2)
+        with torch.autocast(biases.device.type, enabled=False):  # products of weights are as precise as weights
+            products = []
+            for half, stack in zip(halves, (first, second), strict=True):
+                weight = stack.weight
+                products.append((half @ weight.flatten(2)).unflatten(2, weight.shape[2:]))
+                biases = biases + (half @ stack.bias.unsqueeze(2)).squeeze(2)
+        one, other = products
+        taps = [
+            (narrowing.taps, widening.taps)
+            for narrowing, widening in zip(self.conv_dilated_1, self.conv_dilated_2, strict=True)
+        ]
+        if all(each.left == each.right for pair in taps for each in pair):
+            # both look at the frame itself: once is enough
+            before, itself, after = one.split(1, 2)
+            one, other = torch.cat((before, itself + other[:, :, 1:2], after), 2), other[:, :, ::2]
+            taps = [(first, Taps(2 * second.dilation, second.left, second.right)) for first, second in taps]
+        return torch.cat((one, other), 2).to(dtype), biases.to(dtype), taps
 
 
 class Refinement(nn.Module):
@@ -90,11 +100,11 @@ class Refinement(nn.Module):
         super().__init__()
         self.conv_1x1 = TemporalConv(num_classes, num_f_maps)
         pairs = zip(range(num_layers), futures, strict=True)
-        self.layers = nn.ModuleList(DilatedResidualLayer(2**i, num_f_maps, future) for i, future in pairs)
+        self.layers = ResidualLayers(DilatedResidualLayer(2**i, num_f_maps, future) for i, future in pairs)
         self.conv_out = TemporalConv(num_f_maps, num_classes)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        out = through_layers(self.layers, masked(self.conv_1x1(x), mask), mask)
+        out = self.layers(masked(self.conv_1x1(x), mask), mask)
         return masked(self.conv_out(out), mask)
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.head.networks.layers import DilatedResidualLayer, Head, TemporalConv, masked, through_layers
+from common.head.networks.layers import DilatedResidualLayer, Head, ResidualLayers, TemporalConv, masked
 from common.head.networks.lookahead import future_limits
 
 
@@ -20,11 +20,11 @@ class TeCNOStage(nn.Module):
     def __init__(self, maps: int, dim: int, num_classes: int, futures: Sequence[int]):
         super().__init__()
         self.conv_1x1 = TemporalConv(dim, maps)
-        self.layers = nn.ModuleList(DilatedResidualLayer(2**i, maps, future) for i, future in enumerate(futures))
+        self.layers = ResidualLayers(DilatedResidualLayer(2**i, maps, future) for i, future in enumerate(futures))
         self.conv_out_classes = TemporalConv(maps, num_classes)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        out = through_layers(self.layers, masked(self.conv_1x1(x), mask), mask)
+        out = self.layers(masked(self.conv_1x1(x), mask), mask)
         return masked(self.conv_out_classes(out), mask)
 
 

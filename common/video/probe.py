@@ -11,7 +11,7 @@ import itertools
 import os
 import stat
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from common.base.runtime import UserError
 from common.video.timeline import is_plausible_fps
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -158,6 +158,8 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             raise VideoError(path, "not a regular file", advice="expected a video file or a folder of numbered images")
+        if not path.stat().st_size:
+            raise VideoError(path, "Invalid data: the file is empty (0 bytes)", advice="copy the recording again")
         # names and comments in any encoding: they are not needed
         with av.open(str(path), metadata_errors="replace") as container:
             yield container
@@ -255,22 +257,38 @@ def lost_frames(promised: int | None, decoded: int) -> str | None:
 def _has_presentation_times(container: InputContainer, stream: VideoStream) -> bool:
     """Whether the file says when its frames are shown, not only in which order they are decoded.
 
-    AVI never does, which matters for all codecs but those that store each frame alone. Where a codec stores frames out
-    of order, times that never fall in order of decoding are not those of presentation (a copied AVI, most ASF).
+    AVI never does, which matters for all codecs but those that store each frame alone. Elsewhere times that fall in order of
+    decoding tell nothing until the codec has stored a frame out of order: those of presentation step back in the file there,
+    others (a copied AVI, most ASF) when the frames are shown. A still opening has none out of order, so that it is read on.
+    MP4 has a table of its own for times of presentation that are not those of decoding.
     """
     is_avi, reorders = container.format.name == "avi", bool(stream.codec_context.reorder_depth)
     if not is_avi and not reorders:
         return True
-    packets = []
-    for packet in container.demux(stream):
-        if packet.size and not packet.is_discard:
-            packets.append((packet.pts, packet.dts))
-        if len(packets) == PACKETS_LOOKED_AT:
-            break
+    packets = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
+    first = list(itertools.islice(packets, PACKETS_LOOKED_AT))
     if is_avi:
-        return not reorders and all(shown == decoded for shown, decoded in packets)
-    known = [shown for shown, _ in packets if shown is not None]
-    return len(known) < 3 or known != sorted(known)
+        return not reorders and all(packet.pts == packet.dts for packet in first)
+    known = [packet.pts for packet in first if packet.pts is not None]
+    if len(known) < 3 or _steps_back(known):
+        return True
+    if "mp4" in container.format.name and any(packet.pts != packet.dts for packet in first):
+        return True
+    if _steps_back(_shown_pts(first)):
+        return False
+    return _steps_back(itertools.chain(known[-1:], (packet.pts for packet in packets if packet.pts is not None)))
+
+
+def _steps_back(times: Iterable[int]) -> bool:
+    """Whether a time is followed by an earlier one."""
+    return any(later < earlier for earlier, later in itertools.pairwise(times))
+
+
+def _shown_pts(packets: Iterable[Packet]) -> Iterator[int]:
+    """The stored time of each frame of the first packets, in the order in which they are shown; decodes them."""
+    for packet in packets:
+        with contextlib.suppress(Exception):  # what does not decode is told when the whole file is decoded
+            yield from (frame.pts for frame in packet.decode() if frame.pts is not None)
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int] | None:

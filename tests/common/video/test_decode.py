@@ -10,6 +10,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from types import ModuleType
 
@@ -20,7 +21,8 @@ import pytest
 from common.base.runtime import UserError
 from common.video import decode as decode_module
 from common.video.decode import DECODERS, Frame, decode, decoder_version
-from common.video.probe import VideoError, probe
+from common.video.probe import PACKETS_LOOKED_AT, VideoError, probe
+from tests.common import odd_videos
 
 BT709, BT601 = 1, 6  # matrix coefficients of ITU-T H.273
 LIMITED, FULL = 1, 2
@@ -219,6 +221,32 @@ def test_frames_stored_out_of_order_come_in_order_of_presentation(make_clip, tmp
     decoded = list(decode(path))
     assert [frame.seconds for frame in decoded] == pytest.approx([i / 25 for i in range(30)], abs=1e-3)
     assert np.diff([frame.image.mean() for frame in decoded]).min() > 0
+
+
+def still_then_moving() -> Iterator[np.ndarray]:
+    """A grainy still picture, in which an encoder stores no frame out of order, and then motion, in which it does."""
+    grain = np.random.default_rng(0)
+    for _ in range(100):
+        yield (64 + grain.integers(-15, 16, (96, 128, 1))).repeat(3, axis=2).astype(np.uint8)
+    y, x = np.mgrid[:96, :128]
+    for index in range(80):
+        yield np.stack([2 * x + 3 * index, 2 * y + index, np.full_like(x, 2 * index)], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("times", ["of presentation", "of decoding"])
+@pytest.mark.parametrize("container", ["mp4", "mov", "mkv", "ts"])
+def test_a_still_opening_does_not_hide_what_the_times_of_a_file_are(make_clip, tmp_path, container, times):
+    """Its first frames fall in the same order whether their times are those of presentation or, in a copied AVI, of decoding."""
+    source = make_clip(tmp_path / "source.mp4", still_then_moving(), options={"preset": "medium"})
+    with av.open(str(source)) as opened:
+        stored = [packet.pts for packet in opened.demux(video=0) if packet.pts is not None]
+    assert stored[:PACKETS_LOOKED_AT] == sorted(stored[:PACKETS_LOOKED_AT])
+    assert stored != sorted(stored)
+    change = odd_videos.timed_in_order_of_decoding if times == "of decoding" else None
+    path = odd_videos.rewrap(source, tmp_path / f"clip.{container}", *filter(None, [change]))
+    assert probe(path).has_presentation_times == (times == "of presentation")
+    seconds = [frame.seconds for frame in decode(path)]
+    assert np.subtract(seconds, seconds[0]) == pytest.approx(np.arange(180) / 25, abs=2e-3)
 
 
 def test_decoding_twice_gives_the_same_frames(make_clip, tmp_path):

@@ -147,7 +147,7 @@ def _details(
     further = further_summary(scores, relaxed_seconds, effort)
     print()
     for key, value in further.items():
-        unit = FURTHER_MEASURES[key][1]
+        unit = FURTHER_MEASURES[key].unit
         shown = "n/a" if math.isnan(value) else f"{100 * value:.2f} %" if unit == "%" else f"{value:.2f} {unit}"
         print(f"{further_name(key, relaxed_seconds)}: {shown}")
     print(effort.sentence)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from common.encoders.base import Encoder
 
 FAMILY_OF = {key: family for family, key in NETWORK_KEYS.items()}
+NOT_LOOKED_UP = "is not looked up"  # which a test refuses: a person has to
 MOST_TRIED = 150_000_000  # parameters, up to which random weights are a matter of seconds on a CPU
 
 
@@ -50,7 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     script = paths.CHECKOUT / "models" / "Base" / "extract_features.py"
     write_text(folder.root / script.name, read_text(script))
     print(f"wrote {folder.config}\nnext: python -m common.weights prefetch {folder.name}")
-    print(f"then: python -m common.extract_features --model {folder.name} --dataset {paths.default_dataset()}")
+    print(
+        f"then: python -m common.extract_features --model {folder.name} --dataset {paths.meant_datasets()[0]}"
+        "    # --weights random: no download, for a try"
+    )
     return 0
 
 
@@ -122,7 +126,7 @@ def _text(config: EncoderConfig, values: dict[str, Any]) -> str:
 def _ledger(family: str, values: dict[str, Any]) -> dict[str, str]:
     """What is known of the weights: that they are offered without a licence's acceptance is for a person to look up."""
     is_local = "weights" in values or Path(str(values[NETWORK_KEYS[family]])).is_dir()
-    source = "a local file" if is_local else f"{family} {version(family)}; that it asks for nothing is not looked up"
+    source = "a local file" if is_local else f"{family} {version(family)}; that it asks for nothing {NOT_LOOKED_UP}"
     today = datetime.date.today()
     return {"state": "none" if is_local else "public", "checked": f"{today:%Y-%m}", "source": source}
 

@@ -196,9 +196,8 @@ def compare_headers(imported: Imported) -> None:
         expected = grid.count(info.promised_frames, info.fps) if info.promised_frames else None
         if expected not in (None, len(video.labels)):
             differing.append(f"{name} {expected} ({len(video.labels)} labels)")
-    print(
-        "hint: labels by the header and in the release differ (headers are often wrong):", listed(differing) or "none"
-    )
+    if differing:
+        print("hint: labels by the header and in the release differ (headers are often wrong):", listed(differing))
 
 
 def print_summary(dataset: paths.Dataset, imported: Imported, lists: ReleaseLists) -> None:

@@ -26,7 +26,7 @@ from common.encoders.base import build_encoder
 from common.encoders.config import read_encoder_config
 from common.encoders.contract import breaches
 from common.encoders.weights.load import RANDOM
-from common.scoring.further_measures import FURTHER_MEASURES
+from common.scoring.further_measures import FURTHER_MEASURES, FurtherMeasure
 from common.scoring.metrics import confusion_matrix
 from common.scoring.protocols import PROTOCOLS, Protocol, methods_sentence, summarise
 from common.scoring.video_score import SegmentRule, VideoScore
@@ -162,7 +162,7 @@ EXAMPLES = (
     '"""MyNet',
     "class SmoothedLinear",
     "def cohen_kappa",
-    '"cohen_kappa": (',
+    '"cohen_kappa": Fur',
     "Protocol(",
     "def _read(",
     "family: timm",
@@ -224,12 +224,12 @@ def test_the_example_of_a_family_keeps_the_contract(monkeypatch):
 
 def test_the_lines_of_a_measure_are_entries_of_its_dicts():
     counted = np.array([[3, 1], [0, 2]])
-    names = {"np": np, "metrics": mock.Mock(), "pooled": counted}
+    names = {"np": np, "metrics": mock.Mock(), "pooled": counted, "FurtherMeasure": FurtherMeasure}
     exec(example("def cohen_kappa"), names)
     names["metrics"].cohen_kappa = names["cohen_kappa"]
-    titled, measured = (eval(f"{{{line}\n}}", names) for line in example('"cohen_kappa": (').splitlines())
+    titled, measured = (eval(f"{{{line}\n}}", names) for line in example('"cohen_kappa": Fur').splitlines())
     assert titled.keys() == measured.keys()
-    assert {unit for _, unit in titled.values()} <= {unit for _, unit in FURTHER_MEASURES.values()}
+    assert {each.unit for each in titled.values()} <= {each.unit for each in FURTHER_MEASURES.values()}
     assert measured["cohen_kappa"] == pytest.approx((5 / 6 - 1 / 2) / (1 - 1 / 2))  # by chance (4 x 3 + 2 x 3) / 36
 
 

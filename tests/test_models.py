@@ -15,6 +15,7 @@ from common.encoders.contract import CONTRACT, breaches, noise
 from common.encoders.weights.load import NONE, WeightSource
 from common.features.config import ExtractionConfig
 from common.features.extract import identity_of
+from common.new_encoder import NOT_LOOKED_UP
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 CONFIGS = {path.parent.name: read_encoder_config(path) for path in sorted(MODELS.glob("*/config.yaml"))}
@@ -170,6 +171,9 @@ def test_a_folder_says_what_it_is_under_which_licence_and_how_large(folder):
         f"{path}: add `ledger: {{state: ..., checked: YYYY-MM, source: ...}}` on the weights"
     )
     assert config.ledger.checked >= "2026-11", f"{path}: `ledger: checked:` is a month, such as 2026-11"
+    assert NOT_LOOKED_UP not in config.ledger.source, (
+        f"{path}: `ledger: source:` says that the licence is not looked up: read it, and say where and what it asks for"
+    )
     is_gated = config.ledger.state == "gated"
     assert is_gated == bool(config.substitute), f"{path}: gated weights, and they alone, name a `substitute:` folder"
     assert not is_gated or CONFIGS[config.substitute].ledger.state == "public", f"{path}: the substitute is not public"

@@ -10,12 +10,12 @@ from common.base.runtime import UserError, shown
 
 
 def read_table(
-    path: Path, columns: Sequence[str], delimiters: str = ",;\t"
+    path: Path, columns: Sequence[str], delimiters: str = ",;\t", *, advice: str = "correct the head"
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Rows of a CSV file that are not blank: the number of their last line, and the values of `columns`, stripped.
 
     Titles may have other capitals, further columns are passed over, the delimiter is found out. What a short row lacks
-    is None.
+    is None; `advice` is for who lacks a column.
 
     Raises `UserError` naming file and line for a missing column, a quote without its end and a cell of no end.
     """
@@ -26,7 +26,7 @@ def read_table(
     delimiter = next((mark for mark, cells in titles.items() if set(wanted) <= set(cells)), None)
     if delimiter is None:
         names = delimiters[0].join(columns)
-        raise UserError(f"{path}, line 1: expected the columns {names}, found {shown(head)}; correct the head")
+        raise UserError(f"{path}, line 1: expected the columns {names}, found {shown(head)}; {advice}")
     places = [titles[delimiter].index(column) for column in wanted]
     rows = csv_rows(path, text, delimiter)
     next(rows)

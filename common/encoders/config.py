@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from common.base.files import read_yaml
 from common.base.options import from_mapping
-from common.base.runtime import UserError
+from common.base.runtime import UserError, nearest_name
 from common.video.preprocess import Preprocessing
 
 # what `family:` in a config.yaml may say: the modules of `common/encoders/families/`, each loaded where it is asked for
@@ -241,6 +241,10 @@ def _completed(values: dict[str, Any], source: object) -> dict[str, Any]:
     """A library's network under `architecture`, with what the library says of it where `values` say nothing."""
     family = values.get("family")
     family = FORMER_FAMILIES.get(family, family) if isinstance(family, str) else None
+    if family is not None and family not in FAMILIES and values.keys() & set(NETWORK_KEYS.values()):
+        near = nearest_name(family, FAMILIES)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise UserError(f"{source}: family {family!r} is unknown{hint}; known: {', '.join(FAMILIES)}")
     if family not in NETWORK_KEYS:
         return values
     key = NETWORK_KEYS[family]

@@ -1,6 +1,7 @@
 """Measures beside the study's eight: other conventions of the field, calibration, phase changes, each phase alone."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,21 +16,38 @@ RELAXED_SECONDS = 2.0
 WITHOUT_BACKGROUND = SegmentRule(background=False, last_segment="fixed")
 
 TEMPERED = "calibration_error_tempered"  # what a run's record knows of itself (`run_k_folds --temperature`)
-# key in files -> name in tables, unit
+
+
+class FurtherMeasure(NamedTuple):
+    """How a measure is named in tables, its unit (`%` of a fraction of 1, `s` or `1/h`), and which values are good."""
+
+    title: str
+    unit: str
+    lower_is_better: bool = False
+
+
+# by key in files
 FURTHER_MEASURES = {
-    "balanced_accuracy": ("Balanced accuracy, all frames", "%"),
-    "jaccard_phases": ("Jaccard: mean over videos of each phase, then over phases", "%"),
-    "jaccard_micro": ("Jaccard: all frames of a video, mean over videos", "%"),
-    "calibration_error": ("Expected calibration error, 15 bins, all frames", "%"),
-    TEMPERED: ("The same after temperature, fitted on training videos kept aside", "%"),
-    "boundary_error": ("Phase start error, median over found starts", "s"),
-    "boundaries_missed": ("Phase starts of a phase never predicted in the video", "%"),
-    "relaxed_accuracy": ("Accuracy, boundaries relaxed by ±{seconds:g} s, mean over videos", "%"),
-    "relaxed_miou": ("mIoU, boundaries relaxed by ±{seconds:g} s, mean over videos", "%"),
-    "edit_without_background": ("Edit without background, mean over videos", "%"),
-    "corrections": ("Operations to correct a prediction, an hour of video", "1/h"),
-    TIME_SAVED: ("Labelling time saved by predictions, by assumed costs of an operation", "%"),
-    **{f"{key}_without_background": (f"{MEASURES[key]} without background, pooled", "%") for key in OVERLAP_MEASURES},
+    "balanced_accuracy": FurtherMeasure("Balanced accuracy, all frames", "%"),
+    "jaccard_phases": FurtherMeasure("Jaccard: mean over videos of each phase, then over phases", "%"),
+    "jaccard_micro": FurtherMeasure("Jaccard: all frames of a video, mean over videos", "%"),
+    "calibration_error": FurtherMeasure("Expected calibration error, 15 bins, all frames", "%", lower_is_better=True),
+    TEMPERED: FurtherMeasure(
+        "The same after temperature, fitted on training videos kept aside", "%", lower_is_better=True
+    ),
+    "boundary_error": FurtherMeasure("Phase start error, median over found starts", "s", lower_is_better=True),
+    "boundaries_missed": FurtherMeasure(
+        "Phase starts of a phase never predicted in the video", "%", lower_is_better=True
+    ),
+    "relaxed_accuracy": FurtherMeasure("Accuracy, boundaries relaxed by ±{seconds:g} s, mean over videos", "%"),
+    "relaxed_miou": FurtherMeasure("mIoU, boundaries relaxed by ±{seconds:g} s, mean over videos", "%"),
+    "edit_without_background": FurtherMeasure("Edit without background, mean over videos", "%"),
+    "corrections": FurtherMeasure("Operations to correct a prediction, an hour of video", "1/h", lower_is_better=True),
+    TIME_SAVED: FurtherMeasure("Labelling time saved by predictions, by assumed costs of an operation", "%"),
+    **{
+        f"{key}_without_background": FurtherMeasure(f"{MEASURES[key]} without background, pooled", "%")
+        for key in OVERLAP_MEASURES
+    },
 }
 
 
@@ -61,7 +79,12 @@ def further_summary(
         **_effort_summary(scores, effort),
         **{f"{key}_without_background": value for key, value in zip(OVERLAP_MEASURES, overlap_f1, strict=True)},
     }
-    return {key: float(values.get(key, np.nan)) for key in FURTHER_MEASURES}
+    values |= {TEMPERED: np.nan}  # that of a run's record
+    if unlike := values.keys() ^ FURTHER_MEASURES.keys():
+        raise KeyError(
+            f"expected the same keys in FURTHER_MEASURES and in `values` of further_summary; only one has {unlike}"
+        )
+    return {key: float(values[key]) for key in FURTHER_MEASURES}
 
 
 def _effort_summary(scores: Sequence[VideoScore], rule: EffortRule) -> dict[str, float]:
@@ -76,7 +99,7 @@ def _effort_summary(scores: Sequence[VideoScore], rule: EffortRule) -> dict[str,
 
 def further_name(key: str, relaxed_seconds: float = RELAXED_SECONDS) -> str:
     """The name of a further measure in tables."""
-    return FURTHER_MEASURES[key][0].format(seconds=relaxed_seconds)
+    return FURTHER_MEASURES[key].title.format(seconds=relaxed_seconds)
 
 
 def relaxed_confusion(score: VideoScore, seconds: float) -> np.ndarray:

@@ -101,9 +101,11 @@ def described_release(path: Path) -> Release:
 def _read(described: TableDescription, reading: Reading) -> Iterator[Entry]:
     rows: dict[str, list[Row]] = defaultdict(list)
     sources: dict[str, Path] = {}
+    known_problems = len(reading.problems)
     for path in reading.require(described.table):
         with reading.naming_problems():
-            for where, cells in table_rows(path, list(described.columns.values()), DELIMITERS):
+            advice = "`columns:` of the description names them as they are here"
+            for where, cells in table_rows(path, list(described.columns.values()), DELIMITERS, advice=advice):
                 row = {key: cells[column] for key, column in described.columns.items()}
                 video = video_named(row.get("video") or path.name.removesuffix(path.suffix))
                 rows[video].append((where, row))
@@ -112,7 +114,8 @@ def _read(described: TableDescription, reading: Reading) -> Iterator[Entry]:
         found = {row["label"] for of_video in rows.values() for _, row in of_video if row["label"]}
         reading.phases = Phases(tuple(sorted(found | ({described.gap} if described.gap else set()))))
     media = {video_named(path.name): path for path in reading.find_media(described.videos)}
-    for name in sorted(media.keys() - rows.keys()):
+    # what a table that cannot be read would have said is not known
+    for name in sorted(media.keys() - rows.keys()) if len(reading.problems) == known_problems else ():
         reading.problems.append(f"{media[name]}: no row of {name} in {described.table}; not imported")
     for name, of_video in sorted(rows.items()):
         read = partial(_labels, described, reading, of_video, media.get(name))

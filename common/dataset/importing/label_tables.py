@@ -13,15 +13,17 @@ from common.dataset.tables import read_table, untitled_rows
 EARLY_SECONDS = 1e-6  # by which a frame's time may miss a start for the frame to be the first of it: times are rounded
 
 
-def table_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a CSV file, each with the words `FILE, line N` for error messages.
+def table_rows(
+    path: Path, columns: Sequence[str], delimiter: str, *, advice: str = "correct the head"
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a CSV file, each with the words `FILE, line N` for error messages; `advice` is for who lacks a column.
 
     Raises `UserError` for a missing or binary file, a missing column and a row that is too short.
     """
     wanted = delimiter[0].join(columns)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a table with the columns {wanted}")
-    for line, row in read_table(path, columns, delimiter):
+    for line, row in read_table(path, columns, delimiter, advice=advice):
         where = f"{path}, line {line}"
         lacking = [column for column in columns if row[column] is None]
         if lacking:

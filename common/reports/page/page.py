@@ -113,7 +113,7 @@ def build(report: Report, *, all_ribbons: bool = False, thumbnails: bool = False
         "costs": COSTS,
         "operations": OPERATIONS,
         "scales": sorted(SCALES, key=lambda scale: scale != "as stated"),
-        "further_measures": {key: (further_name(key), unit) for key, (_, unit) in FURTHER_MEASURES.items()},
+        "further_measures": {key: (further_name(key), each.unit) for key, each in FURTHER_MEASURES.items()},
         "runs": [run_cells(result, split) for result in report.results for split in result.splits],
     }
 

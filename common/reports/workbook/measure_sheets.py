@@ -28,12 +28,11 @@ from common.reports.workbook.sheet import (
     mean_std_cells,
 )
 from common.scoring.effort import OPERATIONS, SCALES, TIME_SAVED
-from common.scoring.further_measures import FURTHER_MEASURES, TEMPERED, further_name
+from common.scoring.further_measures import FURTHER_MEASURES, further_name
 from common.scoring.intervals import UNDEFINED, Interval
 from common.scoring.metrics import MEASURES
 
 PHASE_SHARES = {"precision": "Precision %", "recall": "Recall %", "f1": "F1 %", "iou": "IoU %"}
-SMALL_IS_GOOD = ("calibration_error", TEMPERED, "boundary_error", "boundaries_missed", "corrections")
 
 
 def _best_or_tied(boards: Sequence[Leaderboard]) -> str:
@@ -253,14 +252,16 @@ def protocols_sheet(report: Report) -> Sheet:
 
 def further_sheet(report: Report) -> Sheet:
     """One row per encoder: the measures beside the eight."""
-    units = {key: unit for key, (_, unit) in FURTHER_MEASURES.items()}
-    columns = {key: f"{further_name(key)}, {unit}" for key, unit in units.items()}
+    columns = {key: f"{further_name(key)}, {measure.unit}" for key, measure in FURTHER_MEASURES.items()}
     rows = []
     for result in report.results:
-        scaled = {columns[key]: value * (100 if units[key] == "%" else 1) for key, value in result.further.items()}
+        scaled = {
+            columns[key]: value * (100 if FURTHER_MEASURES[key].unit == "%" else 1)
+            for key, value in result.further.items()
+        }
         rows.append({"Encoder": result.name} | scaled)
     table = pd.DataFrame(rows)
-    small = [columns[key] for key in SMALL_IS_GOOD]
+    small = [columns[key] for key, measure in FURTHER_MEASURES.items() if measure.lower_is_better]
     return Sheet(
         "further",
         "Measures beside the eight, over all videos. Bold in a box: best.",

@@ -67,6 +67,7 @@ def test_configs_of_earlier_versions_are_read(checkout, former, now):
         ("{family: torchvision, torchvision: resnet51}", "torchvision has no image network 'resnet51'"),
         ("{family: timm, timm: [a]}", "missing key 'timm'"),
         ("{family: resnext, title: T}", "missing key"),
+        (f"{{family: tim, timm: {SMALL}}}", "family 'tim' is unknown; did you mean 'timm'"),
         (f"{{family: timm, timm: {SMALL}, torchvision: resnet50}}", "unknown key 'torchvision'"),
     ],
 )

@@ -85,11 +85,11 @@ def test_every_further_measure_has_a_name_and_a_unit():
     summary = further_summary([scored([0, 1], [0, 1])])
     assert list(summary) == list(FURTHER_MEASURES)
     assert "±2 s" in further_name("relaxed_accuracy")
-    units = {key: unit for key, (_, unit) in FURTHER_MEASURES.items() if unit not in ("%", "s", "1/h")}
+    units = {key: each.unit for key, each in FURTHER_MEASURES.items() if each.unit not in ("%", "s", "1/h")}
     assert not units, (
         f"FURTHER_MEASURES: expected the unit %, s or 1/h, found {units}; a share is in %, as a fraction of 1"
     )
-    assert {unit for _, unit in FURTHER_MEASURES.values()} == {"%", "s", "1/h"}
+    assert {each.unit for each in FURTHER_MEASURES.values()} == {"%", "s", "1/h"}
 
 
 def test_every_further_measure_has_a_value():
@@ -97,6 +97,32 @@ def test_every_further_measure_has_a_value():
     summary = further_summary([scored([0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2], np.eye(3)[[0, 1, 1, 1, 2, 2]])])
     missing = [key for key, value in summary.items() if np.isnan(value) and key != TEMPERED]
     assert not missing, f"further_summary: expected a value of {', '.join(missing)}, found none; add it to `values`"
+
+
+def test_a_measure_in_percent_is_a_fraction_of_one_and_perfection_is_its_best():
+    """A tenth wrong in one video, all wrong in another; a value in percent may be below 0 and is never above 1."""
+    true = [0] * 5 + [1] * 5 + [2] * 5
+    by_name = {
+        name: further_summary([scored(true, predicted, np.eye(3)[predicted])])
+        for name, predicted in {
+            "perfect": true,
+            "worse": [0] * 7 + [1] * 5 + [2] * 3,
+            "wrong": [1] * 5 + [2] * 5 + [0] * 5,
+        }.items()
+    }
+    for key, measure in FURTHER_MEASURES.items():
+        values = {name: summary[key] for name, summary in by_name.items() if not np.isnan(summary[key])}
+        said = f"FURTHER_MEASURES: {key} in {measure.unit} has the values {values}"
+        assert measure.unit != "%" or all(value <= 1 for value in values.values()), f"{said}: give a fraction of 1"
+        if "perfect" in values:
+            best = min(values.values()) if measure.lower_is_better else max(values.values())
+            assert values["perfect"] == best, f"{said}: say `lower_is_better` where a perfect prediction has the lowest"
+
+
+def test_a_value_without_an_entry_is_named(monkeypatch):
+    monkeypatch.delitem(FURTHER_MEASURES, "jaccard_micro")
+    with pytest.raises(KeyError, match="only one has"):
+        further_summary([scored([0, 1], [0, 1])])
 
 
 # --- relaxed scoring, frame by frame ----------------------------------------------------------------------------

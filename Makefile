@@ -46,6 +46,7 @@ UV := build/tools/locking/bin/uv
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, found ' + sys.version if sys.version_info < (3, 11) else 0)"
+	@echo "installing into .venv: 7 GB with PyTorch's CUDA libraries, one to four minutes"
 	$(PYTHON) -m venv .venv
 	$(UV_INSTALL) $(PACKAGES) || $(PY) -m pip install --quiet $(PACKAGES)
 	$(PY) -m pip install --quiet --no-deps -e .

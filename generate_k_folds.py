@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 
 from common.base import paths
-from common.base.entries import list_videos
+from common.base.entries import list_videos, same_name
 from common.base.options import CommandParser
-from common.base.runtime import listed, run_main
+from common.base.runtime import counted, listed, run_main
 from common.checks.files import owner_of, without_video
 from common.checks.folds import untrained_findings
 from common.checks.labels import require_sound_labels
@@ -41,13 +41,19 @@ def main(argv: list[str] | None = None) -> int:
     patients = read_patients(dataset)
     folds = make_folds(list(labels), given.num_folds, seed=given.seed, stratify=given.stratify, patients=patients)
     write_folds(dataset, folds, seed=given.seed, stratify=given.stratify, patients=patients, force=given.force)
+    # of names in one's own fashion, some without a prefix, their counts say nothing
+    is_told = given.stratify == "prefix" and all(map(prefix_stratum, labels))
     for number, fold in enumerate(read_folds(dataset), 1):
-        strata = Counter(map(prefix_stratum, fold)) if given.stratify == "prefix" else {}
-        shares = ", ".join(f"{name or 'no prefix'} {count}" for name, count in sorted(strata.items()))
-        print(f"fold {number}: {len(fold)} test videos {f'({shares})' if shares else ''}".rstrip())
+        strata = Counter(map(prefix_stratum, fold)) if is_told else {}
+        shares = ", ".join(f"{name} {count}" for name, count in sorted(strata.items()))
+        print(f"fold {number}: {counted(len(fold), 'test video')} {f'({shares})' if shares else ''}".rstrip())
     for finding in untrained_findings(folds, labels, mapping) if mapping else ():
         print(f"note: {finding.message}")
-    if alone := without_video(labels, list_videos(owner_of(dataset).videos).first):
+    videos = list_videos(owner_of(dataset).videos).first
+    known = {same_name(name) for name in (*labels, *paths.label_paths(dataset.ground_truth_val))}
+    if unlabelled := [name for name in videos if same_name(name) not in known]:
+        print(f"note: videos without labels, in no fold: {listed(unlabelled)}")
+    if alone := without_video(labels, videos):
         print(
             f"note: labels without a video: {listed(alone)}; no features will come of these: add the videos or remove the labels"
         )

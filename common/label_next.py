@@ -100,7 +100,7 @@ def _heads(given: argparse.Namespace) -> list[TrainedHead]:
     from common.head.new_videos import find_head, open_head
 
     if given.checkpoint:
-        return [open_head(path, given.model) for path in given.checkpoint]
+        return [open_head(path, given.model, is_named=True) for path in given.checkpoint]
     model = paths.model(given.model)
     try:
         found = find_head(model, given.dataset or paths.default_dataset(), split=given.split, run=given.run)

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     checkpoint = given.checkpoint or find_head(
         paths.model(given.model), given.dataset or paths.default_dataset(), split=given.split, run=given.run
     )
-    head = open_head(checkpoint, given.model)
+    head = open_head(checkpoint, given.model, is_named=given.checkpoint is not None)
     log.info("%s: %s", checkpoint, head.description)
     for remark in head.remarks:
         log.warning("%s", remark)
@@ -99,7 +99,10 @@ def _parser() -> CommandParser:
     )
     parser.add_trained_head()
     output.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder of all results (default: <video>_phases/ for each video)"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of all results (default: <video>_phases/ in the current folder, for each video)",
     )
     output.add_argument("--overlay", action="store_true", help="also write the video with the phases written in")
     _add_online_options(parser)

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     checkpoint = given.checkpoint or find_head(
         paths.model(given.model), given.dataset or paths.default_dataset(), split=given.split, run=given.run
     )
-    head = open_head(checkpoint, given.model)
+    head = open_head(checkpoint, given.model, is_named=given.checkpoint is not None)
     for remark in (head.description, *head.remarks):
         log.info("%s", remark)
     rates = [frames_fps_of(video) for video in videos.values() if video.is_dir()]
@@ -102,7 +102,7 @@ def _parser() -> CommandParser:
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder of the files, which are never overwritten (default: <FOLDER>_<format>/)",
+        help="folder of the files, which are never overwritten (default: <FOLDER>_<format>/ in the current folder)",
     )
     parser.add_device()
     return parser

@@ -20,6 +20,8 @@ from common.base.runtime import UserError, run_main
 from common.head.acquisition.plan import AcquisitionPlan
 from common.head.config import CHOICES, FLOORS, TrainConfig, add_train_options, read_series
 
+log = logging.getLogger(__name__)
+
 PLAN = [entry.name for entry in fields(AcquisitionPlan)]
 
 
@@ -51,8 +53,13 @@ def main(argv: list[str] | None = None) -> int:
     # torch and the tables load only now: --help and wrong words are answered at once
     from common.head.folds import run_folds
 
-    if run_folds(configs, given) and given["only"] is None:
-        _print_summary(configs, given)
+    are_there = run_folds(configs, given)
+    if given["only"] is not None:
+        return 0  # one task of several, whose fold may be another's
+    if not are_there:
+        log.error("error: not all folds are there yet (above: who is at them); run this again when they are")
+        return 1
+    _print_summary(configs, given)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Where everything stands on a data set: videos extracted, folds done, what is out of date, errors, disk, what to run next.
 
-python -m common.status                 # the only data set, or SICS155
+python -m common.status                 # SICS155, else every data set but a drawn one
 python -m common.status SICS155
 """
 
@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     from common.reports.status.standing import read_standing
     from common.reports.status.standing_text import standing_text
 
-    print(standing_text(read_standing(paths.dataset(given.dataset or paths.default_dataset()))))
+    meant = paths.meant_datasets()
+    names = [given.dataset] if given.dataset else meant if len(meant) > 1 else [paths.default_dataset()]
+    print("\n\n".join(standing_text(read_standing(paths.dataset(name))) for name in names))
     return 0
 
 

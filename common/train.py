@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     config = resolve(TrainConfig, given, given["config"])
     if config.choose != "none" and given["action"] == "train":
         raise UserError(f"choose: {config.choose} is for common.run_k_folds, which chooses for each fold; leave it out")
-    experiment = load_experiment(config, verify=not given["no_verify"], part=given["part"])
+    is_scored = given["action"] == "predict" and not given["videos"]
+    experiment = load_experiment(config, verify=not given["no_verify"], part=given["part"], is_scored=is_scored)
     device, checkpoint = given["device"], given["checkpoint"]
     if given["action"] == "train":
         from common.head.training import train

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from common.dataset.annotations.known_formats import (
 from common.dataset.annotations.prelabelled import mark_done, read_prelabel_record
 from common.dataset.annotations.tiling import SNAP_SECONDS
 from common.dataset.phases import UNLABELLED, read_mapping
+
+log = logging.getLogger(__name__)
 
 
 def import_annotations(argv: Sequence[str]) -> int:
@@ -259,7 +262,14 @@ def _print_changes(target: LabelTarget) -> None:
             rows.append([name, str(len(one.predicted)), *(str(counts[kind]) for kind in OPERATIONS)])
         print(format_table(rows))
     if len(changed) < len(handed_out):
-        print(f"came back unchanged: {listed([name for name in handed_out if name not in changed])}")
+        unchanged = listed([name for name in handed_out if name not in changed])
+        print(f"came back unchanged: {unchanged}")
+        log.warning(
+            "these labels are the head's own words: %s. Where nobody has looked at them, remove their files from %s: a head would learn "
+            "and be scored on its own mistakes",
+            unchanged,
+            target.dataset.ground_truth,
+        )
     worked = {name: one.found.annotated.work_seconds for name, one in target.taken.items()}
     if measured := {name: seconds for name, seconds in worked.items() if seconds is not None}:
         minutes = sum(measured.values()) / 60

@@ -84,6 +84,19 @@ def test_folds_of_a_named_data_set_are_printed(workspace, capsys):
     assert "3 folds of 2 or 3 test videos, seed 42" in printed
 
 
+def test_videos_without_labels_are_named_but_not_those_for_validation(workspace, capsys):
+    root = workspace / "data" / "own"
+    for folder, names in {"groundTruth": "abcd", "groundTruth_val": "v", "videos": "abcduv"}.items():
+        (root / folder).mkdir(parents=True)
+        for name in names:
+            (root / folder / (f"{name}.mp4" if folder == "videos" else f"{name}.txt")).write_text("a\n")
+    (root / "mapping.txt").write_text("0 a\n")
+    generate_k_folds.main(["own", "2"])
+    printed = capsys.readouterr().out
+    assert "note: videos without labels, in no fold: u\n" in printed
+    assert "fold 1: 2 test videos\n" in printed  # no name has a prefix: their counts say nothing
+
+
 def test_folds_wait_for_sound_labels(workspace):
     """An error in them would be found by the training, hours of extraction later."""
     labels = workspace / "data" / "own" / "groundTruth"

@@ -15,6 +15,7 @@ from common.base.entries import VIDEOS_IN_WORDS, list_labels, list_videos, reaso
 from common.base.runtime import UserError, nearest_name, shortened_path, shown
 
 DEFAULT_DATASET = "SICS155"
+PARTS_OF_DATASET = ("videos", "groundTruth", "groundTruth_val", "splits", "features")
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
 SEGMENTATION_RECORD = "segmentation.json"  # the same of predicted masks
 TRANSFER_RECORD = "transfer.json"  # the same of a prediction on another data set than the head's own
@@ -235,13 +236,23 @@ def present_datasets() -> list[str]:
     return [each.name for each in folders if any(map(os.path.exists, (each.mapping, each.videos, each.description)))]
 
 
-def default_dataset() -> str:
-    """The data set that is meant where none is named: the only one that there is, which is said, else the study's."""
+def meant_datasets() -> list[str]:
+    """The data sets of which one is meant where none is named: the study's, else those that are there, but drawn ones beside others."""
     present = present_datasets()
-    if len(present) != 1 or present == [DEFAULT_DATASET]:
-        return DEFAULT_DATASET
-    warn_once(f"data set {present[0]}: the only one in data/")
-    return present[0]
+    if not present or DEFAULT_DATASET in present:
+        return [DEFAULT_DATASET]
+    return [name for name in present if not Dataset(repository_root() / "data" / name).is_synthetic] or present
+
+
+def default_dataset() -> str:
+    """The data set that is meant where none is named, which is said. Raises `UserError` where it may be one of several."""
+    meant = meant_datasets()
+    if len(meant) > 1:
+        raise UserError(f"data/ has several data sets: {', '.join(meant)}; name one (--dataset {meant[0]})")
+    if meant != [DEFAULT_DATASET]:
+        others = " that is not drawn" if len(present_datasets()) > 1 else ""
+        warn_once(f"data set {meant[0]}: the only one in data/{others}")
+    return meant[0]
 
 
 def dataset(name_or_path: str) -> Dataset:
@@ -257,12 +268,17 @@ def dataset(name_or_path: str) -> Dataset:
     for candidate in reversed(candidates) if bare_name else candidates:
         if os.path.isdir(candidate):  # a name too long for a file system is an error to Path
             root = candidate.resolve()
+            if root.name in PARTS_OF_DATASET and Dataset(root.parent).mapping.is_file():
+                raise UserError(f"{candidate}: a folder of the data set {root.parent.name}; name that")
             require_name(f"data set {candidate}", root.name)  # its results are in folders called so
             return Dataset(root)
+    present = present_datasets()
+    near = nearest_name(name_or_path, present) if bare_name else None
+    hint = f"did you mean {near!r}? " if near else ""
     raise UserError(
         f"no data set {shown(name_or_path)}: expected the folder "
-        f"{shortened_path(candidates[-1] if bare_name else candidates[0])}; "
-        f"present: {', '.join(present_datasets()) or 'none'} (data/README.md says how to get one, "
+        f"{shortened_path(candidates[-1] if bare_name else candidates[0])}; {hint}"
+        f"present: {', '.join(present) or 'none'} (data/README.md says how to get one, "
         "`python data/make_sample.py` makes a small one)"
     )
 
@@ -356,7 +372,8 @@ def model(name: str | None) -> Model:
         near = nearest_name(name, models)
         hint = f"nearest: {near!r}; " if near else ""
         raise UserError(
-            f"no model folder {shown(name)} with a config.yaml under models/; {hint}present: {', '.join(models)}"
+            f"no model folder {shown(name)} with a config.yaml under models/; {hint}present: {', '.join(models)} "
+            "(docs/encoders.md says which network each is)"
         )
     return models[name]
 

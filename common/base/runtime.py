@@ -258,7 +258,8 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, desc
     if sys.stderr.isatty() or quiet:
         return tqdm(iterable, total=total, desc=description, unit=f" {unit}", disable=quiet, dynamic_ncols=True)
     has_total = total is not None or hasattr(iterable, "__len__")
-    done = f"{{n:,}} of {{total:,}} {unit}, {{remaining}} left" if has_total else f"{{n:,}} {unit}"
+    units = unit if unit.endswith("s") else f"{unit}s"
+    done = f"{{n:,}} of {{total:,}} {units}, {{remaining}} left" if has_total else f"{{n:,}} {units}"
     title = "{desc}: " if description else ""
     line = {"bar_format": f"{title}{done}, {{elapsed}} so far{{postfix}}", "file": _Lines(), "leave": False}
     seconds = {"mininterval": LINE_SECONDS, "maxinterval": math.inf, "delay": LINE_SECONDS, "miniters": 1}
@@ -269,7 +270,8 @@ class _Lines(io.TextIOBase):
     """What tqdm writes over and over in one line, as lines of a log."""
 
     def write(self, text: str) -> int:
-        if shown_text := text.strip():
+        # a bar beside another goes up a line again
+        if shown_text := text.replace("\x1b[A", "").strip():
             print(shown_text, file=sys.stderr, flush=True)
         return len(text)
 

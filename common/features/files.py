@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from common.base import paths
 from common.base.entries import on_disk
 from common.base.files import (
     cached_fingerprint,
@@ -176,6 +177,11 @@ def open_features(path: Path, feature_dim: int | None = None) -> FeatureFile:
     """
     path = on_disk(path)
     if not path.is_file():
+        if (note := paths.quarantine_note(path.parent, path.stem)).is_file():
+            raise UserError(
+                f"{path}: no features for this video, since its extraction failed ({note} says why); replace the video and extract "
+                "again, or remove its label file and make the folds again"
+            )
         raise UserError(
             f"{path}: no features for this video; run extract_features.py for this encoder and data set; "
             "`python -m common.audit` names labels that have no video"

@@ -146,7 +146,13 @@ class Experiment:
         Raises `UserError` when the split does not exist.
         """
         if self.splits is None:
-            return require_labels(self.dataset.ground_truth_val)
+            folder = self.dataset.ground_truth_val
+            if not folder.is_dir():
+                raise UserError(
+                    f"{folder}: no such folder, whose videos `--split {VALIDATION}` predicts and scores; put labels there, or predict new "
+                    "videos (--videos DIR, common.predict_video)"
+                )
+            return require_labels(folder)
         labels = require_labels(self.dataset.ground_truth)
         return {name: labels[name] for name in self.splits.videos(self.part, int(self.config.split))}
 
@@ -263,8 +269,12 @@ class Experiment:
         )
 
 
-def load_experiment(config: TrainConfig, *, verify: bool = True, part: Part = "test") -> Experiment:
+def load_experiment(
+    config: TrainConfig, *, verify: bool = True, part: Part = "test", is_scored: bool = True
+) -> Experiment:
     """Resolve a configuration: the model (default: the current folder), its feature_dim, portable paths.
+
+    `is_scored`: videos of the split will be predicted, and not only learned from.
 
     Raises `UserError` when the model, the data set, its mapping or the split does not exist.
     """
@@ -285,7 +295,9 @@ def load_experiment(config: TrainConfig, *, verify: bool = True, part: Part = "t
         class_weights=weights if weights in ("none", "inverse") else os.path.abspath(weights),
     )
     experiment = Experiment(resolved, dataset, model, encoder, read_phases(dataset), verify, part)
-    _ = experiment.test_labels, experiment.train_labels  # looked up now, so that a wrong split is an error at once
+    _ = experiment.train_labels  # looked up now, so that a wrong split is an error at once
+    if is_scored:
+        _ = experiment.test_labels
     if resolved.lookahead and resolved.lookahead_frames is None:
         return experiment.with_lookahead_frames()
     return experiment

@@ -107,7 +107,7 @@ def _fold_of_run(given: dict[str, Any], fold: tuple[TrainConfig, int, int], *, i
                 else:
                     log.info("%s, %s: finished, not decoded again", title, given["decode"])
     except Held as error:
-        log.info("%s: skipped: %s", title, error)
+        log.warning("%s: skipped: %s", title, error)
         return False
     return True
 

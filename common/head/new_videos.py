@@ -15,7 +15,7 @@ from common.base import paths
 from common.base.entries import on_disk, same_name, video_name_of
 from common.base.files import cached_fingerprint, read_json
 from common.base.options import from_mapping
-from common.base.runtime import UserError, choose_precision, keep_freed_memory, progress, select_device
+from common.base.runtime import UserError, choose_precision, counted, keep_freed_memory, progress, select_device
 from common.dataset.description import features_owner, read_description
 from common.dataset.manifest import manifests_of_weights
 from common.dataset.phases import PhaseMapping
@@ -79,6 +79,8 @@ class TrainedHead:
     """Which frames its training had labels for."""
     stated_rate: float | None = None
     """Features a second, as its checkpoint says it; those of earlier versions do not."""
+    epoch: int | None = None
+    """Epochs that it was trained for."""
 
     @property
     def features_per_second(self) -> float | None:
@@ -103,6 +105,10 @@ class TrainedHead:
     def remarks(self) -> tuple[str, ...]:
         """The caveats that must be known before any phase of this head is believed."""
         remarks = []
+        if self.epoch is not None and self.epoch < self.config.num_epochs:
+            remarks.append(
+                f"head of {self.epoch} of {counted(self.config.num_epochs, 'epoch')}: its training has not ended"
+            )
         if self.identity and self.identity["weights"]["source"] == RANDOM:
             remarks.append("random encoder weights: this encoder has learned nothing")
         if self._is_synthetic():
@@ -189,13 +195,19 @@ class TrainedHead:
         return fingerprints
 
 
-def open_head(path: Path, model_name: str | None = None) -> TrainedHead:
-    """Read what a checkpoint says.
+def open_head(path: Path, model_name: str | None = None, *, is_named: bool = False) -> TrainedHead:
+    """Read what a checkpoint says; `is_named`: by a person, who may mean one whose training has not ended.
 
-    Raises `UserError` when it is of another model than `model_name`, or does not say how its features were made.
+    Raises `UserError` when it is of another model than `model_name`, does not say how its features were made, or has not
+    ended and was not named.
     """
     checkpoint = load_checkpoint(path)
     config = from_mapping(TrainConfig, checkpoint.config, path)
+    if checkpoint.epoch < config.num_epochs and not is_named:
+        raise UserError(
+            f"{path}: {checkpoint.epoch} of {counted(config.num_epochs, 'epoch')}: its training runs, or was stopped; wait, or give the "
+            f"command that trained it once more. Another head: --split or --run; this one as it is: --checkpoint {path}"
+        )
     model = paths.model(model_name or config.model)
     encoder = read_encoder_config(model.config)
     if model.name != config.model:
@@ -211,7 +223,7 @@ def open_head(path: Path, model_name: str | None = None) -> TrainedHead:
     mapping = PhaseMapping(tuple(checkpoint.phases), checkpoint.background)
     grid = LabelGrid(checkpoint.label_fps, checkpoint.label_every)
     rate = checkpoint.features_per_second
-    return TrainedHead(path, config, checkpoint.feature_identity, mapping, model, encoder, grid, rate)
+    return TrainedHead(path, config, checkpoint.feature_identity, mapping, model, encoder, grid, rate, checkpoint.epoch)
 
 
 class Predictor:

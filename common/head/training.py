@@ -135,7 +135,7 @@ def _start(experiment: Experiment, videos: list[VideoFeatures], resume: bool) ->
     if differences:
         raise UserError(
             f"{experiment.checkpoint}: trained with another configuration ({'; '.join(differences)}). Give --run NAME "
-            "to keep both, or train without --resume (run_k_folds: with --force) to start over"
+            "to keep both, or start over: run_k_folds with --force (and --only K), train without --resume"
         )
     if old.inputs_hash != fresh.inputs_hash:
         log.warning("%s: features or labels have changed since; training starts over", experiment.checkpoint)

@@ -94,7 +94,7 @@ def todo_rows(folder):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_what_is_handed_out_comes_back_to_the_frame(kind, theatre, bring_back, capsys, tmp_path):
+def test_what_is_handed_out_comes_back_to_the_frame(kind, theatre, bring_back, capsys, caplog, tmp_path):
     assert prelabel(theatre, kind) == 0
     untouched = ["--predictions"] if kind == "labelstudio" else []  # which nobody has annotated
     assert bring_back(tmp_path / f"theatre_{kind}", *untouched) == 0
@@ -104,6 +104,7 @@ def test_what_is_handed_out_comes_back_to_the_frame(kind, theatre, bring_back, c
         assert (paths.dataset("mine").videos / f"{name}.mp4").samefile(theatre / f"{name}.mp4")
     printed = capsys.readouterr().out
     assert "came back unchanged: case_7, case_8" in printed
+    assert "the head's own words: case_7, case_8. Where nobody has looked" in caplog.text
     assert "problems" not in printed
 
 

@@ -9,6 +9,7 @@ import torch
 from common import kfold_summary
 from common.base import paths
 from common.base.children import num_cores
+from common.base.locks import hold
 from common.base.runtime import UserError
 from common.head.config import is_floor
 from common.head.experiment import load_experiment
@@ -117,6 +118,16 @@ def test_an_unfinished_fold_is_run_again(made):
     main([*FOLD_WORDS, *HEAD])
     assert records(made)[1].is_file()
     assert records(made)[0].stat().st_mtime_ns == kept
+
+
+def test_a_fold_that_another_process_is_at_is_an_error_of_all_but_of_a_task(made, caplog, capsys):
+    with hold(paths.model("ColorHistogram").split_results("made", "1", None)):
+        assert main([*FOLD_WORDS, *HEAD]) == 1
+        assert "fold 1 of 2: skipped: " in caplog.text
+        assert "not all folds are there yet" in caplog.text
+        assert "±" not in capsys.readouterr().out
+        assert main([*FOLD_WORDS, *HEAD, "--only", "1"]) == 0
+    assert main([*FOLD_WORDS, *HEAD]) == 0
 
 
 def test_only_runs_one_fold(made):

@@ -168,6 +168,23 @@ def test_without_folds_the_first_step_makes_them(made):
     assert next(next_steps(found)).startswith(f"python generate_k_folds.py {made.dataset.root}")
 
 
+def test_the_page_of_another_data_set_is_not_taken_for_this_ones(ran):
+    compute_results.main(["--dataset", "made", "--compare-kfold", "2"])
+    page = paths.comparison_results() / "report.html"
+    assert next(next_steps(read_standing(ran.dataset))).startswith(f"look at {page}")
+    page.write_text(page.read_text(encoding="utf-8").replace("<title>made", "<title>other", 1), encoding="utf-8")
+    assert next(next_steps(read_standing(ran.dataset))) == (
+        f"python compute_results.py --dataset made --compare-kfold 2    # {page} is of other now"
+    )
+
+
+def test_several_data_sets_are_shown_one_after_the_other(made, capsys):
+    shutil.copytree(made.dataset.root, made.dataset.root.with_name("second"))
+    assert status.main([]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("made: 8 videos") < shown.index("second: 8 videos")
+
+
 def test_the_only_data_set_is_the_default_and_is_named(made, capsys, caplog):
     warn_once.cache_clear()  # another test may have heard it
     assert status.main([]) == 0

@@ -273,7 +273,7 @@ class ResidualStage(Function):
     """The layers `DilatedResidualLayer` of a stage in training, each x + dropout(1x1(relu(dilated(x)))), its padding at 0 by `mask`.
 
     `x` `(B, C, 1, T)`, `dilated` `(L, C, taps, C)`, `pointwise` `(L, C, 1, C)`, biases `(L, C)`, `octets` `(L, n)`,
-    `mask` `(B, 1, 1, T)`, `taps` of each layer. Dropout's factor is in the pointwise convolution already, which is exact (`layers.through_layers`).
+    `mask` `(B, 1, 1, T)`, `taps` of each layer. Dropout's factor is in the pointwise convolution already, which is exact (`layers.ResidualLayers`).
     """
 
     @staticmethod
@@ -322,7 +322,7 @@ class PairedStage(Function):
     """The layers of `PredictionGeneration` in training, each x + dropout(relu(first(x) + second(x) + bias)), its padding at 0.
 
     `weights` `(L, C, taps of both, C)` are the pairs of dilated convolutions, each with its half of the fusion multiplied in
-    (`mstcn.multiplied`), `taps` the two of each layer, all else as in `ResidualStage`.
+    (`mstcn.PredictionGeneration.multiplied`), `taps` the two of each layer, all else as in `ResidualStage`.
     """
 
     @staticmethod

@@ -203,7 +203,7 @@ class FusedStage(nn.Module):
     """A stage whose layers a training takes together (`fused`): where its dropout is at p = 0.5."""
 
     stacks: Sequence[Stack]
-    dropout: "SeededDropout"
+    dropout: SeededDropout
 
     @property
     def is_fused(self) -> bool:
@@ -218,7 +218,7 @@ class ResidualLayers(FusedStage, nn.ModuleList):
         self.stacks = [Stack(layer.conv_dilated for layer in self), Stack(layer.conv_1x1 for layer in self)]
 
     @property
-    def dropout(self) -> "SeededDropout":
+    def dropout(self) -> SeededDropout:
         """That of the first draws for all of them."""
         return self[0].dropout
 

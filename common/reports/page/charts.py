@@ -1,7 +1,8 @@
 """Interactive charts of the leaderboard, of ranks under every protocol, of phases, costs and label efficiency."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -203,6 +204,13 @@ def phase_chart(report: Report) -> go.Figure:
     return figure
 
 
+def log_axis(values: Iterable[float]) -> dict[str, Any]:
+    """A logarithmic axis over these values: 1, 2 and 5 of each decade, written out ("20", where plotly would write "2")."""
+    exponents = [math.floor(math.log10(value)) for value in values if value > 0] or [0]
+    ticks = [digit * 10.0**power for power in range(min(exponents) - 1, max(exponents) + 2) for digit in (1, 2, 5)]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
+
+
 def cost_chart(report: Report) -> go.Figure | None:
     """Accuracy against each known cost; dashed: encoders that no cheaper one beats. None where no cost is known."""
     panels = [panel for panel in cost_panels(report) if panel.points]
@@ -223,9 +231,8 @@ def cost_chart(report: Report) -> go.Figure | None:
                 trace.update(name=plain(name), legendgroup=name, showlegend=name not in listed)
                 listed.add(name)
                 figure.add_trace(trace, row=1, col=column)
-        figure.update_xaxes(title=panel.label, col=column)
+        figure.update_xaxes(title=panel.label, **log_axis(cost for cost, _ in panel.points.values()), col=column)
     style(figure, 400 + 7 * len(report.results), legend=True, top=16)
-    figure.update_xaxes(type="log", dtick="D2", exponentformat="none")
     figure.update_yaxes(title="accuracy, %", col=1)
     return figure
 
@@ -314,6 +321,7 @@ def spacing_chart(report: Report) -> go.Figure:
         )
         figure.add_trace(trace)
     style(figure, 380, legend=True, top=16)
-    figure.update_xaxes(type="log", dtick="D2", exponentformat="none", title="seconds that a window spans")
+    seconds = (second for curve in spacing_panel(report).values() for second in curve.seconds.tolist())
+    figure.update_xaxes(title="seconds that a window spans", **log_axis(seconds))
     figure.update_yaxes(title="accuracy, %")
     return figure

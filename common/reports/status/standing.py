@@ -5,7 +5,9 @@ can tell (a label file that was changed and given its old date) is told by the c
 """
 
 import datetime
+import html
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +28,9 @@ from common.reports.results import VALIDATION, run_names
 
 QUARANTINE_SHAPE = {"reason": str}
 PLACE_SETTINGS = ("dataset", "model", "split")  # of a run: where it stands, and not how it was trained
+
+
+TITLE_WITHIN = 4096  # characters of a page
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ class DatasetStanding:
     no_folds: str | None
     encoders: list[EncoderStanding]
     num_models: int = 0
+    compared_last: str | None = None
+    """The data set that the page of the last comparison is of; None where there is none."""
 
 
 def read_standing(dataset: paths.Dataset) -> DatasetStanding:
@@ -107,8 +114,19 @@ def read_standing(dataset: paths.Dataset) -> DatasetStanding:
             encoders.append(_encoder(model, variant, of_variant, present, is_first=index == 0))
     count = len(present.lists) if present.lists else 0
     return DatasetStanding(
-        dataset, present.videos, present.labelled, count, present.no_folds, encoders, num_models=len(models)
+        *(dataset, present.videos, present.labelled, count, present.no_folds, encoders),
+        num_models=len(models),
+        compared_last=_compared_last(),
     )
+
+
+def _compared_last() -> str | None:
+    page = paths.comparison_results() / "report.html"
+    if not page.is_file():
+        return None
+    with open(page, encoding="utf-8", errors="replace") as stream:  # megabytes, and its title says it
+        titled = re.search(r"<title>(.*?)(?: \(synthetic data\))?, ", stream.read(TITLE_WITHIN))
+    return titled and html.unescape(titled[1])
 
 
 @dataclass

@@ -10,6 +10,10 @@ from common.base.wording import format_table
 from common.head.config import TrainConfig
 from common.reports.status.standing import PLACE_SETTINGS, DatasetStanding, EncoderStanding, RunStanding
 
+FIRST_MODELS = (
+    "EfficientNet-Lite0",
+    "ColorHistogram",
+)  # whose weights are there at once, and what every encoder must beat
 MOST_STEPS = 12  # commands printed before "and n more"
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -20,11 +24,10 @@ def standing_text(found: DatasetStanding) -> str:
     folds = f"{found.num_folds} folds" if found.num_folds else "no folds"
     synthetic = " (synthetic)" if dataset.is_synthetic else ""
     lines = [
-        f"{dataset.name}{synthetic}: {counted(len(found.videos), 'video')}, {len(found.labelled)} labelled, {folds}",
-        "",
+        f"{dataset.name}{synthetic}: {counted(len(found.videos), 'video')}, {len(found.labelled)} labelled, {folds}"
     ]
     if found.encoders:
-        lines += [format_table([HEADER, *(_row(encoder, found) for encoder in found.encoders)])]
+        lines += ["", format_table([HEADER, *(_row(encoder, found) for encoder in found.encoders)])]
     for title, remarks in (("out of date", _stale(found)), ("last errors", _errors(found))):
         if told := list(remarks):
             lines += ["", title, *(f"  {line}" for line in told)]
@@ -79,7 +82,8 @@ def next_steps(found: DatasetStanding) -> Iterator[str]:
     dataset = found.dataset
     name = dataset.name if dataset.root.parent == paths.repository_root() / "data" else shortened_path(dataset.root)
     if found.no_folds and found.labelled:
-        yield f"python generate_k_folds.py {shortened_path(dataset.root)} 5    # {found.no_folds}"
+        reason = found.no_folds.partition(";")[0].replace(str(dataset.root), dataset.name)
+        yield f"python generate_k_folds.py {shortened_path(dataset.root)} 5    # {reason}"
     for encoder in found.encoders:
         variant = (
             f" --variant {encoder.variant}    # with the options that it was begun with" if encoder.variant else ""
@@ -87,7 +91,10 @@ def next_steps(found: DatasetStanding) -> Iterator[str]:
         if len(encoder.extracted) + len(encoder.quarantined) < len(found.videos):
             yield f"python -m common.extract_features --model {encoder.model} --dataset {name}{variant}"
         if encoder.quarantined:
-            yield f"look at {listed(list(encoder.quarantined))} of {encoder.name}: mend, or extract with --accept_damaged"
+            yield (
+                f"look at {listed(list(encoder.quarantined))}, which {encoder.name} could not read throughout: replace it and extract "
+                "again, or take the frames that decode with --accept_damaged"
+            )
     for encoder in found.encoders:
         if not encoder.runs and encoder.extracted and found.num_folds:
             variant = f" --variant {encoder.variant}" if encoder.variant else ""
@@ -102,13 +109,23 @@ def next_steps(found: DatasetStanding) -> Iterator[str]:
         folds = f"--splits {splits} --compare-kfold" if splits else f"--compare-kfold {found.num_folds or ''}".rstrip()
         yield f"python compute_results.py --dataset {name} {folds}"
     if complete and not waiting:
-        yield f"look at {shortened_path(paths.comparison_results() / 'report.html')}, the last comparison that was written"
-    begun = len({encoder.model for encoder in found.encoders})
-    if begun < found.num_models:
+        yield _look_at_comparison(found, name)
+    begun = {encoder.model for encoder in found.encoders}
+    if len(begun) < found.num_models:
+        another = next((model for model in FIRST_MODELS if model not in begun), "NAME")
         yield (
-            f"python -m common.extract_features --model NAME --dataset {name}"
-            f"    # {found.num_models - begun} of {found.num_models} encoders have nothing here yet"
+            f"python -m common.extract_features --model {another} --dataset {name}"
+            f"    # {found.num_models - len(begun)} of {found.num_models} encoders have nothing here yet"
         )
+
+
+def _look_at_comparison(found: DatasetStanding, name: str) -> str:
+    """The page of a comparison, which may be another data set's by now."""
+    page = paths.comparison_results() / "report.html"
+    if found.compared_last in (None, found.dataset.name):
+        return f"look at {shortened_path(page)}, the last comparison that was written"
+    again = f"python compute_results.py --dataset {name} --compare-kfold {found.num_folds or ''}".rstrip()
+    return f"{again}    # {shortened_path(page)} is of {found.compared_last} now"
 
 
 def _run_again(model: str, dataset: str, run: RunStanding) -> str:

@@ -132,3 +132,36 @@ def test_predictions_for_a_folder_of_any_name_have_a_place_of_their_own(folder):
     assert place.parent.parent == model.results("A")
     assert place != model.unlabelled_results("A", f"{folder} ", 1)
     assert model.unlabelled_results("A", "theatre", 1).parent.name == "videos_theatre"
+
+
+# --- which one is meant -------------------------------------------------------------------------------------------
+
+
+def make_sets(workspace: Path, *names: str, drawn: bool = False) -> None:
+    for name in names:
+        folder = workspace / "data" / name
+        folder.mkdir()
+        (folder / "mapping.txt").write_text("0 a\n")
+        if drawn:
+            paths.Dataset(folder).sample_record.write_text("{}")
+
+
+def test_without_a_name_the_studys_set_is_meant_else_the_only_one(workspace):
+    assert paths.default_dataset() == "SICS155"  # also where there is none: errors then say how to get it
+    make_sets(workspace, "sample", drawn=True)
+    assert paths.default_dataset() == "sample"
+    make_sets(workspace, "mine")
+    assert paths.default_dataset() == "mine"
+    make_sets(workspace, "yours")
+    with pytest.raises(UserError, match=r"several data sets: mine, yours; name one \(--dataset mine\)"):
+        paths.default_dataset()
+    make_sets(workspace, "SICS155")
+    assert paths.default_dataset() == "SICS155"
+
+
+def test_a_folder_of_a_data_set_and_a_name_nearly_right_are_told(workspace, mini):
+    (mini / "videos").mkdir()
+    with pytest.raises(UserError, match=r"videos: a folder of the data set Mini; name that"):
+        paths.dataset("data/Mini/videos")
+    with pytest.raises(UserError, match=r"did you mean 'Mini'\?"):
+        paths.dataset("Mimi")

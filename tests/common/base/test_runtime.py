@@ -120,6 +120,16 @@ def test_work_of_unknown_length_is_counted(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines()[0].startswith("read: 1 files, 00:00 so far")
 
 
+def test_a_bar_inside_another_leaves_no_signs_in_a_log(capsys, monkeypatch):
+    monkeypatch.setattr(runtime, "LINE_SECONDS", 0.01)
+    for _ in progress(range(2), description="videos", unit="video"):
+        for _ in progress(range(3), description="decode", unit="frame"):
+            time.sleep(0.02)
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.isprintable() and line for line in lines), lines
+    assert lines[0].startswith("decode: 1 of 3 frames, ")
+
+
 def piped(code: str, command: str) -> tuple[int, str]:
     """The exit code of a command whose output goes to another, and what is on stderr."""
     words = f"set -o pipefail; {sys.executable} -c '{code}' | {command}"

@@ -11,7 +11,7 @@ from common.base.runtime import UserError
 from common.extract_features import main as extract_main
 from common.features.files import open_features
 from common.head.checkpoint import load_checkpoint
-from common.head.new_videos import find_head
+from common.head.new_videos import find_head, open_head
 from common.train import main
 
 LENGTHS = {"BL_0": 37, "BL_1": 20, "BL_2": 12}  # frames
@@ -222,6 +222,24 @@ def test_the_validation_split_is_preferred_then_the_first_fold(heads):
     assert find_head(model, "clips", run="causal") == model.checkpoint("clips", 1, "causal")
     heads(("clips", "val", None))
     assert find_head(model, "clips") == model.checkpoint("clips", "val")
+
+
+def test_a_head_whose_training_has_not_ended_is_taken_by_name_alone(clips):
+    path = paths.model("ColorHistogram").checkpoint("clips", "val")
+    assert open_head(path).remarks == ()
+    checkpoint = load_checkpoint(path)
+    checkpoint.config["num_epochs"] = 3
+    checkpoint.save(path)
+    with pytest.raises(UserError, match=r"last.pt: 1 of 3 epochs: its training runs, or was stopped; .* --checkpoint "):
+        open_head(path)
+    assert open_head(path, is_named=True).remarks == ("head of 1 of 3 epochs: its training has not ended",)
+
+
+def test_all_labelled_videos_teach_a_head_where_none_is_kept_for_validation(clips):
+    shutil.rmtree(clips.ground_truth_val)
+    assert main([*WORDS, *HEAD, "--run", "whole"]) == 0
+    with pytest.raises(UserError, match=r"groundTruth_val: no such folder.*; put labels there, or predict new videos"):
+        main([*WORDS, *HEAD, "--run", "whole", "--action", "predict"])
 
 
 def test_an_absent_checkpoint_names_those_that_there_are(heads):

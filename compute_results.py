@@ -50,7 +50,7 @@ def _parser() -> CommandParser:
     """Every option."""
     parser = CommandParser(None, __doc__)
     data = parser.groups["data"]
-    data.add_argument("--dataset", help=f"(default: the only one in data/, else {paths.DEFAULT_DATASET})")
+    data.add_argument("--dataset", help=f"(default: {paths.USUAL_DATASET})")
     data.add_argument("--split", help="fold number or 'val' (default: 1)")
     data.add_argument(
         "--compare-kfold",

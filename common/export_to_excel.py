@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of `python -m common.export_to_excel`."""
     parser = CommandParser("common.export_to_excel", __doc__)
     data = parser.groups["data"]
-    data.add_argument("--dataset", help=f"(default: the only one in data/, else {paths.DEFAULT_DATASET})")
+    data.add_argument("--dataset", help=f"(default: {paths.USUAL_DATASET})")
     data.add_argument("--model", help="folder under models/ (default: the one this is started in)")
     data.add_argument("--split", help="one fold's number, or 'val' (default: every finished fold)")
     data.add_argument("--splits", metavar="NAME", help="named list of splits (default: the generated folds)")

@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of `python -m common.kfold_summary`."""
     parser = CommandParser("common.kfold_summary", __doc__)
     data, output = parser.groups["data"], parser.groups["output"]
-    data.add_argument("--dataset", help=f"(default: the only one in data/, else {paths.DEFAULT_DATASET})")
+    data.add_argument("--dataset", help=f"(default: {paths.USUAL_DATASET})")
     data.add_argument("--model", help="folder under models/ (default: the one this is started in)")
     data.add_argument("--folds", type=int, help="(default: 5, with --splits all of the list)")
     data.add_argument("--splits", metavar="NAME", help="named list of splits (default: the generated folds)")

@@ -76,8 +76,7 @@ def _parser() -> CommandParser:
         "--minutes", type=float, action=Positive, metavar="MINUTES", help="how many minutes of video can be labelled"
     )
     data.add_argument(
-        "--dataset",
-        help=f"data set of what is labelled already (default: the head's; else the only one in data/, or {paths.DEFAULT_DATASET})",
+        "--dataset", help=f"data set of what is labelled already (default: the head's; else {paths.USUAL_DATASET})"
     )
     data.add_argument("--variant", metavar="NAME", help="without a head: feature variant of the data set")
     model.add_argument("--model", help="folder under models/ (default: that of --checkpoint, or the current one)")
@@ -109,7 +108,8 @@ def _heads(given: argparse.Namespace) -> list[TrainedHead]:
             raise
         log.info("no trained head of %s on %s: by coverage alone", model.name, given.dataset or paths.default_dataset())
         return []
-    return [open_head(found, given.model)]
+    # by coverage nothing is asked of the head but how its features are made
+    return [open_head(found, given.model, is_named=given.by == "coverage")]
 
 
 def _rule(asked: str | None, heads: Sequence[TrainedHead]) -> str:

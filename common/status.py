@@ -6,7 +6,7 @@ python -m common.status SICS155
 
 from common.base import paths
 from common.base.options import CommandParser
-from common.base.runtime import run_main
+from common.base.runtime import UserError, run_main
 
 EXPLANATION = """
 It reads names, dates and records, and hashes nothing: it is there at once however much there is. A fold is out of date
@@ -25,8 +25,16 @@ def main(argv: list[str] | None = None) -> int:
     from common.reports.status.standing_text import standing_text
 
     meant = paths.meant_datasets()
-    names = [given.dataset] if given.dataset else meant if len(meant) > 1 else [paths.default_dataset()]
-    print("\n\n".join(standing_text(read_standing(paths.dataset(name))) for name in names))
+    if given.dataset or len(meant) == 1:
+        print(standing_text(read_standing(paths.dataset(given.dataset or paths.default_dataset()))))
+        return 0
+    texts = []
+    for name in meant:
+        try:
+            texts.append(standing_text(read_standing(paths.dataset(name))))
+        except UserError as error:  # of another task, say
+            texts.append(f"{name}: {error}")
+    print("\n\n".join(texts))
     return 0
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from common.base.files import read_yaml
-from common.base.paths import DEFAULT_DATASET, default_dataset
+from common.base.paths import DEFAULT_DATASET, USUAL_DATASET, default_dataset
 from common.base.runtime import UserError, nearest_name, shown
 
 ConfigT = TypeVar("ConfigT")
@@ -144,10 +144,7 @@ class CommandParser(argparse.ArgumentParser):
         model.add_argument(
             "--checkpoint", type=Path, metavar="FILE", help="the trained head (default: found by the next three)"
         )
-        model.add_argument(
-            "--dataset",
-            help=f"data set that it was trained on (default: the only one in data/, else {DEFAULT_DATASET})",
-        )
+        model.add_argument("--dataset", help=f"data set that it was trained on (default: {USUAL_DATASET})")
         model.add_argument(
             "--split",
             metavar="K",

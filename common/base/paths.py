@@ -15,6 +15,9 @@ from common.base.entries import VIDEOS_IN_WORDS, list_labels, list_videos, reaso
 from common.base.runtime import UserError, nearest_name, shortened_path, shown
 
 DEFAULT_DATASET = "SICS155"
+USUAL_DATASET = (
+    f"{DEFAULT_DATASET} if it is in data/, else the only one there, drawn ones aside"  # for the words of --help
+)
 PARTS_OF_DATASET = ("videos", "groundTruth", "groundTruth_val", "splits", "features")
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
 SEGMENTATION_RECORD = "segmentation.json"  # the same of predicted masks
@@ -248,7 +251,9 @@ def default_dataset() -> str:
     """The data set that is meant where none is named, which is said. Raises `UserError` where it may be one of several."""
     meant = meant_datasets()
     if len(meant) > 1:
-        raise UserError(f"data/ has several data sets: {', '.join(meant)}; name one (--dataset {meant[0]})")
+        raise UserError(
+            f"data/ has several data sets: {', '.join(meant)}; name one, such as --dataset {meant[0]}, or that which the head was trained on"
+        )
     if meant != [DEFAULT_DATASET]:
         others = " that is not drawn" if len(present_datasets()) > 1 else ""
         warn_once(f"data set {meant[0]}: the only one in data/{others}")

@@ -198,10 +198,14 @@ class Experiment:
     def with_lookahead_frames(self) -> Experiment:
         """The same with its look-ahead in features: so many as the slowest of the test videos has in these seconds.
 
+        Where no videos are kept for validation it is the slowest of those that it learns from.
+
         Raises `UserError` where features are missing, or how many there are in a second is not known.
         """
-        rates, strides = {}, self._feature_strides(list(self.test_labels))
-        for name, labels in self.test_labels.items():
+        is_scored = self.splits is not None or self.dataset.ground_truth_val.is_dir()
+        asked = self.test_labels if is_scored else self.train_labels
+        rates, strides = {}, self._feature_strides(list(asked))
+        for name, labels in asked.items():
             video = open_video(
                 self.features / f"{name}.npy",
                 self.config.features_dim,

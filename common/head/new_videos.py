@@ -206,7 +206,7 @@ def open_head(path: Path, model_name: str | None = None, *, is_named: bool = Fal
     if checkpoint.epoch < config.num_epochs and not is_named:
         raise UserError(
             f"{path}: {checkpoint.epoch} of {counted(config.num_epochs, 'epoch')}: its training runs, or was stopped; wait, or give the "
-            f"command that trained it once more. Another head: --split or --run; this one as it is: --checkpoint {path}"
+            f"command that trained it once more (common.train: with --resume). Another head: --split or --run; this one as it is: --checkpoint {path}"
         )
     model = paths.model(model_name or config.model)
     encoder = read_encoder_config(model.config)
@@ -407,10 +407,10 @@ def _head_of(experiment: Experiment, path: Path) -> TrainedHead:
     """An experiment's head, or another one for its features: a bare state dict is taken to have learned from them."""
     content = load_content(path)
     if is_own(content):
-        identity = content["feature_identity"]
+        identity, epoch = content["feature_identity"], content["epoch"]
     else:
         first = next(iter(experiment.train_labels))
-        identity = open_features(experiment.features / f"{first}.npy").identity()
+        identity, epoch = open_features(experiment.features / f"{first}.npy").identity(), None
     return TrainedHead(
         path,
         experiment.config,
@@ -419,6 +419,7 @@ def _head_of(experiment: Experiment, path: Path) -> TrainedHead:
         experiment.model,
         experiment.encoder,
         experiment.label_grid,
+        epoch=epoch,
     )
 
 

@@ -234,12 +234,12 @@ def adam(config: TrainConfig, head: Head) -> torch.optim.Adam:
         optimizer = torch.optim.Adam(wholes, lr=torch.tensor(config.lr, device=device), fused=True, capturable=True)
     numbers = {id(parameter): number for number, parameter in enumerate(head.parameters())}
     parts = [[numbers[id(part)] for part in each.parts] for each in joined]
-    optimizer.register_state_dict_post_hook(lambda _, state: _apart(state, joined, parts))
-    optimizer.register_load_state_dict_pre_hook(lambda _, state: _together(state, joined, parts))
+    optimizer.register_state_dict_post_hook(lambda _, state: _state_apart(state, joined, parts))
+    optimizer.register_load_state_dict_pre_hook(lambda _, state: _state_together(state, joined, parts))
     return optimizer
 
 
-def _apart(state: dict[str, Any], joined: list[Joined], parts: list[list[int]]) -> dict[str, Any]:
+def _state_apart(state: dict[str, Any], joined: list[Joined], parts: list[list[int]]) -> dict[str, Any]:
     """The state of an optimizer over `joined` as that of one over the parameters of these numbers, in tensors of their own."""
     by_part = {}
     for number, (each, of_each) in enumerate(zip(joined, parts, strict=True)):
@@ -252,8 +252,8 @@ def _apart(state: dict[str, Any], joined: list[Joined], parts: list[list[int]]) 
     return {"state": dict(sorted(by_part.items())), "param_groups": groups}
 
 
-def _together(state: dict[str, Any], joined: list[Joined], parts: list[list[int]]) -> dict[str, Any]:
-    """What `_apart` took apart; raises `ValueError` and the like for the state of an optimizer over others."""
+def _state_together(state: dict[str, Any], joined: list[Joined], parts: list[list[int]]) -> dict[str, Any]:
+    """What `_state_apart` took apart; raises `ValueError` and the like for the state of an optimizer over others."""
     by_part, (group,) = state["state"], state["param_groups"]
     if sorted(by_part) != sorted(number for of_each in parts for number in of_each):
         raise ValueError(f"they are of {len(by_part)} parameters")

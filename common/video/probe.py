@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import stat
 import statistics
@@ -32,6 +33,8 @@ LARGEST_DISAGREEMENT = 2.0  # between a header's frame count and its duration ti
 TYPICAL_BYTES_PER_FRAME = 4000  # where no header tells: only proportions matter
 INDEXED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"  # its index lists every sample: the only promise that is kept to the frame
 PACKETS_LOOKED_AT = 64  # to learn whether a stream says when its frames are shown: far more than decoders reorder
+PACKETS_READ_ON = 10_000  # behind these where none of them is out of order: minutes of a still opening
+MOST_OUT_OF_ORDER = 64  # frames
 MOSTLY_FRAMES, MOSTLY_FIELDS = 0.9, 0.55  # pictures a packet
 PICTURE_CODECS = {"mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpeg2000", "jpegxl"}
 # frames that may be missing before a video counts as damaged: a decoder may drop those that lean on what was cut away
@@ -260,7 +263,6 @@ def _has_presentation_times(container: InputContainer, stream: VideoStream) -> b
     AVI never does, which matters for all codecs but those that store each frame alone. Elsewhere times that fall in order of
     decoding tell nothing until the codec has stored a frame out of order: those of presentation step back in the file there,
     others (a copied AVI, most ASF) when the frames are shown. A still opening has none out of order, so that it is read on.
-    MP4 has a table of its own for times of presentation that are not those of decoding.
     """
     is_avi, reorders = container.format.name == "avi", bool(stream.codec_context.reorder_depth)
     if not is_avi and not reorders:
@@ -272,16 +274,19 @@ def _has_presentation_times(container: InputContainer, stream: VideoStream) -> b
     known = [packet.pts for packet in first if packet.pts is not None]
     if len(known) < 3 or _steps_back(known):
         return True
-    if "mp4" in container.format.name and any(packet.pts != packet.dts for packet in first):
-        return True
     if _steps_back(_shown_pts(first)):
         return False
-    return _steps_back(itertools.chain(known[-1:], (packet.pts for packet in packets if packet.pts is not None)))
+    with contextlib.suppress(Exception):  # a place that cannot be read is told when the whole file is decoded
+        further = [packet.pts for packet in itertools.islice(packets, PACKETS_READ_ON) if packet.pts is not None]
+        # no codec stores a frame further out of order than so many: what steps back more is a cut or another file behind it
+        frame = statistics.median(later - earlier for earlier, later in itertools.pairwise(known))
+        return _steps_back([known[-1], *further], at_most=MOST_OUT_OF_ORDER * frame) or len(further) == PACKETS_READ_ON
+    return True
 
 
-def _steps_back(times: Iterable[int]) -> bool:
-    """Whether a time is followed by an earlier one."""
-    return any(later < earlier for earlier, later in itertools.pairwise(times))
+def _steps_back(times: Iterable[int], *, at_most: float = math.inf) -> bool:
+    """Whether a time is followed by an earlier one, by so much at most."""
+    return any(0 < earlier - later <= at_most for earlier, later in itertools.pairwise(times))
 
 
 def _shown_pts(packets: Iterable[Packet]) -> Iterator[int]:

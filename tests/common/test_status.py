@@ -172,7 +172,7 @@ def test_the_page_of_another_data_set_is_not_taken_for_this_ones(ran):
     compute_results.main(["--dataset", "made", "--compare-kfold", "2"])
     page = paths.comparison_results() / "report.html"
     assert next(next_steps(read_standing(ran.dataset))).startswith(f"look at {page}")
-    page.write_text(page.read_text(encoding="utf-8").replace("<title>made", "<title>other", 1), encoding="utf-8")
+    page.write_text(page.read_text(encoding="utf-8").replace('content="made"', 'content="other"', 1), encoding="utf-8")
     assert next(next_steps(read_standing(ran.dataset))) == (
         f"python compute_results.py --dataset made --compare-kfold 2    # {page} is of other now"
     )
@@ -183,6 +183,17 @@ def test_several_data_sets_are_shown_one_after_the_other(made, capsys):
     assert status.main([]) == 0
     shown = capsys.readouterr().out
     assert shown.index("made: 8 videos") < shown.index("second: 8 videos")
+
+
+def test_a_data_set_of_another_task_does_not_hide_the_others(made, capsys):
+    other = made.dataset.root.with_name("masks")
+    other.mkdir()
+    (other / "dataset.yaml").write_text("task: segmentation\n")
+    assert status.main([]) == 0
+    shown = capsys.readouterr().out
+    assert "made: 8 videos" in shown
+    assert "masks: " in shown
+    assert "its task is segmentation" in shown
 
 
 def test_the_only_data_set_is_the_default_and_is_named(made, capsys, caplog):

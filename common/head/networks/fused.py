@@ -88,13 +88,13 @@ class _Images:
 
     def backward(self, layer: int, grad: Tensor, seen: Tensor, by_weight: Tensor, onto: Tensor | None = None) -> Tensor:
         """The gradient by what went in, added to `onto`, and in `by_weight` that by the weight; by the bias: `_over_frames(grad)`."""
-        by_parts = []
-        for part, of_part in self._parts(layer):
+        parts = self._parts(layer)
+        places = by_weight.unflatten(1, (-1, self._weights.shape[3])).split([len(taps.offsets) for _, taps in parts], 1)
+        for (part, of_part), place in zip(parts, places, strict=True):
             by_x, by_part = _image_backward(to_image(grad, self._batch), to_image(seen, self._batch), part, of_part)
             by_x = to_rows(by_x)
             onto = by_x if onto is None else by_x.add_(onto)
-            by_parts.append(by_part)
-        by_weight.copy_(torch.cat(by_parts, 1).flatten(1))
+            place.copy_(by_part)
         return onto
 
     def _parts(self, layer: int) -> list[tuple[Tensor, Taps]]:

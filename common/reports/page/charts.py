@@ -206,9 +206,13 @@ def phase_chart(report: Report) -> go.Figure:
 
 def log_axis(values: Iterable[float]) -> dict[str, Any]:
     """A logarithmic axis over these values: 1, 2 and 5 of each decade, written out ("20", where plotly would write "2")."""
-    exponents = [math.floor(math.log10(value)) for value in values if value > 0] or [0]
+    exponents = [math.floor(math.log10(value)) for value in values if 0 < value < math.inf] or [0]
     ticks = [digit * 10.0**power for power in range(min(exponents) - 1, max(exponents) + 2) for digit in (1, 2, 5)]
-    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
+    return {
+        "type": "log",
+        "tickvals": ticks,
+        "ticktext": [f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks],
+    }
 
 
 def cost_chart(report: Report) -> go.Figure | None:
@@ -307,8 +311,8 @@ def waiting_chart(report: Report) -> go.Figure:
 
 def spacing_chart(report: Report) -> go.Figure:
     """Accuracy against the seconds that a window spans, with 95 % intervals over videos."""
-    figure = go.Figure()
-    for index, (name, curve) in enumerate(spacing_panel(report).items()):
+    figure, panel = go.Figure(), spacing_panel(report)
+    for index, (name, curve) in enumerate(panel.items()):
         ends = {"array": curve.above.tolist(), "arrayminus": curve.below.tolist(), "symmetric": False}
         trace = go.Scatter(
             x=curve.seconds.tolist(),
@@ -321,7 +325,7 @@ def spacing_chart(report: Report) -> go.Figure:
         )
         figure.add_trace(trace)
     style(figure, 380, legend=True, top=16)
-    seconds = (second for curve in spacing_panel(report).values() for second in curve.seconds.tolist())
+    seconds = (second for curve in panel.values() for second in curve.seconds.tolist())
     figure.update_xaxes(title="seconds that a window spans", **log_axis(seconds))
     figure.update_yaxes(title="accuracy, %")
     return figure

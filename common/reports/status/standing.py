@@ -30,7 +30,7 @@ QUARANTINE_SHAPE = {"reason": str}
 PLACE_SETTINGS = ("dataset", "model", "split")  # of a run: where it stands, and not how it was trained
 
 
-TITLE_WITHIN = 4096  # characters of a page
+HEAD_WITHIN = 4096  # characters of a page
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ class DatasetStanding:
     num_folds: int
     no_folds: str | None
     encoders: list[EncoderStanding]
-    num_models: int = 0
+    models: Sequence[str] = ()
+    """Every encoder that there is."""
     compared_last: str | None = None
     """The data set that the page of the last comparison is of; None where there is none."""
 
@@ -115,7 +116,7 @@ def read_standing(dataset: paths.Dataset) -> DatasetStanding:
     count = len(present.lists) if present.lists else 0
     return DatasetStanding(
         *(dataset, present.videos, present.labelled, count, present.no_folds, encoders),
-        num_models=len(models),
+        models=[model.name for model in models],
         compared_last=_compared_last(),
     )
 
@@ -124,9 +125,9 @@ def _compared_last() -> str | None:
     page = paths.comparison_results() / "report.html"
     if not page.is_file():
         return None
-    with open(page, encoding="utf-8", errors="replace") as stream:  # megabytes, and its title says it
-        titled = re.search(r"<title>(.*?)(?: \(synthetic data\))?, ", stream.read(TITLE_WITHIN))
-    return titled and html.unescape(titled[1])
+    with open(page, encoding="utf-8", errors="replace") as stream:  # megabytes, and its head says it
+        said = re.search(r'<meta name="data-set" content="(.*?)">', stream.read(HEAD_WITHIN))
+    return said and html.unescape(said[1])
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The standing of encoders as a table, and the commands that come next."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from common.base import paths
@@ -104,28 +104,35 @@ def next_steps(found: DatasetStanding) -> Iterator[str]:
             if run.config and (run.missing or run.stale or run.damaged):
                 yield _run_again(encoder.model, name, run)
     complete = [run for encoder in found.encoders for run in encoder.runs if not run.missing]
-    waiting = [(run.config or {}).get("splits") for run in complete if not run.is_compared]
-    for splits in dict.fromkeys(waiting):  # each list of splits has a comparison of its own
-        folds = f"--splits {splits} --compare-kfold" if splits else f"--compare-kfold {found.num_folds or ''}".rstrip()
-        yield f"python compute_results.py --dataset {name} {folds}"
+    waiting = _comparisons((run for run in complete if not run.is_compared), found, name)
+    yield from waiting
     if complete and not waiting:
-        yield _look_at_comparison(found, name)
+        yield _look_at_comparison(_comparisons(complete, found, name), found)
     begun = {encoder.model for encoder in found.encoders}
-    if len(begun) < found.num_models:
-        another = next((model for model in FIRST_MODELS if model not in begun), "NAME")
+    if others := [model for model in found.models if model not in begun]:
+        another = next((model for model in FIRST_MODELS if model in others), others[0])
         yield (
             f"python -m common.extract_features --model {another} --dataset {name}"
-            f"    # {found.num_models - len(begun)} of {found.num_models} encoders have nothing here yet"
+            f"    # {len(others)} of {len(found.models)} encoders have nothing here yet"
         )
 
 
-def _look_at_comparison(found: DatasetStanding, name: str) -> str:
-    """The page of a comparison, which may be another data set's by now."""
+def _comparisons(runs: Iterable[RunStanding], found: DatasetStanding, name: str) -> list[str]:
+    """The commands that compare these runs: each list of splits has a comparison of its own."""
+    lists = dict.fromkeys((run.config or {}).get("splits") for run in runs)
+    folds = f"--compare-kfold {found.num_folds or ''}".rstrip()
+    return [
+        f"python compute_results.py --dataset {name} {f'--splits {splits} --compare-kfold' if splits else folds}"
+        for splits in lists
+    ]
+
+
+def _look_at_comparison(commands: list[str], found: DatasetStanding) -> str:
+    """The page of the last comparison, or what writes it again where it is another data set's by now."""
     page = paths.comparison_results() / "report.html"
     if found.compared_last in (None, found.dataset.name):
         return f"look at {shortened_path(page)}, the last comparison that was written"
-    again = f"python compute_results.py --dataset {name} --compare-kfold {found.num_folds or ''}".rstrip()
-    return f"{again}    # {shortened_path(page)} is of {found.compared_last} now"
+    return f"{commands[0]}    # {shortened_path(page)} is of {found.compared_last} now"
 
 
 def _run_again(model: str, dataset: str, run: RunStanding) -> str:

@@ -153,7 +153,7 @@ def test_without_a_name_the_studys_set_is_meant_else_the_only_one(workspace):
     make_sets(workspace, "mine")
     assert paths.default_dataset() == "mine"
     make_sets(workspace, "yours")
-    with pytest.raises(UserError, match=r"several data sets: mine, yours; name one \(--dataset mine\)"):
+    with pytest.raises(UserError, match="several data sets: mine, yours; name one, such as --dataset mine"):
         paths.default_dataset()
     make_sets(workspace, "SICS155")
     assert paths.default_dataset() == "SICS155"

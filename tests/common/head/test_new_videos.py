@@ -238,6 +238,7 @@ def test_a_head_whose_training_has_not_ended_is_taken_by_name_alone(clips):
 def test_all_labelled_videos_teach_a_head_where_none_is_kept_for_validation(clips):
     shutil.rmtree(clips.ground_truth_val)
     assert main([*WORDS, *HEAD, "--run", "whole"]) == 0
+    assert main([*WORDS, *HEAD, "--run", "ahead", "--lookahead", "0.5"]) == 0
     with pytest.raises(UserError, match=r"groundTruth_val: no such folder.*; put labels there, or predict new videos"):
         main([*WORDS, *HEAD, "--run", "whole", "--action", "predict"])
 

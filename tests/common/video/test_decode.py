@@ -249,6 +249,45 @@ def test_a_still_opening_does_not_hide_what_the_times_of_a_file_are(make_clip, t
     assert np.subtract(seconds, seconds[0]) == pytest.approx(np.arange(180) / 25, abs=2e-3)
 
 
+def test_a_copied_avi_that_went_through_matroska_is_known_in_mp4(make_clip, tmp_path):
+    """Matroska keeps no times of decoding: those that are made up make its copy look as if it had both."""
+    frames = [np.full((48, 64, 3), 8 * index, np.uint8) for index in range(30)]
+    options = {"preset": "slow", "bf": "3", "b-adapt": "0", "qp": "10"}
+    source = make_clip(tmp_path / "source.mp4", frames, options=options)
+    copied = odd_videos.rewrap(source, tmp_path / "copied.mkv", odd_videos.timed_in_order_of_decoding)
+    path = tmp_path / "again.mp4"
+    with av.open(str(copied)) as given, av.open(str(path), "w") as made:
+        stream = made.add_stream_from_template(given.streams.video[0])
+        packets = [packet for packet in given.demux(video=0) if packet.size]
+        delay = next(packet.pts - packet.dts for packet in packets if packet.dts is not None)
+        for packet in packets:
+            packet.dts = packet.pts - delay
+            packet.stream = stream
+            made.mux(packet)
+    assert delay > 0
+    assert not probe(path).has_presentation_times
+    decoded = list(decode(path))
+    assert np.diff([frame.seconds for frame in decoded]) == pytest.approx(1 / 25, abs=2e-3)
+    assert np.diff([frame.image.mean() for frame in decoded]).min() > 0
+
+
+def test_a_file_behind_another_is_no_frame_out_of_order(make_clip, tmp_path):
+    source = make_clip(tmp_path / "source.mp4", still_then_moving(), options={"preset": "medium"})
+    part = odd_videos.rewrap(source, tmp_path / "part.ts", odd_videos.timed_in_order_of_decoding)
+    assert not probe(odd_videos.joined(part, part, tmp_path / "both.ts")).has_presentation_times
+
+
+def test_no_more_is_read_of_a_video_without_motion_than_minutes(make_clip, solid, tmp_path, monkeypatch):
+    path = make_clip(
+        tmp_path / "clip.mkv", solid((9, 9, 9), 300), options={"preset": "medium", "bf": "2", "b-adapt": "1"}
+    )
+    with av.open(str(path)) as container:
+        stored = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
+    monkeypatch.setattr("common.video.probe.PACKETS_READ_ON", 50)
+    assert probe(path).has_presentation_times
+    assert len(stored) == 300
+
+
 def test_decoding_twice_gives_the_same_frames(make_clip, tmp_path):
     path = make_clip(tmp_path / "clip.mp4", noise(12))
     assert all(np.array_equal(a, b) for a, b in zip(images(path), images(path), strict=True))

@@ -71,6 +71,7 @@ def test_each_list_of_splits_has_a_comparison_of_its_own(ran):
     ]
 
 
+@pytest.mark.slow
 def test_a_comparison_leads_to_its_page_until_another_fold_ends(ran):
     compute_results.main(["--dataset", "made", "--compare-kfold", "2"])
     assert next(next_steps(read_standing(ran.dataset))).startswith(f"look at {paths.comparison_results()}")
@@ -168,6 +169,7 @@ def test_without_folds_the_first_step_makes_them(made):
     assert next(next_steps(found)).startswith(f"python generate_k_folds.py {made.dataset.root}")
 
 
+@pytest.mark.slow
 def test_the_page_of_another_data_set_is_not_taken_for_this_ones(ran):
     compute_results.main(["--dataset", "made", "--compare-kfold", "2"])
     page = paths.comparison_results() / "report.html"

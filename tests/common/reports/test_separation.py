@@ -114,6 +114,7 @@ def test_no_report_says_tied_where_nothing_could_have_been_told_apart(report_of,
     assert first["Smallest p Holm"] == pytest.approx(28 * 2 / 1024)
 
 
+@pytest.mark.slow
 def test_against_a_baseline_only_its_pairs_are_tested(report_of, tmp_path):
     report = report_of(ordered_rows(8, 10), against="E3")
     board = report.board

@@ -202,6 +202,7 @@ def test_what_the_encoder_is_too_late_for_is_held_and_never_queued(clips, monkey
     assert max(answer.delay for answer in answers) < 3  # a queue would end 59 x 0.3 s late
 
 
+@pytest.mark.slow
 def test_a_file_at_its_own_speed_takes_its_time_and_holds_nothing(clips):
     predictor = trained("histogram", "mstcn++")
     _ = predictor.extraction

@@ -188,7 +188,12 @@ SUBJECTS = {
         note="above the limit where its tensors leave the processor's caches: with --size 6 seconds a frame rise less",
     ),
     "head over videos": Subject(20, "videos", lambda root, count: train(root, count, 60)),
-    "folds": Subject(600, "videos", check("generate_k_folds.py", "made", "5", features=False)),
+    "folds": Subject(
+        600,
+        "videos",
+        check("generate_k_folds.py", "made", "5", features=False),
+        note="a third of it is the file system's time for a link to each label file, which varies from run to run",
+    ),
     "audit": Subject(200, "videos", check("-m", "common.audit", "made"), finds=True),
     "doctor": Subject(
         600,

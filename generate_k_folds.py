@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"note: {finding.message}")
     videos = list_videos(owner_of(dataset).videos).first
     known = {same_name(name) for name in (*labels, *paths.label_paths(dataset.ground_truth_val))}
-    if unlabelled := [name for name in videos if same_name(name) not in known]:
+    unlabelled = [name for name in videos if same_name(name) not in known]
+    if unlabelled and mapping:  # labels of another task may be of frames
         print(f"note: videos without labels, in no fold: {listed(unlabelled)}")
     if alone := without_video(labels, videos):
         print(

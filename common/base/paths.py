@@ -18,7 +18,6 @@ DEFAULT_DATASET = "SICS155"
 USUAL_DATASET = (
     f"{DEFAULT_DATASET} if it is in data/, else the only one there, drawn ones aside"  # for the words of --help
 )
-PARTS_OF_DATASET = ("videos", "groundTruth", "groundTruth_val", "splits", "features")
 RUN_RECORD = "run.json"  # completes the folder of a finished prediction
 SEGMENTATION_RECORD = "segmentation.json"  # the same of predicted masks
 TRANSFER_RECORD = "transfer.json"  # the same of a prediction on another data set than the head's own
@@ -273,8 +272,10 @@ def dataset(name_or_path: str) -> Dataset:
     for candidate in reversed(candidates) if bare_name else candidates:
         if os.path.isdir(candidate):  # a name too long for a file system is an error to Path
             root = candidate.resolve()
-            if root.name in PARTS_OF_DATASET and Dataset(root.parent).mapping.is_file():
-                raise UserError(f"{candidate}: a folder of the data set {root.parent.name}; name that")
+            around = Dataset(root.parent)
+            parts = (around.videos, around.ground_truth, around.ground_truth_val, around.splits)
+            if root in (*parts, around.root / "features") and around.mapping.is_file():
+                raise UserError(f"{candidate}: a folder of the data set {around.name}; name that")
             require_name(f"data set {candidate}", root.name)  # its results are in folders called so
             return Dataset(root)
     present = present_datasets()

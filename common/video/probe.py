@@ -277,10 +277,11 @@ def _has_presentation_times(container: InputContainer, stream: VideoStream) -> b
     if _steps_back(_shown_pts(first)):
         return False
     with contextlib.suppress(Exception):  # a place that cannot be read is told when the whole file is decoded
-        further = [packet.pts for packet in itertools.islice(packets, PACKETS_READ_ON) if packet.pts is not None]
+        further = (packet.pts for packet in itertools.islice(packets, PACKETS_READ_ON) if packet.pts is not None)
         # no codec stores a frame further out of order than so many: what steps back more is a cut or another file behind it
         frame = statistics.median(later - earlier for earlier, later in itertools.pairwise(known))
-        return _steps_back([known[-1], *further], at_most=MOST_OUT_OF_ORDER * frame) or len(further) == PACKETS_READ_ON
+        steps_back = _steps_back(itertools.chain(known[-1:], further), at_most=MOST_OUT_OF_ORDER * frame)
+        return steps_back or next(packets, None) is not None  # nothing told in minutes
     return True
 
 

@@ -11,7 +11,7 @@
 # make test-faults    kills, two writers, signals and full disks; KILLS=30 make test-faults for more kills of each command
 # make test-tools    the real BORIS and Label Studio, each in an environment of its own (2 GB), and VIA where VIA_HTML names its page
 # make test-floor    the suite with the oldest supported torch and transformers, and with the newest Python, each in an environment of its own (14 GB)
-# make bench    every benchmark, in about a quarter of an hour, to comparison_results/benchmarks.md; make bench-full: more of each
+# make bench    every benchmark, in about ten minutes, to comparison_results/benchmarks.md; make bench-full: more of each
 # make lint    the linter
 # make lock    requirements.lock: the pinned versions with the hashes of their files, for pip install --require-hashes
 # make audit    known vulnerabilities of the locked versions (asks the registry's database)

@@ -1,10 +1,10 @@
-"""Every benchmark of this room in one run: `make bench` (about a quarter of an hour), `make bench-full` (longer).
+"""Every benchmark of this room in one run: `make bench` (about ten minutes), `make bench-full` (longer).
 
 python -m tests.benchmarks.bench [--full] [--repeats 3] [--only extraction] [--peer DIR]
 
 Writes `comparison_results/benchmarks.md` and `.json`; `python docs/make_speed.py` copies them to docs/speed.md. The contract of a script: called
 with the words of a case it prints seconds as JSON in its last line, a number or `{"seconds": ...}`. All sides of a group of cases run in
-turn, and what several of them need once a turn. `--peer` is a checkout of sj-li/MS-TCN2, whose own training is the head's reference then.
+turn, each in a process of its own, and what several of them need once a turn. `--peer` is a checkout of sj-li/MS-TCN2, whose own training is the head's reference then.
 `--full` runs scripts without such sides too.
 """
 
@@ -13,13 +13,16 @@ from __future__ import annotations
 import argparse
 import ast
 import datetime
+import importlib
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,9 @@ FULL_SCRIPTS = (
     "ssl_data",
     "ssl_steps",
 )
+# a script that starts no processes, and what it loads: its runs are forked from a process that has it, which spares 4 s of each. Not the
+# head's: steps of a few milliseconds varied more in forked processes.
+READY, LIBRARIES = "extraction", ("torch", "torchvision", "timm", "tests.benchmarks.extraction")
 GROWTH = ("audit", "folds", "status")  # of `make bench`; all with --full
 HEAD_FRAMES, HEAD_DIM = 15_000, 2048
 OTHERS_FRAMES = 1000  # of the other heads, against the default one on as many
@@ -202,8 +208,31 @@ def measured(group: Sequence[Case], repeats: int, peer: Path | None) -> list[Row
 
 def seconds_of_run(words: Sequence[str], peer: Path | None) -> float:
     """What a script says in its last line, run in a process of its own."""
-    found = json.loads(output(*words, peer=peer).splitlines()[-1])
+    printed = forked_output(*words) if words[0] == READY else output(*words, peer=peer)
+    found = json.loads(printed.splitlines()[-1])
     return float(found["seconds"] if isinstance(found, dict) else found)
+
+
+def forked_output(script: str, *words: str) -> str:
+    """What a script prints, in a process that need not import its libraries where the system can fork one that has."""
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:
+        context.set_forkserver_preload(["__main__", *LIBRARIES])
+    with tempfile.TemporaryDirectory() as folder:
+        printed = Path(folder) / "printed.txt"
+        process = context.Process(target=call, args=(script, words, printed))
+        process.start()
+        process.join()
+        if process.exitcode != 0:  # it has said why
+            raise UserError(f"{script}.py {' '.join(words)}: exit code {process.exitcode}")
+        return read_text(printed)
+
+
+def call(script: str, words: Sequence[str], printed: Path) -> None:
+    """Call a script of this room with these words; what it prints goes to a file."""
+    with printed.open("w", encoding="utf-8") as file, redirect_stdout(file):
+        importlib.import_module(f"tests.benchmarks.{script}").main(words)
 
 
 def output(script: str, *words: str, peer: Path | None = None, fails: bool = False) -> str:

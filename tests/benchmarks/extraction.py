@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -37,14 +37,14 @@ BATCH_SIZE = 16
 REPEATS = 2
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--video", type=Path, help="a real video (default: a made 720p H.264 clip)")
     parser.add_argument("--num_frames", type=int, default=120, help="of the made clip")
     parser.add_argument("--models", nargs="+", default=["Base", "EfficientNet-Lite0"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--one", nargs=3, metavar=("WHAT", "MODEL", "PRECISION"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     if given.one:
         print(json.dumps(MEASUREMENTS[given.one[0]](given.video, given.one[1], given.one[2], given.device)))
         return

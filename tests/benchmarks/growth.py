@@ -202,7 +202,7 @@ SUBJECTS = {
         finds=True,
         note="its peak is that of the process that loads torch and torchvision, for seconds and whatever the number of videos",
     ),
-    "status": Subject(2000, "videos", check("-m", "common.status", "made")),
+    "status": Subject(1000, "videos", check("-m", "common.status", "made")),
     "report over encoders": Subject(
         2,
         "encoders",

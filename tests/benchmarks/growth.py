@@ -180,14 +180,14 @@ def check(*words: str, features: bool = True) -> Made:
 
 SUBJECTS = {
     "extraction over frames": Subject(1000, "frames", extract_long),
-    "extraction over videos": Subject(40, "videos", extract_many),
+    "extraction over videos": Subject(160, "videos", extract_many),
     "head over T": Subject(
         16_000,
         "frames",
         lambda root, count: train(root, 4, count),
         note="above the limit where its tensors leave the processor's caches: with --size 6 seconds a frame rise less",
     ),
-    "head over videos": Subject(20, "videos", lambda root, count: train(root, count, 60)),
+    "head over videos": Subject(120, "videos", lambda root, count: train(root, count, 60)),
     "folds": Subject(
         600,
         "videos",

@@ -7,15 +7,18 @@ python -m tests.benchmarks.head_training --loops "plain fp32" asformer gru      
 Each loop runs in a process of its own on the same made feature files, the loops in turn, `--repeats` times; the table has the
 median seconds of a step, frames per second, the most memory (of the device on a GPU), and the median of the ratios to the first
 loop of the same turn with the least and the largest. `plain` restates the usual loop: batch 1, fp32, `np.load` at every step,
-`nn.Conv1d`, `nn.Dropout`.
+`nn.Conv1d`, `nn.Dropout`. `command` is a step of `common.train` itself, with all that it does besides in an epoch: what further epochs
+add to the seconds of one, by their steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,16 +32,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common import train
+from common.base import paths
 from common.base.runtime import keep_freed_memory, peak_memory_bytes, select_device
 from common.head.batch_gen import BatchGenerator, VideoFeatures, open_video
 from common.head.checkpoint import build_head
 from common.head.config import TrainConfig
 from common.head.networks.catalogue import DEFAULT_HEAD, HEADS
 from common.head.training import TrainingLoop, adam, kept_as
+from tests.benchmarks.made_set import ENCODER, make_dataset
 
 FEW_FRAMES, FIXED_TURNS = 16, 5  # of what a step costs however short its video
 NUM_VIDEOS, NUM_CLASSES, LAYERS, STAGES, MAPS = 2, 19, 13, 4, 64
 PEER = "MS-TCN2's own"
+COMMANDS = {"command fp32": "fp32", "command bf16": "bf16"}  # with their precision
 
 # from the folder of the videos, the features' dimension and the device to what trains a step each time it is asked
 Loop = Callable[[Path, int, torch.device], Iterator[None]]
@@ -52,13 +59,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="turns of all loops (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
     parser.add_argument(
-        "--loops", nargs="+", choices=tuple(LOOPS), default=DEFAULT_LOOPS, metavar="LOOP", help="of " + ", ".join(LOOPS)
+        "--loops",
+        nargs="+",
+        choices=(*LOOPS, *COMMANDS),
+        default=DEFAULT_LOOPS,
+        metavar="LOOP",
+        help="of " + ", ".join((*LOOPS, *COMMANDS)),
     )
     parser.add_argument(
         "--peer", type=Path, metavar="DIR", help="checkout of sj-li/MS-TCN2, whose code is run as the first loop"
     )
     parser.add_argument("--json", type=Path, help="write the numbers of every turn to this file too")
-    parser.add_argument("--loop", choices=(PEER, *LOOPS), help=argparse.SUPPRESS)
+    parser.add_argument("--loop", choices=(PEER, *COMMANDS, *LOOPS), help=argparse.SUPPRESS)
     parser.add_argument("--fixed", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -67,11 +79,12 @@ def main() -> None:
         if given.fixed:
             print(json.dumps(fixed_seconds(LOOPS[given.loop], given.feature_dim, given.steps, device)))
             return
-        times = (
-            peer_times(given.folder, given.feature_dim, given.steps, device)
-            if given.loop == PEER
-            else loop_times(LOOPS[given.loop](given.folder, given.feature_dim, device), given.steps, device)
-        )
+        if given.loop == PEER:
+            times = peer_times(given.folder, given.feature_dim, given.steps, device)
+        elif given.loop in COMMANDS:
+            times = command_times(COMMANDS[given.loop], given.folder, given.feature_dim, given.steps, given.device)
+        else:
+            times = loop_times(LOOPS[given.loop](given.folder, given.feature_dim, device), given.steps, device)
         peak_bytes = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory_bytes()
         print(json.dumps({"seconds": float(np.median(times)), "peak_bytes": peak_bytes}))
         return
@@ -172,6 +185,36 @@ def peer_times(folder: Path, feature_dim: int, num_steps: int, device: torch.dev
     # in each epoch one question more than steps; the first epoch is not timed
     epochs = np.array(asked).reshape(num_epochs, NUM_VIDEOS + 1)
     return np.diff(epochs[1:]).flatten().tolist()
+
+
+def command_times(precision: str, folder: Path, feature_dim: int, num_steps: int, device: str) -> list[float]:
+    """Seconds of a step of `common.train` on `NUM_VIDEOS` videos as long as the folder's, from runs of few and of more epochs."""
+    root = folder / "command"
+    os.environ["SICS155_ROOT"] = str(root)
+    if not root.exists():  # half of its videos are for training
+        num_frames = len(np.load(folder / "labels0.npy"))
+        make_dataset(root / "data" / "made", 2 * NUM_VIDEOS, num_frames, feature_dim=feature_dim, folds=2)
+        (root / "models" / ENCODER).mkdir(parents=True)
+        shutil.copy(paths.CHECKOUT / "models" / ENCODER / "config.yaml", root / "models" / ENCODER)
+    words = [
+        "--dataset",
+        "made",
+        "--model",
+        ENCODER,
+        "--split",
+        "1",
+        "--features_dim",
+        str(feature_dim),
+        "--no-adaptive_mse",
+    ]
+    words += ["--precision", precision, "--device", device]
+    more, seconds = -(-num_steps // NUM_VIDEOS), []
+    for num_epochs in (1, 1, 1 + more):  # the first is not counted: it reads the files
+        started = time.perf_counter()
+        with contextlib.redirect_stdout(sys.stderr):  # it names its checkpoint
+            train.main([*words, "--num_epochs", str(num_epochs)])
+        seconds.append(time.perf_counter() - started)
+    return [(seconds[2] - seconds[1]) / (more * NUM_VIDEOS)]
 
 
 def ours(precision: str = "fp32", **head: object):

@@ -56,7 +56,7 @@ _HINTS = {
 }
 USE_PYAV = "use --decoder pyav"
 ACCEPT = "copy it again, or take it as it is with --accept_damaged, which marks its features"
-ANOTHER_BEHIND = "a second video lies behind the first in one file, and is not read"
+ANOTHER_BEHIND = "a second video lies behind the first in one file, and is not read, or wrongly"
 JOIN = "join the parts with ffmpeg -f concat, or take the first alone with --accept_damaged, which marks its features"
 # matrix coefficients of ITU-T H.273 that FFmpeg's scaler has a table for; 0 and 2 are RGB and "unspecified"
 KNOWN_MATRICES = {1, 4, 5, 6, 7, 9, 10}

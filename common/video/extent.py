@@ -74,10 +74,10 @@ def ends_in_mid_frame(path: Path, container: str) -> bool:
 
 
 def is_followed_by_another(path: Path) -> bool:
-    """Whether a second file lies behind the first in one, as `cat` leaves them, and the demuxer stops before it.
+    """Whether a second file lies behind the first in one, as `cat` leaves them, and the demuxer does not read it rightly.
 
-    FFmpeg reads an MP4, an ASF and an FLV to the end of the first. It goes on in what lies behind a transport or program
-    stream, a Matroska, an AVI or a bare stream.
+    FFmpeg reads an MP4, an ASF and an FLV to the end of the first, and packets of a NUT twice where the second begins. It
+    goes on in what lies behind a transport or program stream, a Matroska, an AVI or a bare stream.
     """
     with path.open("rb") as stream:
         head = stream.read(16)
@@ -86,6 +86,8 @@ def is_followed_by_another(path: Path) -> bool:
             return _is_second_flv(stream)
         if head == _ASF_HEADER:
             return _is_second_asf(stream)
+        if head == _NUT_ID[: len(head)]:
+            return _is_second_nut(stream)
         return _is_second_mp4(stream)
 
 
@@ -173,6 +175,20 @@ def _is_second_flv(stream: BinaryIO) -> bool:
         if head[0] & 0x1F not in (8, 9, 18):  # no sound, picture or data
             return False
         stream.seek(int.from_bytes(head[1:4], "big") + 4, 1)
+    return False
+
+
+_NUT_ID = b"nut/multimedia container\0"
+
+
+def _is_second_nut(stream: BinaryIO) -> bool:
+    """Whether the identifier that begins a NUT file comes again; a block ends with the beginning of the next."""
+    stream.seek(len(_NUT_ID))
+    kept = b""
+    while block := stream.read(1 << 20):
+        if _NUT_ID in kept + block:
+            return True
+        kept = block[1 - len(_NUT_ID) :]
     return False
 
 

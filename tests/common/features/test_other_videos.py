@@ -77,6 +77,7 @@ def test_a_video_of_any_kind_has_a_vector_for_each_of_its_frames_at_its_time(odd
     assert set(file.sidecar["decoding"]["times_mended"]) == odd.mended
 
 
+@pytest.mark.slow  # makes and extracts a video of every kind
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -30,6 +30,17 @@ def test_a_second_file_that_nobody_reads_is_said_and_what_to_do(tmp_path, suffix
     assert "second video" in accepted.record.damage
 
 
+@pytest.mark.parametrize("filler", [0, (1 << 20) + 10])
+def test_a_second_nut_whose_beginning_is_read_twice_is_said(tmp_path, filler):
+    """Wherever it begins: identifiers are looked for in blocks of 1 MiB."""
+    first = odd_videos.write(tmp_path / "1.nut", options=NO_B)
+    with first.open("ab") as file:
+        file.write(bytes(max(0, filler - first.stat().st_size)))
+    path = odd_videos.joined(first, odd_videos.write(tmp_path / "2.nut", options=NO_B), tmp_path / "BL_1.nut")
+    with pytest.raises(VideoError, match=r"BL_1\.nut: .*second video lies behind the first.*ffmpeg -f concat"):
+        list(Decoding(path))
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "avi", "h264", "ts"])
 def test_what_is_read_to_the_end_of_both_files_is_whole(tmp_path, suffix):
     path = two_in_one(tmp_path, suffix, options=NO_B)
@@ -38,7 +49,8 @@ def test_what_is_read_to_the_end_of_both_files_is_whole(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "settings"), [("mp4", {}), ("mp4", {"container": FRAGMENTS}), ("flv", {}), ("asf", {}), ("mkv", {})]
+    ("suffix", "settings"),
+    [("mp4", {}), ("mp4", {"container": FRAGMENTS}), ("flv", {}), ("asf", {}), ("mkv", {}), ("nut", {})],
 )
 def test_one_file_is_followed_by_none(tmp_path, suffix, settings):
     assert not is_followed_by_another(odd_videos.write(tmp_path / f"one.{suffix}", **settings))

@@ -38,7 +38,6 @@ TRAINING_PARTS = {
 }
 POSITIONS_APART = 1e-3  # what files round to is less
 SUPERVISED_PARTS = ("classifier.", "pooler.", "fc_norm.")  # of a weight folder, without use here
-TINY_PREDICTOR = {"pred_hidden_size": 24, "pred_num_hidden_layers": 2, "pred_num_attention_heads": 2}
 TINY_DECODER = {
     "decoder_hidden_size": 48,
     "decoder_num_hidden_layers": 1,
@@ -186,8 +185,7 @@ def _transformers_network(model: SslModel, config: EncoderConfig) -> tuple[type[
             image_size=size, intermediate_size=mlp_width, num_register_tokens=registers, **sizes, **others
         )
     if model.family == "vjepa2":
-        sizes = vjepa2.ARCHITECTURES[model.architecture] | (TINY_PREDICTOR if model.is_tiny else {})
-        return VJEPA2Model, VJEPA2Config(crop_size=size, **sizes)
+        return VJEPA2Model, VJEPA2Config(crop_size=size, **vjepa2.ARCHITECTURES[model.architecture])
     return VideoMAEForPreTraining, _videomae_config(model, config)
 
 

@@ -118,8 +118,8 @@ TINY_OF_ARCHITECTURE = {
     "vith16plus": ("tiny_plus", 48),
     "vjepa2.1": ("tiny-2.1", 48),
     "surgvista-vitb": ("tiny-surgvista", 96),
-    "vit_base_patch16_siglip": ("{}", 768),  # pooled by attention, as no small network of timm is
-    "vit_pe_core": ("{}", 768),
+    "vit_base_patch16_siglip": ("test_vit3.r160_in1k", 96),  # both pooled by attention
+    "vit_pe_core": ("vit_pe_core_tiny_patch16_384.fb", 192),
     "vit_": ("test_vit.r160_in1k", 64),
     "convnext_large": ("convnext_tiny", 768),
     "convnext_": ("test_convnext.r160_in1k", 64),

@@ -73,6 +73,7 @@ def test_one_label_a_decoded_frame(sample: Path) -> None:
         assert {(frame.width, frame.height) for frame in frames} == {(320, 240)}
 
 
+@pytest.mark.slow
 def test_second_run_changes_nothing(sample: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in sample.rglob("*")}
     done = make(sample)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from types import ModuleType
 
 import av
@@ -233,17 +234,23 @@ def still_then_moving() -> Iterator[np.ndarray]:
         yield np.stack([2 * x + 3 * index, 2 * y + index, np.full_like(x, 2 * index)], axis=-1).astype(np.uint8)
 
 
+@pytest.fixture(scope="module")
+def still_opening(make_clip, tmp_path_factory) -> Path:
+    """A video that begins with more frames in the order of decoding than are looked at."""
+    path = tmp_path_factory.mktemp("still") / "source.mp4"
+    return make_clip(path, still_then_moving(), options={"preset": "medium"})
+
+
 @pytest.mark.parametrize("times", ["of presentation", "of decoding"])
 @pytest.mark.parametrize("container", ["mp4", "mov", "mkv", "ts"])
-def test_a_still_opening_does_not_hide_what_the_times_of_a_file_are(make_clip, tmp_path, container, times):
+def test_a_still_opening_does_not_hide_what_the_times_of_a_file_are(still_opening, tmp_path, container, times):
     """Its first frames fall in the same order whether their times are those of presentation or, in a copied AVI, of decoding."""
-    source = make_clip(tmp_path / "source.mp4", still_then_moving(), options={"preset": "medium"})
-    with av.open(str(source)) as opened:
+    with av.open(str(still_opening)) as opened:
         stored = [packet.pts for packet in opened.demux(video=0) if packet.pts is not None]
     assert stored[:PACKETS_LOOKED_AT] == sorted(stored[:PACKETS_LOOKED_AT])
     assert stored != sorted(stored)
     change = odd_videos.timed_in_order_of_decoding if times == "of decoding" else None
-    path = odd_videos.rewrap(source, tmp_path / f"clip.{container}", *filter(None, [change]))
+    path = odd_videos.rewrap(still_opening, tmp_path / f"clip.{container}", *filter(None, [change]))
     assert probe(path).has_presentation_times == (times == "of presentation")
     seconds = [frame.seconds for frame in decode(path)]
     assert np.subtract(seconds, seconds[0]) == pytest.approx(np.arange(180) / 25, abs=2e-3)
@@ -271,9 +278,8 @@ def test_a_copied_avi_that_went_through_matroska_is_known_in_mp4(make_clip, tmp_
     assert np.diff([frame.image.mean() for frame in decoded]).min() > 0
 
 
-def test_a_file_behind_another_is_no_frame_out_of_order(make_clip, tmp_path):
-    source = make_clip(tmp_path / "source.mp4", still_then_moving(), options={"preset": "medium"})
-    part = odd_videos.rewrap(source, tmp_path / "part.ts", odd_videos.timed_in_order_of_decoding)
+def test_a_file_behind_another_is_no_frame_out_of_order(still_opening, tmp_path):
+    part = odd_videos.rewrap(still_opening, tmp_path / "part.ts", odd_videos.timed_in_order_of_decoding)
     assert not probe(odd_videos.joined(part, part, tmp_path / "both.ts")).has_presentation_times
 
 

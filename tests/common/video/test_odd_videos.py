@@ -1,9 +1,12 @@
 """Videos as people have them: every frame, in order, at strictly rising times, with every decoder, or a refusal."""
 
+import functools
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,10 +45,16 @@ def frames_or_refusal(path, decoder):
     return None
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Callable[[str], Path]:
+    """The video of a kind, made once."""
+    return functools.cache(lambda name: ODD[name].make(tmp_path_factory.mktemp("odd")))
+
+
 @pytest.mark.parametrize("name", ODD)
-def test_every_frame_comes_in_order_at_its_time(tmp_path, name):
+def test_every_frame_comes_in_order_at_its_time(made, name):
     odd = ODD[name]
-    decoding = Decoding(odd.make(tmp_path))
+    decoding = Decoding(made(name))
     frames = list(decoding)
     assert numbers(frames) == odd.numbers
     assert np.diff([frame.seconds for frame in frames]) == pytest.approx(np.full(len(frames) - 1, 1 / FPS), abs=2e-3)
@@ -55,10 +64,10 @@ def test_every_frame_comes_in_order_at_its_time(tmp_path, name):
 
 @pytest.mark.parametrize("decoder", OTHERS)
 @pytest.mark.parametrize("name", ODD)
-def test_another_decoder_gives_the_same_frames_and_times_or_refuses(tmp_path, name, decoder):
+def test_another_decoder_gives_the_same_frames_and_times_or_refuses(made, name, decoder):
     if not installed(decoder):
         pytest.skip(f"{decoder} does not run here")
-    path = ODD[name].make(tmp_path)
+    path = made(name)
     frames = frames_or_refusal(path, decoder)
     if frames is None:
         return
@@ -77,11 +86,11 @@ def test_another_decoder_gives_the_same_frames_and_times_or_refuses(tmp_path, na
         ("mkv all at time 0", "decord", "a time of its own"),
     ],
 )
-def test_what_a_decoder_is_known_to_get_wrong_is_refused_before_the_first_frame(tmp_path, name, decoder, reason):
+def test_what_a_decoder_is_known_to_get_wrong_is_refused_before_the_first_frame(made, name, decoder, reason):
     if not installed(decoder):
         pytest.skip(f"{decoder} does not run here")
     with pytest.raises(VideoError, match=rf"odd\..*{reason}.*--decoder pyav") as error:
-        next(decode(ODD[name].make(tmp_path), decoder))
+        next(decode(made(name), decoder))
     assert error.value.frames_given == 0
 
 

@@ -5,14 +5,18 @@ They are synthetic: random segments for labels, one drawn clip for every video, 
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import struct
-from collections.abc import Sequence
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from common.base import paths
+from common.base.children import num_cores
 from common.base.files import video_fingerprint, write_json, write_text
 from common.dataset.kfold import make_folds, write_folds
 from common.dataset.phases import PhaseMapping, read_mapping
@@ -23,6 +27,7 @@ FPS = 25.0
 PREFIXES = ("BL", "BN", "SD")
 ENCODER = "ColorHistogram"
 CLIP_FRAMES = 8
+FEW_VIDEOS = 500  # are there before further processes are
 
 
 def make_dataset(
@@ -38,13 +43,15 @@ def make_dataset(
     write_json(dataset.sample_record, {"made_by": "tests/benchmarks/made_set.py"})
     mapping = read_mapping(dataset.mapping)
     names = [f"{PREFIXES[index % len(PREFIXES)]}_{index:05}" for index in range(num_videos)]
-    for index, name in enumerate(names):
-        write_labels(dataset.ground_truth / f"{name}.txt", segments(index, num_frames, mapping.num_classes), mapping)
-    if videos:
-        write_videos(dataset, names)
-    if feature_dim:
-        for index, name in enumerate(names):
-            write_features(dataset, name, index, (num_frames, feature_dim))
+    clip = drawn_clip(dataset) if videos else None
+    write = partial(
+        write_one, dataset=dataset, mapping=mapping, clip=clip, num_frames=num_frames, feature_dim=feature_dim
+    )
+    if num_videos < FEW_VIDEOS:
+        deque(map(write, enumerate(names)), maxlen=0)
+    else:
+        with ProcessPoolExecutor(num_cores(), mp_context=multiprocessing.get_context("spawn")) as pool:
+            deque(pool.map(write, enumerate(names), chunksize=100), maxlen=0)
     if folds:
         write_folds(dataset, make_folds(names, folds), seed=42, stratify="prefix", patients={})
     return dataset
@@ -62,16 +69,33 @@ def write_labels(path: Path, phases: np.ndarray, mapping: PhaseMapping) -> None:
     write_text(path, "".join(f"{mapping.names[phase]}\n" for phase in phases))
 
 
-def write_videos(dataset: paths.Dataset, names: Sequence[str]) -> None:
-    """One drawn clip under every name, with a box behind it that makes each file another, in size and content."""
+def write_one(
+    numbered: tuple[int, str],
+    dataset: paths.Dataset,
+    mapping: PhaseMapping,
+    clip: bytes | None,
+    num_frames: int,
+    feature_dim: int,
+) -> None:
+    """Labels of a video by its number and name; the video where there is a `clip`, and features where they have a dimension."""
+    index, name = numbered
+    write_labels(dataset.ground_truth / f"{name}.txt", segments(index, num_frames, mapping.num_classes), mapping)
+    if clip:  # with a box behind it that makes each file another, in size and content
+        box = struct.pack(">I4sI", 12 + index, b"free", index) + bytes(index)
+        (dataset.videos / f"{name}.mp4").write_bytes(clip + box)
+    if feature_dim:
+        write_features(dataset, name, index, (num_frames, feature_dim))
+
+
+def drawn_clip(dataset: paths.Dataset) -> bytes:
+    """A drawn clip of a few frames; the folder for videos is there after it."""
     from tests.conftest import write_clip  # here: who makes no videos needs no decoder
 
     picture = np.full((32, 32, 3), 90, np.uint8)
-    content = write_clip(dataset.videos / "clip.mp4", [picture] * CLIP_FRAMES, fps=FPS).read_bytes()
-    (dataset.videos / "clip.mp4").unlink()
-    for index, name in enumerate(names):
-        box = struct.pack(">I4sI", 12 + index, b"free", index) + bytes(index)
-        (dataset.videos / f"{name}.mp4").write_bytes(content + box)
+    path = write_clip(dataset.videos / "clip.mp4", [picture] * CLIP_FRAMES, fps=FPS)
+    content = path.read_bytes()
+    path.unlink()
+    return content
 
 
 def write_features(dataset: paths.Dataset, name: str, seed: int, shape: tuple[int, int]) -> None:

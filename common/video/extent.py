@@ -86,7 +86,7 @@ def is_followed_by_another(path: Path) -> bool:
             return _is_second_flv(stream)
         if head == _ASF_HEADER:
             return _is_second_asf(stream)
-        if head == _NUT_ID[: len(head)]:
+        if head == _NUT_ID[:16]:
             return _is_second_nut(stream)
         return _is_second_mp4(stream)
 

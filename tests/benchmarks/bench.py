@@ -52,7 +52,7 @@ FULL_SCRIPTS = (
 READY, LIBRARIES = "extraction", ("torch", "torchvision", "timm", "tests.benchmarks.extraction")
 GROWTH = ("audit", "folds", "status")  # of `make bench`; all with --full
 HEAD_FRAMES, HEAD_DIM = 15_000, 2048
-SHORT_FRAMES = 500  # of a short video, and of those of the other heads
+SHORT_FRAMES, SHORT_STEPS = 500, 20  # of a short video, and of those of the other heads; timed steps
 # those of a CPU are for one with native bf16
 HEAD_LIMITS = {"cpu": {"fp32": 0.52, "bf16": 0.30}, "cuda": {"fp32": 0.15, "bf16": 0.15}}
 COMMAND_MORE = 0.03  # that a step may take through the command
@@ -153,7 +153,7 @@ def cases(folder: Path, peer: Path | None) -> Iterator[list[Case]]:
             for precision, limit in HEAD_LIMITS[device].items()
             for way, through, more in (("ours", "", 0.0), ("command", " through the command", COMMAND_MORE))
         ]
-        step = loop("ours fp32", short, device)
+        step = loop("ours fp32", short, device, SHORT_STEPS)
         fixed = f"head, what a step costs however short, fp32, {device}"
         yield [
             Case(fixed, (*step, "--fixed"), f"a step of {SHORT_FRAMES} frames", (step,), 0.30),
@@ -186,10 +186,10 @@ def extraction_cases(clip: tuple[str, ...], model: str, precision: str, device: 
     yield Case(f"{what}: against a plain loop", together, "plain loop in fp32", ((*clip, "plain", model, "fp32"),))
 
 
-def loop(name: str, folder: Path, device: str) -> tuple[str, ...]:
+def loop(name: str, folder: Path, device: str, num_steps: int = 3) -> tuple[str, ...]:
     """The words that time a loop of training on the videos of a folder."""
     words = ("head_training", "--loop", name, "--folder", str(folder), "--feature_dim", str(HEAD_DIM))
-    return *words, "--steps", "3", "--device", device
+    return *words, "--steps", str(num_steps), "--device", device
 
 
 def measured(group: Sequence[Case], repeats: int, peer: Path | None) -> list[Row]:

@@ -196,17 +196,7 @@ def command_times(precision: str, folder: Path, feature_dim: int, num_steps: int
         make_dataset(root / "data" / "made", 2 * NUM_VIDEOS, num_frames, feature_dim=feature_dim, folds=2)
         (root / "models" / ENCODER).mkdir(parents=True)
         shutil.copy(paths.CHECKOUT / "models" / ENCODER / "config.yaml", root / "models" / ENCODER)
-    words = [
-        "--dataset",
-        "made",
-        "--model",
-        ENCODER,
-        "--split",
-        "1",
-        "--features_dim",
-        str(feature_dim),
-        "--no-adaptive_mse",
-    ]
+    words = f"--dataset made --model {ENCODER} --split 1 --features_dim {feature_dim} --no-adaptive_mse".split()
     words += ["--precision", precision, "--device", device]
     more, seconds = -(-num_steps // NUM_VIDEOS), []
     for num_epochs in (1, 1, 1 + more):  # the first is not counted: it reads the files

@@ -4,8 +4,8 @@ python -m tests.benchmarks.bench [--full] [--repeats 3] [--only extraction] [--p
 
 Writes `comparison_results/benchmarks.md` and `.json`; `python docs/make_speed.py` copies them to docs/speed.md. The contract of a script: called
 with the words of a case it prints seconds as JSON in its last line, a number or `{"seconds": ...}`. All sides of a group of cases run in
-turn, each in a process of its own, and what several of them need once a turn. `--peer` is a checkout of sj-li/MS-TCN2, whose own training is the head's reference then.
-`--full` runs scripts without such sides too.
+turn, each in a process of its own, and what several of them need once a turn. `--peer` is a checkout of sj-li/MS-TCN2, whose own training is
+the head's reference then. `--full` runs scripts without such sides too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import ast
 import datetime
 import importlib
+import io
 import json
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,20 +220,15 @@ def forked_output(script: str, *words: str) -> str:
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         context.set_forkserver_preload(["__main__", *LIBRARIES])
-    with tempfile.TemporaryDirectory() as folder:
-        printed = Path(folder) / "printed.txt"
-        process = context.Process(target=call, args=(script, words, printed))
-        process.start()
-        process.join()
-        if process.exitcode != 0:  # it has said why
-            raise UserError(f"{script}.py {' '.join(words)}: exit code {process.exitcode}")
-        return read_text(printed)
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(printed_by, script, words).result()
 
 
-def call(script: str, words: Sequence[str], printed: Path) -> None:
-    """Call a script of this room with these words; what it prints goes to a file."""
-    with printed.open("w", encoding="utf-8") as file, redirect_stdout(file):
+def printed_by(script: str, words: Sequence[str]) -> str:
+    """Call a script of this room with these words; what it prints."""
+    with redirect_stdout(io.StringIO()) as printed:
         importlib.import_module(f"tests.benchmarks.{script}").main(words)
+    return printed.getvalue()
 
 
 def output(script: str, *words: str, peer: Path | None = None, fails: bool = False) -> str:

@@ -5,18 +5,15 @@ They are synthetic: random segments for labels, one drawn clip for every video, 
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import struct
-from collections import deque
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from common.base import paths
-from common.base.children import num_cores
+from common.base.children import num_cores, side_by_side
 from common.base.files import video_fingerprint, write_json, write_text
 from common.dataset.kfold import make_folds, write_folds
 from common.dataset.phases import PhaseMapping, read_mapping
@@ -27,7 +24,7 @@ FPS = 25.0
 PREFIXES = ("BL", "BN", "SD")
 ENCODER = "ColorHistogram"
 CLIP_FRAMES = 8
-FEW_VIDEOS = 500  # are there before further processes are
+PART_VIDEOS = 250  # that a process writes at a time; fewer are there before further processes are
 
 
 def make_dataset(
@@ -44,14 +41,11 @@ def make_dataset(
     mapping = read_mapping(dataset.mapping)
     names = [f"{PREFIXES[index % len(PREFIXES)]}_{index:05}" for index in range(num_videos)]
     clip = drawn_clip(dataset) if videos else None
-    write = partial(
-        write_one, dataset=dataset, mapping=mapping, clip=clip, num_frames=num_frames, feature_dim=feature_dim
-    )
-    if num_videos < FEW_VIDEOS:
-        deque(map(write, enumerate(names)), maxlen=0)
-    else:
-        with ProcessPoolExecutor(num_cores(), mp_context=multiprocessing.get_context("spawn")) as pool:
-            deque(pool.map(write, enumerate(names), chunksize=100), maxlen=0)
+    parts = [range(start, min(start + PART_VIDEOS, num_videos)) for start in range(0, num_videos, PART_VIDEOS)]
+    shared = (dataset, names, mapping, clip, num_frames, feature_dim)
+    with side_by_side(write_part, parts, shared, num_processes=num_cores()) as written:
+        for done in written:
+            done()
     if folds:
         write_folds(dataset, make_folds(names, folds), seed=42, stratify="prefix", patients={})
     return dataset
@@ -69,22 +63,19 @@ def write_labels(path: Path, phases: np.ndarray, mapping: PhaseMapping) -> None:
     write_text(path, "".join(f"{mapping.names[phase]}\n" for phase in phases))
 
 
-def write_one(
-    numbered: tuple[int, str],
-    dataset: paths.Dataset,
-    mapping: PhaseMapping,
-    clip: bytes | None,
-    num_frames: int,
-    feature_dim: int,
+def write_part(
+    shared: tuple[paths.Dataset, Sequence[str], PhaseMapping, bytes | None, int, int], part: Sequence[int]
 ) -> None:
-    """Labels of a video by its number and name; the video where there is a `clip`, and features where they have a dimension."""
-    index, name = numbered
-    write_labels(dataset.ground_truth / f"{name}.txt", segments(index, num_frames, mapping.num_classes), mapping)
-    if clip:  # with a box behind it that makes each file another, in size and content
-        box = struct.pack(">I4sI", 12 + index, b"free", index) + bytes(index)
-        (dataset.videos / f"{name}.mp4").write_bytes(clip + box)
-    if feature_dim:
-        write_features(dataset, name, index, (num_frames, feature_dim))
+    """Labels of the videos of these numbers; videos where there is a clip, and features where they have a dimension."""
+    dataset, names, mapping, clip, num_frames, feature_dim = shared
+    for index in part:
+        name = names[index]
+        write_labels(dataset.ground_truth / f"{name}.txt", segments(index, num_frames, mapping.num_classes), mapping)
+        if clip:  # with a box behind it that makes each file another, in size and content
+            box = struct.pack(">I4sI", 12 + index, b"free", index) + bytes(index)
+            (dataset.videos / f"{name}.mp4").write_bytes(clip + box)
+        if feature_dim:
+            write_features(dataset, name, index, (num_frames, feature_dim))
 
 
 def drawn_clip(dataset: paths.Dataset) -> bytes:

@@ -27,9 +27,13 @@ HUGE = {"hidden_size": 1280, "num_hidden_layers": 32}
 GIANT = {"hidden_size": 1408, "num_hidden_layers": 40, "num_attention_heads": 22, "mlp_ratio": 48 / 11}
 GIGANTIC = {"hidden_size": 1664, "num_hidden_layers": 48, "num_attention_heads": 26, "mlp_ratio": 64 / 13}
 TINY = {
-    **{"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3},
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
     # the usual predictor is larger than all the rest
-    **{"pred_hidden_size": 24, "pred_num_hidden_layers": 2, "pred_num_attention_heads": 2},
+    "pred_hidden_size": 24,
+    "pred_num_hidden_layers": 2,
+    "pred_num_attention_heads": 2,
 }
 # `architecture` -> what differs from transformers' defaults, which are ViT-L's; a weight folder's config.json wins
 ARCHITECTURES: dict[str, dict[str, Any]] = {"vjepa2-vitl": {}, "vjepa2-vith": HUGE, "vjepa2-vitg": GIANT, "tiny": TINY}
